@@ -1,0 +1,45 @@
+# Two commands: `make demo` shows the product at work, `make test` proves it. Both need Python 3.11+ and a C++ compiler.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VIDEO ?=
+DEMO := demo
+
+.PHONY: demo test lint format model clean
+
+# Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
+
+$(VENV)/runtime.stamp: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); wanted Python 3.11 or newer (make PYTHON=python3.12 ...)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv python3-dev"; exit 1; }
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/runtime.stamp
+	$(BIN)/pip install --quiet --editable '.[train,export,supervision,dev]'
+	@touch $@
+
+# The annotated video of a rendered clip, and of VIDEO= when given; needs no torch.
+demo: $(VENV)/runtime.stamp
+	@$(BIN)/python examples/demo.py --engines models/rdn_tiny/engines --output $(DEMO) $(if $(VIDEO),--video '$(VIDEO)')
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+clean:
+	rm -rf build dist *.egg-info rdn_engine/*.so $(VENV) $(DEMO)

@@ -1,0 +1,67 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_F = NDArray[np.float32]
+_I = NDArray[np.int64]
+
+cuda_built: bool
+"""Whether the CUDA kernels are part of this build."""
+isa: str
+"""Instruction set that the CPU kernels run with on this machine: avx512, avx2 or baseline."""
+
+def resize_normalize(
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    bgr: bool,
+    threads: int,
+    /,
+) -> _F: ...
+def propose(
+    objectness: _F,
+    deltas: _F,
+    grid: tuple[int, int],
+    cell_anchors: _F,
+    stride: int,
+    image_size: tuple[int, int],
+    pre_nms_top_n: int,
+    nms_threshold: float,
+    max_proposals: int,
+    threads: int,
+    /,
+) -> tuple[_F, _F, _I]: ...
+def roi_pool(
+    feature_map: _F, boxes: _F, image_index: _I, scale: float, size: int, max: bool, threads: int, /
+) -> _F: ...
+def sample_advanced(
+    objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /
+) -> tuple[_I, _F]: ...
+def relation_attention(
+    query: _F,
+    boxes: _F,
+    keys: _F,
+    values: _F,
+    support_boxes: _F,
+    rows: _I,
+    multiplicity: _F,
+    geometry_weight: _F,
+    geometry_bias: _F,
+    omega_range: tuple[int, int],
+    threads: int,
+    /,
+) -> tuple[_F, _F]: ...
+def detect(
+    logits: _F,
+    deltas: _F,
+    boxes: _F,
+    image_size: tuple[int, int],
+    box_weights: Sequence[float],
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+    threads: int,
+    /,
+) -> tuple[_F, _F, _I]: ...

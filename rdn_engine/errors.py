@@ -1,0 +1,33 @@
+"""Every error this package raises on purpose. Each message says what was got and what was wanted."""
+
+
+class RDNError(Exception):
+    """Base of all errors raised by rdn_engine, export and training."""
+
+
+class ConfigError(RDNError, ValueError):
+    """A model configuration or a dial has a value outside its range, or an unknown name."""
+
+
+class BundleError(RDNError):
+    """An engine directory is missing, damaged, or not one this version can read."""
+
+
+class CheckpointError(RDNError):
+    """A checkpoint does not hold the tensors that its model needs."""
+
+
+class BackendUnavailable(RDNError):
+    """A backend or device was asked for that this machine or this build does not have."""
+
+
+class FrameError(RDNError, ValueError):
+    """An array pushed into a stream is not an image this detector can read."""
+
+
+class VideoError(RDNError):
+    """A video source cannot be opened, or holds no video."""
+
+
+class StreamClosed(RDNError):
+    """`push` or `flush` was called on a stream that was closed."""

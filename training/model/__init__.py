@@ -1,0 +1,1 @@
+"""The detector in torch: what is trained, and what the exported graphs are compared with."""

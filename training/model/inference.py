@@ -1,0 +1,152 @@
+"""A video through the torch model, straightforwardly: nothing cached, repeated frames really repeated.
+
+This is the yardstick for the exported graphs and the runtime, not a way to run a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from rdn_engine.config import Dials, InputConfig, RDNConfig
+from training.model import boxes as box_ops
+from training.model.rdn import RDN
+
+
+@dataclass
+class FrameEncoding:
+    """One frame's proposals and their features; the first K are its support proposals."""
+
+    boxes: Tensor
+    """[n, 4] network-input pixels"""
+    objectness: Tensor
+    """[n]"""
+    features: Tensor
+    """[n, D]"""
+    network_size: tuple[int, int]
+
+
+@dataclass
+class FrameResult:
+    """Everything that was computed for one frame."""
+
+    boxes: Tensor
+    """[n, 4] reference proposals, network-input pixels"""
+    objectness: Tensor
+    """[n]"""
+    features: Tensor
+    """[n, D]"""
+    support_boxes: Tensor
+    """[S, 4] of the window, oldest frame first, repeated frames repeated"""
+    stages: dict[str, Tensor]
+    logits: Tensor
+    deltas: Tensor
+    input_xyxy: Tensor
+    """[k, 4] detections in network-input pixels, best first"""
+    xyxy: Tensor
+    """[k, 4] detections in pixels of the frame"""
+    confidence: Tensor
+    class_id: Tensor
+    """[k] 0 is the first foreground class"""
+
+
+def to_input(frame: NDArray[np.uint8], config: InputConfig) -> Tensor:
+    """frame [H, W, 3] RGB -> network input [3, h, w], resized by PIL itself."""
+    height, width = config.network_size(*frame.shape[:2])
+    resized = np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    ordered = resized[..., ::-1] if config.channel_order == "bgr" else resized
+    normalised = (ordered - np.float32(config.mean)) / np.float32(config.std)
+    return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+
+
+@torch.no_grad()
+def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> FrameEncoding:
+    image = to_input(frame, model.config.input)
+    objectness, deltas, feature_map = model.encode_map(image[None])
+    grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
+    [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)
+    return FrameEncoding(boxes, scores, model.roi_features(feature_map, [boxes]), size)
+
+
+def window_indices(t: int, num_frames: int, dials: Dials) -> list[int]:
+    """Frames in the window of frame t, oldest first, under the edge rule of the dials."""
+    wanted = range(t - dials.window, t + dials.frames_ahead + 1)
+    if dials.edges == "clip":
+        return [j for j in wanted if 0 <= j < num_frames]
+    return [min(max(j, 0), num_frames - 1) for j in wanted]
+
+
+def advanced_rows(objectness: list[Tensor], dials: Dials) -> Tensor:
+    """Rows of the pool that the refinement takes; objectness [k_j] of each frame of the window."""
+    if dials.sampling == "global":
+        pool = torch.cat(objectness)
+        count = int(dials.advanced_ratio * len(pool))
+        return pool.sort(descending=True, stable=True).indices[:count].sort().values
+    starts = np.cumsum([0] + [len(o) for o in objectness[:-1]])
+    rows = [torch.arange(min(len(o), dials.num_advanced)) + s for o, s in zip(objectness, starts, strict=True)]
+    return torch.cat(rows)
+
+
+def select_detections(
+    logits: Tensor, deltas: Tensor, boxes: Tensor, image_size: tuple[int, int], config: RDNConfig, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """logits [n, C+1], deltas [n, 4(C+1)], boxes [n, 4] -> xyxy [k, 4], confidence [k], class_id [k], best first."""
+    probability = logits.softmax(-1)
+    decoded = box_ops.decode(deltas.unflatten(1, (-1, 4)), boxes[:, None], config.detection.box_weights)
+    decoded = box_ops.clip(decoded, image_size)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for c in range(1, config.num_logits):
+        above = (probability[:, c] > threshold).nonzero()[:, 0]
+        keep = above[box_ops.nms(decoded[above, c], probability[above, c], config.detection.nms_threshold)]
+        keep = keep.sort().values
+        found.append((decoded[keep, c], probability[keep, c], torch.full_like(keep, c - 1)))
+    xyxy, confidence, class_id = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = confidence.sort(descending=True, stable=True).indices[: config.detection.max_detections]
+    return xyxy[order], confidence[order], class_id[order]
+
+
+@torch.no_grad()
+def relate(model: RDN, encodings: Sequence[FrameEncoding], t: int, dials: Dials, frame_size: tuple[int, int]) -> FrameResult:
+    """The relation stage and the detections of frame t; frame_size (height, width) of the original frame."""
+    reference, k = encodings[t], dials.num_support
+    window = [encodings[j] for j in window_indices(t, len(encodings), dials)]
+    support_boxes = torch.cat([e.boxes[:k] for e in window])
+    out = model.relation(
+        reference.features,
+        reference.boxes,
+        torch.cat([e.features[:k] for e in window]),
+        support_boxes,
+        advanced_rows([e.objectness[:k] for e in window], dials),
+    )
+    size = reference.network_size
+    xyxy, confidence, class_id = select_detections(
+        out.logits, out.deltas, reference.boxes, size, model.config, dials.score_threshold
+    )
+    scale = torch.tensor([frame_size[1] / size[1], frame_size[0] / size[0]]).repeat(2)
+    return FrameResult(
+        reference.boxes,
+        reference.objectness,
+        reference.features,
+        support_boxes,
+        out.stages,
+        out.logits,
+        out.deltas,
+        xyxy,
+        xyxy * scale,
+        confidence,
+        class_id,
+    )
+
+
+@torch.no_grad()
+def detect_video(model: RDN, frames: Sequence[NDArray[np.uint8]], dials: Dials | None = None) -> list[FrameResult]:
+    """frames: each uint8 [H, W, 3] RGB of one size -> one result a frame; dials default to the model's own."""
+    dials = dials or model.config.dials
+    encodings = [encode_frame(model, frame, dials.num_reference) for frame in frames]
+    return [relate(model, encodings, t, dials, frame.shape[:2]) for t, frame in enumerate(frames)]
