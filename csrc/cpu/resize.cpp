@@ -1,0 +1,178 @@
+// PIL's bilinear resize of a uint8 image, to the bit, then the normalisation of the network's input.
+//
+// PIL filters with a triangle as wide as the scale (antialiasing), first along rows, then along columns, in fixed point
+// with 22 fractional bits and 8-bit values in between. A side that keeps its length is not filtered at all.
+// Since version 13 PIL begins with the columns where a height shrinks far more than the width, which frames that keep
+// their aspect never do; rows come first here always, as in the PIL that the public checkpoints were trained with.
+#include <cmath>
+#if RDN_ISA_LEVEL > 0
+#include <immintrin.h>
+#endif
+
+#include "isa.h"
+#include "parallel.h"
+#include "scratch.h"
+
+namespace rdn::cpu::RDN_ISA {
+
+namespace {
+
+constexpr int kPrecision = 22;
+constexpr int64_t kRowsPerTask = 8;
+
+// Between the passes a pixel has 4 bytes: red, green, blue, unused. Rows are filtered as many at a time as fill a
+// vector, their pixels side by side, so that one instruction takes them all through a tap.
+constexpr int64_t kRows = 1 << RDN_ISA_LEVEL;
+typedef uint8_t Bytes __attribute__((vector_size(4 * kRows)));
+typedef int32_t Sums __attribute__((vector_size(16 * kRows)));
+
+// GCC takes __builtin_convertvector of bytes apart into scalars, and warns of the unmasked AVX-512 intrinsic.
+Sums widen(const Bytes& bytes) {
+#if RDN_ISA_LEVEL == 2
+    return reinterpret_cast<Sums>(
+        _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(&bytes))));
+#elif RDN_ISA_LEVEL == 1
+    return reinterpret_cast<Sums>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes))));
+#else
+    return __builtin_convertvector(bytes, Sums);
+#endif
+}
+
+// Taps of each output position along one side.
+struct Filter {
+    Filter(int64_t in_size, int64_t out_size)
+        : scale(static_cast<double>(in_size) / static_cast<double>(out_size)),
+          support(scale > 1.0 ? scale : 1.0),
+          stride(static_cast<int64_t>(std::ceil(support)) * 2 + 1),
+          first(out_size),
+          count(out_size),
+          weights(out_size * stride) {}
+
+    double scale, support;
+    int64_t stride;
+    Array<int64_t> first, count;
+    Array<int32_t> weights;  // [out_size, stride]
+};
+
+void fill(const Filter& filter, int64_t in_size, int64_t out_size) {
+    Array<double> raw(filter.stride);
+    for (int64_t position = 0; position < out_size; ++position) {
+        const double center = (static_cast<double>(position) + 0.5) * filter.scale;
+        int64_t low = static_cast<int64_t>(center - filter.support + 0.5);
+        int64_t high = static_cast<int64_t>(center + filter.support + 0.5);
+        if (low < 0) low = 0;
+        if (high > in_size) high = in_size;
+        double sum = 0.0;
+        for (int64_t k = 0; k < high - low; ++k) {
+            const double distance = std::fabs((static_cast<double>(k + low) - center + 0.5) * (1.0 / filter.support));
+            raw[k] = distance < 1.0 ? 1.0 - distance : 0.0;
+            sum += raw[k];
+        }
+        filter.first[position] = low;
+        filter.count[position] = high - low;
+        for (int64_t k = 0; k < high - low; ++k)  // weights are not negative, so this rounds half up
+            filter.weights[position * filter.stride + k] =
+                static_cast<int32_t>(0.5 + (sum != 0.0 ? raw[k] / sum : raw[k]) * (1 << kPrecision));
+    }
+}
+
+int32_t to_byte(int32_t sum) {
+    const int32_t value = sum >> kPrecision;
+    return value > 255 ? 255 : value;  // weights are not negative
+}
+
+// in [width, 3] -> out, a pixel every `step` bytes. Copies 4 bytes a pixel, but for the last, behind which nothing may
+// be.
+void spread_row(const uint8_t* in, int64_t width, int64_t step, uint8_t* out) {
+    for (int64_t x = 0; x < width - 1; ++x)
+        __builtin_memcpy(out + x * step, in + 3 * x, 4);
+    __builtin_memcpy(out + (width - 1) * step, in + 3 * (width - 1), 3);
+}
+
+// quads [width] -> out [rows, out_width, 4]
+void filter_rows(const Bytes* quads, const Filter& filter, int64_t rows, int64_t out_width, uint8_t* out) {
+    for (int64_t x = 0; x < out_width; ++x) {
+        const Bytes* quad = quads + filter.first[x];
+        const int32_t* weights = filter.weights + x * filter.stride;
+        Sums sums = Sums{} + (1 << (kPrecision - 1));
+        for (int64_t k = 0; k < filter.count[x]; ++k)
+            sums += widen(quad[k]) * weights[k];
+        sums >>= kPrecision;
+        sums = sums > 255 ? Sums{} + 255 : sums;
+        const Bytes bytes = __builtin_convertvector(sums, Bytes);
+        for (int64_t row = 0; row < rows; ++row)
+            __builtin_memcpy(out + 4 * (row * out_width + x), reinterpret_cast<const uint8_t*>(&bytes) + 4 * row, 4);
+    }
+}
+
+// -> pixels [height, out_width, 4]
+void resize_rows(const ResizeNormalize& args, uint8_t* pixels) {
+    const Filter filter(args.width, args.out_width);
+    fill(filter, args.width, args.out_width);
+    parallel_for((args.height + kRows - 1) / kRows, args.threads, [&](int64_t task, int) {
+        const int64_t first = task * kRows, left = args.height - first, rows = left < kRows ? left : kRows;
+        const uint8_t* in = args.image + 3 * first * args.width;
+        uint8_t* out = pixels + 4 * first * args.out_width;
+        if (args.width == args.out_width) {
+            spread_row(in, rows * args.width, 4, out);
+            return;
+        }
+        Array<Bytes> quads(args.width);  // rows past the image stay unset, their sums are not stored
+        for (int64_t row = 0; row < rows; ++row)
+            spread_row(in + 3 * row * args.width, args.width, sizeof(Bytes),
+                       reinterpret_cast<uint8_t*>(quads.data) + 4 * row);
+        filter_rows(quads, filter, rows, args.out_width, out);
+    });
+}
+
+// pixels [height, width, 4] -> values [width, 4] of output row y
+void filter_column(const uint8_t* pixels, int64_t width, const Filter& filter, int64_t y, int32_t* values) {
+    for (int64_t x = 0; x < 4 * width; ++x)
+        values[x] = 1 << (kPrecision - 1);
+    for (int64_t k = 0; k < filter.count[y]; ++k) {
+        const uint8_t* row = pixels + (filter.first[y] + k) * 4 * width;
+        const int32_t weight = filter.weights[y * filter.stride + k];
+        for (int64_t x = 0; x < 4 * width; ++x)
+            values[x] += row[x] * weight;
+    }
+    for (int64_t x = 0; x < 4 * width; ++x)
+        values[x] = to_byte(values[x]);
+}
+
+// values [out_width, 4] -> output row y of each channel
+void normalize_row(const ResizeNormalize& args, const int32_t* values, int64_t y) {
+    for (int64_t channel = 0; channel < 3; ++channel) {
+        const int64_t color = args.bgr ? 2 - channel : channel;
+        float* out = args.out + (channel * args.out_height + y) * args.out_width;
+        const float mean = args.mean[channel], std = args.std[channel];
+        for (int64_t x = 0; x < args.out_width; ++x)
+            out[x] = (static_cast<float>(values[4 * x + color]) - mean) / std;
+    }
+}
+
+void resize_columns(const ResizeNormalize& args, const uint8_t* pixels) {
+    const int64_t width = args.out_width;
+    const Filter filter(args.height, args.out_height);
+    fill(filter, args.height, args.out_height);
+    parallel_for((args.out_height + kRowsPerTask - 1) / kRowsPerTask, args.threads, [&](int64_t task, int) {
+        Array<int32_t> values(4 * width);
+        for (int64_t y = task * kRowsPerTask; y < (task + 1) * kRowsPerTask && y < args.out_height; ++y) {
+            if (args.height == args.out_height)
+                for (int64_t x = 0; x < 4 * width; ++x)
+                    values[x] = pixels[4 * y * width + x];
+            else
+                filter_column(pixels, width, filter, y, values);
+            normalize_row(args, values, y);
+        }
+    });
+}
+
+}  // namespace
+
+void resize_normalize(const ResizeNormalize& args) {
+    Array<uint8_t> pixels(args.height * 4 * args.out_width);
+    resize_rows(args, pixels);
+    resize_columns(args, pixels);
+}
+
+}  // namespace rdn::cpu::RDN_ISA

@@ -1,0 +1,67 @@
+// Arguments of the launchers: raw pointers, sizes, threads. Shapes and ranges are checked by the callers
+// (bindings.cpp).
+//
+// Arrays are dense, row-major, float32 unless said otherwise. Boxes are x1, y1, x2, y2 in pixels of the network input;
+// a side is x2 - x1 + 1.
+#pragma once
+
+#include <cstdint>
+
+namespace rdn {
+
+struct ResizeNormalize {
+    const uint8_t* image;  // [height, width, 3] RGB
+    int64_t height, width;
+    int64_t out_height, out_width;
+    float mean[3], std[3];  // in the order of the output's channels
+    bool bgr;               // whether the output's first channel is blue
+    float* out;             // [3, out_height, out_width]
+    int threads;
+};
+
+struct Propose {
+    const float* objectness;    // [batch, grid_height * grid_width * anchors]
+    const float* deltas;        // [batch, grid_height * grid_width * anchors, 4]
+    const float* cell_anchors;  // [anchors, 4] around the first cell
+    int64_t batch, grid_height, grid_width, anchors;
+    float stride;
+    float image_height, image_width;
+    int64_t pre_nms_top_n, max_proposals;
+    float nms_threshold;
+    float* boxes;     // [batch, max_proposals, 4] zero past the count
+    float* scores;    // [batch, max_proposals] likewise
+    int64_t* counts;  // [batch]
+    int threads;
+};
+
+struct RoiPool {
+    const float* feature_map;    // [batch, height, width, channels]
+    const float* boxes;          // [rois, 4] finite
+    const int64_t* image_index;  // [rois] in 0..batch-1
+    int64_t height, width, channels, rois;
+    float scale;   // map cells per pixel
+    int64_t size;  // bins per side
+    bool max;      // RoI max pooling instead of RoIAlign
+    float* out;    // [rois, size, size, channels]
+    int threads;
+};
+
+struct Detect {
+    const float* logits;  // [rows, classes + 1] background first
+    const float* deltas;  // [rows, 4 * (classes + 1)]
+    const float* boxes;   // [rows, 4]
+    int64_t rows, classes;
+    float image_height, image_width;
+    float box_weights[4];  // of dx, dy, dw, dh
+    float score_threshold, nms_threshold;
+    int64_t max_detections;
+    float* xyxy;        // [max_detections, 4]
+    float* confidence;  // [max_detections] descending
+    int64_t* class_id;  // [max_detections] 0 is the first foreground class
+    int64_t* count;     // [1] detections written
+    int threads;
+};
+
+struct RelationAttention;  // rdn/relation.h
+
+}  // namespace rdn

@@ -1,0 +1,176 @@
+// Vectors of floats, and the few elementary functions that the relation kernel needs.
+//
+// The functions are templates over T, which is float (host and device) or Floats (host): they are written in operators
+// that mean the same for both. Polynomials are minimax fits, their errors stand beside them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "rdn/host_device.h"
+
+#if defined(__FMA__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
+
+namespace rdn {
+
+template <class T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+    using Type = int32_t;
+};
+
+#ifndef __CUDACC__
+
+// What one register of the target holds: a wider vector would be split by the compiler, and split through memory.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+template <>
+struct BitsOf<Floats> {
+    using Type = Ints;
+};
+
+RDN_HD Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+RDN_HD Floats load(const float* from) {
+    Floats v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+RDN_HD void store(float* to, Floats v) {
+    memcpy(to, &v, sizeof v);
+}
+
+RDN_HD float sum(Floats v) {
+    float lane[kLanes];
+    store(lane, v);
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            lane[i] += lane[i + half];
+        }
+    }
+    return lane[0];
+}
+
+RDN_HD float largest(Floats v) {
+    float lane[kLanes];
+    store(lane, v);
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            lane[i] = greater(lane[i], lane[i + half]);
+        }
+    }
+    return lane[0];
+}
+
+#endif  // __CUDACC__
+
+template <class T>
+using Bits = typename BitsOf<T>::Type;
+
+template <class To, class From>
+RDN_HD To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+template <class T>
+RDN_HD T broadcast(float x) {
+    return x - T{};
+}
+
+// Adding it leaves no bits for a fraction: the sum's low bits are the nearest integer, for |x| < 2^22.
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23
+constexpr int32_t kRounderBits = 0x4b400000;
+
+template <class T>
+RDN_HD T nearest_integer(T x) {
+    return (x + kRounder) - kRounder;
+}
+
+// log2(u) = exponent + fraction, exponent whole and fraction in -0.5..0.5. Apart, because a phase needs the fraction of
+// a multiple of their sum, and the sum would round it off.
+template <class T>
+struct Log2 {
+    T exponent, fraction;
+};
+
+// u normal and positive; a NaN or an infinity gives NaN. Error of the fraction: 1 ulp of 0.5.
+template <class T>
+RDN_HD Log2<T> log2_parts(T u) {
+    const Bits<T> bits = bits_as<Bits<T>>(u);
+    const Bits<T> above_root_half = bits - 0x3f3504f3;
+    const T mantissa = bits_as<T>(bits - (above_root_half & static_cast<int32_t>(0xff800000u)));
+    const T z = (mantissa - 1.0f) / (mantissa + 1.0f);
+    const T z2 = z * z;
+    // (log2((1 + z) / (1 - z)) / z - 2 / ln 2) / z^2, within 2e-10 of the whole
+    T p = broadcast<T>(0.43426585f);
+    p = fused(p, z2, broadcast<T>(0.5765841f));
+    p = fused(p, z2, broadcast<T>(0.96180076f));
+    const T fraction = fused(p * z2, z, z * 2.88539008f);
+    const T exponent = bits_as<T>((above_root_half >> 23) + kRounderBits) - kRounder;
+    return {exponent, fused(u, T{}, fraction)};  // 0 u is NaN where u is not finite
+}
+
+// sin and cos of 2 pi t, |t| < 2^20. Error: 1 ulp of 1.
+template <class T>
+RDN_HD void sincos_turns(T t, T* sine, T* cosine) {
+    const T shifted = t * 4.0f + kRounder;
+    const Bits<T> quarter = bits_as<Bits<T>>(shifted);
+    const T r = fused(shifted - kRounder, broadcast<T>(-0.25f), t);  // -1/8..1/8, exact
+    const T r2 = r * r;
+    T s = broadcast<T>(-75.2400641f);  // within 2e-9
+    s = fused(s, r2, broadcast<T>(81.5881246f));
+    s = fused(s, r2, broadcast<T>(-41.341628f));
+    s = fused(s, r2, broadcast<T>(6.28318522f)) * r;
+    T c = broadcast<T>(59.2459618f);  // within 1e-10
+    c = fused(c, r2, broadcast<T>(-85.4437417f));
+    c = fused(c, r2, broadcast<T>(64.9393265f));
+    c = fused(c, r2, broadcast<T>(-19.7392087f));
+    c = fused(c, r2, broadcast<T>(1.0f));
+    const auto odd = (quarter & 1) != 0;
+    const T along = odd ? c : s, across = odd ? s : c;
+    *sine = bits_as<T>(bits_as<Bits<T>>(along) ^ ((quarter & 2) << 30));
+    *cosine = bits_as<T>(bits_as<Bits<T>>(across) ^ (((quarter + 1) & 2) << 30));
+}
+
+// 2^t for t <= 127; 0 below -100, which keeps products with it out of the slow denormals; NaN stays NaN.
+template <class T>
+RDN_HD T exp2_or_zero(T t) {
+    const auto tiny = t < -100.0f;
+    const T shifted = (tiny ? T{} : t) + kRounder;
+    const T f = (tiny ? T{} : t) - (shifted - kRounder);
+    T p = broadcast<T>(1.5475926e-4f);  // within 2e-9 of 2^f
+    p = fused(p, f, broadcast<T>(1.34003099e-3f));
+    p = fused(p, f, broadcast<T>(9.61800532e-3f));
+    p = fused(p, f, broadcast<T>(5.55032768e-2f));
+    p = fused(p, f, broadcast<T>(2.40226513e-1f));
+    p = fused(p, f, broadcast<T>(6.93147206e-1f));
+    p = fused(p, f, broadcast<T>(1.0f));
+    const T power = bits_as<T>(bits_as<Bits<T>>(p) + ((bits_as<Bits<T>>(shifted) - kRounderBits) << 23));
+    return tiny ? T{} : power;
+}
+
+}  // namespace rdn

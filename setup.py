@@ -1,0 +1,40 @@
+"""Builds rdn_engine._C with CMake. RDN_CUDA=auto|on|off says whether the CUDA kernels are built (default auto)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        # A cache from another environment (pip builds in a temporary one) names tools that are gone; objects stay.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        configure = [
+            "cmake",
+            *("-S", str(ROOT)),
+            *("-B", str(build)),
+            *("-G", "Ninja"),
+            "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target.parent}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DRDN_CUDA={os.environ.get('RDN_CUDA', 'auto')}",
+        ]
+        try:
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"building {ext.name} failed, the reason stands above: {' '.join(error.cmd)}")
+
+
+setup(ext_modules=[Extension("rdn_engine._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
