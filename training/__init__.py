@@ -1,0 +1,1 @@
+"""Training of the torch model and the synthetic videos it learns from."""

@@ -1,0 +1,242 @@
+"""Annotated videos drawn on the fly: patterned shapes over a moving background, often blurred, dimmed or hidden.
+
+A class is a shape and a pattern (`CLASS_NAMES`); colours are free. Blur hides the pattern and an occluder the shape,
+for several frames at a time, so that one frame is often not enough where its neighbours are. Needs no torch.
+
+`python -m training.data.synthetic clip.mp4` writes a clip of the `demo` split, which no training sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, turned
+from training.data.weather import Weather, episodes
+
+MIN_VISIBLE = 0.3
+"""An object of which less than this part is seen (hidden, or outside the frame) is not annotated."""
+
+_MARGIN = 40  # pixels of background around the frame for the camera to move in
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Video:
+    frames: NDArray[np.uint8]
+    """[T, H, W, 3] RGB"""
+    boxes: list[Float]
+    """Of each frame [n, 4] xyxy in pixels, the last pixel included (width x2 - x1 + 1), cut at the frame."""
+    labels: list[NDArray[np.int64]]
+    """[n] index into CLASS_NAMES"""
+    track_ids: list[NDArray[np.int64]]
+    """[n] the same number for the same object in every frame"""
+    strength: Float
+    """[T] of the degradation of the whole frame, 0 (clear) to 1"""
+
+
+@dataclass
+class SyntheticVideos:
+    """`videos[i]` is drawn from (seed, split, i) alone, and kept."""
+
+    split: str = "train"
+    num_videos: int = 300
+    num_frames: int = 24
+    size: tuple[int, int] = (192, 128)
+    """(width, height) of a frame, pixels"""
+    seed: int = 0
+    _kept: dict[int, Video] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return self.num_videos
+
+    def __getitem__(self, index: int) -> Video:
+        if not 0 <= index < self.num_videos:
+            raise IndexError(f"video {index}; wanted 0..{self.num_videos - 1}")
+        if index not in self._kept:
+            rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
+            self._kept[index] = render_video(rng, self.num_frames, *self.size)
+        return self._kept[index]
+
+
+def render_video(rng: np.random.Generator, num_frames: int, width: int, height: int) -> Video:
+    canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
+    camera = _camera_path(rng, num_frames)
+    crowd = max(1, round(num_frames / 36))
+    things = [_Thing.draw(rng, num_frames, width, height) for _ in range(int(rng.integers(4, 7)) * crowd)]
+    weather = Weather.draw(rng, num_frames)
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    video = Video(frames, [], [], [], weather.strength)
+    for t in range(num_frames):
+        x, y = camera[t]
+        frame = canvas[y : y + height, x : x + width].copy()
+        owner = np.full((height, width), -1, np.int16)
+        placed = [thing.paste(frame, owner, i, t) for i, thing in enumerate(things)]
+        _annotate(video, things, placed, owner)
+        frames[t] = weather.apply(rng, frame, t)
+    return video
+
+
+def _annotate(video: Video, things: list[_Thing], placed: list[_Placed | None], owner: NDArray[np.int16]) -> None:
+    seen = np.bincount(owner.ravel() + 1, minlength=len(things) + 1)[1:]
+    rows = [
+        i
+        for i, p in enumerate(placed)
+        if p is not None and things[i].label is not None and seen[i] >= MIN_VISIBLE * p.area
+    ]
+    video.boxes.append(np.array([placed[i].box for i in rows], np.float32).reshape(-1, 4))  # type: ignore[union-attr]
+    video.labels.append(np.array([things[i].label for i in rows], np.int64))
+    video.track_ids.append(np.array(rows, np.int64))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    box: tuple[int, int, int, int]
+    area: int
+    """Pixels of the whole object, inside the frame or not."""
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """An object (label 0..), or a plain shape that is none (label None), and its path through the video."""
+
+    label: int | None
+    sprite: Image.Image
+    size: float
+    centre: Float
+    velocity: Float
+    sway: Float
+    middle: float
+    angle: float
+    spin: float
+    growth: float
+    blur: Float
+    """[T] 0..1: this object's own blur"""
+    occluder: _Occluder | None
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, num_frames: int, width: int, height: int) -> _Thing:
+        label = int(rng.integers(len(CLASS_NAMES))) if rng.random() < 0.8 else None
+        size = float(np.exp(rng.uniform(np.log(24), np.log(64))))
+        heading = rng.uniform(0, 2 * np.pi)
+        speed = rng.uniform(0.4, 2.8)
+        hidden = episodes(rng, num_frames, 0.25, (5, 9))
+        return cls(
+            label=label,
+            sprite=draw_sprite(rng, label, size),
+            size=size,
+            centre=(rng.uniform(0.12, 0.88, 2) * (width, height)).astype(np.float32),
+            velocity=np.array([np.cos(heading), np.sin(heading)], np.float32) * np.float32(speed),
+            sway=rng.uniform(-5, 5, 2).astype(np.float32),
+            middle=float(rng.uniform(0, num_frames)),
+            angle=rng.uniform(0, 360),
+            spin=rng.uniform(-5, 5),
+            growth=rng.uniform(-0.3, 0.3),
+            blur=episodes(rng, num_frames, 0.2, (5, 9)),
+            occluder=_Occluder.draw(rng, size, hidden) if hidden.any() else None,
+        )
+
+    def paste(self, frame: NDArray[np.uint8], owner: NDArray[np.int16], index: int, t: int) -> _Placed | None:
+        """Draws this object of time t into `frame`, its number into `owner`; None where it is out of sight."""
+        since = t - self.middle
+        # Faster with the distance from its middle time, so that a long video does not fill up with slow objects.
+        where = self.centre + self.velocity * since * (1 + (since / 20) ** 2) + self.sway * np.sin(since / 4)
+        scale = 1 + self.growth * np.sin(since / 9)
+        half = int(self.size * scale * 0.75) + 2
+        height, width = owner.shape
+        if not (-half < where[0] < width + half and -half < where[1] < height + half):
+            return None
+        patch = turned(self.sprite, where, half, self.angle + self.spin * since, scale)
+        inside = np.asarray(patch.getchannel("A")) > 127
+        if self.blur[t] > 0:
+            patch = patch.filter(ImageFilter.GaussianBlur(float(self.blur[t]) * (1.5 + 0.05 * self.size)))
+        corner = np.floor(where).astype(int) - half
+        visible = paste(frame, owner, patch, inside, corner, index)
+        if self.occluder is not None:
+            self.occluder.paste(frame, owner, where, t)
+        if not visible.any():
+            return None
+        ys, xs = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+        left, top = np.maximum(corner, 0)
+        return _Placed((left + xs[0], top + ys[0], left + xs[-1], top + ys[-1]), int(inside.sum()))
+
+
+@dataclass(frozen=True)
+class _Occluder:
+    """A patch of something that passes over its object while `hidden` is above 0."""
+
+    sprite: Image.Image
+    hidden: Float
+    start: Float
+    end: Float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, size: float, hidden: Float) -> _Occluder:
+        side = max(int(size * rng.uniform(0.75, 1.05)), 12)
+        image = Image.fromarray(draw_background(rng, side, side, clutter=0))
+        mask = Image.new("L", (side, side), 255)
+        image.putalpha(mask)
+        start, end = rng.uniform(-0.45, 0.45, (2, 2)) * size
+        return cls(image, hidden, start.astype(np.float32), end.astype(np.float32))
+
+    def paste(self, frame: NDArray[np.uint8], owner: NDArray[np.int16], where: Float, t: int) -> None:
+        if self.hidden[t] <= 0:
+            return
+        part = t / len(self.hidden)
+        offset = self.start * (1 - part) + self.end * part
+        corner = np.floor(where + offset).astype(int) - self.sprite.width // 2
+        paste(frame, owner, self.sprite, np.ones(self.sprite.size[::-1], bool), corner, -1)
+
+
+def _camera_path(rng: np.random.Generator, num_frames: int) -> NDArray[np.int64]:
+    """[T, 2] left and top of the view in the background; never leaves its margin."""
+    t = np.arange(num_frames)[:, None]
+    phase, pace = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.02, 0.09, 2)
+    return np.round(_MARGIN + (_MARGIN - 2) * rng.uniform(0.2, 1, 2) * np.sin(pace * t + phase)).astype(np.int64)
+
+
+def write_clip(
+    path: str | Path,
+    split: str = "demo",
+    index: int = 0,
+    num_frames: int = 120,
+    size: tuple[int, int] = (192, 128),
+    fps: int = 24,
+    seed: int = 0,
+) -> Video:
+    """Draws one video of `split` (no training split shares its seeds) into an H.264 file and returns it."""
+    video = SyntheticVideos(split, index + 1, num_frames, size, seed)[index]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18"}
+        for image in video.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return video
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write a synthetic clip as an H.264 file.")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--index", type=int, default=0, help="which clip of the demo split")
+    parser.add_argument("--frames", type=int, default=120)
+    arguments = parser.parse_args()
+    write_clip(arguments.output, index=arguments.index, num_frames=arguments.frames)
+
+
+if __name__ == "__main__":
+    main()
+
+
+if __name__ == "__main__":
+    main()

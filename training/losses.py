@@ -1,0 +1,107 @@
+"""Losses of the region proposals and of the RoI heads (Faster R-CNN, on which the paper builds).
+
+Targets follow the conventions of the public checkpoints: a side is x2 - x1 + 1, class 0 is the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.model import boxes as box_ops
+
+
+def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """At most `count` of the row numbers, drawn without replacement."""
+    return rows[torch.randperm(len(rows), generator=generator)[:count]]
+
+
+def anchor_targets(anchors: Tensor, truth: Tensor, high: float = 0.7, low: float = 0.3) -> tuple[Tensor, Tensor]:
+    """anchors [L, 4], truth [n, 4] -> objectness [L] (1, 0, or -1 for neither), matched row of truth [L].
+
+    An anchor is positive at IoU >= high with an object, or where no other anchor meets an object better; negative
+    where it meets none at IoU >= low.
+    """
+    if not len(truth):
+        return torch.zeros(len(anchors)), torch.zeros(len(anchors), dtype=torch.long)
+    iou = box_ops.iou(anchors, truth)
+    best, matched = iou.max(1)
+    objectness = torch.full_like(best, -1)
+    objectness[best < low] = 0
+    objectness[best >= high] = 1
+    per_object = iou.amax(0)
+    objectness[((iou == per_object) & (per_object > 0)).any(1)] = 1
+    return objectness, matched
+
+
+def rpn_loss(
+    logits: Tensor, deltas: Tensor, anchors: Tensor, truth: Tensor, generator: torch.Generator, count: int = 256
+) -> tuple[Tensor, Tensor]:
+    """(classification, regression) of one image: logits [L], deltas [L, 4], anchors [L, 4], truth [n, 4].
+
+    `count` anchors are drawn, at most half of them positive; both losses are divided by the number drawn.
+    """
+    objectness, matched = anchor_targets(anchors, truth)
+    positive = _draw((objectness == 1).nonzero()[:, 0], count // 2, generator)
+    negative = _draw((objectness == 0).nonzero()[:, 0], count - len(positive), generator)
+    drawn = torch.cat([positive, negative])
+    classification = F.binary_cross_entropy_with_logits(logits[drawn], objectness[drawn])
+    if not len(positive):
+        return classification, deltas.sum() * 0
+    targets = box_ops.encode(truth[matched[positive]], anchors[positive])
+    regression = F.smooth_l1_loss(deltas[positive], targets, reduction="sum", beta=1 / 9)
+    return classification, regression / len(drawn)
+
+
+@dataclass(frozen=True)
+class RoISample:
+    boxes: Tensor
+    """[R, 4] network-input pixels"""
+    labels: Tensor
+    """[R] 0 is the background"""
+    truth: Tensor
+    """[R, 4] the matched object; the box itself for the background"""
+
+
+def sample_rois(
+    proposals: Tensor,
+    truth: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    count: int = 128,
+    foreground: float = 0.25,
+) -> RoISample:
+    """Draw RoIs of one image: proposals [n, 4], objects [m, 4] (which join the proposals), labels [m] from 1.
+
+    Foreground at IoU >= 0.5 with an object, and at most `foreground` of the count.
+    """
+    boxes = torch.cat([proposals, truth])
+    if len(truth):
+        overlap, matched = box_ops.iou(boxes, truth).max(1)
+    else:
+        overlap, matched = boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.long)
+    positive = _draw((overlap >= 0.5).nonzero()[:, 0], int(count * foreground), generator)
+    negative = _draw((overlap < 0.5).nonzero()[:, 0], count - len(positive), generator)
+    drawn = torch.cat([positive, negative])
+    background = boxes[negative]
+    return RoISample(
+        boxes[drawn],
+        torch.cat([labels[matched[positive]], torch.zeros(len(negative), dtype=torch.long)]),
+        torch.cat([truth[matched[positive]], background]),
+    )
+
+
+def roi_loss(logits: Tensor, deltas: Tensor, sample: RoISample, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """(classification, regression): logits [R, C+1], class-specific deltas [R, 4(C+1)], box weights (4).
+
+    The regression sums over the foreground and is divided by all R.
+    """
+    classification = F.cross_entropy(logits, sample.labels)
+    rows = sample.labels.nonzero()[:, 0]
+    chosen = deltas.unflatten(1, (-1, 4))[rows, sample.labels[rows]]
+    targets = box_ops.encode(sample.truth[rows], sample.boxes[rows], weights)
+    return classification, F.smooth_l1_loss(chosen, targets, reduction="sum") / len(sample.labels)
