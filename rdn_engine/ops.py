@@ -55,7 +55,8 @@ def resize_normalize(
 
     image [H, W, 3] RGB; size (height, width); mean and std in `channel_order` -> [3, height, width] in that order.
     """
-    return _C.resize_normalize(np.ascontiguousarray(image), size, list(mean), list(std), channel_order == "bgr", threads)
+    bgr = channel_order == "bgr"
+    return _C.resize_normalize(np.ascontiguousarray(image), size, list(mean), list(std), bgr, threads)
 
 
 def propose(
@@ -127,8 +128,8 @@ def sample_advanced(
     """The support proposals that the advanced stage refines: positions into the pool, and how often each counts.
 
     objectness [S], multiplicity [S], frame_start [F + 1] (frame j holds start[j]..start[j+1]). `per_frame`: the first
-    int(K r) of each frame. `global`: the int(r * sum(multiplicity)) highest of the pool, repeats counted, equal
-    objectness in pool order; the last one taken may count less often than its multiplicity. Positions ascend.
+    int(K r) of each frame. `global`: the int(r * sum(multiplicity)) highest of the pool, at least one, repeats counted,
+    equal objectness in pool order; the last one taken may count less often than its multiplicity. Positions ascend.
     """
     return _C.sample_advanced(
         np.ascontiguousarray(objectness),

@@ -168,5 +168,5 @@ def sample_advanced(
         frames = pairwise(frame_start)
         return {j: float(multiplicity[j]) for start, stop in frames for j in range(start, min(stop, start + most))}
     repeated = [j for j in best_first(objectness) for _ in range(int(multiplicity[j]))]
-    taken = repeated[: int(ratio * float(np.sum(multiplicity)))]
+    taken = repeated[: max(1, int(ratio * float(np.sum(multiplicity))))]
     return {j: float(taken.count(j)) for j in sorted(set(taken))}

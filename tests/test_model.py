@@ -128,6 +128,7 @@ def test_advanced_sampling_per_frame_never_misaligns_short_frames() -> None:
     assert advanced_rows(objectness, per_frame).tolist() == [0, 1, 2, 3, 4]
     top = Dials(num_support=4, num_reference=4, advanced_ratio=0.5, sampling="global")
     assert advanced_rows(objectness, top).tolist() == [0, 1, 3]
+    assert advanced_rows([torch.tensor([0.3, 0.5])], Dials(advanced_ratio=0.2, sampling="global")).tolist() == [1]
 
 
 @pytest.mark.parametrize("pooling", ["align", "max"])

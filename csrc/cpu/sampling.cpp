@@ -2,6 +2,7 @@
 #include "sampling.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "order.h"
 
@@ -27,7 +28,8 @@ int64_t global(const SampleAdvanced& args) {
     double total = 0;
     for (int64_t j = 0; j < args.supports; ++j)
         total += args.multiplicity[j];
-    auto left = static_cast<double>(static_cast<int64_t>(args.ratio * total));
+    // At least one: the refinement of nothing is not defined.
+    double left = std::max(1.0, std::floor(args.ratio * total));
     const int64_t numbers = order_by_score(args.objectness, args.supports, args.supports, args.keys);
     int64_t taken = 0;
     for (int64_t k = 0; k < numbers && left > 0; ++k) {

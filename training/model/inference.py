@@ -86,7 +86,7 @@ def advanced_rows(objectness: list[Tensor], dials: Dials) -> Tensor:
     """Rows of the pool that the refinement takes; objectness [k_j] of each frame of the window."""
     if dials.sampling == "global":
         pool = torch.cat(objectness)
-        count = int(dials.advanced_ratio * len(pool))
+        count = max(1, int(dials.advanced_ratio * len(pool)))
         return pool.sort(descending=True, stable=True).indices[:count].sort().values
     starts = np.cumsum([0] + [len(o) for o in objectness[:-1]])
     rows = [torch.arange(min(len(o), dials.num_advanced)) + s for o, s in zip(objectness, starts, strict=True)]

@@ -1,0 +1,271 @@
+"""The engine directory (manifest, graphs, relation weights, golden results): read, verified and written here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError, ConfigError
+
+FORMAT = "rdn-engine"
+VERSION = 1
+MANIFEST = "manifest.json"
+GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
+WEIGHTS = "relation.npz"
+GOLDEN = "golden.npz"
+_MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    """64 lower-case hexadecimal digits"""
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says."""
+
+    name: str
+    config: RDNConfig
+    precision: str
+    """Of the weights and activations in the graphs: `float32`."""
+    opset: int
+    graphs: dict[str, str]
+    """role -> file: backbone, roi_head, relation"""
+    weights: str
+    golden: str
+    files: dict[str, FileRecord]
+    """Every file of the bundle but the manifest."""
+    producers: dict[str, str]
+    """package -> version that wrote the bundle"""
+    source: dict[str, str]
+    """checkpoint: file name, sha256"""
+    parameters: dict[str, int]
+    """graph -> how many weights it holds"""
+    tolerances: dict[str, float]
+    """stage -> largest relative error that `verify` accepts"""
+
+    def to_dict(self) -> dict[str, Any]:
+        files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
+        rest = {k: v for k, v in vars(self).items() if k not in ("config", "files")}
+        return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Manifest:
+        """Raises BundleError that names the field, what it holds and what was wanted."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            got = data.get("format") if isinstance(data, dict) else data
+            raise BundleError(f"{MANIFEST}: format is {got!r}; wanted {FORMAT!r}")
+        version = _field(data, "version", int)
+        if version > VERSION:
+            raise BundleError(
+                f"newer manifest: version is {version}, this rdn_engine reads up to {VERSION}; upgrade rdn_engine"
+            )
+        if version < 1:
+            raise BundleError(f"{MANIFEST}: version is {version}; wanted 1..{VERSION}")
+        try:
+            config = RDNConfig.from_dict(_field(data, "config", dict))
+        except ConfigError as error:
+            raise BundleError(f"{MANIFEST}: {error}") from error
+        graphs = _mapping(data, "graphs", str)
+        if set(graphs) != set(GRAPHS):
+            raise BundleError(f"{MANIFEST}: graphs are {sorted(graphs)}; wanted {sorted(GRAPHS)}")
+        records = {
+            name: FileRecord(_field(r, "sha256", str, f"files.{name}."), _field(r, "bytes", int, f"files.{name}."))
+            for name, r in _mapping(data, "files", dict).items()
+        }
+        manifest = cls(
+            name=_field(data, "name", str),
+            config=config,
+            precision=_field(data, "precision", str),
+            opset=_field(data, "opset", int),
+            graphs=graphs,
+            weights=_field(data, "weights", str),
+            golden=_field(data, "golden", str),
+            files=records,
+            producers=_mapping(data, "producers", str),
+            source=_mapping(data, "source", str),
+            parameters=_mapping(data, "parameters", int),
+            tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
+        )
+        for name in (*manifest.files, *manifest.graphs.values(), manifest.weights, manifest.golden):
+            _check_name(name)
+        for name in (*manifest.graphs.values(), manifest.weights, manifest.golden):
+            if name not in manifest.files:
+                raise BundleError(f"{MANIFEST}: no checksum of {name!r} under files: {sorted(manifest.files)}")
+        return manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An engine directory whose files are all there and unchanged."""
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Bundle:
+        """Read the manifest, then check name, place, size and SHA-256 of every file, before any of them is loaded.
+
+        Raises BundleError for a directory that is missing, damaged, newer than this version, or that names a file
+        outside itself.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise BundleError(f"{str(directory)!r} is not a directory; wanted an engine directory with {MANIFEST}")
+        manifest = Manifest.from_dict(_read_json(directory / MANIFEST))
+        for name, record in manifest.files.items():
+            _check_file(directory, name, record)
+        return cls(directory, manifest)
+
+    @property
+    def config(self) -> RDNConfig:
+        return self.manifest.config
+
+    def path(self, role: str) -> Path:
+        """Of `backbone`, `roi_head`, `relation`, `weights` or `golden`."""
+        names = {**self.manifest.graphs, "weights": self.manifest.weights, "golden": self.manifest.golden}
+        return self.directory / names[role]
+
+    def arrays(self, role: str) -> dict[str, NDArray[Any]]:
+        """Everything in `weights` or `golden`. Pickled objects are refused with BundleError."""
+        path = self.path(role)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path.name} cannot be read as an npz of plain arrays: {error}") from error
+
+
+def write_manifest(
+    directory: str | Path,
+    *,
+    name: str,
+    config: RDNConfig,
+    precision: str,
+    opset: int,
+    producers: Mapping[str, str],
+    source: Mapping[str, str],
+    parameters: Mapping[str, int],
+    tolerances: Mapping[str, float],
+) -> Manifest:
+    """Record every file now in `directory` (size, SHA-256) and the facts about the model; the last step of a build.
+
+    The graphs, weights and golden results must be there under their standard names, and no subdirectory.
+    """
+    directory = Path(directory)
+    files = {p.name: _record(p) for p in sorted(directory.iterdir()) if p.name != MANIFEST}
+    manifest = Manifest(
+        name=name,
+        config=config,
+        precision=precision,
+        opset=opset,
+        graphs=dict(GRAPHS),
+        weights=WEIGHTS,
+        golden=GOLDEN,
+        files=files,
+        producers=dict(producers),
+        source=dict(source),
+        parameters=dict(parameters),
+        tolerances=dict(tolerances),
+    )
+    manifest = Manifest.from_dict(manifest.to_dict())
+    part = directory / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+    os.replace(part, directory / MANIFEST)
+    return manifest
+
+
+@contextlib.contextmanager
+def write_bundle(directory: str | Path) -> Iterator[Path]:
+    """A fresh directory to fill (graphs, weights, golden, then `write_manifest`), renamed to `directory` at the end.
+
+    A block that raises leaves `directory` as it was. An older bundle there is replaced; anything else that is not
+    empty is refused with BundleError.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not (directory.is_dir() and _replaceable(directory)):
+        raise BundleError(f"{str(directory)!r} exists and is no engine directory; wanted a new name, or an old bundle")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+        staging = Path(temporary) / "new"
+        staging.mkdir()
+        yield staging
+        Bundle.open(staging)
+        if directory.exists():
+            directory.rename(Path(temporary) / "old")
+        staging.rename(directory)
+
+
+def _replaceable(directory: Path) -> bool:
+    return (directory / MANIFEST).is_file() or not any(directory.iterdir())
+
+
+def _read_json(path: Path) -> object:
+    try:
+        if path.stat().st_size > _MANIFEST_LIMIT:
+            raise BundleError(f"{path.name} has {path.stat().st_size} bytes; wanted at most {_MANIFEST_LIMIT}")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{str(path)!r} cannot be read ({error.strerror}); wanted an engine directory") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{str(path)!r} is not JSON, perhaps cut short: {error}") from error
+
+
+def _check_name(name: str) -> None:
+    if name in ("", ".", "..", MANIFEST) or any(c in name for c in "/\\\0"):
+        raise BundleError(f"{MANIFEST}: file name {name!r} leaves the engine directory; wanted a plain file name")
+
+
+def _check_file(directory: Path, name: str, record: FileRecord) -> None:
+    path = directory / name
+    if not path.is_file():
+        raise BundleError(f"{name!r} is missing from {str(directory)!r}")
+    if path.resolve().parent != directory.resolve():
+        raise BundleError(f"{name!r} is a link to {str(path.resolve())!r}, outside the engine directory")
+    got = _record(path)
+    if got.bytes != record.bytes:
+        raise BundleError(f"{name!r} has {got.bytes} bytes; the manifest says {record.bytes}")
+    if got.sha256 != record.sha256:
+        raise BundleError(f"{name!r} has SHA-256 {got.sha256}; the manifest says {record.sha256}")
+
+
+def _record(path: Path) -> FileRecord:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return FileRecord(digest, file.tell())
+    except OSError as error:
+        raise BundleError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+
+
+_T = TypeVar("_T")
+
+
+def _field(data: Mapping[str, Any], name: str, kind: type[_T], where: str = "") -> _T:
+    value = data.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise BundleError(f"{MANIFEST}: {where}{name} is {value!r}; wanted a {kind.__name__}")
+    return value
+
+
+def _mapping(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
+    values = _field(data, name, dict)
+    for key, value in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BundleError(f"{MANIFEST}: {name}.{key} is {value!r}; wanted {kind}")
+    return dict(values)

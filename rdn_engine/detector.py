@@ -1,0 +1,139 @@
+"""Detector: the weights and graphs of one model, shared by its streams."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+
+from rdn_engine.backends import BackendName, Device, load_backend
+from rdn_engine.bundle import Bundle
+from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.encoder import Encoder
+from rdn_engine.errors import ConfigError
+from rdn_engine.relation import EngineRelation, FusedRelation, Relation
+from rdn_engine.results import Detections
+from rdn_engine.stream import EncoderLike, Image, Stages, Stream
+
+if TYPE_CHECKING:
+    from rdn_engine.video import Frame
+
+Executor = Literal["fused", "engine"]
+Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
+
+
+class Detector:
+    """Weights and graphs of one model. Shared: streams in several Python threads may use it at once.
+
+    `threads` bounds the CPU threads of every stage of one call; numpy's BLAS, of which a process has only one, is
+    bounded while the relation stage runs and put back afterwards.
+    """
+
+    def __init__(self, config: RDNConfig, encoder: EncoderLike, relation: Relation, threads: int) -> None:
+        self.config = config
+        self.threads = threads
+        self._stages = Stages(config, encoder, relation, threads)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        backend: BackendName = "onnxruntime",
+        device: Device = "cpu",
+        threads: int | None = None,
+        executor: Executor = "fused",
+    ) -> Detector:
+        """Open an engine directory, after checking every file of it.
+
+        threads: 1 or more; None takes every CPU this process may run on. executor: `fused` (compiled attention) or
+        `engine` (the relation graph on the backend); they agree within the bundle's tolerances.
+        Raises BundleError, BackendUnavailable or ConfigError.
+        """
+        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        if threads < 1:
+            raise ConfigError(f"threads is {threads}; wanted 1 or more, or None for every CPU")
+        if executor not in ("fused", "engine"):
+            raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
+        runner = load_backend(backend, device, threads)
+        bundle = Bundle.open(directory)
+        config = bundle.config
+        graphs = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
+        relation: Relation
+        if executor == "fused":
+            relation = FusedRelation(config, bundle.arrays("weights"), threads)
+        else:
+            relation = EngineRelation(config, runner.load(bundle.path("relation")))
+        return cls(config, Encoder(config, *graphs, threads), relation, threads)
+
+    def open_stream(self, dials: Dials | None = None, *, capacity: Dials | None = None, source_id: str = "") -> Stream:
+        """State for one video. dials: None takes the model's own; capacity: the largest window (T), num_support (K)
+        and num_reference (N) that the dials may be turned to later, None for those of `dials`.
+        """
+        dials = self.config.dials if dials is None else dials
+        return Stream(self._stages, dials, dials if capacity is None else capacity, source_id)
+
+    @overload
+    def predict(
+        self, source: Source, *, stream: Literal[True], dials: Dials | None = None, threshold: float | None = None
+    ) -> Iterator[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        source: Source,
+        *,
+        stream: Literal[False] = False,
+        dials: Dials | None = None,
+        threshold: float | None = None,
+    ) -> Detections | list[Detections]: ...
+
+    def predict(
+        self, source: Source, *, stream: bool = False, dials: Dials | None = None, threshold: float | None = None
+    ) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detect in one image, or in every frame of a video.
+
+        source: one uint8 [H, W, 3] RGB array gives one Detections. A path, glob or URL that `open_source` reads, a
+        list of paths, a uint8 [F, H, W, 3] array, or an iterable of arrays or Frames is a video and gives a list, one
+        Detections a frame, in order. With `stream` always an iterator, which holds no more than the stream does.
+        threshold: score_threshold of the dials. Raises FrameError for an array that is no image.
+        """
+        dials = self.config.dials if dials is None else dials
+        if threshold is not None:
+            dials = replace(dials, score_threshold=threshold)
+        if isinstance(source, np.ndarray) and source.ndim != 4:
+            one = self._run([source], dials)
+            return one if stream else next(one)
+        results = self._run(_frames(source), dials)
+        return results if stream else list(results)
+
+    def _run(self, frames: Iterable[Image | Frame], dials: Dials) -> Iterator[Detections]:
+        with self.open_stream(dials) as stream:
+            for frame in frames:
+                yield from stream.push(frame)
+            yield from stream.flush()
+
+
+def _frames(source: Source) -> Iterator[Image | Frame]:
+    """The frames of anything `predict` takes; what is opened here is closed at the end."""
+    if isinstance(source, (str, Path)):
+        paths: str | Path | list[str | Path] = source
+    else:
+        items = iter(source)
+        first = next(items, None)
+        if first is None:
+            return
+        if not isinstance(first, (str, Path)):
+            yield from itertools.chain([first], items)
+            return
+        paths = [first, *items]  # type: ignore[list-item]
+    # Here, because the module brings the video library, which a detector of arrays does not need.
+    from rdn_engine.video import open_source
+
+    with open_source(paths) as video:
+        yield from video

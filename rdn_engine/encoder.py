@@ -1,0 +1,110 @@
+"""From network inputs to proposals with their features: one pass for the reference and the support role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine import ops
+from rdn_engine.backends import Graph
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError
+from rdn_engine.features import EncodedFrame, Float, Index
+
+
+class Encoder:
+    """Runs the backbone and roi_head graphs and the kernels between them. Holds no state of any video."""
+
+    def __init__(self, config: RDNConfig, backbone: Graph, roi_head: Graph, threads: int) -> None:
+        self._config = config
+        self._threads = threads
+        self._anchors = config.rpn.cell_anchors()
+        relation = config.relation
+        wanted = ["features"]
+        if relation.num_modules:
+            wanted += ["query", "keys", "values"]
+        if relation.advanced:
+            wanted += ["refine_query"]
+        self._backbone = _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
+        inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]
+        self._roi_head = _require(roi_head, "roi_head", inputs, wanted)
+
+    def __call__(
+        self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
+    ) -> list[EncodedFrame]:
+        """images [B, 3, h, w] -> B frames of at most `num_reference` proposals, the first `num_support` with their
+        keys and values. `lap(stage)` is called as each of backbone, proposals, roi_pool and roi_head ends.
+        """
+        rpn, roi = self._config.rpn, self._config.roi
+        found = self._backbone({"image": images})
+        lap("backbone")
+        height, width = found["feature_map"].shape[1:3]
+        proposals = ops.propose(
+            found["objectness"],
+            found["deltas"],
+            (height, width),
+            self._anchors,
+            rpn.stride,
+            (images.shape[2], images.shape[3]),
+            rpn.pre_nms_top_n,
+            rpn.nms_threshold,
+            num_reference,
+            self._threads,
+        )
+        lap("proposals")
+        counts = [int(c) for c in proposals.counts]
+        boxes = np.concatenate([proposals.boxes[b, :n] for b, n in enumerate(counts)])
+        image_index = np.repeat(np.arange(len(counts)), counts)
+        pooled = ops.roi_pool(
+            found["feature_map"], boxes, image_index, 1 / rpn.stride, roi.size, roi.pooling, self._threads
+        )
+        lap("roi_pool")
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        support = [np.arange(s, s + min(n, num_support)) for s, n in zip(starts, counts, strict=False)]
+        rows = self._describe(pooled, np.concatenate(support))
+        lap("roi_head")
+        frames = []
+        first = 0
+        for b, (n, taken) in enumerate(zip(counts, support, strict=True)):
+            reference, kept = slice(starts[b], starts[b] + n), slice(first, first + len(taken))
+            first += len(taken)
+            frames.append(
+                EncodedFrame(
+                    boxes=proposals.boxes[b, :n],
+                    objectness=proposals.objectness[b, :n],
+                    features=rows["features"][reference],
+                    query=rows["query"][reference],
+                    keys=rows["keys"][:, kept],
+                    values=rows["values"][:, kept],
+                    refine_query=rows["refine_query"][kept],
+                )
+            )
+        return frames
+
+    def _describe(self, pooled: Float, support: Index) -> dict[str, Float]:
+        """Outputs of roi_head, with empty arrays for those that this model does not have."""
+        relation = self._config.relation
+        n, k, dim, cached = len(pooled), len(support), relation.dim, relation.num_cached
+        rows: dict[str, Float] = {
+            "features": np.zeros((n, dim), np.float32),
+            "query": np.zeros((n, dim if relation.num_modules else 0), np.float32),
+            "keys": np.zeros((cached, k, dim), np.float32),
+            "values": np.zeros((cached, k, dim), np.float32),
+            "refine_query": np.zeros((k, dim if relation.advanced else 0), np.float32),
+        }
+        # A graph need not accept zero rows, and there is nothing to compute for them.
+        if n:
+            feeds: dict[str, NDArray[Any]] = {"pooled": pooled, "support": support}
+            rows.update(self._roi_head({name: feeds[name] for name in self._roi_head.inputs}))
+        return rows
+
+
+def _require(graph: Graph, role: str, inputs: list[str], outputs: list[str]) -> Graph:
+    if set(graph.inputs) != set(inputs):
+        raise BundleError(f"graph {role} has inputs {list(graph.inputs)}; the model's configuration wants {inputs}")
+    if not set(outputs) <= set(graph.outputs):
+        raise BundleError(f"graph {role} has outputs {list(graph.outputs)}; the model's configuration wants {outputs}")
+    return graph

@@ -1,0 +1,56 @@
+"""From an image to the network input."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine import ops
+from rdn_engine.config import InputConfig
+from rdn_engine.errors import FrameError
+from rdn_engine.features import Float
+
+MIN_SIDE = 16
+"""pixels; one cell of the feature map"""
+MAX_PIXELS = 2**26
+"""height x width; 8192 x 8192"""
+
+
+def check_image(image: object) -> NDArray[np.uint8]:
+    """The one check of an image at the boundary: uint8 [H, W, 3] RGB, any strides; returned as it is.
+
+    Raises FrameError, which quotes shape and dtype and says how to convert.
+    """
+    if not isinstance(image, np.ndarray):
+        raise FrameError(f"got {type(image).__name__}; wanted a uint8 [H, W, 3] RGB array; use numpy.asarray(image)")
+    got = f"got {image.dtype} {list(image.shape)}; wanted uint8 [H, W, 3] RGB"
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise FrameError(f"{got}; {_hint(image)}")
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
+    if height * width > MAX_PIXELS:
+        raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
+    return image
+
+
+def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int) -> Float:
+    """[H, W, 3] -> [3, h, w], resized and normalised as DESIGN section 2 (Input) says."""
+    size = config.network_size(image.shape[0], image.shape[1])
+    return ops.resize_normalize(image, size, config.mean, config.std, config.channel_order, threads)
+
+
+def _hint(image: NDArray[np.generic]) -> str:
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        return "a grey image becomes RGB with numpy.repeat(image.reshape(H, W, 1), 3, axis=2)"
+    if image.ndim == 3 and image.shape[2] == 4:
+        return "drop the alpha channel with image[:, :, :3]"
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        return "move the channels last with image.transpose(1, 2, 0)"
+    if image.ndim == 4:
+        return "push one image at a time"
+    if image.dtype == np.uint16:
+        return "16-bit becomes 8-bit with (image >> 8).astype(numpy.uint8)"
+    if image.dtype.kind == "f":
+        return "a float image in 0..1 becomes 8-bit with (image * 255).round().astype(numpy.uint8)"
+    return "convert it first"

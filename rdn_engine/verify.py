@@ -1,0 +1,216 @@
+"""Does this machine compute what the checkpoint computed? A bundle's golden frames again, stage by stage.
+
+Every stage gets the stored result of the stage before, so that one flipped tie of an NMS does not spread; the
+detections are compared once more from the frames alone. DESIGN section 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine import ops, preprocess
+from rdn_engine.backends import BackendName, Device, load_backend
+from rdn_engine.bundle import Bundle
+from rdn_engine.config import RPNConfig
+from rdn_engine.detector import Detector, Executor
+from rdn_engine.encoder import Encoder
+from rdn_engine.errors import BundleError
+from rdn_engine.features import EncodedFrame, Float, RelationOutput
+from rdn_engine.relation import EngineRelation, FusedRelation, Relation
+from rdn_engine.window import Window
+
+STAGES = ("boxes", "objectness", "features", "logits", "deltas", "detections")
+EXECUTORS: tuple[Executor, ...] = ("fused", "engine")
+
+TIE_ALLOWANCE = 0.02
+"""Part of the proposals or detections of all golden frames that may differ: ties at a threshold go either way."""
+
+# Larger than any difference within a class, so that detections of two classes never match.
+_CLASS_GAP = 1e3
+
+Golden = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class StageReport:
+    stage: str
+    executor: str
+    """`fused`, `engine`, or `both` for the stages in front of the relation stage"""
+    difference: float
+    """Largest error: features, logits and deltas relative to the largest stored value; boxes relative to the longer
+    side of the image; objectness and confidence as they are. Infinite where something has no counterpart."""
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+def verify(
+    directory: str | Path, *, backend: BackendName = "onnxruntime", device: Device = "cpu", threads: int = 1
+) -> list[StageReport]:
+    """Recompute the golden results of a bundle with both executors. Raises BundleError or BackendUnavailable."""
+    runner = load_backend(backend, device, threads)
+    bundle = Bundle.open(directory)
+    golden = _load_golden(bundle)
+    config = bundle.config
+    backbone, roi_head = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
+    encoder = Encoder(config, backbone, roi_head, threads)
+    relations: dict[Executor, Relation] = {
+        "fused": FusedRelation(config, bundle.arrays("weights"), threads),
+        "engine": EngineRelation(config, runner.load(bundle.path("relation"))),
+    }
+    reports = _Reports(bundle.manifest.tolerances)
+
+    proposals, encoded = [], []
+    for t, image in enumerate(golden["frames"]):
+        network = preprocess.network_input(image, config.input, threads)
+        found = backbone({"image": network[None]})
+        proposals.append(
+            _propose(found, config.rpn, (network.shape[1], network.shape[2]), config.dials.num_reference, threads)
+        )
+        encoded.append(_encode(encoder, found["feature_map"], bundle, golden, t, threads))
+    times = range(len(encoded))
+    longest = max(config.input.network_size(*golden["frames"].shape[1:3]))
+    wanted_boxes = [golden[f"t{t}/boxes"] for t in times]
+    wanted_objectness = [golden[f"t{t}/objectness"] for t in times]
+    reports.add(
+        "boxes", "both", _set_difference([b / longest for b, _ in proposals], [b / longest for b in wanted_boxes])
+    )
+    reports.add("objectness", "both", _set_difference([o[:, None] for _, o in proposals],
+                                                     [o[:, None] for o in wanted_objectness]))  # fmt: skip
+    reports.add("features", "both", max(_relative(f, golden[f"t{t}/features"]) for t, (_, f) in enumerate(encoded)))
+    for executor in EXECUTORS:
+        outputs = _relate(relations[executor], bundle, [frame for frame, _ in encoded])
+        for stage in ("logits", "deltas"):
+            worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
+            reports.add(stage, executor, worst)
+        detector = Detector(config, encoder, relations[executor], threads)
+        reports.add("detections", executor, _detection_difference(detector, golden))
+    return reports.rows
+
+
+class _Reports:
+    def __init__(self, tolerances: Mapping[str, float]) -> None:
+        missing = sorted(set(STAGES) - set(tolerances))
+        if missing:
+            raise BundleError(f"the manifest has no tolerance for {missing}; it has {sorted(tolerances)}")
+        self._tolerances = tolerances
+        self.rows: list[StageReport] = []
+
+    def add(self, stage: str, executor: str, difference: float) -> None:
+        self.rows.append(StageReport(stage, executor, difference, self._tolerances[stage]))
+
+
+def _load_golden(bundle: Bundle) -> Golden:
+    golden = bundle.arrays("golden")
+    frames = golden.get("frames")
+    if frames is None or frames.ndim != 4 or frames.dtype != np.uint8 or not len(frames):
+        got = None if frames is None else f"{frames.dtype} {list(frames.shape)}"
+        raise BundleError(f"golden frames are {got}; wanted uint8 [F, H, W, 3]")
+    names = (*STAGES[:-1], "xyxy", "confidence", "class_id")
+    missing = [f"t{t}/{name}" for t in range(len(frames)) for name in names if f"t{t}/{name}" not in golden]
+    if missing:
+        raise BundleError(f"the golden results lack {missing}")
+    return golden
+
+
+def _propose(
+    found: Mapping[str, NDArray[Any]], rpn: RPNConfig, image_size: tuple[int, int], count: int, threads: int
+) -> tuple[Float, Float]:
+    feature_map = found["feature_map"]
+    proposals = ops.propose(
+        found["objectness"],
+        found["deltas"],
+        (feature_map.shape[1], feature_map.shape[2]),
+        rpn.cell_anchors(),
+        rpn.stride,
+        image_size,
+        rpn.pre_nms_top_n,
+        rpn.nms_threshold,
+        count,
+        threads,
+    )
+    n = int(proposals.counts[0])
+    return proposals.boxes[0, :n], proposals.objectness[0, :n]
+
+
+def _encode(
+    encoder: Encoder, feature_map: Float, bundle: Bundle, golden: Golden, t: int, threads: int
+) -> tuple[EncodedFrame, Float]:
+    """Frame t with the stored proposals and features and the projections computed here, and the features computed."""
+    config, boxes = bundle.config, golden[f"t{t}/boxes"]
+    roi, k = config.roi, min(len(boxes), config.dials.num_support)
+    where = np.zeros(len(boxes), np.int64)
+    pooled = ops.roi_pool(feature_map, boxes, where, 1 / config.rpn.stride, roi.size, roi.pooling, threads)
+    rows = encoder._describe(pooled, np.arange(k))
+    features = rows.pop("features")
+    frame = EncodedFrame(boxes, golden[f"t{t}/objectness"], golden[f"t{t}/features"], **rows)
+    return frame, features
+
+
+def _relate(relation: Relation, bundle: Bundle, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
+    """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end."""
+    dials = bundle.config.dials
+    window = Window(bundle.config.relation, dials)
+    outputs: list[RelationOutput] = []
+
+    def emit(upto: int) -> None:
+        for t in range(len(outputs), upto + 1):
+            reference = window.reference(t, dials.num_reference)
+            outputs.append(relation(reference.boxes, reference.features, reference.query, window.pool(t, dials)))
+
+    for frame in frames:
+        emit(window.append(frame) - dials.frames_ahead)
+    emit(window.newest)
+    return outputs
+
+
+def _detection_difference(detector: Detector, golden: Golden) -> float:
+    got, wanted = [], []
+    scale = max(golden["frames"].shape[1:3])
+    for t, found in enumerate(detector.predict(golden["frames"], stream=True)):
+        got.append(_detection_rows(found.xyxy / scale, found.confidence, found.class_id))
+        stored = (golden[f"t{t}/{name}"] for name in ("xyxy", "confidence", "class_id"))
+        xyxy, confidence, class_id = stored
+        wanted.append(_detection_rows(xyxy / scale, confidence, class_id))
+    return _set_difference(got, wanted)
+
+
+def _detection_rows(xyxy: Float, confidence: Float, class_id: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.column_stack([xyxy, confidence, class_id * _CLASS_GAP]).astype(np.float64)
+
+
+def _relative(got: Float, wanted: Float) -> float:
+    """Largest difference, relative to the largest wanted value; infinite for NaN."""
+    if got.shape != wanted.shape:
+        raise BundleError(f"a golden result has shape {list(wanted.shape)}; this machine computes {list(got.shape)}")
+    if not got.size:
+        return 0.0
+    difference = float(np.abs(got - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+    return difference if np.isfinite(difference) else np.inf
+
+
+def _set_difference(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
+    """Largest distance of a row to its nearest counterpart in the same frame, both ways, ties allowed for.
+
+    got, wanted: [n_t, m] of each frame t; distance is the largest difference of a column.
+    """
+    return max(_one_way(got, wanted), _one_way(wanted, got))
+
+
+def _one_way(rows: Sequence[NDArray[Any]], others: Sequence[NDArray[Any]]) -> float:
+    nearest: list[float] = []
+    for ours, theirs in zip(rows, others, strict=True):
+        for row in ours:
+            distance = np.abs(theirs - row).max(axis=1).min() if len(theirs) else np.inf
+            nearest.append(float(distance) if np.isfinite(distance) else np.inf)
+    nearest.sort()
+    kept = len(nearest) - int(TIE_ALLOWANCE * len(nearest))
+    return nearest[kept - 1] if nearest else 0.0
