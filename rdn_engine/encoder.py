@@ -64,7 +64,7 @@ class Encoder:
         lap("roi_pool")
         starts = np.concatenate([[0], np.cumsum(counts)])
         support = [np.arange(s, s + min(n, num_support)) for s, n in zip(starts, counts, strict=False)]
-        rows = self._describe(pooled, np.concatenate(support))
+        rows = self.describe(pooled, np.concatenate(support))
         lap("roi_head")
         frames = []
         first = 0
@@ -84,7 +84,7 @@ class Encoder:
             )
         return frames
 
-    def _describe(self, pooled: Float, support: Index) -> dict[str, Float]:
+    def describe(self, pooled: Float, support: Index) -> dict[str, Float]:
         """Outputs of roi_head, with empty arrays for those that this model does not have."""
         relation = self._config.relation
         n, k, dim, cached = len(pooled), len(support), relation.dim, relation.num_cached

@@ -81,9 +81,9 @@ def verify(
     wanted_boxes = [golden[f"t{t}/boxes"] for t in times]
     wanted_objectness = [golden[f"t{t}/objectness"] for t in times]
     reports.add(
-        "boxes", "both", _set_difference([b / longest for b, _ in proposals], [b / longest for b in wanted_boxes])
+        "boxes", "both", set_difference([b / longest for b, _ in proposals], [b / longest for b in wanted_boxes])
     )
-    reports.add("objectness", "both", _set_difference([o[:, None] for _, o in proposals],
+    reports.add("objectness", "both", set_difference([o[:, None] for _, o in proposals],
                                                      [o[:, None] for o in wanted_objectness]))  # fmt: skip
     reports.add("features", "both", max(_relative(f, golden[f"t{t}/features"]) for t, (_, f) in enumerate(encoded)))
     for executor in EXECUTORS:
@@ -149,7 +149,7 @@ def _encode(
     roi, k = config.roi, min(len(boxes), config.dials.num_support)
     where = np.zeros(len(boxes), np.int64)
     pooled = ops.roi_pool(feature_map, boxes, where, 1 / config.rpn.stride, roi.size, roi.pooling, threads)
-    rows = encoder._describe(pooled, np.arange(k))
+    rows = encoder.describe(pooled, np.arange(k))
     features = rows.pop("features")
     frame = EncodedFrame(boxes, golden[f"t{t}/objectness"], golden[f"t{t}/features"], **rows)
     return frame, features
@@ -176,14 +176,14 @@ def _detection_difference(detector: Detector, golden: Golden) -> float:
     got, wanted = [], []
     scale = max(golden["frames"].shape[1:3])
     for t, found in enumerate(detector.predict(golden["frames"], stream=True)):
-        got.append(_detection_rows(found.xyxy / scale, found.confidence, found.class_id))
+        got.append(detection_rows(found.xyxy / scale, found.confidence, found.class_id))
         stored = (golden[f"t{t}/{name}"] for name in ("xyxy", "confidence", "class_id"))
         xyxy, confidence, class_id = stored
-        wanted.append(_detection_rows(xyxy / scale, confidence, class_id))
-    return _set_difference(got, wanted)
+        wanted.append(detection_rows(xyxy / scale, confidence, class_id))
+    return set_difference(got, wanted)
 
 
-def _detection_rows(xyxy: Float, confidence: Float, class_id: NDArray[np.int64]) -> NDArray[np.float64]:
+def detection_rows(xyxy: Float, confidence: Float, class_id: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.column_stack([xyxy, confidence, class_id * _CLASS_GAP]).astype(np.float64)
 
 
@@ -197,7 +197,7 @@ def _relative(got: Float, wanted: Float) -> float:
     return difference if np.isfinite(difference) else np.inf
 
 
-def _set_difference(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
+def set_difference(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
     """Largest distance of a row to its nearest counterpart in the same frame, both ways, ties allowed for.
 
     got, wanted: [n_t, m] of each frame t; distance is the largest difference of a column.

@@ -6,6 +6,7 @@ import glob
 import io
 import re
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,6 +32,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 _STRICT = {"err_detect": "crccheck+explode"}
 _NETWORK_TIMEOUT_S = 10.0
 _MAX_READ_ERRORS = 100
+_LOST_KEPT = 64  # more than any decoder holds back for reordering
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,8 @@ class VideoSource(ABC):
     """An iterable of `Frame`, and a context manager. It is read once: a second iteration raises `VideoError`.
 
     One frame is held at a time. Leaving the context, or the end of the iteration, closes what was opened. A frame that
-    the decoder found damaged is skipped and counted; one that was only predicted from it comes as decoded.
+    the decoder found damaged is skipped and counted; one that was only predicted from it comes as decoded, and so does
+    damage that the decoder does not notice (CABAC, the arithmetic coding of H.264, has no check of its own).
     """
 
     def __init__(self, source_id: str, frames_hint: int | None, fps: float | None) -> None:
@@ -145,6 +148,8 @@ class _Video(VideoSource):
         self._sent: set[int] = set()
         """Timestamps of packets whose picture has not come out yet"""
         self._damaged: set[int] = set()
+        self._lost: deque[int] = deque(maxlen=_LOST_KEPT)
+        """Timestamps counted as skipped: after damage a decoder may hand out an older picture late, out of order"""
         rate = self._stream.average_rate or self._stream.guessed_rate
         super().__init__(source_id, _count(self._stream, rate), float(rate) if rate else None)
 
@@ -158,7 +163,7 @@ class _Video(VideoSource):
             pts = decoded.pts
             if decoded.is_corrupt:
                 index += self._damage(pts)
-            elif pts not in self._damaged:
+            elif pts not in self._damaged and pts not in self._lost:
                 index += self._pass(pts)
                 yield Frame(_upright_rgb(decoded), index, decoded.time, self.source_id)
                 index += 1
@@ -184,11 +189,12 @@ class _Video(VideoSource):
         if pts is None:
             self._sent.clear()
             return 0
-        lost = len([p for p in self._sent if p < pts]) if self._damaged else 0
-        self.skipped += lost
+        lost = [p for p in self._sent if p < pts] if self._damaged else []
+        self._lost.extend(lost)
+        self.skipped += len(lost)
         self._sent = {p for p in self._sent if p > pts}
         self._damaged = {p for p in self._damaged if p > pts}
-        return lost
+        return len(lost)
 
     def _decode(self) -> Iterator[VideoFrame]:
         read_errors = 0

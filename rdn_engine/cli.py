@@ -1,0 +1,275 @@
+"""The command line: predict, info, verify, build. Parses, calls, prints; computes nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rdn_engine.backends import BackendName, Device, load_backend
+from rdn_engine.bundle import Bundle
+from rdn_engine.config import Dials, Edges, RDNConfig, Sampling
+from rdn_engine.detector import Detector, Executor
+from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError, FrameError, RDNError, VideoError
+from rdn_engine.run import Run
+from rdn_engine.video import open_source
+from rdn_engine.window import Window
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+OTHER_ERROR, USAGE, BAD_INPUT, BAD_BUNDLE, NO_BACKEND, MISMATCH, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (ConfigError, USAGE),
+    (VideoError, BAD_INPUT),
+    (FrameError, BAD_INPUT),
+    (BundleError, BAD_BUNDLE),
+    (BackendUnavailable, NO_BACKEND),
+    (RDNError, OTHER_ERROR),
+    (OSError, OTHER_ERROR),
+)
+_CODES_HELP = (
+    "Exit codes: 0 done; 1 another error (a file that cannot be written); 2 wrong usage or a dial out of range; "
+    "3 bad input; 4 bad engine directory; 5 backend or device not available; 6 verify found a mismatch; "
+    "130 interrupted, what was written so far is kept."
+)
+
+app = typer.Typer(
+    name="rdn-engine",
+    help="Video object detection with Relation Distillation Networks.",
+    epilog=_CODES_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EnginesArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Engine directory, as export writes it.")]
+BackendOption = Annotated[BackendName, typer.Option(help="What runs the graphs.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where they run.")]
+
+
+@app.command(epilog=_CODES_HELP)
+def predict(
+    source: Annotated[str, typer.Argument(help="A video, an address, an image, a folder of images, or a quoted glob.")],
+    engines: Annotated[Path, typer.Option(metavar="DIR", help="Engine directory.")],
+    output: Annotated[Path | None, typer.Option(help="JSON lines, one a frame; docs/jsonl.md.")] = None,
+    save_video: Annotated[Path | None, typer.Option(help="Annotated video.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Keep detections above this confidence, in [0, 1).")] = None,
+    draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on.")] = 0.3,
+    window: Annotated[int | None, typer.Option(help="T: frames on each side.")] = None,
+    look_ahead: Annotated[int | None, typer.Option(help="L: frames that results may wait for, 0..T.")] = None,
+    support: Annotated[int | None, typer.Option(help="K: support proposals of each frame.")] = None,
+    reference: Annotated[int | None, typer.Option(help="N: proposals classified on each frame, at least K.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="r: part of the support that is refined, in (0, 1].")] = None,
+    sampling: Annotated[Sampling | None, typer.Option(help="How the refined part is chosen.")] = None,
+    edges: Annotated[Edges | None, typer.Option(help="What the window holds beyond the ends of the video.")] = None,
+    executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
+    backend: BackendOption = "onnxruntime",
+    device: DeviceOption = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout, and nothing else there.")] = False,
+) -> None:
+    """Detect in every frame of SOURCE. Dials that are not given are the model's own."""
+    with _exit_codes():
+        for path in (output, save_video):
+            if path is not None and path.resolve() == Path(source).resolve():
+                raise ConfigError(f"{path} is the source itself; wanted another name for the output")
+        with open_source(source) as video:
+            detector = Detector.from_pretrained(
+                engines, backend=backend, device=device, threads=threads, executor=executor
+            )
+            given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
+                     "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
+                     "score_threshold": threshold}  # fmt: skip
+            dials = _turn(detector.config.dials, {k: v for k, v in given.items() if v is not None})
+            with detector.open_stream(dials, source_id=video.source_id) as stream:
+                run = Run(stream, video, draw_threshold)
+                run.process(output, save_video, show_progress=not quiet and sys.stderr.isatty())
+        summary = run.summary(output, save_video)
+        if as_json:
+            print(json.dumps(summary))
+        elif not quiet:
+            _print_summary(summary)
+        if run.interrupted:
+            _say("interrupted; the results so far are kept")
+            raise typer.Exit(INTERRUPTED)
+        if run.error is not None:
+            raise run.error
+
+
+@app.command(epilog=_CODES_HELP)
+def info(engines: EnginesArgument) -> None:
+    """What an engine directory holds. Its checksums are verified first."""
+    with _exit_codes():
+        bundle = Bundle.open(engines)
+        manifest, config = bundle.manifest, bundle.config
+        facts = _table("model", "")
+        roi, relation, stages = config.roi, config.relation, f"{config.relation.num_basic} basic"
+        for name, value in {
+            "name": manifest.name,
+            "classes": f"{len(config.class_names)}: {', '.join(config.class_names)}",
+            "backbone": f"{config.backbone.name}, width {config.backbone.width:g}",
+            "RoI": f"{roi.pooling} {roi.size}x{roi.size}",
+            "relation": f"{stages}{' + advanced' if relation.advanced else ''}, {relation.heads} heads of "
+            f"{relation.head_dim}",
+            "input": f"shorter side {config.input.shorter_side}, longer at most {config.input.longer_side}, "
+            f"{config.input.channel_order}",
+            "precision": f"{manifest.precision}, opset {manifest.opset}",
+            "parameters": ", ".join(f"{k} {v:,}" for k, v in manifest.parameters.items()),
+            "source": ", ".join(f"{k} {v}" for k, v in manifest.source.items()),
+            "written with": ", ".join(f"{k} {v}" for k, v in manifest.producers.items()),
+            "memory per stream": f"{Window(relation, config.dials).nbytes / 2**20:.1f} MiB with the dials below",
+            "checksums": f"{len(manifest.files)} files, all as recorded",
+        }.items():
+            facts.add_row(name, value)
+        _print(facts, _graph_table(bundle), _dial_table(config))
+
+
+@app.command(epilog=_CODES_HELP)
+def verify(
+    engines: EnginesArgument,
+    backend: BackendOption = "onnxruntime",
+    device: DeviceOption = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Recompute the golden results on this machine, stage by stage, with both executors."""
+    from rdn_engine.verify import TIE_ALLOWANCE
+    from rdn_engine.verify import verify as verify_bundle
+
+    with _exit_codes():
+        reports = verify_bundle(engines, backend=backend, device=device, threads=threads)
+        table = _table("stage", "executor", "largest difference", "tolerance", "")
+        for r in reports:
+            table.add_row(
+                r.stage, r.executor, f"{r.difference:.2e}", f"{r.tolerance:.2e}", "pass" if r.passed else "FAIL"
+            )
+        _print(table)
+        failed = sum(not r.passed for r in reports)
+        if failed:
+            _say(f"{failed} of {len(reports)} comparisons are outside their tolerance")
+            raise typer.Exit(MISMATCH)
+        print(f"pass: each stage from stored inputs; of boxes and detections {TIE_ALLOWANCE:.0%} may differ by a tie")
+
+
+@app.command(epilog=_CODES_HELP)
+def build(engines: EnginesArgument, backend: BackendOption = "tensorrt", device: DeviceOption = "cuda") -> None:
+    """Compile the graphs of DIR for this machine's accelerator. Not in this version; ONNX Runtime needs no build."""
+    with _exit_codes():
+        Bundle.open(engines)
+        if backend != "onnxruntime":
+            load_backend(backend, device, 1)
+        raise BackendUnavailable(
+            f"build has nothing to compile for backend {backend!r} in this version; `predict` runs {engines} as it is "
+            "with --backend onnxruntime"
+        )
+
+
+def main() -> None:
+    """Entry point of `rdn-engine`."""
+    app()
+
+
+@contextlib.contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Every error that is expected becomes one line on stderr and its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except (RDNError, OSError) as error:
+        _say(" ".join(str(error).split()))
+        raise typer.Exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind))) from None
+
+
+def _say(message: str) -> None:
+    print(f"rdn-engine: {message}", file=sys.stderr)
+
+
+def _turn(dials: Dials, given: dict[str, Any]) -> Dials:
+    """A smaller window takes the model's look-ahead with it, and a smaller N its K, unless they were given too."""
+    if dials.look_ahead is not None and "window" in given and "look_ahead" not in given:
+        given["look_ahead"] = min(dials.look_ahead, given["window"])
+    if "num_reference" in given and "num_support" not in given:
+        given["num_support"] = min(dials.num_support, given["num_reference"])
+    return dataclasses.replace(dials, **given)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(*tables: Table) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    table = _table("summary", "")
+    table.add_row("source", summary["source"])
+    refused = f", {summary['refused']} refused" if summary["refused"] else ""
+    table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
+    for name, count in summary["per_class"].items():
+        table.add_row(f"detections: {name}", str(count))
+    if not summary["per_class"]:
+        table.add_row("detections", "none")
+    for stage, ms in summary["steady_ms_per_frame"].items():
+        table.add_row(f"{stage}, ms", f"{ms:.2f} (mean of {summary['steady_frames']} steady frames)")
+    table.add_row("memory", f"stream {summary['stream_bytes'] / 2**20:.1f} MiB, "
+                            f"process at most {summary['peak_memory_bytes'] / 2**20:.0f} MiB")  # fmt: skip
+    for what in ("output", "video"):
+        if summary[what]:
+            table.add_row(what, summary[what])
+    _print(table)
+
+
+def _graph_table(bundle: Bundle) -> Table:
+    import onnxruntime
+
+    table = _table("graph", "inputs", "outputs")
+    for role in bundle.manifest.graphs:
+        try:
+            session = onnxruntime.InferenceSession(str(bundle.path(role)), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # The library's exceptions have no common base of their own.
+            raise BundleError(f"{bundle.path(role).name} is no graph that ONNX Runtime can load: {error}") from error
+        sides = [
+            "\n".join(f"{a.name} [{', '.join(map(str, a.shape))}]" for a in args)
+            for args in (session.get_inputs(), session.get_outputs())
+        ]
+        table.add_row(role, *sides)
+    return table
+
+
+def _dial_table(config: RDNConfig) -> Table:
+    d = config.dials
+    table = _table("dial", "value", "range")
+    table.add_row("window (T)", str(d.window), "0 or more frames")
+    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T frames")
+    table.add_row("support (K)", str(d.num_support), "1..N proposals a frame")
+    table.add_row("reference (N)", str(d.num_reference), "K or more proposals a frame")
+    table.add_row("ratio (r)", f"{d.advanced_ratio:g}", "(0, 1]")
+    table.add_row("sampling", d.sampling, "per_frame, global")
+    table.add_row("edges", d.edges, "replicate, clip")
+    table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Boxes, names and confidences on a copy of a frame."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from rdn_engine.results import Detections
+
+Colour = tuple[int, int, int]
+
+_GOLDEN_RATIO = 0.618034
+_LINE = 1 / 240
+"""Width of a box's line, as a part of the frame's shorter side"""
+_TEXT = 1 / 28
+"""Height of the text, as a part of the frame's shorter side"""
+_MIN_TEXT = 11
+"""pixels; smaller is not legible"""
+
+
+def class_colour(class_id: int) -> Colour:
+    """RGB; always the same for a class, and far from that of its neighbours."""
+    hue = class_id * _GOLDEN_RATIO % 1.0
+    # Every other class is darker, so that hues which come close after a while still differ.
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if class_id % 2 == 0 else 0.75)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float = 0.0) -> NDArray[np.uint8]:
+    """A copy of image [H, W, 3] RGB with the detections of confidence >= threshold, the most confident on top."""
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    side = min(image.shape[:2])
+    font = ImageFont.load_default(size=max(_MIN_TEXT, round(side * _TEXT)))
+    line = max(2, round(side * _LINE))
+    rows = [int(i) for i in np.argsort(detections.confidence, kind="stable") if detections.confidence[i] >= threshold]
+    # All boxes first, so that no line crosses out a name.
+    for i in rows:
+        x1, y1, x2, y2 = (float(v) for v in detections.xyxy[i])
+        colour = class_colour(int(detections.class_id[i]))
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
+    for i in rows:
+        _label(draw, font, line, detections, i)
+    return np.asarray(canvas)
+
+
+def _label(
+    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, line: int, found: Detections, i: int
+) -> None:
+    class_id = int(found.class_id[i])
+    colour = class_colour(class_id)
+    x1, y1 = float(found.xyxy[i, 0]), float(found.xyxy[i, 1])
+    track = "" if found.tracker_id is None else f"#{found.tracker_id[i]} "
+    text = f"{track}{found.class_names[class_id]} {found.confidence[i]:.2f}"
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 2 * line, bottom - top + 2 * line
+    frame_width, frame_height = draw.im.size
+    x = max(0.0, min(x1, frame_width - width))
+    # Above the box where there is room, else inside it along its upper edge.
+    y = y1 - height if y1 >= height else y1
+    y = max(0.0, min(y, frame_height - height))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+    draw.text((x + line - left, y + line - top), text, font=font, fill=_ink(colour))
+
+
+def _ink(background: Colour) -> Colour:
+    """Black or white, whichever stands out; weights are those of Rec. 709 luma."""
+    red, green, blue = background
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 110 else (255, 255, 255)

@@ -1,0 +1,189 @@
+"""Detections and their other shapes, against the libraries they are meant for."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import supervision as sv
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import batched_nms
+
+from rdn_engine.draw import annotate, class_colour
+from rdn_engine.errors import BackendUnavailable, FrameError
+from rdn_engine.results import Detections
+
+NAMES = ("bird", "big cat", "dog")
+
+
+def make(n: int, tracked: bool = False, height: int = 256, width: int = 340, pts: float | None = 0.12) -> Detections:
+    rng = np.random.default_rng(n)
+    corner = rng.uniform(0, 0.5, (n, 2)) * (width, height)
+    size = rng.uniform(0.1, 0.5, (n, 2)) * (width, height)
+    return Detections(
+        xyxy=np.concatenate([corner, corner + size], 1).astype(np.float32),
+        confidence=np.sort(rng.uniform(0.1, 1, n).astype(np.float32))[::-1],
+        class_id=rng.integers(0, len(NAMES), n),
+        tracker_id=np.arange(n) + 7 if tracked else None,
+        class_names=NAMES,
+        frame_index=3,
+        pts=pts,
+        source_id="clip.mp4",
+        height=height,
+        width=width,
+        pool_fill=12,
+        lookahead=8,
+        epoch=1,
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 12), st.booleans(), st.none() | st.floats(0, 1e6))
+def test_json_line_round_trip(n: int, tracked: bool, pts: float | None) -> None:
+    original = make(n, tracked, pts=pts)
+    line = json.dumps(original.to_dict(), allow_nan=False)
+    back = Detections.from_dict(json.loads(line), NAMES)
+    assert np.abs(back.xyxy - original.xyxy).max(initial=0) <= 0.00501
+    assert np.abs(back.confidence - original.confidence).max(initial=0) <= 1e-6
+    assert np.array_equal(back.class_id, original.class_id)
+    assert (back.tracker_id is not None) == (tracked and n > 0)
+    if back.tracker_id is not None and original.tracker_id is not None:
+        assert np.array_equal(back.tracker_id, original.tracker_id)
+    assert back.pts == (None if pts is None else pytest.approx(pts, abs=1e-6))
+    for name in ("frame_index", "source_id", "height", "width", "pool_fill", "lookahead", "epoch", "class_names"):
+        assert getattr(back, name) == getattr(original, name)
+    # What was rounded once stays as it is.
+    assert back.to_dict() == json.loads(line)
+
+
+def test_json_line_alone_names_its_classes() -> None:
+    line = make(8).to_dict()
+    alone = Detections.from_dict(line)
+    assert [alone.class_names[c] for c in alone.class_id] == [d["class_name"] for d in line["detections"]]
+    assert alone.to_dict() == line
+
+
+def test_json_line_is_the_documented_one() -> None:
+    assert list(make(1, tracked=True).to_dict()) == [
+        "frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch", "detections",
+    ]  # fmt: skip
+    tracked, plain = make(1, tracked=True).to_dict(), make(1).to_dict()
+    assert list(tracked["detections"][0]) == ["xyxy", "confidence", "class_id", "class_name", "tracker_id"]
+    assert "tracker_id" not in plain["detections"][0]
+    assert make(0).to_dict()["detections"] == []
+
+
+def test_lengths_that_differ_are_refused() -> None:
+    good = make(3)
+    with pytest.raises(FrameError, match="wanted"):
+        Detections(**{**vars(good), "confidence": good.confidence[:2]})
+    with pytest.raises(FrameError, match="wanted"):
+        Detections(**{**vars(good), "xyxy": good.xyxy.reshape(-1)})
+    with pytest.raises(FrameError, match="wanted"):
+        Detections(**{**vars(good), "tracker_id": np.arange(4)})
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_supervision_takes_them(n: int, tracked: bool) -> None:
+    original = make(n, tracked)
+    found = original.to_supervision()
+    assert isinstance(found, sv.Detections)
+    assert len(found) == n
+    assert np.array_equal(found.xyxy, original.xyxy)
+    assert list(found.data["class_name"]) == [NAMES[c] for c in original.class_id]
+    assert (found.tracker_id is not None) == tracked
+    assert len(found[found.confidence > 0.5]) == (original.confidence > 0.5).sum()
+    image = np.zeros((256, 340, 3), np.uint8)
+    drawn = sv.BoxAnnotator().annotate(image.copy(), found)
+    assert drawn.any() == (n > 0)
+    assert len(sv.Detections.merge([found, make(2, tracked).to_supervision()])) == n + 2
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_torchvision_takes_them(n: int) -> None:
+    original = make(n)
+    found = original.to_torchvision()
+    assert {k: v.dtype for k, v in found.items()} == {
+        "boxes": torch.float32, "labels": torch.int64, "scores": torch.float32,
+    }  # fmt: skip
+    assert found["boxes"].shape == (n, 4)
+    assert found["labels"].tolist() == [c + 1 for c in original.class_id]
+    keep = batched_nms(found["boxes"], found["scores"], found["labels"], 1.0)
+    assert keep.tolist() == list(range(n))
+
+
+def test_coco_results_load_and_score_fully_against_themselves() -> None:
+    frames = {1: make(4), 2: make(0), 3: make(6)}
+    truth = {
+        "images": [{"id": i, "height": 256, "width": 340} for i in frames],
+        "categories": [{"id": c + 1, "name": name} for c, name in enumerate(NAMES)],
+        "annotations": [],
+    }
+    results = [r for i, d in frames.items() for r in d.to_coco(i)]
+    for number, r in enumerate(results):
+        area = r["bbox"][2] * r["bbox"][3]
+        truth["annotations"].append({**r, "id": number + 1, "area": area, "iscrowd": 0})
+    coco = COCO(truth)
+    loaded = coco.loadRes(json.loads(json.dumps(results)))
+    assert len(loaded.anns) == 10
+    evaluation = COCOeval_faster(coco, loaded, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+def test_coco_record() -> None:
+    d = make(1)
+    (record,) = d.to_coco(42)
+    x1, y1, x2, y2 = d.xyxy[0]
+    assert record["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], rel=1e-5)
+    assert (record["image_id"], record["category_id"]) == (42, d.class_id[0] + 1)
+    assert make(0).to_coco(1) == []
+
+
+@pytest.mark.parametrize(("library", "method"), [("supervision", "to_supervision"), ("torch", "to_torchvision")])
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, library: str, method: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(BackendUnavailable, match=f"needs {library}.*pip install"):
+        getattr(make(1), method)()
+
+
+@pytest.mark.parametrize("size", [(256, 340), (2160, 3840), (16, 16)])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_drawing_leaves_the_frame_alone_and_marks_the_copy(size: tuple[int, int], tracked: bool) -> None:
+    image = np.full((*size, 3), 90, np.uint8)
+    before = image.copy()
+    found = make(5, tracked, *size)
+    drawn = annotate(image, found)
+    assert np.array_equal(image, before)
+    assert drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+    strongest = class_colour(int(found.class_id[0]))
+    assert (drawn == np.array(strongest, np.uint8)).all(axis=2).any()
+    assert np.array_equal(annotate(image, make(0, tracked, *size)), image)
+    assert np.array_equal(annotate(image, found, threshold=1.0), image)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (300, 0), (0, 240), (330, 250), (-20, -20)])
+def test_label_stays_inside_the_frame(corner: tuple[int, int]) -> None:
+    """Its plate is as large in every corner of the frame as in the middle."""
+
+    def plate(x: float, y: float) -> int:
+        box = np.array([[x, y, x + 1, y + 1]], np.float32)
+        one = Detections(**{**vars(make(1)), "xyxy": box, "class_id": np.array([1])})
+        return int((annotate(np.full((256, 340, 3), 90, np.uint8), one) != 90).any(axis=2).sum())
+
+    assert plate(*corner) == pytest.approx(plate(150, 120), abs=16)
+
+
+def test_colours_are_distinct() -> None:
+    colours = np.array([class_colour(c) for c in range(30)], float)
+    distance = np.abs(colours[:, None] - colours).max(axis=2) + 255 * np.eye(30)
+    assert distance.min() > 15
