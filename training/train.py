@@ -75,6 +75,8 @@ class Settings:
     bf16: bool = True
     """Convolutions in bfloat16; boxes, RoI head and relations stay in float32."""
     seed: int = 0
+    half: bool = False
+    """The finished model in float16: half the size, and what is exported and evaluated is what was stored."""
     save_every: int = 250
     log_every: int = 25
 
@@ -218,7 +220,8 @@ class Trainer:
                 save_checkpoint(self.output / f"{phase.name}.safetensors", self.model.state_dict(), self.settings.model)
             if self.iteration % self.settings.save_every == 0 or self.iteration == self.total:
                 self.save()
-        save_checkpoint(self.output / "model.safetensors", self.model.state_dict(), self.settings.model)
+        final = self.output / "model.safetensors"
+        save_checkpoint(final, self.model.state_dict(), self.settings.model, half=self.settings.half)
 
     def log(self, phase: str, recent: list[dict[str, float]], seconds: float) -> None:
         """One JSON line: means since the last, and the time that the rest will take at this speed."""

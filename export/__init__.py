@@ -1,0 +1,1 @@
+"""From a trained checkpoint to an engine directory, with proof that the graphs compute what torch computes."""

@@ -1,0 +1,80 @@
+"""Tensors by name: read from a file without running it, and checked against the names and shapes that a model has."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import CheckpointError
+from training.model.rdn import RDN
+
+State = dict[str, Tensor]
+
+_SHOWN = 12  # names in one error message
+
+
+def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a safetensors or torch file by name, without a `module.` prefix, and a safetensors' metadata."""
+    try:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as plain tensors: {reason}") from error
+    if isinstance(data, dict) and isinstance(data.get("model"), dict):
+        data = data["model"]
+    if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
+        found = (
+            some([f"{k}: {type(v).__name__}" for k, v in data.items()])
+            if isinstance(data, dict)
+            else type(data).__name__
+        )
+        raise CheckpointError(
+            f"{path.name} holds {found or 'nothing'}; wanted tensors by name, or those under the key 'model'"
+        )
+    return {str(k).removeprefix("module."): v for k, v in data.items()}, {}
+
+
+def wanted_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return {k: tuple(v.shape) for k, v in RDN(config).state_dict().items()}
+
+
+def check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Names, shapes and finite values, all of them; the first kind of fault found is the one reported."""
+    check_names(set(state), set(wanted), where)
+    wrong = [
+        f"{k} has {tuple(state[k].shape)}, wanted {shape}" for k, shape in wanted.items() if state[k].shape != shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{where}: {len(wrong)} tensors have another shape: {some(wrong)}")
+    check_finite(state, where)
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise CheckpointError(f"{where}: {len(bad)} tensors hold NaN or infinite values: {some(bad)}")
+
+
+def check_names(got: set[str], wanted: set[str], where: str) -> None:
+    missing, unexpected = sorted(wanted - got), sorted(got - wanted)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{where} does not fit the model: {len(missing)} of {len(wanted)} tensors are missing"
+            f"{': ' + some(missing) if missing else ''}; {len(unexpected)} are unexpected"
+            f"{': ' + some(unexpected) if unexpected else ''}"
+        )
+
+
+def some(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

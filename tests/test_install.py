@@ -1,0 +1,72 @@
+"""The installed thing: a wheel in a fresh environment that has no torch, away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
+
+
+def _run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(c) for c in command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of an environment that holds the wheel and what it declares, nothing else."""
+    folder = tmp_path_factory.mktemp("install")
+    built = _run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    assert built.returncode == 0, built.stderr
+    [wheel] = folder.glob("rdn_engine-*.whl")
+    venv.create(folder / "env", with_pip=True)
+    bin_dir = folder / "env" / "bin"
+    done = _run(bin_dir / "pip", "install", "--quiet", wheel, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return bin_dir
+
+
+def test_the_runtime_needs_no_torch(installed: Path, tmp_path: Path) -> None:
+    script = f"""
+import importlib.util, sys
+import numpy as np
+import rdn_engine
+assert importlib.util.find_spec("torch") is None
+assert "site-packages" in rdn_engine.__file__
+detector = rdn_engine.Detector.from_pretrained({str(ENGINES)!r})
+frames = np.random.default_rng(0).integers(0, 256, (3, 128, 192, 3), dtype=np.uint8)
+results = detector.predict(frames)
+print([r.frame_index for r in results])
+"""
+    done = _run(installed / "python", "-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[0, 1, 2]"
+
+
+def test_importing_loads_neither_torch_nor_engines(tmp_path: Path) -> None:
+    """In this environment, which has torch: `import rdn_engine` must leave the slow libraries alone."""
+    script = "import sys, rdn_engine; print([m for m in ('torch', 'onnxruntime', 'av', 'PIL') if m in sys.modules])"
+    done = _run(sys.executable, "-c", script, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_console_script_verifies_a_bundle(installed: Path, tmp_path: Path) -> None:
+    done = _run(installed / "rdn-engine", "verify", ENGINES, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("value", "message"), [("maybe", "auto, on, off"), ("on", "CUDA")])
+def test_a_cuda_build_that_cannot_be_had_fails_loudly(value: str, message: str, tmp_path: Path) -> None:
+    done = _run(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path, env={"RDN_CUDA": value}
+    )
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
