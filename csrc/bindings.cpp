@@ -133,12 +133,13 @@ py::tuple sample_advanced(const py::array& objectness, const py::array& multipli
         checked<float>(multiplicity, {args.supports}, "multiplicity [S = " + std::to_string(args.supports) + "]");
     args.frame_start = checked<int64_t>(frame_start, {kAny}, "frame_start [F + 1]");
     args.frames = frame_start.shape(0) - 1;
-    require(args.frames >= 0 && args.frame_start[0] == 0 && args.frame_start[args.frames] == args.supports,
-            "frame_start must begin with 0 and end with S = " + std::to_string(args.supports) + ", got " +
-                py::str(frame_start).cast<std::string>());
-    for (int64_t frame = 0; frame < args.frames; ++frame)
-        require(args.frame_start[frame] <= args.frame_start[frame + 1],
-                "frame_start must ascend, got " + py::str(frame_start).cast<std::string>());
+    // Arrays are printed only where a check fails: that is slow, and this runs for every frame.
+    const auto got = [&] { return ", got " + py::str(frame_start).cast<std::string>(); };
+    if (args.frames < 0 || args.frame_start[0] != 0 || args.frame_start[args.frames] != args.supports)
+        throw py::value_error("frame_start must begin with 0 and end with S = " + std::to_string(args.supports) +
+                              got());
+    if (!std::is_sorted(args.frame_start, args.frame_start + args.frames + 1))
+        throw py::value_error("frame_start must ascend" + got());
     require_each(args.multiplicity, args.supports, "multiplicity must be positive",
                  [](float count) { return std::isfinite(count) && count > 0; });
     require_fraction(ratio, "ratio");

@@ -36,8 +36,11 @@ const T* checked(const py::array& array, std::initializer_list<py::ssize_t> shap
             ++axis;
         }
     }
-    const std::string type = py::str(py::dtype::of<T>()).template cast<std::string>();
-    require(fits, "wanted contiguous " + type + " " + wanted + ", got " + describe(array));
+    // Outside `require`, because to name a dtype is slow and calls are many.
+    if (!fits) {
+        const std::string type = py::str(py::dtype::of<T>()).template cast<std::string>();
+        throw py::value_error("wanted contiguous " + type + " " + wanted + ", got " + describe(array));
+    }
     return static_cast<const T*>(array.data());
 }
 

@@ -17,6 +17,9 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
 from rdn_engine.features import Float, Index, RelationOutput, SupportPool
 
+_THREADED_DIM = 512
+"""Feature width D from which on numpy's products may use more than one thread."""
+
 
 class Relation(Protocol):
     def __call__(
@@ -46,7 +49,8 @@ class FusedRelation:
             if array is None or got != shape:
                 raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
             self._weights[name] = np.ascontiguousarray(array, np.float32)
-        self._blas = _BlasLimit(threads)
+        # A narrower product is done before a second thread has begun.
+        self._blas = _BlasLimit(threads if self._config.dim >= _THREADED_DIM else 1)
 
     def __call__(
         self, boxes: Float, features: Float, query: Float, pool: SupportPool, omega_rows: tuple[int, int] | None = None

@@ -16,7 +16,12 @@ ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
 
 def _run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(c) for c in command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+        [str(c) for c in command],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -66,7 +71,16 @@ def test_the_console_script_verifies_a_bundle(installed: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("value", "message"), [("maybe", "auto, on, off"), ("on", "CUDA")])
 def test_a_cuda_build_that_cannot_be_had_fails_loudly(value: str, message: str, tmp_path: Path) -> None:
     done = _run(
-        sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT, cwd=tmp_path, env={"RDN_CUDA": value}
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        tmp_path,
+        ROOT,
+        cwd=tmp_path,
+        env={"RDN_CUDA": value},
     )
     assert done.returncode != 0
     assert message in done.stdout + done.stderr

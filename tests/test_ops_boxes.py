@@ -154,8 +154,8 @@ def test_threads_and_layout_do_not_change_a_bit():
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
     rng = np.random.default_rng(6)
-    logits, head = (rng.standard_normal((50, width)).astype(np.float32) for width in (9, 36))
-    boxes = one.boxes[0]
+    logits, head = (rng.standard_normal((400, width)).astype(np.float32) for width in (101, 404))
+    boxes = np.tile(one.boxes[0], (8, 1))  # enough rows and classes to wake threads
     ones = ops.detect(logits, head, boxes, IMAGE, WEIGHTS, 0.01, 0.5, 100)
     threes = ops.detect(np.asfortranarray(logits), head, boxes, IMAGE, WEIGHTS, 0.01, 0.5, 100, threads=3)
     for a, b in zip(ones, threes, strict=True):

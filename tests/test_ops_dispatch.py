@@ -65,15 +65,23 @@ def test_an_unknown_instruction_set_is_refused_at_import():
     assert "baseline" in done.stderr
 
 
+SMALLER = (1200, 1200)
+
+
+def large_image() -> np.ndarray:
+    """Enough work for threads to be woken (parallel.h)."""
+    return np.random.default_rng(7).integers(0, 256, (1800, 2000, 3), dtype=np.uint8)
+
+
 def test_calls_from_several_threads_share_the_pool():
-    wanted = everything()
+    image = large_image()
+    wanted = ops.resize_normalize(image, SMALLER, (1, 2, 3), (1, 2, 3), "bgr", threads=1)
     differing: list[str] = []
 
     def caller() -> None:
-        image = np.random.default_rng(7).integers(0, 256, (61, 83, 3), dtype=np.uint8)
-        for _ in range(20):
-            got = ops.resize_normalize(image, (40, 57), (1, 2, 3), (1, 2, 3), "bgr", threads=4)
-            if not np.array_equal(got, wanted["resized"]):
+        for _ in range(4):
+            got = ops.resize_normalize(image, SMALLER, (1, 2, 3), (1, 2, 3), "bgr", threads=4)
+            if not np.array_equal(got, wanted):
                 differing.append("resized")
 
     callers = [threading.Thread(target=caller) for _ in range(5)]
@@ -85,10 +93,10 @@ def test_calls_from_several_threads_share_the_pool():
 
 
 def test_a_forked_child_starts_with_threads_of_its_own():
-    image = np.random.default_rng(8).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = large_image()
 
     def resize() -> np.ndarray:
-        return ops.resize_normalize(image, (48, 48), (0, 0, 0), (1, 1, 1), "rgb", threads=4)
+        return ops.resize_normalize(image, SMALLER, (0, 0, 0), (1, 1, 1), "rgb", threads=4)
 
     wanted = resize()
     child = os.fork()

@@ -82,9 +82,9 @@ def test_max_pooling_rounds_halves_away_from_zero(side, cell):
 
 @pytest.mark.parametrize("pooling", ["align", "max"])
 def test_threads_and_layout_do_not_change_a_bit(pooling):
-    feature_map = random_map(2, 2, 20, 14, 33)
-    boxes = np.random.default_rng(3).uniform(-50, 300, (40, 4)).astype(np.float32)
-    images = np.arange(40) % 2
+    feature_map = random_map(2, 2, 20, 14, 257)
+    boxes = np.random.default_rng(3).uniform(-50, 300, (400, 4)).astype(np.float32)  # enough to wake threads
+    images = np.arange(400) % 2
     one = ops.roi_pool(feature_map, boxes, images, 1 / 16, 7, pooling)
     channels_first = np.ascontiguousarray(feature_map.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     many = ops.roi_pool(channels_first, np.asfortranarray(boxes), images, 1 / 16, 7, pooling, threads=3)

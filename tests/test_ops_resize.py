@@ -56,9 +56,9 @@ def test_mean_and_std_follow_the_channel_order():
 
 
 def test_threads_and_layout_do_not_change_a_bit():
-    image = np.random.default_rng(1).integers(0, 256, (91, 140, 3), dtype=np.uint8)
-    one = ops.resize_normalize(image[:, ::-2], (53, 37), NO_MEAN, NO_STD, "bgr")
-    many = ops.resize_normalize(image[:, ::-2].copy(), (53, 37), NO_MEAN, NO_STD, "bgr", threads=4)
+    image = np.random.default_rng(1).integers(0, 256, (2111, 4001, 3), dtype=np.uint8)  # enough to wake threads
+    one = ops.resize_normalize(image[:, ::-2], (1553, 1537), NO_MEAN, NO_STD, "bgr")
+    many = ops.resize_normalize(image[:, ::-2].copy(), (1553, 1537), NO_MEAN, NO_STD, "bgr", threads=4)
     np.testing.assert_array_equal(one, many)
 
 

@@ -65,7 +65,8 @@ void detect(const Detect& args) {
     Array<uint64_t> keys(pairs);
     for (int64_t row = 0; row < rows; ++row)
         softmax_row(args, row, scores);
-    parallel_for(args.classes, args.threads, [&](int64_t label, int) {
+    const double operations = 10.0 * args.classes * rows * rows;  // every box against every better one
+    parallel_for(args.classes, worth_waking(args.threads, operations), [&](int64_t label, int) {
         const int64_t first = label * rows;
         suppress_class(args, label, scores + first, boxes + 4 * first, keys + first);
     });

@@ -308,6 +308,12 @@ bool any_support(const RelationAttention& args) {
     return false;
 }
 
+// A pair costs each head its channels twice (keys, values), the geometry's once, and some twenty for the softmax.
+double operations(const RelationAttention& args) {
+    const double pairs = static_cast<double>(args.rows) * args.supports * args.heads;
+    return pairs * (4.0 * args.head_dim + 2.0 * kGeometryChannels + 20.0);
+}
+
 // Fewer rows where the threads would not all find a tile. A row's arithmetic does not depend on its tile.
 int64_t tile_height(const RelationAttention& args) {
     const int64_t share = ceil_div(args.rows, args.threads);
@@ -316,7 +322,9 @@ int64_t tile_height(const RelationAttention& args) {
 
 }  // namespace
 
-void relation_attention(const RelationAttention& args) {
+void relation_attention(const RelationAttention& asked) {
+    RelationAttention args = asked;
+    args.threads = worth_waking(asked.threads, operations(asked));
     memset(args.out, 0, sizeof(float) * args.rows * args.heads * args.head_dim);
     memset(args.omega, 0, sizeof(float) * args.rows * (args.omega_end - args.omega_begin));
     if (args.rows == 0 || !any_support(args)) return;

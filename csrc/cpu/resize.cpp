@@ -109,7 +109,8 @@ void filter_rows(const Bytes* quads, const Filter& filter, int64_t rows, int64_t
 void resize_rows(const ResizeNormalize& args, uint8_t* pixels) {
     const Filter filter(args.width, args.out_width);
     fill(filter, args.width, args.out_width);
-    parallel_for((args.height + kRows - 1) / kRows, args.threads, [&](int64_t task, int) {
+    const int threads = worth_waking(args.threads, 32.0 * args.height * (args.width + args.out_width));
+    parallel_for((args.height + kRows - 1) / kRows, threads, [&](int64_t task, int) {
         const int64_t first = task * kRows, left = args.height - first, rows = left < kRows ? left : kRows;
         const uint8_t* in = args.image + 3 * first * args.width;
         uint8_t* out = pixels + 4 * first * args.out_width;
@@ -154,7 +155,8 @@ void resize_columns(const ResizeNormalize& args, const uint8_t* pixels) {
     const int64_t width = args.out_width;
     const Filter filter(args.height, args.out_height);
     fill(filter, args.height, args.out_height);
-    parallel_for((args.out_height + kRowsPerTask - 1) / kRowsPerTask, args.threads, [&](int64_t task, int) {
+    const int threads = worth_waking(args.threads, 32.0 * args.out_width * (args.height + args.out_height));
+    parallel_for((args.out_height + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int) {
         Array<int32_t> values(4 * width);
         for (int64_t y = task * kRowsPerTask; y < (task + 1) * kRowsPerTask && y < args.out_height; ++y) {
             if (args.height == args.out_height)

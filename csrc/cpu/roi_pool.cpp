@@ -127,7 +127,9 @@ void max_roi(const RoiPool& args, const float* box, const float* map, float* out
 }  // namespace
 
 void roi_pool(const RoiPool& args) {
-    parallel_for(args.rois, args.threads, [&](int64_t roi, int) {
+    const double cells = static_cast<double>(args.rois) * args.size * args.size;
+    const double operations = 32.0 * cells * args.channels;  // four taps of four samples in a usual bin
+    parallel_for(args.rois, worth_waking(args.threads, operations), [&](int64_t roi, int) {
         const float* map = args.feature_map + args.image_index[roi] * args.height * args.width * args.channels;
         float* out = args.out + roi * args.size * args.size * args.channels;
         if (args.max) {

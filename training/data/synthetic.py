@@ -13,11 +13,11 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from rdn_engine.writer import VideoWriter
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, turned
 from training.data.weather import Weather, episodes
 
@@ -209,19 +209,19 @@ def write_clip(
     index: int = 0,
     num_frames: int = 120,
     size: tuple[int, int] = (192, 128),
+    magnify: int = 1,
     fps: int = 24,
     seed: int = 0,
 ) -> Video:
-    """Draws one video of `split` (no training split shares its seeds) into an H.264 file and returns it."""
+    """Draws one video of `split` (no training split shares its seeds) into a file, and returns it.
+
+    magnify: the file's frames are that many times larger than what is drawn, so that there is room to annotate them.
+    """
     video = SyntheticVideos(split, index + 1, num_frames, size, seed)[index]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "18"}
+    width, height = size[0] * magnify, size[1] * magnify
+    with VideoWriter(path, fps) as writer:
         for image in video.frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+            writer.write(np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)))
     return video
 
 
@@ -230,8 +230,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--index", type=int, default=0, help="which clip of the demo split")
     parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--magnify", type=int, default=1, help="how many times larger than drawn")
     arguments = parser.parse_args()
-    write_clip(arguments.output, index=arguments.index, num_frames=arguments.frames)
+    write_clip(arguments.output, index=arguments.index, num_frames=arguments.frames, magnify=arguments.magnify)
 
 
 if __name__ == "__main__":

@@ -53,9 +53,7 @@ class Backbone(nn.Module):
                     downsample = nn.Sequential(
                         nn.Conv2d(inplanes, outplanes, 1, stride=stride, bias=False), norm(outplanes)
                     )
-                blocks.append(
-                    block(inplanes, planes, stride if first else 1, downsample, groups, group_width, 1, norm)
-                )
+                blocks.append(block(inplanes, planes, stride if first else 1, downsample, groups, group_width, 1, norm))
                 inplanes = outplanes
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
         self.c4_channels, self.c5_channels = inplanes // 2, inplanes

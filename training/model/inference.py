@@ -112,7 +112,9 @@ def select_detections(
 
 
 @torch.no_grad()
-def relate(model: RDN, encodings: Sequence[FrameEncoding], t: int, dials: Dials, frame_size: tuple[int, int]) -> FrameResult:
+def relate(
+    model: RDN, encodings: Sequence[FrameEncoding], t: int, dials: Dials, frame_size: tuple[int, int]
+) -> FrameResult:
     """The relation stage and the detections of frame t; frame_size (height, width) of the original frame."""
     reference, k = encodings[t], dials.num_support
     window = [encodings[j] for j in window_indices(t, len(encodings), dials)]

@@ -93,7 +93,9 @@ class RDN(nn.Module):
         """feature map [B, C, h, w], boxes per image [n_i, 4] -> f [sum n_i, D] after the FC and its ReLU."""
         size, scale = self.config.roi.size, 1 / self.config.rpn.stride
         if self.config.roi.pooling == "align":
-            pooled = torchvision.ops.roi_align(feature_map.float(), boxes, size, scale, sampling_ratio=-1, aligned=False)
+            pooled = torchvision.ops.roi_align(
+                feature_map.float(), boxes, size, scale, sampling_ratio=-1, aligned=False
+            )
         else:
             pooled = torchvision.ops.roi_pool(feature_map.float(), boxes, size, scale)
         return self.roi.fc(pooled.flatten(1)).relu()

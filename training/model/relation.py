@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rdn_engine.config import RelationConfig
 
-FREQUENCIES = tuple(100 / 1000 ** (k / 8) for k in range(8))
+WAVELENGTHS = tuple(1000 ** (k / 8) for k in range(8))
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
@@ -27,7 +27,8 @@ def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
         ],
         -1,
     )
-    phase = p[..., None] * torch.tensor(FREQUENCIES, dtype=p.dtype, device=p.device)
+    # In this order: the public checkpoints' phases are rounded twice, and that rounding shows (DESIGN, conditioning).
+    phase = (100 * p)[..., None] / torch.tensor(WAVELENGTHS, dtype=p.dtype, device=p.device)
     return torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
 
 

@@ -1,0 +1,80 @@
+"""Writes the figures of README and docs from the committed results: `python benchmarks/report.py [--check]`.
+
+A figure stands between `<!-- name -->` and `<!-- /name -->`; the text between them is replaced. `--check` changes
+nothing and exits 1 where a page does not say what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def load(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return data
+
+
+def rewrite(page: str, blocks: dict[str, str]) -> str:
+    """`page` with the text between each pair of markers replaced; an unknown or missing marker is an error."""
+    for name in re.findall(r"<!-- ([\w-]+) -->", page):
+        if name not in blocks:
+            raise SystemExit(f"marker {name!r} has no results; known are {sorted(blocks)}")
+        page = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda m, name=name: m[1] + blocks[name] + "\n" + m[2],
+            page,
+            flags=re.DOTALL,
+        )
+    return page
+
+
+def rdn_tiny() -> str:
+    """Single-frame detector against RDN on the held-out synthetic videos."""
+    single, rdn = load("accuracy_single_tiny.json"), load("accuracy_rdn_tiny.json")
+    columns = {"all frames": "AP50", "clear": "AP50_clear", "blurred or dim": "AP50_degraded"}
+    rows = [
+        f"| AP50, {rdn['videos']} videos, {rdn['frames']} frames | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name, result in (("single-frame detector", single), ("RDN", rdn)):
+        rows.append(f"| {name} | " + " | ".join(f"{result[key]:.1f}" for key in columns.values()) + " |")
+    rows.append("| difference | " + " | ".join(f"{rdn[key] - single[key]:+.1f}" for key in columns.values()) + " |")
+    return "\n".join([*rows, "", f"{rdn['protocol']}. Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
+
+
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"rdn-tiny": rdn_tiny},
+    "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
+    arguments = parser.parse_args()
+    stale = []
+    for name, blocks in PAGES.items():
+        path = ROOT / name
+        before = path.read_text()
+        after = rewrite(before, {marker: make() for marker, make in blocks.items()})
+        if after == before:
+            continue
+        stale.append(name)
+        if not arguments.check:
+            path.write_text(after)
+    if stale:
+        print(("out of date: " if arguments.check else "rewritten: ") + ", ".join(stale))
+    return int(arguments.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
