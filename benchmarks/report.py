@@ -51,9 +51,24 @@ def rdn_tiny() -> str:
     return "\n".join([*rows, "", f"{rdn['protocol']}. Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
 
 
+def parity() -> str:
+    """The public implementation's results against ours, worst frame of each stage."""
+    result = load("parity.json")
+    rows = ["| what | stage | largest difference | in frame | tolerance | unit |", "|---|---|---:|---:|---:|---|"]
+    rows += [
+        f"| {r['what']} | {r['stage']} | {r['difference']:.2g} | {r['frame']} | {r['tolerance']:.2g} | {r['unit']} |"
+        for r in result["rows"]
+    ]
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "onnxruntime", "numpy"))
+    return "\n".join(
+        [*rows, "", f"Commit {result['commit'][:10]}, {versions}, kernels {result['machine']['kernels']}."]
+    )
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"rdn-tiny": rdn_tiny},
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny},
+    "docs/parity.md": {"parity": parity},
 }
 
 

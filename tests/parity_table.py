@@ -1,19 +1,19 @@
 """What the public implementation computed, against ours: torch stage by stage, torch end to end, the exported bundle.
 
-    python tests/parity_table.py --write
+    python tests/parity_table.py && python benchmarks/report.py
 
-puts the table into docs/parity.md (without `--write` it prints it); `tests/test_parity.py` asserts every row of it.
+writes benchmarks/results/parity.json and from it the table of docs/parity.md; `tests/test_parity.py` asserts every row.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +26,10 @@ from torchvision.ops import roi_align
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.environment import environment
 from export.build_engines import build
 from export.checkpoints import load_checkpoint, read_config
-from rdn_engine import _C, Detector
+from rdn_engine import Detector
 from tests.data.parity.make_checkpoint import weights
 from training.model import boxes as box_ops
 from training.model.inference import FrameEncoding, advanced_rows, detect_video, relate, to_input, window_indices
@@ -38,8 +39,6 @@ from training.model.relation import RelationModule
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "parity"
 CONFIG = ROOT / "export" / "configs" / "parity.yaml"
-DOCUMENT = ROOT / "docs" / "parity.md"
-MARKS = "<!-- parity table -->", "<!-- end of parity table -->"
 NUM_FRAMES = 8
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.25, 3e-3
@@ -228,33 +227,19 @@ def match(found: Detected, wanted: Detected) -> list[tuple[int, int]]:
     return sorted(pairs.items())
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: of each stage the largest difference over the frames."""
-    worst: dict[tuple[str, str], Row] = {}
+def worst(rows: Sequence[Row]) -> list[Row]:
+    """Of each stage the row of the frame that differs most."""
+    found: dict[tuple[str, str], Row] = {}
     for row in rows:
         key = row.what, row.stage
-        if key not in worst or row.difference > worst[key].difference:
-            worst[key] = row
-    head = ["| what | stage | largest difference | in frame | tolerance | unit |", "|---|---|---|---|---|---|"]
-    lines = [
-        f"| {r.what} | {r.stage} | {r.difference:.2g} | {r.frame} | {r.tolerance:.2g} | {r.unit} |"
-        for r in worst.values()
-    ]
-    return "\n".join(head + lines)
-
-
-def write_table(text: str) -> None:
-    """Between the marks of docs/parity.md, with the versions it was computed with."""
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "onnx", "onnxruntime", "numpy"))
-    made = f"By `python tests/parity_table.py --write` with {versions}; CPU kernels: {_C.isa}, one thread."
-    DOCUMENT.write_text(f"{before}{MARKS[0]}\n{text}\n\n{made}\n{MARKS[1]}{after}", encoding="utf-8")
+        if key not in found or row.difference > found[key].difference:
+            found[key] = row
+    return list(found.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the table into docs/parity.md")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "parity.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     expected = expected_results()
@@ -267,9 +252,10 @@ def main() -> None:
         rows += stored_rows(expected, double)
         for executor in ("fused", "engine"):
             rows += bundle_rows(Path(folder) / "bundle", executor, expected, double)
-    print(table(rows))
-    if arguments.write:
-        write_table(table(rows))
+    result = {"rows": [asdict(row) for row in worst(rows)], **environment()}
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    for row in worst(rows):
+        print(f"{row.what:40} {row.stage:24} {row.difference:10.2g} {row.unit:9} of {row.tolerance:.2g}")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.environment import environment
 from export.checkpoints import load_checkpoint
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, Video
 from training.model.inference import detect_video
@@ -121,24 +119,6 @@ def evaluate(detect: Detect, videos: SyntheticVideos) -> dict[str, Any]:
         "frames_degraded": len(degraded),
         "objects": len(truth),
         "per_class": per_class,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to make the numbers again."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    cpu = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit or None,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "faster-coco-eval")},
-        "machine": {
-            "system": platform.platform(),
-            "cpu": cpu[0] if cpu else platform.machine(),
-            "cores": os.cpu_count(),
-        },
     }
 
 
