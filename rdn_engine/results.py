@@ -45,7 +45,7 @@ class Detections:
     pool_fill: int
     """Frames in the window that this result was computed from"""
     lookahead: int
-    """Later frames that the window reached: L, and fewer near the end"""
+    """L, frames: how many later ones the result waited for. `pool_fill` tells how many there were."""
     epoch: int
     """Grows whenever the stream's state was reset; results of two epochs share no frames"""
 

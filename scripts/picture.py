@@ -1,6 +1,6 @@
-"""The README's picture: part of an annotated video as a GIF.
+"""The README's picture: part of an annotated video as an animated WebP.
 
-python scripts/picture.py demo/clip_annotated.mp4 docs/media/rdn_tiny.gif --first 0 --frames 48 --width 384
+python scripts/picture.py demo/clip_annotated.mp4 docs/media/rdn_tiny.webp --first 0 --frames 48 --width 384
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ def main() -> None:
             for frame in itertools.islice(source, arguments.first, arguments.first + arguments.frames)
         ]
     size = (arguments.width, round(arguments.width * images[0].height / images[0].width))
-    # One palette for all frames, or colours flicker.
-    small = [image.resize(size, Image.Resampling.LANCZOS) for image in images]
-    palette = small[len(small) // 2].quantize(128)
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in small]
-    first.save(arguments.output, save_all=True, append_images=rest, duration=duration, loop=0, optimize=True)
+    first, *rest = [image.resize(size, Image.Resampling.LANCZOS) for image in images]
+    # WebP, because a GIF's 256 colours are not enough for video.
+    first.save(arguments.output, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
     print(f"{arguments.output}: {len(images)} frames, {arguments.output.stat().st_size / 1e6:.2f} MB")
 
 
