@@ -29,7 +29,12 @@ BAD = {
     "no height": (np.zeros((0, 640, 3), np.uint8), r"at least 16 pixels"),
     "small": (np.zeros((15, 640, 3), np.uint8), r"\[15, 640, 3\].*at least 16 pixels"),
     "narrow": (np.zeros((640, 15, 3), np.uint8), r"\[640, 15, 3\].*at least 16 pixels"),
-    "huge": (np.broadcast_to(np.uint8(0), (8193, 8192, 3)), rf"\[8193, 8192, 3\].*at most {MAX_PIXELS} pixels"),
+    "1x1": (np.zeros((1, 1, 3), np.uint8), r"\[1, 1, 3\].*at least 16 pixels"),
+    "20000x20000": (np.broadcast_to(np.uint8(0), (20000, 20000, 3)), r"\[20000, 20000, 3\].*at most"),
+    "just too large": (
+        np.broadcast_to(np.uint8(0), (8193, 8192, 3)),
+        rf"\[8193, 8192, 3\].*at most {MAX_PIXELS} pixels",
+    ),
     "scalar": (np.uint8(3), r"got uint8; wanted"),
     "no dimensions": (np.array(3, np.uint8), r"got uint8 \[\]"),
     "list": ([[1, 2, 3]], r"got list.*numpy.asarray"),
