@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.checkpoints import save_checkpoint
+from rdn_engine.config import BackboneConfig
 from rdn_engine.errors import CheckpointError, ConfigError
 from training import losses
 from training.data.sampling import draw_batch, draw_times
@@ -210,6 +212,18 @@ def test_start_from_another_run(tmp_path):
     save_checkpoint(tmp_path / "group.safetensors", group.state_dict(), bigger.model)
     with pytest.raises(CheckpointError, match="running_mean"):
         Trainer(config, tmp_path / "other", tmp_path / "group.safetensors")
+
+
+def test_start_from_torchvision(tmp_path):
+    config = micro(tmp_path)
+    backbone = BackboneConfig("resnet18", norm="batch", norm_eps=1e-5, stride_in_1x1=False)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=backbone))
+    torch.manual_seed(3)
+    classifier = torchvision.models.resnet18(weights=None)
+    torch.save(classifier.state_dict(), tmp_path / "resnet18.pth")
+    model = Trainer(config, tmp_path / "run", tmp_path / "resnet18.pth").model
+    ours, theirs = model.backbone.state_dict(), classifier.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_learning_rate():

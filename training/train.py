@@ -25,7 +25,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from export.checkpoints import load_checkpoint, save_checkpoint
+from export.checkpoints import detect_layout, load_checkpoint, load_torchvision_backbone, save_checkpoint
+from export.state import read_tensors
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
 from training import losses
@@ -262,7 +263,14 @@ def learning_rate(phase: Phase, done: int, warm_up: int) -> float:
 
 
 def load_start(model: RDN, path: Path) -> None:
-    """Take the weights of an earlier run; only relation modules may be missing there, and stay as initialised."""
+    """Take the weights of an earlier run, or the backbone of a torchvision classifier.
+
+    Of an earlier run only relation modules may be missing; what the file does not hold stays as initialised.
+    """
+    tensors, _ = read_tensors(path)
+    if detect_layout(tensors) == "torchvision":
+        model.backbone.load_state_dict(load_torchvision_backbone(tensors, model.config.backbone))
+        return
     found = load_checkpoint(path).state
     state = model.state_dict()
     may_miss = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
@@ -276,7 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--start-from", type=Path, help="weights (.safetensors) to begin with instead of random ones")
+    parser.add_argument("--start-from", type=Path, help="weights to begin with: of an earlier run, or torchvision's")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
