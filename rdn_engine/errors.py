@@ -17,6 +17,10 @@ class CheckpointError(RDNError):
     """A checkpoint does not hold the tensors that its model needs."""
 
 
+class DatasetError(RDNError):
+    """An annotation file cannot be read, or does not have the layout that was asked for."""
+
+
 class BackendUnavailable(RDNError):
     """A backend or device was asked for that this machine or this build does not have."""
 

@@ -19,7 +19,7 @@ from rdn_engine.errors import CheckpointError, ConfigError
 from training import losses
 from training.data.sampling import draw_batch, draw_times
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos
-from training.evaluate import coco_box, evaluate
+from training.evaluate import evaluate
 from training.train import Phase, Settings, Trainer, learning_rate
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -271,7 +271,3 @@ def test_average_precision_of_known_detections(shift, other_class, wanted):
     result = evaluate(detect, videos)
     assert result["AP50"] == pytest.approx(wanted, abs=12 if wanted == 0 else 1e-6)
     assert result["objects"] == sum(len(b) for i in range(3) for b in videos[i].boxes)
-
-
-def test_boxes_of_coco_count_the_last_pixel():
-    assert coco_box(np.float32([3, 4, 3, 9])) == [3, 4, 1, 6]

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import environment
 from export.checkpoints import load_checkpoint
+from training.data.coco_vid import to_coco_box
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, Video
 from training.model.inference import detect_video
 
@@ -59,15 +60,9 @@ def bundle_detector(directory: Path) -> Detect:
 
 def coco_detections(found: Found, image_id: int) -> list[dict[str, Any]]:
     return [
-        {"image_id": image_id, "category_id": int(label) + 1, "bbox": coco_box(box), "score": float(score)}
+        {"image_id": image_id, "category_id": int(label) + 1, "bbox": to_coco_box(box.tolist()), "score": float(score)}
         for box, score, label in zip(*found, strict=True)
     ]
-
-
-def coco_box(box: NDArray[np.float32]) -> list[float]:
-    """x, y, width, height, where a side of our boxes is x2 - x1 + 1."""
-    x1, y1, x2, y2 = (float(v) for v in box)
-    return [x1, y1, x2 - x1 + 1, y2 - y1 + 1]
 
 
 def average_precision(
@@ -106,7 +101,7 @@ def evaluate(detect: Detect, videos: SyntheticVideos) -> dict[str, Any]:
             image_id = v * videos.num_frames + t + 1
             (degraded if video.strength[t] > 0 else clear).append(image_id)
             for box, label in zip(video.boxes[t], video.labels[t], strict=True):
-                bbox = coco_box(box)
+                bbox = to_coco_box(box.tolist())
                 row = {"image_id": image_id, "category_id": int(label) + 1, "bbox": bbox, "iscrowd": 0}
                 truth.append({**row, "area": bbox[2] * bbox[3]})
             found += coco_detections(detections, image_id)

@@ -1,0 +1,23 @@
+"""Miniature data sets, written file by file, for the tests of their readers."""
+
+from PIL import Image
+
+from training.data.check import check_dataset
+
+
+def picture(path, width=32, height=24):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (90, 120, 150)).save(path)
+
+
+def text(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def rows(dataset, *fields):
+    return [tuple(getattr(a, f) for f in fields) for a in dataset.annotations]
+
+
+def nothing_wrong(dataset, images):
+    return list(check_dataset(dataset, "data.json", images)) == []
