@@ -36,6 +36,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rdn_engine.bundle import GRAPHS, WEIGHTS
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError
+from rdn_engine.relation import fused_shapes
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
 from training.model.relation import Advanced
@@ -169,8 +170,8 @@ def export_graphs(model: RDN, directory: Path, done: Callable[[str], None] = lam
     for role, graph in describe(model.eval()).items():
         parameters[role] = export_graph(graph, role, directory / GRAPHS[role])
         done(role)
-    state = {name: tensor.detach().numpy() for name, tensor in model.relation.state_dict().items()}
-    np.savez(directory / WEIGHTS, **state)
+    state = model.relation.state_dict()
+    np.savez(directory / WEIGHTS, **{name: state[name].numpy() for name in fused_shapes(model.config)})
     done("weights")
     return parameters
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from training.model.rdn import RDN
 
 State = dict[str, Tensor]
 
+_WRAPPERS = ("model", "state_dict")
+"""Keys under which training scripts put the tensors, next to an optimiser's state and the like."""
+
 _SHOWN = 12  # names in one error message
 
 
@@ -24,13 +27,15 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return _unprefixed(tensors), file.metadata() or {}
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as plain tensors: {reason}") from error
-    if isinstance(data, dict) and isinstance(data.get("model"), dict):
-        data = data["model"]
+    except Exception as error:
+        # Any: bytes that are no checkpoint are run as opcodes of the unpickler, and it raises what they lead it to
+        # (KeyError for the text "hello world").
+        raise CheckpointError(f"{path} cannot be read as plain tensors: {_reason(error)}") from error
+    if isinstance(data, dict):
+        data = next((data[key] for key in _WRAPPERS if isinstance(data.get(key), dict)), data)
     if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
         found = (
             some([f"{k}: {type(v).__name__}" for k, v in data.items()])
@@ -38,9 +43,25 @@ def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
             else type(data).__name__
         )
         raise CheckpointError(
-            f"{path.name} holds {found or 'nothing'}; wanted tensors by name, or those under the key 'model'"
+            f"{path.name} holds {found or 'nothing'}; wanted tensors by name, or those under the key 'model' "
+            "or 'state_dict'"
         )
-    return {str(k).removeprefix("module."): v for k, v in data.items()}, {}
+    return _unprefixed(data), {}
+
+
+def _unprefixed(tensors: Mapping[str, Tensor]) -> State:
+    """Without what DataParallel puts in front of every name."""
+    return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was not read. Not in torch's words, which advise to load the file with weights_only=False."""
+    if isinstance(error, (OSError, safetensors.SafetensorError)):
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named:
+        return f"it holds {named[1]}, which is no tensor; wanted tensors in plain dicts and lists"
+    return f"its bytes are not what torch.save writes, or it holds more than tensors ({type(error).__name__})"
 
 
 def wanted_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:

@@ -25,6 +25,9 @@ MANIFEST = "manifest.json"
 GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
 WEIGHTS = "relation.npz"
 GOLDEN = "golden.npz"
+PRECISION = "float32"
+LARGEST_TOLERANCE = 0.1
+"""Of a stage, relative: a bundle that allows itself more proves nothing."""
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
 
 
@@ -102,6 +105,13 @@ class Manifest:
             parameters=_mapping(data, "parameters", int),
             tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
         )
+        if manifest.precision != PRECISION:
+            raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISION!r}")
+        for stage, tolerance in manifest.tolerances.items():
+            if not 0 < tolerance <= LARGEST_TOLERANCE:
+                raise BundleError(
+                    f"{MANIFEST}: tolerances.{stage} is {tolerance}; wanted above 0, at most {LARGEST_TOLERANCE}"
+                )
         for name in (*manifest.files, *manifest.graphs.values(), manifest.weights, manifest.golden):
             _check_name(name)
         for name in (*manifest.graphs.values(), manifest.weights, manifest.golden):
@@ -147,7 +157,7 @@ class Bundle:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path.name} cannot be read as an npz of plain arrays: {error}") from error
 
 

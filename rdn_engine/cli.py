@@ -61,7 +61,7 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="JSON lines, one a frame; docs/jsonl.md.")] = None,
     save_video: Annotated[Path | None, typer.Option(help="Annotated video.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep detections above this confidence, in [0, 1).")] = None,
-    draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on.")] = 0.3,
+    draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on, in [0, 1].")] = 0.3,
     window: Annotated[int | None, typer.Option(help="T: frames on each side.")] = None,
     look_ahead: Annotated[int | None, typer.Option(help="L: frames that results may wait for, 0..T.")] = None,
     support: Annotated[int | None, typer.Option(help="K: support proposals of each frame.")] = None,
@@ -78,10 +78,12 @@ def predict(
 ) -> None:
     """Detect in every frame of SOURCE. Dials that are not given are the model's own."""
     with _exit_codes():
-        for path in (output, save_video):
-            if path is not None and path.resolve() == Path(source).resolve():
-                raise ConfigError(f"{path} is the source itself; wanted another name for the output")
+        if not 0.0 <= draw_threshold <= 1.0:
+            raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
+        if output is not None and save_video is not None and output.resolve() == save_video.resolve():
+            raise ConfigError(f"--output and --save-video are both {output}; wanted two different files")
         with open_source(source) as video:
+            _keep_source([path for path in (output, save_video) if path is not None], source, video.files)
             detector = Detector.from_pretrained(
                 engines, backend=backend, device=device, threads=threads, executor=executor
             )
@@ -187,6 +189,16 @@ def _exit_codes() -> Iterator[None]:
     except (RDNError, OSError) as error:
         _say(" ".join(str(error).split()))
         raise typer.Exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind))) from None
+
+
+def _keep_source(outputs: list[Path], source: str, files: tuple[Path, ...]) -> None:
+    """Refuse, before anything is opened for writing, an output that would overwrite what is read."""
+    if not outputs:
+        return
+    read = {path.resolve() for path in (Path(source), *files)}
+    for path in outputs:
+        if path.resolve() in read:
+            raise ConfigError(f"{path} is a file of the source {source}; wanted another name for the output")
 
 
 def _say(message: str) -> None:

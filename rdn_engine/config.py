@@ -6,6 +6,8 @@ Symbols are the paper's (Deng et al., ICCV 2019): T, K, N, N_b, M, r. Lengths ar
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass, field
@@ -35,6 +37,13 @@ class InputConfig:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Divides after the mean; ones for the public checkpoints."""
 
+    def __post_init__(self) -> None:
+        _check_fields(
+            self, "input", shorter_side=(1, _LONGEST), longer_side=(1, _LONGEST), mean=(-1e3, 1e3), std=(1e-6, 1e6)
+        )
+        _check(self.shorter_side <= self.longer_side, "input.shorter_side", self.shorter_side, f"1..{self.longer_side}")
+        _check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
+
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the network input for a frame of this size; DESIGN section 2."""
         short, long = min(height, width), max(height, width)
@@ -58,6 +67,11 @@ class BackboneConfig:
     stride_in_1x1: bool = True
     """Stride in the first 1x1 convolution of a bottleneck; False puts it in the 3x3 (torchvision)."""
 
+    def __post_init__(self) -> None:
+        _check_fields(self, "backbone", width=(1 / 8, 4), norm_eps=(0, 1))
+        _check(self.name == "resnet18" or self.width == 1, "backbone.width", self.width, f"1 for {self.name}")
+        _check((64 * self.width) % 8 == 0, "backbone.width", self.width, "a multiple of 1/8")
+
 
 @dataclass(frozen=True)
 class RPNConfig:
@@ -67,6 +81,12 @@ class RPNConfig:
     stride: int = 16
     pre_nms_top_n: int = 6000
     nms_threshold: float = 0.7
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "rpn", anchor_sizes=(1, _LONGEST), anchor_ratios=(1e-3, 1e3), stride=(16, 16),
+                      pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
+        _check(self.num_anchors > 0, "rpn.anchor_sizes, ratios", (self.anchor_sizes, self.anchor_ratios),
+               "at least one of each")  # fmt: skip
 
     @property
     def num_anchors(self) -> int:
@@ -93,6 +113,9 @@ class RoIConfig:
     reduce_channels: int | None = 256
     """Width of the 1x1 convolution + ReLU on the conv5 map before pooling; None leaves it out."""
 
+    def __post_init__(self) -> None:
+        _check_fields(self, "roi", size=(1, 64), reduce_channels=(1, 2**14))
+
 
 @dataclass(frozen=True)
 class RelationConfig:
@@ -105,6 +128,11 @@ class RelationConfig:
     advanced: bool = True
     advanced_fc: bool = True
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "relation", dim=(16, 2**14), heads=(1, 1024), num_basic=(0, 16))
+        _check(self.dim % self.heads == 0 and self.head_dim % 16 == 0, "relation.dim / relation.heads",
+               (self.dim, self.heads), "heads of a multiple of 16 channels")  # fmt: skip
 
     @property
     def head_dim(self) -> int:
@@ -127,6 +155,10 @@ class DetectionConfig:
     max_detections: int = 300
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
 
+    def __post_init__(self) -> None:
+        _check_fields(self, "detection", nms_threshold=(0, 1), max_detections=(1, 2**16), box_weights=(1e-6, 1e6))
+        _check(len(self.box_weights) == 4, "detection.box_weights", self.box_weights, "four numbers")
+
 
 @dataclass(frozen=True)
 class Dials:
@@ -148,17 +180,14 @@ class Dials:
     """Detections at or below this confidence are dropped."""
 
     def __post_init__(self) -> None:
-        _check(self.window >= 0, "window (T)", self.window, "a whole number of frames, 0 or more")
+        _check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16))
         look_ahead_ok = self.look_ahead is None or 0 <= self.look_ahead <= self.window
         _check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
-        _check(self.num_support >= 1, "num_support (K)", self.num_support, "1 or more")
         _check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,
                f"at least num_support = {self.num_support}")  # fmt: skip
         _check(0 < self.advanced_ratio <= 1, "advanced_ratio (r)", self.advanced_ratio, "in (0, 1]")
         _check(int(self.num_support * self.advanced_ratio) >= 1, "advanced_ratio (r)", self.advanced_ratio,
                f"at least 1/{self.num_support}, so that one of the K support proposals is left")  # fmt: skip
-        _check(self.sampling in typing.get_args(Sampling), "sampling", self.sampling, typing.get_args(Sampling))
-        _check(self.edges in typing.get_args(Edges), "edges", self.edges, typing.get_args(Edges))
         _check(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
 
     @property
@@ -188,25 +217,9 @@ class RDNConfig:
     """The model's own settings; a stream starts with them."""
 
     def __post_init__(self) -> None:
+        _check_fields(self, "config")
         names = self.class_names
         _check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
-        i = self.input
-        _check(1 <= i.shorter_side <= i.longer_side, "input.shorter_side", i.shorter_side, f"1..{i.longer_side}")
-        _check(len(i.mean) == 3 and len(i.std) == 3 and min(i.std) > 0, "input.mean, std", (i.mean, i.std),
-               "three numbers each, std above 0")  # fmt: skip
-        b = self.backbone
-        _check(b.name == "resnet18" or b.width == 1, "backbone.width", b.width, f"1 for {b.name}")
-        _check(b.width > 0 and (64 * b.width) % 8 == 0, "backbone.width", b.width, "a multiple of 1/8")
-        r = self.relation
-        _check(r.dim % r.heads == 0 and r.head_dim % 16 == 0, "relation.dim / relation.heads", (r.dim, r.heads),
-               "heads of a multiple of 16 channels")  # fmt: skip
-        _check(r.num_basic >= 0, "relation.num_basic (N_b)", r.num_basic, "0 or more")
-        p = self.rpn
-        _check(min(p.anchor_sizes, default=0) > 0 and min(p.anchor_ratios, default=0) > 0, "rpn.anchor_sizes, ratios",
-               (p.anchor_sizes, p.anchor_ratios), "positive, at least one of each")  # fmt: skip
-        _check(p.pre_nms_top_n >= 1, "rpn.pre_nms_top_n", p.pre_nms_top_n, "1 or more")
-        _check(len(self.detection.box_weights) == 4 and min(self.detection.box_weights) > 0, "detection.box_weights",
-               self.detection.box_weights, "four numbers above 0")  # fmt: skip
 
     @property
     def num_logits(self) -> int:
@@ -223,9 +236,23 @@ class RDNConfig:
         return _build(cls, data, "config")
 
 
+_LONGEST = 2**14  # pixels; nothing here needs more, and a slip of the pen ends in a message instead of no memory
+
+
 def _check(ok: bool, name: str, got: object, wanted: object) -> None:
     if not ok:
         raise ConfigError(f"{name} is {got!r}; wanted {wanted}")
+
+
+def _check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
+    """Every field is of its annotated type, and the named numbers (those in tuples too) lie in their closed ranges."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = _coerce(hint, getattr(config, name), f"{section}.{name}")
+        object.__setattr__(config, name, value)  # frozen; a list has become a tuple, a numpy number a Python one
+        if name in ranges and value is not None:
+            low, high = ranges[name]
+            numbers_in = value if isinstance(value, tuple) else (value,)
+            _check(all(low <= v <= high for v in numbers_in), f"{section}.{name}", value, f"{low:g}..{high:g}")
 
 
 def _plain(value: Any) -> Any:
@@ -243,7 +270,7 @@ def _build(cls: type[_T], data: Any, path: str) -> _T:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is {data!r}; wanted a mapping")
     hints = typing.get_type_hints(cls)
-    unknown = sorted(set(data) - set(hints))
+    unknown = sorted(str(name) for name in set(data) - set(hints))
     if unknown:
         raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
     values = {name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()}
@@ -257,21 +284,26 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     """`value` as the annotation `hint` says, or ConfigError."""
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, path)
+        return (
+            value
+            if isinstance(value, typing.cast("type[Any]", hint))
+            else _build(typing.cast("type[Any]", hint), value, path)
+        )
     if origin is types.UnionType:
         if value is None:
             return None
         return _coerce(next(a for a in typing.get_args(hint) if a is not type(None)), value, path)
     if origin is Literal:
-        _check(value in typing.get_args(hint), path, value, f"one of {typing.get_args(hint)}")
+        _check(any(value == a for a in typing.get_args(hint)), path, value, f"one of {typing.get_args(hint)}")
         return value
     if origin is tuple:
         _check(isinstance(value, (list, tuple)), path, value, "a list")
         return tuple(_coerce(typing.get_args(hint)[0], v, path) for v in value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if hint is float and number:
         return float(value)
     if hint is int and number and value == int(value):
         return int(value)
-    _check(isinstance(value, hint) and hint not in (int, float), path, value, f"a {hint.__name__}")
+    wanted = {int: "a whole number", float: "a finite number"}.get(hint, f"a {hint.__name__}")
+    _check(isinstance(value, hint) and hint not in (int, float), path, value, wanted)
     return value

@@ -15,7 +15,7 @@ from rdn_engine.backends import BackendName, Device, load_backend
 from rdn_engine.bundle import Bundle
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.encoder import Encoder
-from rdn_engine.errors import ConfigError
+from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.relation import EngineRelation, FusedRelation, Relation
 from rdn_engine.results import Detections
 from rdn_engine.stream import EncoderLike, Image, Stages, Stream
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Executor = Literal["fused", "engine"]
 Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
+
+_NOTHING = object()  # no frame at all, unlike a first item that is None, which is a wrong frame
 
 
 class Detector:
@@ -56,8 +58,6 @@ class Detector:
         Raises BundleError, BackendUnavailable or ConfigError.
         """
         threads = len(os.sched_getaffinity(0)) if threads is None else threads
-        if threads < 1:
-            raise ConfigError(f"threads is {threads}; wanted 1 or more, or None for every CPU")
         if executor not in ("fused", "engine"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
         runner = load_backend(backend, device, threads)
@@ -101,11 +101,17 @@ class Detector:
         source: one uint8 [H, W, 3] RGB array gives one Detections. A path, glob or URL that `open_source` reads, a
         list of paths, a uint8 [F, H, W, 3] array, or an iterable of arrays or Frames is a video and gives a list, one
         Detections a frame, in order. With `stream` always an iterator, which holds no more than the stream does.
-        threshold: score_threshold of the dials. Raises FrameError for an array that is no image.
+        threshold: score_threshold of the dials. Raises FrameError for what is no image and no
+        source of them, VideoError for a source that cannot be read or holds no frame.
         """
         dials = self.config.dials if dials is None else dials
         if threshold is not None:
             dials = replace(dials, score_threshold=threshold)
+        if not isinstance(source, (str, Path, Iterable)) and not hasattr(source, "__getitem__"):
+            raise FrameError(
+                f"source is {source!r:.80} of type {type(source).__name__}; wanted a uint8 [H, W, 3] or [F, H, W, 3] "
+                "array, a path, glob or address, or an iterable of arrays, Frames or paths"
+            )
         if isinstance(source, np.ndarray) and source.ndim != 4:
             one = self._run([source], dials)
             return one if stream else next(one)
@@ -125,9 +131,9 @@ def _frames(source: Source) -> Iterator[Image | Frame]:
         paths: str | Path | list[str | Path] = source
     else:
         items = iter(source)
-        first = next(items, None)
-        if first is None:
-            return
+        first = next(items, _NOTHING)
+        if first is _NOTHING:
+            raise VideoError("the source holds no frame; got an empty iterable, wanted one frame or path at least")
         if not isinstance(first, (str, Path)):
             yield from itertools.chain([first], items)
             return

@@ -35,7 +35,7 @@ class Relation(Protocol):
 class FusedRelation:
     """Compiled attention over the ring in place, numpy's BLAS for the rest. Default.
 
-    weights: `relation.npz`, by the names of the torch module (see `_expected_shapes`).
+    weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored.
     """
 
     def __init__(self, config: RDNConfig, weights: Mapping[str, NDArray[Any]], threads: int) -> None:
@@ -43,7 +43,7 @@ class FusedRelation:
         self._threads = threads
         self._num_logits = config.num_logits
         self._weights: dict[str, Float] = {}
-        for name, shape in _expected_shapes(config).items():
+        for name, shape in fused_shapes(config).items():
             array = weights.get(name)
             got = None if array is None else array.shape
             if array is None or got != shape:
@@ -182,16 +182,20 @@ class EngineRelation:
         return RelationOutput(found["logits"], found["deltas"], omega)
 
 
-def _expected_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
-    """Every array the fused executor reads, by name."""
+def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
+    """Every array the fused executor reads, by name, and none that it does not: the content of `relation.npz`.
+
+    Not among them: the query of the first module, and keys and values of the cached ones, which come from the encoder.
+    """
     r = config.relation
     linear: dict[str, tuple[int, int]] = {
         "classify": (config.num_logits, r.dim),
         "regress": (4 * config.num_logits, r.dim),
     }
-    for i in range(r.num_modules):
-        linear.update({f"rel.{i}.query": (r.dim, r.dim), f"rel.{i}.geometry": (r.heads, 64)})
-        linear.update({f"rel.{i}.key": (r.dim, r.dim), f"rel.{i}.value": (r.dim, r.dim)})
+    # Queries that are made of what an earlier module put out.
+    asking = list(range(1, r.num_basic)) + ([r.num_basic + 1] if r.advanced and r.num_basic else [])
+    linear.update({f"rel.{i}.query": (r.dim, r.dim) for i in asking})
+    linear.update({f"rel.{i}.geometry": (r.heads, 64) for i in range(r.num_modules)})
     linear.update({f"basic_fc.{i}": (r.dim, r.dim) for i in range(r.num_basic - 1)})
     if r.advanced and r.advanced_fc:
         linear["advanced_fc"] = (r.dim, r.dim)
@@ -199,6 +203,10 @@ def _expected_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     for name, shape in linear.items():
         shapes[f"{name}.weight"] = shape
         shapes[f"{name}.bias"] = shape[:1]
+    shapes.update({f"rel.{i}.value.bias": (r.dim,) for i in range(r.num_modules)})
+    if r.advanced:
+        # The distillation's support is what the refinement put out; the bias of its keys has no effect.
+        shapes.update({f"rel.{r.num_basic + 1}.{part}.weight": (r.dim, r.dim) for part in ("key", "value")})
     return shapes
 
 

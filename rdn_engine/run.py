@@ -42,8 +42,9 @@ class Run:
         `interrupted`. Either way what was written is whole.
         """
         with contextlib.ExitStack() as stack:
-            lines = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
+            # The writer first: it may refuse its container, and opening the lines empties a file that was there.
             writer = stack.enter_context(VideoWriter(save_video, self._video.fps)) if save_video else None
+            lines = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
 
             def take(results: list[Detections]) -> None:
                 for result in results:
@@ -61,7 +62,7 @@ class Run:
                         if writer is not None:
                             self._waiting.append(frame)
                         take(self._push(frame))
-                        progress.update(task, advance=1, memory=f"{_peak_memory() / 2**20:.0f} MiB")
+                        progress.update(task, advance=1, memory=f"peak {_peak_memory() / 2**20:.0f} MiB")
             except KeyboardInterrupt:
                 self.interrupted = True
                 return

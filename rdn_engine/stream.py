@@ -138,17 +138,16 @@ class Stream:
         """
         self._check_open()
         array, about = _unpack(frame, _About(self.accepted, pts, self._source_id))
-        pts = about.pts
         try:
             image = preprocess.check_image(array)
-            if pts is not None and not math.isfinite(pts):
-                raise FrameError(f"pts is {pts}; wanted finite seconds, or None")
+            about = about._replace(pts=_seconds(about.pts))
         except FrameError:
             self.rejected += 1
             raise
         # What lower dials released, or what failed before, comes first: the queue has room for T + 1 frames, no more.
         self._emit(self._window.newest - self._dials.frames_ahead)
         encoded = self._encode(image)
+        pts = about.pts
         size = image.shape[:2]
         if self._begins_epoch(size, pts):
             self._emit(self._window.newest)
@@ -278,6 +277,19 @@ class Stream:
     def _check_open(self) -> None:
         if self._closed:
             raise StreamClosed("this stream was closed; open another with Detector.open_stream")
+
+
+def _seconds(pts: object) -> float | None:
+    """A Python float, whatever kind of number came: results are written as JSON."""
+    if pts is None:
+        return None
+    try:
+        seconds = float(pts)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if isinstance(pts, str) or not math.isfinite(seconds):
+        raise FrameError(f"pts is {pts!r}; wanted finite seconds, or None")
+    return seconds
 
 
 def _unpack(frame: object, about: _About) -> tuple[object, _About]:

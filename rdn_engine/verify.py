@@ -114,11 +114,24 @@ def _load_golden(bundle: Bundle) -> Golden:
     if frames is None or frames.ndim != 4 or frames.dtype != np.uint8 or not len(frames):
         got = None if frames is None else f"{frames.dtype} {list(frames.shape)}"
         raise BundleError(f"golden frames are {got}; wanted uint8 [F, H, W, 3]")
-    names = (*STAGES[:-1], "xyxy", "confidence", "class_id")
-    missing = [f"t{t}/{name}" for t in range(len(frames)) for name in names if f"t{t}/{name}" not in golden]
-    if missing:
-        raise BundleError(f"the golden results lack {missing}")
+    dim, logits = bundle.config.relation.dim, bundle.config.num_logits
+    # Rows of the proposals, then of the detections; each group agrees on how many there are.
+    widths = {"boxes": (4,), "objectness": (), "features": (dim,), "logits": (logits,), "deltas": (4 * logits,)}
+    found = {"xyxy": (4,), "confidence": (), "class_id": ()}
+    for t in range(len(frames)):
+        for group in (widths, found):
+            first = golden.get(f"t{t}/{next(iter(group))}")
+            rows = len(first) if first is not None and first.ndim else 0
+            for name, width in group.items():
+                _check_golden(golden.get(f"t{t}/{name}"), f"t{t}/{name}", (rows, *width))
     return golden
+
+
+def _check_golden(array: NDArray[Any] | None, name: str, shape: tuple[int, ...]) -> None:
+    dtype = np.int64 if name.endswith("class_id") else np.float32
+    if array is None or array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
+        got = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
+        raise BundleError(f"golden result {name} is {got}; wanted finite {np.dtype(dtype)} {list(shape)}")
 
 
 def _propose(

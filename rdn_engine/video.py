@@ -55,8 +55,12 @@ class VideoSource(ABC):
     damage that the decoder does not notice (CABAC, the arithmetic coding of H.264, has no check of its own).
     """
 
-    def __init__(self, source_id: str, frames_hint: int | None, fps: float | None) -> None:
+    def __init__(
+        self, source_id: str, frames_hint: int | None, fps: float | None, files: tuple[Path, ...] = ()
+    ) -> None:
         self.source_id = source_id
+        self.files = files
+        """The files that are read, so that nobody writes over them; empty for an address"""
         self.frames_hint = frames_hint
         """About how many frames will come, where the source says so; for progress bars"""
         self.fps = fps
@@ -107,6 +111,9 @@ def open_source(source: str | Path | Sequence[str | Path]) -> VideoSource:
     if not isinstance(source, (str, Path)):
         return _Images([Path(p) for p in source], f"{len(source)} images")
     text = str(source)
+    if not text:
+        # `Path("")` would be the current folder, which nobody who passes an unset variable means.
+        raise VideoError("the source is an empty string; wanted a video file, an image folder, a glob or an address")
     if "://" in text:
         return _Video(text, _without_credentials(text), network=True)
     path = Path(source)
@@ -151,7 +158,8 @@ class _Video(VideoSource):
         self._lost: deque[int] = deque(maxlen=_LOST_KEPT)
         """Timestamps counted as skipped: after damage a decoder may hand out an older picture late, out of order"""
         rate = self._stream.average_rate or self._stream.guessed_rate
-        super().__init__(source_id, _count(self._stream, rate), float(rate) if rate else None)
+        files = () if network else (Path(url.removeprefix("file:")),)
+        super().__init__(source_id, _count(self._stream, rate), float(rate) if rate else None, files)
 
     def close(self) -> None:
         super().close()
@@ -231,11 +239,10 @@ class _Images(VideoSource):
         for path in paths:
             if not _is_image(path):
                 raise VideoError(f"{path} is not an image file; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
-        super().__init__(source_id, len(paths), None)
-        self._paths = list(paths)
+        super().__init__(source_id, len(paths), None, tuple(paths))
 
     def _frames(self) -> Iterator[Frame]:
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.files):
             image = _read_image(path)
             if image is None:
                 self.skipped += 1

@@ -8,6 +8,7 @@ import numpy as np
 
 from rdn_engine import ops
 from rdn_engine.config import Dials, RelationConfig
+from rdn_engine.errors import ConfigError
 from rdn_engine.features import EncodedFrame, Float, Index, SupportPool
 
 
@@ -33,8 +34,19 @@ class Window:
         self._slots = 2 * capacity.window + 1
         self._stride = capacity.num_support
         self._waiting = capacity.window + 1
-        rows, dim = self._slots * self._stride, config.dim
-        cached = config.num_cached
+        rows = self._slots * self._stride
+        try:
+            self._allocate(config, rows, capacity.num_reference)
+        except MemoryError as error:
+            size = f"T = {capacity.window}, K = {capacity.num_support}, N = {capacity.num_reference}"
+            raise ConfigError(
+                f"a stream for {size} does not fit into memory ({error}); wanted smaller dials, or a smaller capacity"
+            ) from None
+        self.newest = -1
+        """Number of the last frame appended; -1 after a reset."""
+
+    def _allocate(self, config: RelationConfig, rows: int, num_reference: int) -> None:
+        dim, cached = config.dim, config.num_cached
         self._boxes = np.zeros((rows, 4), np.float32)
         self._objectness = np.zeros(rows, np.float32)
         self._features = np.zeros((rows, dim), np.float32)
@@ -43,13 +55,11 @@ class Window:
         self._refine_query = np.zeros((rows, dim if config.advanced else 0), np.float32)
         self._support_counts = np.zeros(self._slots, np.int64)
 
-        queue = (self._waiting, capacity.num_reference)
+        queue = (self._waiting, num_reference)
         self._reference_boxes = np.zeros((*queue, 4), np.float32)
         self._reference_features = np.zeros((*queue, dim), np.float32)
         self._reference_query = np.zeros((*queue, dim if config.num_modules else 0), np.float32)
         self._reference_counts = np.zeros(self._waiting, np.int64)
-        self.newest = -1
-        """Number of the last frame appended; -1 after a reset."""
 
     @property
     def nbytes(self) -> int:

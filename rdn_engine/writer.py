@@ -14,6 +14,8 @@ from av.video.stream import VideoStream
 from rdn_engine.errors import VideoError
 from rdn_engine.video import Image, reason
 
+CONTAINERS = (".mp4", ".mkv", ".avi", ".mov")
+
 
 class VideoWriter:
     """Writes RGB frames as H.264 where this build of PyAV has libx264, else as MPEG-4. Use it as a context manager.
@@ -30,20 +32,29 @@ class VideoWriter:
         self.path = Path(path)
         self._rate = Fraction(fps or 25.0).limit_denominator(1001)
         self._last_pts = -1
-        self._stream: VideoStream | None = None
+        self._encoding = False
         self._size = (0, 0)
         if not self.path.absolute().parent.is_dir():
             raise VideoError(f"{self.path} cannot be written: its folder does not exist")
         try:
             self._container = av.open(f"file:{self.path}", mode="w", format=None if self.path.suffix else "mp4")
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path} cannot be written: {reason(error)}") from None
+            raise self._refusal(error) from None
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        try:
+            # Here and not with the first frame, so that a container that cannot hold it is refused before any work.
+            stream = self._container.add_stream(codec, rate=self._rate)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._container.close()
+            raise self._refusal(error) from None
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
 
     def write(self, image: Image, pts: float | None = None) -> None:
         """image [H, W, 3] RGB uint8; pts in seconds, later than the last one (else it is put right after it)."""
         height, width = image.shape[:2]
-        if self._stream is None:
-            self._stream, self._size = self._open_stream(height, width), (height, width)
+        if not self._encoding:
+            self._start(height, width)
         if (height, width) != self._size:
             image = _fit(image, self._size)
         padding = ((0, self._size[0] % 2), (0, self._size[1] % 2), (0, 0))
@@ -56,22 +67,26 @@ class VideoWriter:
 
     def close(self) -> None:
         """Finish the file; calling it again does nothing."""
-        if self._stream is not None:
+        if self._encoding:
             self._container.mux(self._stream.encode())
-            self._stream = None
+            self._encoding = False
         self._container.close()
 
-    def _open_stream(self, height: int, width: int) -> VideoStream:
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = self._container.add_stream(codec, rate=self._rate)
-        assert isinstance(stream, VideoStream)
+    def _start(self, height: int, width: int) -> None:
+        stream = self._stream
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.codec_context.time_base = Fraction(1, self.TICKS)
         try:
             self._container.start_encoding()
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path} cannot be written: {reason(error)}") from None
-        return stream
+            raise self._refusal(error) from None
+        self._encoding, self._size = True, (height, width)
+
+    def _refusal(self, error: Exception) -> VideoError:
+        # A ValueError is about the container (FFmpeg's own invalid argument is one too); PyAV's say why only as text.
+        why = reason(error) if isinstance(error, (av.FFmpegError, OSError)) else str(error)
+        hint = f"; containers that work are {', '.join(CONTAINERS)}" if isinstance(error, ValueError) else ""
+        return VideoError(f"{self.path} cannot be written: {why}{hint}")
 
     def __enter__(self) -> Self:
         return self

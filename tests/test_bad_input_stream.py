@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,8 +74,8 @@ def test_the_stream_goes_on_after_a_bad_frame(name: str) -> None:
     assert (stream.rejected, stream.accepted, stream.epoch) == (12, 6, 0)
 
 
-@pytest.mark.parametrize("pts", [math.nan, math.inf, -math.inf])
-def test_a_time_that_is_no_number_is_refused(pts: float) -> None:
+@pytest.mark.parametrize("pts", [math.nan, math.inf, -math.inf, "1", [0.1]])
+def test_a_time_that_is_no_number_is_refused(pts: Any) -> None:
     detector, _, _ = fake_detector()
     stream = detector.open_stream()
     stream.push(image(0), pts=0.0)
@@ -107,3 +110,12 @@ def test_other_streams_are_left_alone() -> None:
     assert relation.levels == [0, 1]
     assert (good.rejected, bad.rejected) == (0, 4)
     assert bad.flush() == []
+
+
+@pytest.mark.parametrize("pts", [np.float32(0.5), Fraction(1, 2), np.int64(1)])
+def test_any_kind_of_number_is_a_time(pts: Any) -> None:
+    detector, _, _ = fake_detector()
+    stream = detector.open_stream()
+    stream.push(image(0), pts=pts)
+    [result] = stream.flush()
+    assert json.loads(json.dumps(result.to_dict()))["pts"] == float(pts)

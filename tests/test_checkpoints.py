@@ -113,13 +113,25 @@ def test_overrides_win_over_the_stored_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_public_files_come_wrapped_and_prefixed(tmp_path: Path, prefix: str, wrapped: bool) -> None:
+@pytest.mark.parametrize("key", ["model", "state_dict", None])
+def test_public_files_come_wrapped_and_prefixed(tmp_path: Path, prefix: str, key: str | None) -> None:
     state = {prefix + k: v for k, v in as_public(tiny()).items()}
-    torch.save({"model": state, "iteration": 7} if wrapped else state, tmp_path / "w.pth")
+    torch.save({key: state, "iteration": 7} if key else state, tmp_path / "w.pth")
     loaded = load_checkpoint(tmp_path / "w.pth", overrides(tiny()))
     assert loaded.config == tiny()
     assert equal(loaded.state, state_of(tiny()))
+
+
+def test_safetensors_lose_their_prefix_too(tmp_path: Path) -> None:
+    state = {f"module.{k}": v.contiguous() for k, v in as_public(tiny()).items()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    assert equal(load_checkpoint(tmp_path / "w.safetensors", overrides(tiny())).state, state_of(tiny()))
+
+
+def test_what_else_a_pickle_holds_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps({"model": _Bomb()}, protocol=2))
+    with pytest.raises(CheckpointError, match=r"it holds [\w.]+, which is no tensor"):
+        load_checkpoint(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +241,7 @@ class _Bomb:
     [
         ("w.pth", b""),
         ("w.pth", b"not a checkpoint"),
+        ("w.pth", b"hello world"),
         ("w.pth", pickle.dumps({"model": _Bomb()}, protocol=2)),
         ("w.safetensors", b"\x08\0\0\0\0\0\0\0garbage!"),
         ("w.safetensors", b""),
@@ -237,8 +250,11 @@ class _Bomb:
 def test_no_file_is_run_or_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors") as caught:
         load_checkpoint(tmp_path / name)
+    assert "weights_only" not in str(caught.value), "torch's advice is to run the file"
+    assert "trust" not in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 

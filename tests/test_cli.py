@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, Rel
 from rdn_engine.detector import Detector
 from rdn_engine.errors import VideoError
 from rdn_engine.results import Detections
+from rdn_engine.run import Run
 from rdn_engine.verify import STAGES, verify
 from rdn_engine.video import Frame, open_source
 from rdn_engine.writer import VideoWriter
@@ -190,6 +192,9 @@ def _break_off(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         ("--ratio", 0),
         ("--support", 9),
         ("--threshold", 1.5),
+        ("--draw-threshold", -0.1),
+        ("--draw-threshold", 1.5),
+        ("--draw-threshold", "nan"),
         ("--sampling", "some"),
         ("--bogus",),
     ],
@@ -209,6 +214,57 @@ def test_output_must_not_be_the_source_and_must_have_a_place(tmp_path: Path) -> 
     assert video.read_bytes() == before
     result = run("predict", video, "--engines", tmp_path, "--output", tmp_path / "no" / "o.jsonl")
     assert (result.exit_code, result.stderr.count("\n")) == (cli.OTHER_ERROR, 1)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("option", ["--output", "--save-video"])
+def test_output_must_not_be_a_file_of_the_source(tmp_path: Path, option: str) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / name)
+    (tmp_path / "link.png").symlink_to(folder / "2.png")
+    before = (folder / "2.png").read_bytes()
+    for source in (folder, folder / "*.png"):
+        for out in (folder / "2.png", folder / ".." / "images" / "2.png", tmp_path / "link.png"):
+            result = run("predict", source, "--engines", tmp_path, option, out)
+            assert result.exit_code == cli.USAGE
+            assert "is a file of the source" in result.stderr
+            assert (folder / "2.png").read_bytes() == before
+
+
+@pytest.mark.usefixtures("fake")
+def test_lines_and_video_must_be_two_files(tmp_path: Path) -> None:
+    video, out = write_video(tmp_path / "a.mp4", 2), tmp_path / "o.mp4"
+    again = tmp_path / ".." / tmp_path.name / "o.mp4"
+    result = run("predict", video, "--engines", tmp_path, "--output", out, "--save-video", again)
+    assert result.exit_code == cli.USAGE
+    assert "two different files" in result.stderr
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("name", ["o.gif", "o.webm", "o.txt", "o.ogg"])
+def test_container_that_cannot_hold_the_video_is_one_line(tmp_path: Path, name: str) -> None:
+    video, out = write_video(tmp_path / "a.mp4", 2), tmp_path / "o.jsonl"
+    result = run("predict", video, "--engines", tmp_path, "--output", out, "--save-video", tmp_path / name)
+    assert result.exit_code == cli.BAD_INPUT
+    assert ".mp4, .mkv, .avi, .mov" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_progress_says_that_its_memory_is_a_peak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detector, _, _ = fake_detector()
+    with open_source(write_video(tmp_path / "a.mp4", 2)) as video, detector.open_stream() as stream:
+        Run(stream, video, 0.3).process(None, None, show_progress=True)
+    assert re.search(r"peak\s+\d+\s+MiB", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("fake")
+def test_empty_source_is_bad_input(tmp_path: Path) -> None:
+    result = run("predict", "", "--engines", tmp_path)
+    assert result.exit_code == cli.BAD_INPUT
+    assert "empty string" in result.stderr
 
 
 def test_bad_bundle_and_missing_backend(tmp_path: Path, bundle: Path) -> None:

@@ -20,7 +20,7 @@ from rdn_engine.bundle import write_bundle
 from rdn_engine.config import RDNConfig, RelationConfig
 from rdn_engine.encoder import Encoder
 from rdn_engine.features import Float, SupportPool
-from rdn_engine.relation import EngineRelation, FusedRelation, Relation
+from rdn_engine.relation import EngineRelation, FusedRelation, Relation, fused_shapes
 from tests.fakes import FakeGraph, fill_bundle, random_boxes, relation_weights, tiny_config
 from tests.reference_relation import relation_stage
 
@@ -187,6 +187,23 @@ def test_the_inputs_are_left_as_they_were() -> None:
         np.testing.assert_array_equal(a, b)
     for name, array in vars(arguments[3]).items():
         np.testing.assert_array_equal(array, getattr(twin[3], name))
+
+
+@pytest.mark.parametrize("relation", CONFIGS)
+def test_every_array_of_the_weights_matters_and_no_other(relation: RelationConfig) -> None:
+    config = tiny_config(relation)
+    everything = relation_weights(config)
+    arguments = case(config, everything, 7, seed=3)[:4]
+    read = {name: everything[name] for name in fused_shapes(config)}
+    wanted = FusedRelation(config, everything, 1)(*arguments)
+
+    def same(weights: Weights) -> bool:
+        found = FusedRelation(config, weights, 1)(*arguments)
+        return np.array_equal(found.logits, wanted.logits) and np.array_equal(found.deltas, wanted.deltas)
+
+    assert same(read), "the arrays that older bundles hold besides are ignored"
+    for name, array in read.items():
+        assert not same(read | {name: np.full_like(array, np.nan)}), name
 
 
 def test_relation_weights_that_do_not_fit_are_named() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -162,14 +164,29 @@ def test_a_video_runs_through_every_choice(pooling: str) -> None:
         ({"backbone": {"name": "resnet50", "width": 0.5}}, "1 for resnet50"),
         ({"input": {"shorter_side": "600"}}, "'600'"),
         ({"class_names": ["a", "a"]}, "distinct"),
-        ({"dials": {"window": -1}}, "0 or more"),
+        ({"relation": {"heads": 0}}, r"relation.heads is 0; wanted 1\.\.1024"),
+        ({"relation": {"num_basic": 10**8}}, r"0\.\.16"),
+        ({"rpn": {"stride": 0}}, "rpn.stride is 0"),
+        ({"rpn": {"nms_threshold": float("nan")}}, "finite number"),
+        ({"rpn": {"anchor_sizes": []}}, "at least one of each"),
+        ({"roi": {"size": 0}}, r"roi.size is 0; wanted 1\.\.64"),
+        ({"input": {"shorter_side": float("inf")}}, "inf; wanted a whole number"),
+        ({"input": {"mean": [1, 2]}}, "three numbers each"),
+        ({"detection": {"max_detections": 0}}, "detection.max_detections is 0"),
+        ({1: 2, "x": 3}, r"unknown fields \['1', 'x'\]"),
+        ({"class_names": "ab"}, "wanted a list"),
+        ({"dials": {"window": -1}}, r"dials.window is -1; wanted 0\.\.4096"),
+        ({"dials": {"window": 2.5}}, "2.5; wanted a whole number"),
+        ({"dials": {"look_ahead": True}}, "True; wanted a whole number"),
+        ({"dials": {"score_threshold": "a"}}, "'a'; wanted a finite number"),
+        ({"dials": {"sampling": ["global"]}}, "per_frame"),
         ({"dials": {"look_ahead": 19}}, r"0\.\.18"),
         ({"dials": {"num_support": 301}}, "at least num_support = 301"),
         ({"dials": {"advanced_ratio": 0.0}}, r"\(0, 1\]"),
         ({"dials": {"advanced_ratio": 0.01}}, "1/75"),
     ],
 )
-def test_configurations_out_of_range_are_refused(change: dict[str, object], message: str) -> None:
+def test_configurations_out_of_range_are_refused(change: dict[Any, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RDNConfig.from_dict({"class_names": ["a"], **change})
 
@@ -177,3 +194,15 @@ def test_configurations_out_of_range_are_refused(change: dict[str, object], mess
 def test_a_configuration_survives_its_plain_form() -> None:
     config = RDNConfig(("a",), roi=RoIConfig(reduce_channels=None), dials=Dials(look_ahead=3))
     assert RDNConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("wrong", [{"window": 2.5}, {"window": "3"}, {"num_support": 1.5}, {"advanced_ratio": None}])
+def test_dials_made_by_hand_are_checked_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Dials(**wrong)
+
+
+def test_numpy_numbers_are_numbers() -> None:
+    dials = Dials(window=np.int64(3), score_threshold=np.float32(0.5))
+    assert (dials.window, dials.score_threshold) == (3, 0.5)
+    assert type(dials.window) is int

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rdn_engine import ConfigError, Detections
+from rdn_engine.errors import FrameError, VideoError
 from rdn_engine.video import Frame
 from tests.fakes import DIALS, fake_detector, image
 
@@ -26,7 +27,6 @@ def test_the_return_type_follows_the_source() -> None:
         assert isinstance(found, list)
         assert len(found) == 1
         np.testing.assert_array_equal(found[0].xyxy, one.xyxy)
-    assert detector.predict([]) == []
     assert [r.frame_index for r in detector.predict(image(1), stream=True)] == [0]
 
 
@@ -43,6 +43,26 @@ def test_stream_true_reads_no_further_than_it_must() -> None:
     assert read == []
     assert next(results).frame_index == 0
     assert read == [0, 1, 2]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_no_source_is_refused(stream: bool) -> None:
+    detector, _, _ = fake_detector()
+    for source in (None, 3):
+        with pytest.raises(FrameError, match=rf"source is {source} of type .*; wanted"):
+            detector.predict(source, stream=stream)  # type: ignore[call-overload]
+    with pytest.raises(FrameError):
+        list(detector.predict([None], stream=stream))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("source", [[], (), iter(()), np.zeros((0, 8, 8, 3), np.uint8)])
+def test_source_without_a_frame_is_a_video_error(source: list[np.ndarray]) -> None:
+    detector, _, _ = fake_detector()
+    with pytest.raises(VideoError, match="no frame"):
+        detector.predict(source)
+    results = detector.predict(source, stream=True)
+    with pytest.raises(VideoError, match="no frame"):
+        next(results)
 
 
 def test_threshold_overrides_the_dials() -> None:

@@ -247,13 +247,41 @@ def test_the_comparison_is_fair():
     assert after_start[0] == after_start[1]
 
 
+PHASE = {"name": "a", "iterations": 6, "learning_rate": 3e-3, "relation": "full"}
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"batch": 3}, "batch"),
     ({"data": {"size": [100, 64]}}, r"data.size is \(100, 64\)"),
+    ({"data": {"size": 96}}, r"micro\.yaml: data: size is 96; wanted two whole numbers"),
+    ({"data": None}, r"micro\.yaml: data is None; wanted a mapping"),
+    ({"model": None}, r"micro\.yaml: model is None; wanted a mapping"),
+    ({"model": {"rpm": {}}}, r"micro\.yaml: model: .*'rpm'"),
+    ({"phases": []}, r"micro\.yaml: phases is \[\]; wanted a list of at least one"),
+    ({"phases": ["full"]}, r"micro\.yaml: phases\[0\] is 'full'; wanted a mapping"),
+    ({"phases": [{**PHASE, "iteratons": 6}]}, r"micro\.yaml: phases\[0\]: unknown fields \['iteratons'\]"),
+    ({"phases": [PHASE, {"name": "b"}]}, r"phases\[1\]: .* missing fields \['iterations', 'learning_rate', 'rel"),
+    ({"phases": [{**PHASE, "relation": "ful"}]}, r"phases\[0\]: relation is 'ful'; wanted one of"),
+    ({"phases": [{**PHASE, "learning_rate": "1e-3"}]}, r"phases\[0\]: learning_rate is '1e-3'; wanted a number"),
+    ({"bf16": "maybe"}, r"micro\.yaml: bf16 is 'maybe'; wanted of type bool"),
 ])  # fmt: skip
 def test_settings_refuse(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         micro(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("model: {}", r"s\.yaml: unknown fields \[\], missing fields \['data', 'phases'\]"),
+    ("data: {}", r"missing fields \['model', 'phases'\]"),
+    ("- 1", r"s\.yaml holds \[1\]; wanted a mapping"),
+    ("a: [", r"s\.yaml cannot be read as YAML"),
+    (None, r"s\.yaml cannot be read as YAML"),
+])  # fmt: skip
+def test_files_that_are_no_settings_are_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Settings.read(tmp_path / "s.yaml")
 
 
 def oracle(video):

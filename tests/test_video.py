@@ -14,7 +14,7 @@ from PIL import Image
 
 from rdn_engine.errors import VideoError
 from rdn_engine.video import Frame, open_source
-from rdn_engine.writer import VideoWriter
+from rdn_engine.writer import CONTAINERS, VideoWriter
 
 HEIGHT, WIDTH, FPS = 64, 96, 25
 
@@ -192,6 +192,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty string": (lambda d: "", "empty string"),
     "missing": (lambda d: d / "no.mp4", "does not exist"),
     "empty file": (lambda d: _write(d / "a.mp4", b""), "0 bytes"),
     "text": (lambda d: _write(d / "a.mp4", b"hello " * 100), "cannot be opened"),
@@ -356,6 +357,43 @@ def test_writer_refuses_an_impossible_place(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "no" / "a.mp4")
     with pytest.raises(VideoError, match="cannot be written"):
         VideoWriter(tmp_path / "a.nonsense")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("a.gif", "'gif' format"), ("a.webm", "'webm' format"), ("a.txt", "format"), ("a.ogg", "")]
+)
+def test_writer_names_the_containers_that_work(tmp_path: Path, name: str, why: str) -> None:
+    wanted = rf"cannot be written: .*{why}.*\.mp4, \.mkv, \.avi, \.mov"
+    with pytest.raises(VideoError, match=wanted) as caught, VideoWriter(tmp_path / name) as writer:
+        writer.write(picture(0))
+    assert "ValueError" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_named_containers_do_work(tmp_path: Path, suffix: str) -> None:
+    with VideoWriter(tmp_path / f"a{suffix}") as writer:
+        writer.write(picture(0))
+    assert len(read(tmp_path / f"a{suffix}")[0]) == 1
+
+
+def test_writer_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
+    VideoWriter(tmp_path / "a.mp4").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
+    save_images(tmp_path, ["1.png", "2.png"])
+    one, two, video = tmp_path / "1.png", tmp_path / "2.png", encode(tmp_path / "a.mp4", frames=1)
+    for source, files in (
+        (tmp_path, (one, two)),
+        (str(tmp_path / "*.png"), (one, two)),
+        ([two, str(one)], (two, one)),
+        (one, (one,)),
+        (video, (video,)),
+        (f"file://{video}", ()),
+    ):
+        with open_source(source) as opened:  # type: ignore[arg-type]
+            assert opened.files == files
 
 
 def test_image_bytes_are_not_trusted_by_their_suffix(tmp_path: Path) -> None:

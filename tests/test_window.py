@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.config import Dials, RelationConfig
+from rdn_engine.errors import ConfigError
 from rdn_engine.features import EncodedFrame, Float
 from rdn_engine.window import Window
 from tests.fakes import encoded
@@ -184,3 +185,8 @@ def test_nbytes_is_what_the_capacity_says(config: RelationConfig, widths: tuple[
     for t in range(20):
         window.append(frame(t, 6, 4, config, np.random.default_rng(t)))
     assert window.nbytes == before
+
+
+def test_a_window_that_memory_cannot_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"T = 4096, K = 4096, N = 65536 does not fit into memory"):
+        Window(RelationConfig(dim=2**14, heads=16), Dials(window=4096, num_support=4096, num_reference=2**16))

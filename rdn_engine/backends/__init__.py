@@ -9,10 +9,13 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from rdn_engine.errors import BackendUnavailable
+from rdn_engine.errors import BackendUnavailable, ConfigError
 
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx", "torch"]
 Device = Literal["cpu", "cuda"]
+
+MOST_THREADS = 256
+"""Of one call; the kernels stop there too."""
 
 # tensorrt_rtx shares the module of tensorrt: the two differ in the library they load, not in what they are for
 _MODULES = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt", "torch": "torch"}
@@ -42,10 +45,12 @@ class Backend(Protocol):
 
 
 def load_backend(name: BackendName, device: Device, threads: int) -> Backend:
-    """The backend called `name` on `device`, each of its calls bounded to `threads` CPU threads (1 or more).
+    """The backend called `name` on `device`, each of its calls bounded to `threads` CPU threads, 1..MOST_THREADS.
 
-    Raises BackendUnavailable that says what is missing.
+    Raises BackendUnavailable that says what is missing; ConfigError for another number of threads.
     """
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
+        raise ConfigError(f"threads is {threads!r}; wanted 1..{MOST_THREADS}, or None for every CPU")
     if name not in _MODULES:
         raise BackendUnavailable(f"backend is {name!r}; wanted one of {sorted(_MODULES)}")
     if device not in ("cpu", "cuda"):

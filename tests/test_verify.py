@@ -1,0 +1,54 @@
+"""A bundle whose golden results do not fit its model is refused by name, checksums in order or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.verify import verify
+
+ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("t0/xyxy", lambda a: a[:, :3], r"t0/xyxy is float32 \[\d+, 3\]; wanted finite float32 \[\d+, 4\]"),
+        ("t1/confidence", lambda a: a[:-1], "t1/confidence"),
+        ("t0/boxes", lambda a: a * np.float32(np.nan), "t0/boxes"),
+        ("t0/boxes", lambda a: a.astype(np.float64), r"t0/boxes is float64"),
+        ("t2/objectness", lambda a: a[:, None], "t2/objectness"),
+        ("t0/features", lambda a: a.astype(str), "t0/features"),
+        ("frames", lambda a: a.astype(np.float32), "golden frames"),
+        ("t0/logits", None, "t0/logits is missing"),
+    ],
+)
+def test_golden_results_must_fit(tmp_path: Path, name: str, damage: Callable[[Any], Any] | None, message: str) -> None:
+    engines = tmp_path / "engines"
+    shutil.copytree(ENGINES, engines)
+    with np.load(engines / "golden.npz") as archive:
+        golden = dict(archive)
+    array = golden.pop(name)
+    if damage is not None:
+        golden[name] = damage(array)
+    np.savez(engines / "golden.npz", **golden)
+    manifest = json.loads((engines / "manifest.json").read_text())
+    data = (engines / "golden.npz").read_bytes()
+    manifest["files"]["golden.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (engines / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=message):
+        verify(engines)
+
+
+@pytest.mark.parametrize("threads", [0, -3, 100_000, 1.5, "2", True])
+def test_threads_out_of_range_are_refused(threads: Any) -> None:
+    with pytest.raises(ConfigError, match="threads is"):
+        verify(ENGINES, threads=threads)
