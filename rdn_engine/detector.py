@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from rdn_engine.backends import BackendName, Device, load_backend
+from rdn_engine.backends import MOST_THREADS, BackendName, Device, load_backend
 from rdn_engine.bundle import Bundle
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.encoder import Encoder
@@ -53,11 +53,11 @@ class Detector:
     ) -> Detector:
         """Open an engine directory, after checking every file of it.
 
-        threads: 1 or more; None takes every CPU this process may run on. executor: `fused` (compiled attention) or
+        threads: 1..MOST_THREADS; None takes every CPU this process may run on. executor: `fused` (compiled attention) or
         `engine` (the relation graph on the backend); they agree within the bundle's tolerances.
         Raises BundleError, BackendUnavailable or ConfigError.
         """
-        threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "engine"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
         runner = load_backend(backend, device, threads)
