@@ -53,7 +53,7 @@ class Detector:
     ) -> Detector:
         """Open an engine directory, after checking every file of it.
 
-        threads: 1..MOST_THREADS; None takes every CPU this process may run on. executor: `fused` (compiled attention) or
+        threads: 1..MOST_THREADS; None takes every CPU it may run on. executor: `fused` (compiled attention) or
         `engine` (the relation graph on the backend); they agree within the bundle's tolerances.
         Raises BundleError, BackendUnavailable or ConfigError.
         """
