@@ -233,7 +233,7 @@ class RDNConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RDNConfig:
         """The inverse of `to_dict`; sections and fields left out keep their defaults, unknown ones are refused."""
-        return _build(cls, data, "config")
+        return from_plain(cls, data, "config")
 
 
 _LONGEST = 2**14  # pixels; nothing here needs more, and a slip of the pen ends in a message instead of no memory
@@ -266,18 +266,22 @@ def _plain(value: Any) -> Any:
 _T = TypeVar("_T")
 
 
-def _build(cls: type[_T], data: Any, path: str) -> _T:
+def from_plain(cls: type[_T], data: Any, path: str) -> _T:
+    """A dataclass from a mapping of plain values, as YAML and JSON hold them; nested ones likewise.
+
+    Fields left out keep their defaults. Raises ConfigError that names the field by its path from `path`.
+    """
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is {data!r}; wanted a mapping")
     hints = typing.get_type_hints(cls)
     unknown = sorted(str(name) for name in set(data) - set(hints))
     if unknown:
         raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
-    values = {name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    required = [f for f in dataclasses.fields(typing.cast("Any", cls)) if f.default is f.default_factory]
+    missing = [f.name for f in required if f.name not in data]
+    if missing:
+        raise ConfigError(f"{path} lacks {missing}; known are {sorted(hints)}")
+    return cls(**{name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()})
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:
@@ -287,7 +291,7 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
         return (
             value
             if isinstance(value, typing.cast("type[Any]", hint))
-            else _build(typing.cast("type[Any]", hint), value, path)
+            else from_plain(typing.cast("type[Any]", hint), value, path)
         )
     if origin is types.UnionType:
         if value is None:
@@ -298,7 +302,11 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
         return value
     if origin is tuple:
         _check(isinstance(value, (list, tuple)), path, value, "a list")
-        return tuple(_coerce(typing.get_args(hint)[0], v, path) for v in value)
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            return tuple(_coerce(kinds[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        _check(len(value) == len(kinds), path, value, f"a list of {len(kinds)}")
+        return tuple(_coerce(kind, v, f"{path}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
     number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if hint is float and number:
         return float(value)

@@ -253,17 +253,18 @@ PHASE = {"name": "a", "iterations": 6, "learning_rate": 3e-3, "relation": "full"
 @pytest.mark.parametrize(("changes", "message"), [
     ({"batch": 3}, "batch"),
     ({"data": {"size": [100, 64]}}, r"data.size is \(100, 64\)"),
-    ({"data": {"size": 96}}, r"micro\.yaml: data: size is 96; wanted two whole numbers"),
-    ({"data": None}, r"micro\.yaml: data is None; wanted a mapping"),
-    ({"model": None}, r"micro\.yaml: model is None; wanted a mapping"),
-    ({"model": {"rpm": {}}}, r"micro\.yaml: model: .*'rpm'"),
-    ({"phases": []}, r"micro\.yaml: phases is \[\]; wanted a list of at least one"),
-    ({"phases": ["full"]}, r"micro\.yaml: phases\[0\] is 'full'; wanted a mapping"),
-    ({"phases": [{**PHASE, "iteratons": 6}]}, r"micro\.yaml: phases\[0\]: unknown fields \['iteratons'\]"),
-    ({"phases": [PHASE, {"name": "b"}]}, r"phases\[1\]: .* missing fields \['iterations', 'learning_rate', 'rel"),
-    ({"phases": [{**PHASE, "relation": "ful"}]}, r"phases\[0\]: relation is 'ful'; wanted one of"),
-    ({"phases": [{**PHASE, "learning_rate": "1e-3"}]}, r"phases\[0\]: learning_rate is '1e-3'; wanted a number"),
-    ({"bf16": "maybe"}, r"micro\.yaml: bf16 is 'maybe'; wanted of type bool"),
+    ({"data": {"size": 96}}, r"micro\.yaml: settings\.data\.size is 96; wanted a list"),
+    ({"data": None}, r"micro\.yaml: settings\.data is None; wanted a mapping"),
+    ({"model": None}, r"micro\.yaml: settings\.model is None; wanted a mapping"),
+    ({"model": {"rpm": {}}}, r"micro\.yaml: settings\.model has unknown fields \['rpm'\]"),
+    ({"phases": []}, r"micro\.yaml: phases are \(\); wanted one or more"),
+    ({"phases": [{**PHASE, "iterations": 0}]}, "of 1 iteration or more"),
+    ({"phases": ["full"]}, r"micro\.yaml: settings\.phases\[0\] is 'full'; wanted a mapping"),
+    ({"phases": [{**PHASE, "iteratons": 6}]}, r"micro\.yaml: settings\.phases\[0\] has unknown fields \['iteratons'\]"),
+    ({"phases": [PHASE, {"name": "b"}]}, r"phases\[1\] lacks \['iterations', 'learning_rate', 'relation'\]"),
+    ({"phases": [{**PHASE, "relation": "ful"}]}, r"phases\[0\]\.relation is 'ful'; wanted one of"),
+    ({"phases": [{**PHASE, "learning_rate": "1e-3"}]}, r"phases\[0\]\.learning_rate is '1e-3'; wanted a finite number"),
+    ({"bf16": "maybe"}, r"micro\.yaml: settings\.bf16 is 'maybe'; wanted a bool"),
 ])  # fmt: skip
 def test_settings_refuse(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -271,8 +272,8 @@ def test_settings_refuse(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("model: {}", r"s\.yaml: unknown fields \[\], missing fields \['data', 'phases'\]"),
-    ("data: {}", r"missing fields \['model', 'phases'\]"),
+    ("model: {}", r"s\.yaml: settings lacks \['data', 'phases'\]"),
+    ("data: {}", r"settings lacks \['model', 'phases'\]"),
     ("- 1", r"s\.yaml holds \[1\]; wanted a mapping"),
     ("a: [", r"s\.yaml cannot be read as YAML"),
     (None, r"s\.yaml cannot be read as YAML"),

@@ -13,11 +13,10 @@ import math
 import os
 import sys
 import time
-import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export.checkpoints import detect_layout, load_checkpoint, load_torchvision_backbone, read_config, save_checkpoint
 from export.state import read_tensors
-from rdn_engine.config import RDNConfig
+from rdn_engine.config import RDNConfig, from_plain
 from rdn_engine.errors import CheckpointError, ConfigError
 from training import losses
 from training.data.sampling import Batch, draw_batch
@@ -85,57 +84,19 @@ class Settings:
     def read(cls, path: Path) -> Settings:
         """Of a YAML file. Raises ConfigError that names the file and the field."""
         raw = read_config(path)
-        model, phases = raw.get("model"), raw.get("phases")
-        if isinstance(model, dict):
-            try:
-                raw["model"] = RDNConfig.from_dict({"class_names": list(CLASS_NAMES), **model})
-            except ConfigError as error:
-                raise ConfigError(f"{path}: model: {error}") from error
-        if "data" in raw:
-            raw["data"] = _build(DataSettings, raw["data"], f"{path}: data")
-        if isinstance(phases, list) and phases:
-            raw["phases"] = tuple(_build(Phase, p, f"{path}: phases[{i}]") for i, p in enumerate(phases))
-        settings = _build(cls, raw, f"{path}")
+        if isinstance(raw.get("model"), dict):
+            raw["model"] = {"class_names": list(CLASS_NAMES), **raw["model"]}
+        try:
+            settings = from_plain(cls, raw, "settings")
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        if not settings.phases or min(p.iterations for p in settings.phases) < 1:
+            raise ConfigError(f"{path}: phases are {settings.phases}; wanted one or more, of 1 iteration or more")
         model = settings.model
         width, height = settings.data.size
         if model.input.network_size(height, width) != (height, width):
             raise ConfigError(f"{path}: data.size is {(width, height)}; wanted a size that model.input leaves as it is")
         return settings
-
-
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], data: object, where: str) -> _T:
-    """A dataclass of a YAML mapping; a field that is unknown, missing or of another kind is a ConfigError."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where} is {data!r}; wanted a mapping")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(map(str, set(data) - set(hints)))
-    missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in data]  # type: ignore[arg-type]
-    if unknown or missing:
-        raise ConfigError(f"{where}: unknown fields {unknown}, missing fields {missing}; known are {sorted(hints)}")
-    return cls(**{name: _field(hints[name], value, f"{where}: {name}") for name, value in data.items()})
-
-
-def _field(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        ok, wanted = value in typing.get_args(hint), f"one of {typing.get_args(hint)}"
-    elif hint == tuple[int, int]:
-        ok = isinstance(value, list) and [type(v) for v in value] == [int, int]
-        value, wanted = tuple(value) if ok else value, "two whole numbers"
-    elif origin is tuple:
-        ok, wanted = isinstance(value, tuple), "a list of at least one mapping"
-    elif hint is float:
-        # YAML reads 1e-3 as text; a number wants its point, as in 1.0e-3.
-        ok, wanted = type(value) in (int, float), "a number (written as 1.0e-3, with its point)"
-    else:
-        # Not isinstance: true is an int to Python, and no number of iterations.
-        ok, wanted = type(value) is hint, "a mapping" if hint is RDNConfig else f"of type {hint.__name__}"
-    if not ok:
-        raise ConfigError(f"{where} is {value!r}; wanted {wanted}")
-    return value
 
 
 def step_losses(
