@@ -6,7 +6,7 @@ the finished bundle on its golden frames, kernels included, on any machine, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +37,6 @@ BUNDLE_TOLERANCES = {
 """What a manifest asks of the runtime for each stage from the stored result of the stage before, in the units of
 `rdn_engine.verify`: some ten times what the parity checkpoint shows, 9e-6 up to the features and 2e-4 behind the
 geometry. For the detections see `export.golden.detection_tolerance`."""
-
-Arrays = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,26 @@ class Detector:
         self, source: Source, *, stream: Literal[True], dials: Dials | None = None, threshold: float | None = None
     ) -> Iterator[Detections]: ...
 
+    # An array's number of axes is no part of its type; it is an iterable of arrays too, so that the next one overlaps.
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self,
-        source: Source,
+        source: Image,
         *,
         stream: Literal[False] = False,
         dials: Dials | None = None,
         threshold: float | None = None,
     ) -> Detections | list[Detections]: ...
+
+    @overload
+    def predict(
+        self,
+        source: str | Path | Sequence[str | Path] | Iterable[Image | Frame],
+        *,
+        stream: Literal[False] = False,
+        dials: Dials | None = None,
+        threshold: float | None = None,
+    ) -> list[Detections]: ...
 
     def predict(
         self, source: Source, *, stream: bool = False, dials: Dials | None = None, threshold: float | None = None

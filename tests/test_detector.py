@@ -84,7 +84,7 @@ def test_frames_without_proposals_are_results_too() -> None:
     assert 2 not in relation.windows[2]
     assert results[2].pool_fill == 5
     detector, _, relation = fake_detector(proposals=lambda level: 0)
-    assert [len(r) for r in detector.predict([image(0), image(1)])] == [0, 0]  # type: ignore[arg-type,union-attr]
+    assert [len(r) for r in detector.predict([image(0), image(1)])] == [0, 0]
     assert relation.windows == [{}, {}]
 
 
@@ -302,7 +302,7 @@ def test_timings_cover_every_stage() -> None:
 def test_a_detector_without_relation_runs() -> None:
     relation = RelationConfig(dim=32, heads=2, num_basic=0, advanced=False)
     detector, _, seen = fake_detector(tiny_config(relation, replace(DIALS, window=0)))
-    assert indices(detector.predict([image(t) for t in range(3)])) == [0, 1, 2]  # type: ignore[arg-type]
+    assert indices(detector.predict([image(t) for t in range(3)])) == [0, 1, 2]
     assert seen.rows == [4, 4, 4]
 
 

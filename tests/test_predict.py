@@ -52,7 +52,7 @@ def test_what_is_no_source_is_refused(stream: bool) -> None:
         with pytest.raises(FrameError, match=rf"source is {source} of type .*; wanted"):
             detector.predict(source, stream=stream)  # type: ignore[call-overload]
     with pytest.raises(FrameError):
-        list(detector.predict([None], stream=stream))  # type: ignore[call-overload]
+        list(detector.predict([None], stream=stream))
 
 
 @pytest.mark.parametrize("source", [[], (), iter(()), np.zeros((0, 8, 8, 3), np.uint8)])

@@ -77,12 +77,6 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 module.dilation = module.padding = (2, 2)
 
-    def freeze(self, stages: int) -> None:
-        """Stop gradients of the first `stages` stages; stage 1 is the stem, stage 2 is layer1."""
-        parts = [nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4]
-        for part in parts[:stages]:
-            part.requires_grad_(False)
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images [B, 3, H, W] -> conv4 [B, C4, H/16, W/16], conv5 [B, C5, H/16, W/16]"""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
