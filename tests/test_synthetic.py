@@ -92,9 +92,16 @@ def test_hidden_objects_are_not_annotated():
     assert video.labels[0].tolist() == [2]
 
 
-def test_about_half_of_the_frames_are_degraded_in_short_episodes():
+def overlap(a, b):
+    """IoU of two boxes with the last pixel included"""
+    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + 1, 0)
+    areas = np.prod(a[2:] - a[:2] + 1) + np.prod(b[2:] - b[:2] + 1)
+    return sides.prod() / (areas - sides.prod())
+
+
+def test_about_a_fifth_of_the_frames_are_degraded_in_short_episodes():
     strengths = [videos(count=60, frames=24)[i].strength for i in range(60)]
-    assert 0.3 < np.mean([s > 0 for s in strengths]) < 0.6
+    assert 0.12 < np.mean([s > 0 for s in strengths]) < 0.3
     for strength in strengths:
         runs = "".join("x" if s > 0 else " " for s in strength).split()
         assert max(map(len, runs), default=0) <= 8, "an episode must end within a window of 8 frames"
@@ -108,6 +115,38 @@ def test_degradation_removes_contrast(kind):
     noise = 18 if kind == "dim" else 4
     left = spoiled.apply(rng, frame, 0).std() ** 2 - noise**2
     assert left < 0.15 * frame.std() ** 2
+
+
+def test_objects_are_still_slow_and_fast():
+    """Each a good share of the mean overlap of a box with itself in the frames within 10."""
+    overlaps = []
+    for i in range(30):
+        video = videos(count=30, frames=24)[i]
+        seen = [dict(zip(ids, boxes, strict=True)) for ids, boxes in zip(video.track_ids, video.boxes, strict=True)]
+        for t, boxes in enumerate(seen):
+            near = [u for u in range(max(t - 10, 0), min(t + 11, 24)) if u != t]
+            overlaps += [
+                np.mean([overlap(box, seen[u][track]) for u in near if track in seen[u]] or [1.0])
+                for track, box in boxes.items()
+            ]
+    slow, fast = np.mean(np.array(overlaps) > 0.9), np.mean(np.array(overlaps) < 0.7)
+    assert 0.2 < slow < 0.45
+    assert 0.2 < fast < 0.45
+
+
+def test_motion_blurs_an_object_along_its_way():
+    sprite = drawing.draw_sprite(np.random.default_rng(5), 0, 60)
+    patch = drawing.turned(sprite, np.zeros(2), 45, 0.0, 1.0)
+    assert drawing.smeared(patch, np.array([0.9, 0.4])) is patch
+    inner = np.s_[30:60, 30:60]
+    before = np.asarray(patch.convert("RGB"), float)[inner]
+    # Stripes that stand upright: across them nothing is left, along them everything.
+    across, along = (
+        np.asarray(drawing.smeared(patch, way).convert("RGB"), float)[inner]
+        for way in (np.array([17.2, 0]), np.array([0, 17.2]))
+    )
+    assert across.std((0, 1)).max() < 0.2 * before.std((0, 1)).max()
+    assert along.std((0, 1)).max() > 0.9 * before.std((0, 1)).max()
 
 
 def test_blur_leaves_nothing_of_the_pattern():

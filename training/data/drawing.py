@@ -74,6 +74,23 @@ def turned(sprite: Image.Image, where: Float, half: int, degrees: float, scale: 
     return sprite.transform((2 * half, 2 * half), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR)
 
 
+def smeared(patch: Image.Image, way: Float) -> Image.Image:
+    """The mean of copies shifted along `way`, [2] pixels; its middle stays, what leaves the patch is lost."""
+    steps = int(np.ceil(np.abs(way).max()))
+    if steps < 2:
+        return patch
+    pixels = np.asarray(patch.convert("RGBa"))  # colours times alpha, so that what is not there does not darken them
+    total = np.zeros(pixels.shape, np.uint16)
+    height, width = pixels.shape[:2]
+    for part in np.linspace(-0.5, 0.5, steps + 1):
+        x, y = np.round(way * part).astype(int)
+        to = np.s_[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
+        origin = np.s_[max(-y, 0) : height + min(-y, 0), max(-x, 0) : width + min(-x, 0)]
+        total[to] += pixels[origin]
+    mean = (total // (steps + 1)).astype(np.uint8)
+    return Image.frombytes("RGBa", patch.size, mean.tobytes()).convert("RGBA")
+
+
 def paste(
     frame: NDArray[np.uint8],
     owner: NDArray[np.int16],

@@ -1,7 +1,8 @@
 """Annotated videos drawn on the fly: patterned shapes over a moving background, often blurred, dimmed or hidden.
 
-A class is a shape and a pattern (`CLASS_NAMES`); colours are free. Blur hides the pattern and an occluder the shape,
-for several frames at a time, so that one frame is often not enough where its neighbours are. Needs no torch.
+A class is a shape and a pattern (`CLASS_NAMES`); colours are free. Objects stop and go, from almost still to fast, and
+blur with their own motion: that hides the pattern, as an occluder hides the shape, for several frames at a time, so
+that one frame is often not enough where its neighbours are. Needs no torch.
 
 `python -m training.data.synthetic clip.mp4` writes a clip of the `demo` split, which no training sees.
 """
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from rdn_engine.writer import VideoWriter
-from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, turned
+from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
 from training.data.weather import Weather, episodes
 
 MIN_VISIBLE = 0.3
@@ -113,13 +114,15 @@ class _Thing:
     size: float
     centre: Float
     velocity: Float
-    sway: Float
+    """[2] pixels a frame, the mean over its stops and goes"""
+    pulse: Float
+    """[2] radians a frame and phase of its stops and goes"""
+    exposure: float
+    """It is blurred over the way that it makes in this many frames: more than one, as where only some were kept"""
     middle: float
     angle: float
     spin: float
     growth: float
-    blur: Float
-    """[T] 0..1: this object's own blur"""
     occluder: _Occluder | None
 
     @classmethod
@@ -127,28 +130,38 @@ class _Thing:
         label = int(rng.integers(len(CLASS_NAMES))) if rng.random() < 0.8 else None
         size = float(np.exp(rng.uniform(np.log(24), np.log(64))))
         heading = rng.uniform(0, 2 * np.pi)
-        speed = rng.uniform(0.4, 2.8)
-        hidden = episodes(rng, num_frames, 0.25, (5, 9))
+        # Turning and growing change the box too: what moves little does little of either.
+        speed = float(np.exp(rng.uniform(np.log(0.1), np.log(6))))
+        liveliness = min(speed / 2, 1.0)
+        hidden = episodes(rng, num_frames, 0.15, (5, 9))
         return cls(
             label=label,
             sprite=draw_sprite(rng, label, size),
             size=size,
             centre=(rng.uniform(0.12, 0.88, 2) * (width, height)).astype(np.float32),
             velocity=np.array([np.cos(heading), np.sin(heading)], np.float32) * np.float32(speed),
-            sway=rng.uniform(-5, 5, 2).astype(np.float32),
+            pulse=np.array([2 * np.pi / rng.uniform(11, 17), rng.uniform(0, 2 * np.pi)], np.float32),
+            exposure=rng.uniform(2, 4),
             middle=float(rng.uniform(0, num_frames)),
             angle=rng.uniform(0, 360),
-            spin=rng.uniform(-5, 5),
-            growth=rng.uniform(-0.3, 0.3),
-            blur=episodes(rng, num_frames, 0.2, (5, 9)),
+            spin=rng.uniform(-5, 5) * liveliness,
+            growth=rng.uniform(-0.3, 0.3) * liveliness,
             occluder=_Occluder.draw(rng, size, hidden) if hidden.any() else None,
         )
+
+    def position(self, t: float) -> Float:
+        """[2] its middle at time t, pixels of the frame"""
+        since = t - self.middle
+        pace, phase = self.pulse
+        # Its speed swings between a tenth and nearly twice of the mean.
+        way = since - 0.9 / pace * np.cos(pace * t + phase)
+        # Faster with the distance from its middle time, so that a long video does not fill up with slow objects.
+        return self.centre + self.velocity * way * (1 + (since / 24) ** 4)
 
     def paste(self, frame: NDArray[np.uint8], owner: NDArray[np.int16], index: int, t: int) -> _Placed | None:
         """Draws this object of time t into `frame`, its number into `owner`; None where it is out of sight."""
         since = t - self.middle
-        # Faster with the distance from its middle time, so that a long video does not fill up with slow objects.
-        where = self.centre + self.velocity * since * (1 + (since / 20) ** 2) + self.sway * np.sin(since / 4)
+        where = self.position(t)
         scale = 1 + self.growth * np.sin(since / 9)
         half = int(self.size * scale * 0.75) + 2
         height, width = owner.shape
@@ -156,8 +169,7 @@ class _Thing:
             return None
         patch = turned(self.sprite, where, half, self.angle + self.spin * since, scale)
         inside = np.asarray(patch.getchannel("A")) > 127
-        if self.blur[t] > 0:
-            patch = patch.filter(ImageFilter.GaussianBlur(float(self.blur[t]) * (1.5 + 0.05 * self.size)))
+        patch = smeared(patch, (self.position(t + 0.5) - self.position(t - 0.5)) * self.exposure)
         corner = np.floor(where).astype(int) - half
         visible = paste(frame, owner, patch, inside, corner, index)
         if self.occluder is not None:
