@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VIDEO ?=
 DEMO := demo
 
-.PHONY: demo test lint format model clean
+.PHONY: demo test lint format accuracy clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -40,6 +40,11 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+# Trains and evaluates every row of docs/accuracy.md: hours; stopped at any point, it goes on where it was.
+accuracy: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf build dist *.egg-info rdn_engine/*.so $(VENV) $(DEMO)

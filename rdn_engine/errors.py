@@ -17,8 +17,16 @@ class CheckpointError(RDNError):
     """A checkpoint does not hold the tensors that its model needs."""
 
 
+class PrecisionError(RDNError):
+    """A model in reduced precision detects something else than in float32, or cannot be calibrated."""
+
+
 class DatasetError(RDNError):
     """An annotation file cannot be read, or does not have the layout that was asked for."""
+
+
+class TrainingError(RDNError):
+    """A training run cannot go on: a loss is not finite, or too many frames cannot be read."""
 
 
 class BackendUnavailable(RDNError):

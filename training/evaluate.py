@@ -1,146 +1,135 @@
-"""AP50 of a detector on held-out synthetic videos.
+"""Accuracy of a detector, in named protocols (docs/evaluation.md).
 
-`python training/evaluate.py --checkpoint runs/rdn_tiny/model.safetensors --output result.json` runs the torch model,
-`--bundle DIRECTORY` the exported one through `rdn_engine.Detector`.
+    python training/evaluate.py --bundle DIR [--data annotations.json --images ROOT] [--dial window=4] [--output r.json]
+
+`--checkpoint FILE` is exported to an engine directory first, so that both run the real `rdn_engine.Detector`. Without
+`--data`, the videos are the synthetic ones. Exit code 1 where something is wrong with the model, the data or a dial.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from faster_coco_eval import COCO, COCOeval_faster
-from numpy.typing import NDArray
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import environment
-from export.checkpoints import load_checkpoint
-from training.data.coco_vid import to_coco_box
-from training.data.synthetic import CLASS_NAMES, SyntheticVideos, Video
-from training.model.inference import detect_video
-
-PROTOCOL = "COCO AP at IoU 0.50 (101 recall points, mean over classes), 300 detections a frame, all frames pooled"
-MAX_DETECTIONS = 300
-
-Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
-"""xyxy [k, 4] pixels of the frame, confidence [k], class_id [k]"""
-Detect = Callable[[Video], list[Found]]
-
-
-def checkpoint_detector(path: Path) -> Detect:
-    model = load_checkpoint(path).model()
-
-    def detect(video: Video) -> list[Found]:
-        results = detect_video(model, list(video.frames))
-        return [(r.xyxy.numpy(), r.confidence.numpy(), r.class_id.numpy()) for r in results]
-
-    return detect
+from export.build_engines import build
+from rdn_engine import Detector
+from rdn_engine.config import Dials
+from rdn_engine.errors import ConfigError, DatasetError, RDNError
+from training.data.synthetic import SyntheticVideos
+from training.evaluation.detect import RunDetector
+from training.evaluation.plots import draw
+from training.evaluation.score import detect_all, precision_recall, score
+from training.evaluation.table import result_table
+from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
 
 
-def bundle_detector(directory: Path) -> Detect:
-    from rdn_engine import Detector
-
-    detector = Detector.from_pretrained(directory)
-
-    def detect(video: Video) -> list[Found]:
-        with detector.open_stream() as stream:
-            results = [r for frame in video.frames for r in stream.push(frame)] + stream.flush()
-        return [(r.xyxy, r.confidence, r.class_id) for r in results]
-
-    return detect
-
-
-def coco_detections(found: Found, image_id: int) -> list[dict[str, Any]]:
-    return [
-        {"image_id": image_id, "category_id": int(label) + 1, "bbox": to_coco_box(box.tolist()), "score": float(score)}
-        for box, score, label in zip(*found, strict=True)
-    ]
-
-
-def average_precision(
-    truth: list[dict[str, Any]], found: list[dict[str, Any]], image_ids: list[int]
-) -> tuple[float, dict[str, float]]:
-    """AP50 in percent: the mean over classes that occur, and of each class."""
-    chosen = set(image_ids)
-    annotations = [{**a, "id": i + 1} for i, a in enumerate(a for a in truth if a["image_id"] in chosen)]
-    coco = COCO(
-        {
-            "images": [{"id": i} for i in image_ids],
-            "annotations": annotations,
-            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)],
-        }
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    evaluation = COCOeval_faster(coco, coco.loadRes([d for d in found if d["image_id"] in chosen]), "bbox")
-    evaluation.params.iouThrs = np.array([0.5])
-    evaluation.params.maxDets = [1, 10, MAX_DETECTIONS]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    # precision: [IoU thresholds, recalls, classes, area ranges (0 is all), detection limits]; -1 where nothing is true
-    precision = np.asarray(evaluation.eval["precision"])[0, :, :, 0, -1]
-    per_class = {n: 100 * float(p.mean()) for n, p in zip(CLASS_NAMES, precision.T, strict=True) if p.min() >= 0}
-    return float(np.mean(list(per_class.values()))), per_class
-
-
-def evaluate(detect: Detect, videos: SyntheticVideos) -> dict[str, Any]:
-    """AP50 over all frames, over those that are clear as a whole, and over those that are blurred or dim."""
-    truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    clear: list[int] = []
-    degraded: list[int] = []
-    for v in range(len(videos)):
-        video = videos[v]
-        for t, detections in enumerate(detect(video)):
-            image_id = v * videos.num_frames + t + 1
-            (degraded if video.strength[t] > 0 else clear).append(image_id)
-            for box, label in zip(video.boxes[t], video.labels[t], strict=True):
-                bbox = to_coco_box(box.tolist())
-                row = {"image_id": image_id, "category_id": int(label) + 1, "bbox": bbox, "iscrowd": 0}
-                truth.append({**row, "area": bbox[2] * bbox[3]})
-            found += coco_detections(detections, image_id)
-    ap50, per_class = average_precision(truth, found, clear + degraded)
-    return {
-        "AP50": ap50,
-        "AP50_clear": average_precision(truth, found, clear)[0],
-        "AP50_degraded": average_precision(truth, found, degraded)[0],
-        "frames": len(clear) + len(degraded),
-        "frames_degraded": len(degraded),
-        "objects": len(truth),
-        "per_class": per_class,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path)
-    source.add_argument("--bundle", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--videos", type=int, default=60)
-    parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    videos = SyntheticVideos(arguments.split, arguments.videos, arguments.frames)
-    made = checkpoint_detector(arguments.checkpoint) if arguments.checkpoint else bundle_detector(arguments.bundle)
-    result = {
-        "protocol": PROTOCOL,
-        "split": arguments.split,
-        "videos": len(videos),
-        **evaluate(made, videos),
-        **environment(),
-    }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({k: result[k] for k in ("AP50", "AP50_clear", "AP50_degraded", "frames", "objects")}))
+    source.add_argument("--checkpoint", type=Path, help="our .safetensors, or a .pth in the public layout")
+    source.add_argument("--bundle", type=Path, help="engine directory")
+    parser.add_argument("--config", type=Path, help="YAML with what the checkpoint does not say (export/configs)")
+    parser.add_argument("--data", type=Path, help="CocoVID JSON; default: synthetic videos")
+    parser.add_argument("--images", type=Path, help="the folder that the file names of --data start from")
+    parser.add_argument("--split", default="test", help="of the synthetic videos")
+    parser.add_argument("--videos", type=int, default=60, help="synthetic ones")
+    parser.add_argument("--frames", type=int, default=24, help="of a synthetic video")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic videos")
+    known = ", ".join(f.name for f in fields(Dials))
+    parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help=f"may be repeated: {known}")
+    parser.add_argument("--executor", choices=("fused", "engine"), default="fused", help="of the relation stage")
+    parser.add_argument("--threads", type=int, help="of the detector; default: every CPU")
+    parser.add_argument("--output", type=Path, help="the result as JSON")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="writes plots there")
+    return parser
+
+
+def turned(dials: Dials, settings: Sequence[str]) -> Dials:
+    """`dials` with settings such as "window=4". Raises ConfigError for an unknown name or a value out of range."""
+    given = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        known = [f.name for f in fields(Dials)]
+        if not equals or name not in known:
+            raise ConfigError(f"--dial is {setting!r}; wanted NAME=VALUE with a name of {known}")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--dial is {setting!r}; wanted a number or a word after the =") from None
+    return replace(dials, **given)
+
+
+def videos_of_files(arguments: argparse.Namespace) -> AnnotatedVideos | None:
+    """None where the synthetic ones are asked for. Raises DatasetError."""
+    if (arguments.data is None) != (arguments.images is None):
+        raise DatasetError(f"--data is {arguments.data} and --images {arguments.images}; wanted both or neither")
+    if min(arguments.videos, arguments.frames) < 1:
+        raise DatasetError(f"--videos is {arguments.videos} and --frames {arguments.frames}; wanted 1 or more")
+    return from_files(arguments.data, arguments.images) if arguments.data is not None else None
+
+
+def load_detector(arguments: argparse.Namespace, console: Console) -> Detector:
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = arguments.bundle
+        if bundle is None:
+            bundle = Path(folder) / arguments.checkpoint.stem
+            with console.status("export") as status:
+
+                def report(step: str) -> None:
+                    status.update(f"export: {step}")
+
+                build(arguments.checkpoint, bundle, config=arguments.config, report=report)
+        return Detector.from_pretrained(bundle, threads=arguments.threads, executor=arguments.executor)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    videos = videos_of_files(arguments)
+    detector = load_detector(arguments, console)
+    detect = RunDetector(detector, turned(detector.config.dials, arguments.dial))
+    if videos is None:
+        synthetic = SyntheticVideos(arguments.split, arguments.videos, arguments.frames, seed=arguments.seed)
+        with console.status("drawing the videos"):
+            videos = from_synthetic(synthetic)
+    columns = TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(videos.dataset.frames))
+        found = detect_all(detect, videos, lambda frames: progress.update(task, completed=frames))
+    result = score(found, videos, detect.class_names, detect.dials)
+    if arguments.plots is not None:
+        draw(result, precision_recall(found, videos, detect.class_names), arguments.plots)
+    source = {"model": str(arguments.bundle or arguments.checkpoint), "executor": arguments.executor}
+    return {**source, **result, **environment()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    console = Console(stderr=True)
+    try:
+        result = run(arguments, console)
+        if arguments.output is not None:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    except (RDNError, OSError) as error:
+        console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
+        return 1
+    Console().print(result_table(result))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

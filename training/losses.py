@@ -14,41 +14,66 @@ from torch import Tensor
 
 from training.model import boxes as box_ops
 
+IGNORED = 0.5
+"""A box that lies with this part of it in an ignored region is no example of the background."""
+
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """At most `count` of the row numbers, drawn without replacement."""
-    return rows[torch.randperm(len(rows), generator=generator)[:count]]
+    """At most `count` of the row numbers, drawn without replacement, the same on every device."""
+    return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
 
 
-def anchor_targets(anchors: Tensor, truth: Tensor, high: float = 0.7, low: float = 0.3) -> tuple[Tensor, Tensor]:
-    """anchors [L, 4], truth [n, 4] -> objectness [L] (1, 0, or -1 for neither), matched row of truth [L].
+def _in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
+    """boxes [n, 4], ignored regions [m, 4] -> [n] whether one of the regions covers `IGNORED` of the box."""
+    if not len(ignored):
+        return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    overlap = torch.minimum(boxes[:, None, 2:], ignored[:, 2:]) - torch.maximum(boxes[:, None, :2], ignored[:, :2]) + 1
+    area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
+    return (overlap.clamp(min=0).prod(2) >= IGNORED * area[:, None]).any(1)
+
+
+def anchor_targets(
+    anchors: Tensor, truth: Tensor, ignored: Tensor, high: float = 0.7, low: float = 0.3
+) -> tuple[Tensor, Tensor]:
+    """anchors [L, 4], truth [n, 4], ignored [m, 4] -> objectness [L] (1, 0, or -1: neither), row of truth [L].
 
     An anchor is positive at IoU >= high with an object, or where no other anchor meets an object better; negative
-    where it meets none at IoU >= low.
+    where it meets none at IoU >= low and lies in no ignored region.
     """
-    if not len(truth):
-        return torch.zeros(len(anchors)), torch.zeros(len(anchors), dtype=torch.long)
-    iou = box_ops.iou(anchors, truth)
-    best, matched = iou.max(1)
+    if len(truth):
+        iou = box_ops.iou(anchors, truth)
+        best, matched = iou.max(1)
+    else:
+        best, matched = anchors.new_zeros(len(anchors)), anchors.new_zeros(len(anchors), dtype=torch.long)
     objectness = torch.full_like(best, -1)
     objectness[best < low] = 0
+    objectness[_in_ignored(anchors, ignored)] = -1
     objectness[best >= high] = 1
-    per_object = iou.amax(0)
-    objectness[((iou == per_object) & (per_object > 0)).any(1)] = 1
+    if len(truth):
+        per_object = iou.amax(0)
+        objectness[((iou == per_object) & (per_object > 0)).any(1)] = 1
     return objectness, matched
 
 
 def rpn_loss(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, truth: Tensor, generator: torch.Generator, count: int = 256
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    truth: Tensor,
+    ignored: Tensor,
+    generator: torch.Generator,
+    count: int = 256,
 ) -> tuple[Tensor, Tensor]:
     """(classification, regression) of one image: logits [L], deltas [L, 4], anchors [L, 4], truth [n, 4].
 
     `count` anchors are drawn, at most half of them positive; both losses are divided by the number drawn.
     """
-    objectness, matched = anchor_targets(anchors, truth)
+    objectness, matched = anchor_targets(anchors, truth, ignored)
     positive = _draw((objectness == 1).nonzero()[:, 0], count // 2, generator)
     negative = _draw((objectness == 0).nonzero()[:, 0], count - len(positive), generator)
     drawn = torch.cat([positive, negative])
+    if not len(drawn):  # everything lies in ignored regions
+        return logits.sum() * 0, deltas.sum() * 0
     classification = F.binary_cross_entropy_with_logits(logits[drawn], objectness[drawn])
     if not len(positive):
         return classification, deltas.sum() * 0
@@ -71,27 +96,29 @@ def sample_rois(
     proposals: Tensor,
     truth: Tensor,
     labels: Tensor,
+    ignored: Tensor,
     generator: torch.Generator,
     count: int = 128,
     foreground: float = 0.25,
 ) -> RoISample:
     """Draw RoIs of one image: proposals [n, 4], objects [m, 4] (which join the proposals), labels [m] from 1.
 
-    Foreground at IoU >= 0.5 with an object, and at most `foreground` of the count.
+    Foreground at IoU >= 0.5 with an object, and at most `foreground` of the count; the rest is background, none of it
+    in an ignored region [i, 4].
     """
     boxes = torch.cat([proposals, truth])
     if len(truth):
         overlap, matched = box_ops.iou(boxes, truth).max(1)
     else:
-        overlap, matched = boxes.new_zeros(len(boxes)), torch.zeros(len(boxes), dtype=torch.long)
+        overlap, matched = boxes.new_zeros(len(boxes)), labels.new_zeros(len(boxes))
     positive = _draw((overlap >= 0.5).nonzero()[:, 0], int(count * foreground), generator)
-    negative = _draw((overlap < 0.5).nonzero()[:, 0], count - len(positive), generator)
+    background = (overlap < 0.5) & ~_in_ignored(boxes, ignored)
+    negative = _draw(background.nonzero()[:, 0], count - len(positive), generator)
     drawn = torch.cat([positive, negative])
-    background = boxes[negative]
     return RoISample(
         boxes[drawn],
-        torch.cat([labels[matched[positive]], torch.zeros(len(negative), dtype=torch.long)]),
-        torch.cat([truth[matched[positive]], background]),
+        torch.cat([labels[matched[positive]], labels.new_zeros(len(negative))]),
+        torch.cat([truth[matched[positive]], boxes[negative]]),
     )
 
 
@@ -100,6 +127,8 @@ def roi_loss(logits: Tensor, deltas: Tensor, sample: RoISample, weights: Sequenc
 
     The regression sums over the foreground and is divided by all R.
     """
+    if not len(sample.labels):  # nothing was drawn: every proposal lies in an ignored region
+        return logits.sum() * 0, deltas.sum() * 0
     classification = F.cross_entropy(logits, sample.labels)
     rows = sample.labels.nonzero()[:, 0]
     chosen = deltas.unflatten(1, (-1, 4))[rows, sample.labels[rows]]

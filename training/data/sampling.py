@@ -1,66 +1,243 @@
-"""Batches of clips: a few frames of one window, drawn afresh for every step (the paper's temporal dropout)."""
+"""Which clips a step sees, and how they become a batch.
+
+Everything drawn for clip `index` of the step after `iteration` steps comes from (seed, iteration, index) alone: it does
+not depend on the number of processes, of loading workers or of parts of a step, nor on where a run was resumed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from rdn_engine.config import InputConfig
-from training.data.synthetic import SyntheticVideos
+from rdn_engine.errors import DatasetError
+from training.data.videos import DamagedFrame, Example, TrainingVideos
+from training.settings import Phase, Settings
+
+Key = tuple[int, int]
+"""(iterations done, clip of the step)"""
+
+ATTEMPTS = 10
+"""Clips drawn in the place of one with damaged frames, before the run stops."""
+
+_EPOCHS, _CLIPS, _LOSSES = 1, 2, 3  # so that no two streams of random numbers are the same
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video, resized."""
+
+    images: list[NDArray[np.uint8]]
+    """Each [h, w, 3] RGB of the network's size"""
+    boxes: list[NDArray[np.float32]]
+    """Of each frame [n, 4] input pixels"""
+    labels: list[NDArray[np.int64]]
+    """[n] 1 is the first class"""
+    ignored: list[NDArray[np.float32]]
+    """[m, 4] input pixels"""
+    seeds: list[int]
+    """Of each frame, for what its losses draw"""
+    names: list[str]
+    damaged: list[str]
+    """Why clips were passed over that would have stood here: the frames that cannot be decoded"""
 
 
 @dataclass(frozen=True)
 class Batch:
+    """Clips of one phase; frames of one clip stand together. Smaller images are padded at the right and the bottom."""
+
     images: Tensor
-    """[clips * frames, 3, H, W] normalised network inputs, frames of one clip together"""
+    """uint8 [N, H, W, 3] RGB"""
+    sizes: list[tuple[int, int]]
+    """(height, width) of each image"""
     boxes: list[Tensor]
     """Of each image [n, 4] input pixels"""
     labels: list[Tensor]
     """[n] 1 is the first class"""
+    ignored: list[Tensor]
+    """[m, 4]"""
+    seeds: list[int]
+    names: list[str]
+    damaged: list[str]
     frames_per_clip: int
 
+    def pin_memory(self) -> Batch:
+        """As the loader asks for it, so that `to` need not wait."""
+        return self._each(lambda t: t.pin_memory())
 
-def draw_times(rng: np.random.Generator, num_frames: int, window: int, count: int) -> list[int]:
-    """`count` distinct frames, in random order, of which any two lie at most `window` apart.
+    def to(self, device: torch.device) -> Batch:
+        return self if device.type == "cpu" else self._each(lambda t: t.to(device, non_blocking=True))
+
+    def _each(self, change) -> Batch:  # type: ignore[no-untyped-def]
+        lists = ([change(t) for t in tensors] for tensors in (self.boxes, self.labels, self.ignored))
+        boxes, labels, ignored = lists
+        images = change(self.images)
+        return Batch(images, self.sizes, boxes, labels, ignored, self.seeds, self.names, self.damaged,
+                     self.frames_per_clip)  # fmt: skip
+
+
+def collate(clips: Sequence[Clip]) -> Batch:
+    frames = [image for clip in clips for image in clip.images]
+    sizes = [image.shape[:2] for image in frames]
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    images = np.zeros((len(frames), height, width, 3), np.uint8)
+    for row, image in zip(images, frames, strict=True):
+        row[: image.shape[0], : image.shape[1]] = image
+    boxes, labels, ignored = (
+        [torch.from_numpy(a) for clip in clips for a in getattr(clip, name)] for name in ("boxes", "labels", "ignored")
+    )
+    seeds, names, damaged = ([s for clip in clips for s in getattr(clip, n)] for n in ("seeds", "names", "damaged"))
+    return Batch(torch.from_numpy(images), sizes, boxes, labels, ignored, seeds, names, damaged, len(clips[0].images))
+
+
+def normalise(images: Tensor, sizes: Sequence[tuple[int, int]], config: InputConfig) -> Tensor:
+    """uint8 [B, H, W, 3] RGB -> [B, 3, H, W], channels last in memory; zero where an image is padded"""
+    values = images.float()
+    if config.channel_order == "bgr":
+        values = values.flip(-1)
+    values = (values - values.new_tensor(config.mean)) / values.new_tensor(config.std)
+    for image, (height, width) in zip(values, sizes, strict=True):
+        image[height:] = 0
+        image[:, width:] = 0
+    return values.permute(0, 3, 1, 2)
+
+
+def draw_times(
+    rng: np.random.Generator, references: NDArray[np.int64], num_frames: int, window: int, count: int
+) -> list[int]:
+    """`count` references in random order, of which any two lie at most `window` apart; distinct where there are enough.
 
     So each of them may serve as the reference, with the others drawn from -T..T around it as its support.
     """
     span = min(window + 1, num_frames)
     first = int(rng.integers(0, num_frames - span + 1))
-    return [first + int(t) for t in rng.choice(span, count, replace=False)]
+    inside = references[(references >= first) & (references < first + span)]
+    if len(inside) < count:
+        centre = int(rng.choice(references))
+        inside = references[abs(references - centre) <= window // 2]
+    return [int(t) for t in rng.choice(inside, count, replace=len(inside) < count)]
 
 
-def normalise(frames: Tensor, config: InputConfig) -> Tensor:
-    """uint8 [B, H, W, 3] RGB of the network's size -> [B, 3, H, W]"""
-    images = frames.float()
-    if config.channel_order == "bgr":
-        images = images.flip(-1)
-    return ((images - torch.tensor(config.mean)) / torch.tensor(config.std)).permute(0, 3, 1, 2)
+def draw_support(rng: np.random.Generator, reference: int, num_frames: int, window: int, count: int) -> list[int]:
+    """`count` frames from -T..T around the reference, itself included; distinct where there are enough.
+
+    A still image is its own support.
+    """
+    near = np.arange(max(reference - window, 0), min(reference + window, num_frames - 1) + 1)
+    return [int(t) for t in rng.choice(near, count, replace=len(near) < count)]
 
 
-def draw_batch(
-    rng: np.random.Generator,
-    videos: SyntheticVideos,
-    config: InputConfig,
-    window: int,
-    clips: int,
-    frames_per_clip: int,
-) -> Batch:
-    """Clips of different videos; each is mirrored or not and its colours exchanged, all of its frames alike."""
-    frames, boxes, labels = [], [], []
-    for index in rng.choice(len(videos), clips, replace=False):
-        video = videos[int(index)]
-        mirror, colours = rng.random() < 0.5, rng.permutation(3)
-        width = video.frames.shape[2]
-        for t in draw_times(rng, len(video.frames), window, frames_per_clip):
-            frame, box = video.frames[t][..., colours], video.boxes[t]
-            if mirror:
-                frame = frame[:, ::-1]
-                box = np.stack([width - 1 - box[:, 2], box[:, 1], width - 1 - box[:, 0], box[:, 3]], 1)
-            frames.append(torch.from_numpy(frame.copy()))
-            boxes.append(torch.from_numpy(box))
-            labels.append(torch.from_numpy(video.labels[t] + 1))
-    return Batch(normalise(torch.stack(frames), config), boxes, labels, frames_per_clip)
+class Clips(Dataset[Clip]):
+    """`clips[iteration, index]`, drawn from the settings' seed."""
+
+    def __init__(self, videos: TrainingVideos, settings: Settings) -> None:
+        self.videos, self.settings = videos, settings
+        counts = [len(videos.references(v)) for v in range(len(videos))]
+        self._usable = np.flatnonzero(counts)
+        if not len(self._usable):
+            raise DatasetError(
+                f"{len(videos)} videos have no frame to train on; wanted one or more with is_vid_train_frame"
+            )
+        self._ends = np.cumsum(counts)
+        self._epoch: tuple[int, int] = (-1, -1)
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def __getitem__(self, key: Key) -> Clip:
+        iteration, index = key
+        phase, _ = self.settings.phase_at(iteration)
+        rng = np.random.default_rng([self.settings.seed, _CLIPS, iteration, index])
+        unit = self._unit(phase, self.settings.clips_before(iteration) + index)
+        damaged: list[str] = []
+        for _ in range(ATTEMPTS):
+            video, times = self._times(rng, phase, unit)
+            try:
+                return self._read(rng, key, video, times, damaged)
+            except DamagedFrame as error:
+                damaged.append(str(error))
+                unit = int(rng.integers(self._num_units(phase)))
+        raise DatasetError(
+            f"{ATTEMPTS} clips drawn one after the other have frames that cannot be read: {damaged[0]}; "
+            "python training/data/check.py lists all of them"
+        )
+
+    def _num_units(self, phase: Phase) -> int:
+        return int(self._ends[-1]) if phase.references == "first" else len(self._usable)
+
+    def _unit(self, phase: Phase, position: int) -> int:
+        """A reference frame (`first`) or a video (`all`): every one is drawn once in an epoch, in random order."""
+        count = self._num_units(phase)
+        epoch, place = divmod(position, count)
+        if self._epoch != (epoch, count):
+            self._order = np.random.default_rng([self.settings.seed, _EPOCHS, epoch]).permutation(count)
+            self._epoch = epoch, count
+        return int(self._order[place])
+
+    def _times(self, rng: np.random.Generator, phase: Phase, unit: int) -> tuple[int, list[int]]:
+        window, count = self.settings.model.dials.window, phase.frames_per_clip
+        if phase.references == "all":
+            video = int(self._usable[unit])
+            return video, draw_times(rng, self.videos.references(video), self.videos.num_frames(video), window, count)
+        video = int(np.searchsorted(self._ends, unit, side="right"))
+        references = self.videos.references(video)
+        t = int(references[unit - int(self._ends[video])])  # counted from the end of this video's
+        return video, [t, *draw_support(rng, t, self.videos.num_frames(video), window, count - 1)]
+
+    def _read(self, rng: np.random.Generator, key: Key, video: int, times: Sequence[int], damaged: list[str]) -> Clip:
+        data, config, seed = self.settings.data, self.settings.model.input, self.settings.seed
+        mirror = data.flip and rng.random() < 0.5
+        colours = rng.permutation(3) if data.exchange_colours else None
+        made = [prepare(self.videos.example(video, t), config, mirror, colours) for t in times]
+        images, boxes, labels, ignored = (list(part) for part in zip(*made, strict=True))
+        seeds = [
+            int(np.random.SeedSequence([seed, _LOSSES, *key, i]).generate_state(1, np.uint64)[0])
+            for i in range(len(times))
+        ]
+        return Clip(images, boxes, labels, ignored, seeds, [self.videos.name(video, t) for t in times], damaged)
+
+
+def prepare(
+    example: Example, config: InputConfig, mirror: bool, colours: NDArray[np.int64] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Image, boxes, labels from 1 and ignored regions in network-input pixels, resized as the runtime does it."""
+    height, width = example.image.shape[:2]
+    new_height, new_width = config.network_size(height, width)
+    image = example.image
+    if (new_height, new_width) != (height, width):
+        image = np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    if colours is not None:
+        image = image[..., colours]
+    scale = np.array([new_width / width, new_height / height] * 2, np.float32)
+    boxes, ignored = example.boxes, example.ignored
+    if mirror:
+        image = image[:, ::-1]
+        boxes, ignored = (
+            np.stack([width - 1 - b[:, 2], b[:, 1], width - 1 - b[:, 0], b[:, 3]], 1) for b in (boxes, ignored)
+        )
+    return image, boxes * scale, example.labels + 1, ignored * scale
+
+
+def keys_of(settings: Settings, start: int, rank: int, size: int) -> Iterator[list[Key]]:
+    """The batches of process `rank` of `size` from iteration `start` on: `accumulate` of them make a step."""
+    parts = settings.accumulate
+    for iteration in range(start, settings.total):
+        share = settings.phase_at(iteration)[0].clips // (size * parts)
+        for part in range(parts):
+            first = (rank * parts + part) * share
+            yield [(iteration, index) for index in range(first, first + share)]
+
+
+def load(clips: Clips, start: int, rank: int, size: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """The batches of one process. With 0 workers they are made in this process, when they are asked for."""
+    keys = list(keys_of(clips.settings, start, rank, size))
+    loader = DataLoader(
+        clips, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+    return iter(loader)

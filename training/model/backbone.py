@@ -57,6 +57,7 @@ class Backbone(nn.Module):
                 inplanes = outplanes
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
         self.c4_channels, self.c5_channels = inplanes // 2, inplanes
+        self._frozen: list[nn.Module] = []
         self._move_strides()
         self._dilate_conv5()
         for module in self.modules():
@@ -76,6 +77,21 @@ class Backbone(nn.Module):
         for module in self.layer4.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 module.dilation = module.padding = (2, 2)
+
+    def freeze(self, stages: int) -> None:
+        """Leave the first `stages` stages out of training; stage 1 is the stem, 2 is layer1, up to 5."""
+        stem = nn.ModuleList([self.conv1, self.bn1])
+        self._frozen = [stem, self.layer1, self.layer2, self.layer3, self.layer4][:stages]
+        for stage in self._frozen:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As nn.Module; the statistics of frozen stages stay as they are."""
+        super().train(mode)
+        for stage in self._frozen:
+            stage.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images [B, 3, H, W] -> conv4 [B, C4, H/16, W/16], conv5 [B, C5, H/16, W/16]"""

@@ -1,0 +1,192 @@
+"""What every stage, dial and shortcut is worth: `make accuracy`, or `python benchmarks/accuracy.py [--only full-0]`.
+
+Trains the rows of the paper's Tables 3 and 5 on the synthetic videos, exports each, and evaluates it through
+`rdn_engine.Detector` at the settings of the paper's Tables 4, 6 and 7 and at some that nobody has published. Stopped
+at any point, the same command goes on: a training from its last state, an evaluation from the last setting written.
+
+All rows of a seed start from the same single-frame training (it stands for the paper's ImageNet weights) and get the
+same number of steps and images after it. Where no other frame is looked at, the images of a step come from as many
+videos, which is the better choice there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.environment import environment
+from export.build_engines import build
+from rdn_engine import Detector
+from rdn_engine.config import Dials
+from training.data.synthetic import SyntheticVideos
+from training.evaluation.detect import RunDetector
+from training.evaluation.score import evaluate
+from training.evaluation.videos import AnnotatedVideos, from_synthetic
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "accuracy"
+BASE = ROOT / "training" / "configs" / "rdn_tiny.yaml"
+
+RELATIONS = ("none", "basic", "full")
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    title: str
+    relation: str
+    """The most that its phases train: one of RELATIONS"""
+    num_basic: int = 2
+    other_frames: bool = True
+    """False: a frame looks at its own proposals alone."""
+    seeds: int = 1
+
+    def settings(self, base: dict[str, Any], seed: int) -> dict[str, Any]:
+        """The YAML of this row's training after the common start."""
+        model = {**base["model"]}
+        model["relation"] = {**model["relation"], "num_basic": self.num_basic, "advanced": self.relation == "full"}
+        if not self.other_frames:
+            model["dials"] = {**model["dials"], "window": 0}
+        phases = []
+        for phase in base["phases"][1:]:
+            relation = min(phase["relation"], self.relation, key=RELATIONS.index)
+            phases.append({**phase, "relation": relation} | ({} if self.other_frames else _single_frames(base)))
+        return {**base, "model": model, "phases": phases, "seed": seed}
+
+
+def _single_frames(base: dict[str, Any]) -> dict[str, int]:
+    """As many images a step, each of another video: those of the common start."""
+    return {"clips": base["phases"][0]["clips"], "frames_per_clip": 1}
+
+
+ROWS = (
+    Row("single", "single-frame detector", "none", num_basic=0, other_frames=False, seeds=3),
+    Row("full", "basic and advanced stage (RDN)", "full", seeds=3),
+    Row("within", "relation within the frame", "basic", other_frames=False),
+    Row("basic", "basic stage", "basic"),
+    Row("basic1", "basic stage, 1 module", "basic", num_basic=1),
+    Row("basic3", "basic stage, 3 modules", "basic", num_basic=3),
+    Row("basic4", "basic stage, 4 modules", "basic", num_basic=4),
+)
+
+
+def sweeps(row: Row, own: Dials) -> Iterator[tuple[str, Dials]]:
+    """Label and dials of what is evaluated; "own" is the model as trained."""
+    yield "own", own
+    if row.name not in ("basic", "full"):
+        return
+    for window in (0, 1, 2, 4, 6, 12):
+        yield f"T={window}", replace(own, window=window)
+    for support in (4, 8, 16, 32, 48):
+        yield f"K={support}", replace(own, num_support=support)
+    if row.name == "basic":
+        return
+    for percent in (10, 50, 75, 100):
+        yield f"r={percent}%", replace(own, advanced_ratio=percent / 100)
+    yield "sampling=global", replace(own, sampling="global")
+    yield "edges=clip", replace(own, edges="clip")
+    for ahead in (0, 1, 2, 3, 4, 6):
+        yield f"L={ahead}", replace(own, look_ahead=ahead)
+    for reference in (24, 32, 48, 96, 128):
+        yield f"N={reference}", replace(own, num_reference=reference)
+
+
+def train(config: Path, output: Path, threads: int, start: Path | None) -> None:
+    command = [sys.executable, "training/train.py", "--config", str(config), "--output", str(output)]
+    command += ["--threads", str(threads)] + (["--start-from", str(start)] if start else [])
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def write_yaml(path: Path, settings: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where things lie, and how much is done at once."""
+
+    runs: Path
+    threads: int
+    videos: AnnotatedVideos
+    base: dict[str, Any]
+
+    def start(self, seed: int) -> Path:
+        """The weights that all rows of a seed begin with."""
+        output = self.runs / f"start-{seed}"
+        weights = output / "start.safetensors"
+        if not weights.exists():
+            settings = {**self.base, "phases": self.base["phases"][:1], "seed": seed}
+            train(write_yaml(output / "settings.yaml", settings), output, self.threads, None)
+        return weights
+
+    def row(self, row: Row, seed: int) -> None:
+        """Train, export and evaluate, as far as that is not done."""
+        output = self.runs / f"{row.name}-{seed}"
+        weights, engines = output / "model.safetensors", output / "engines"
+        if not weights.exists():
+            config = write_yaml(output / "settings.yaml", row.settings(self.base, seed))
+            train(config, output, self.threads, self.start(seed))
+        if not engines.exists():
+            build(weights, engines)
+        self.evaluate(row, seed, engines)
+
+    def evaluate(self, row: Row, seed: int, engines: Path) -> None:
+        """Write every setting's result as soon as it is there."""
+        path = RESULTS / f"{row.name}-{seed}.json"
+        document = json.loads(path.read_text()) if path.exists() else self.document(row, seed)
+        detector = Detector.from_pretrained(engines, threads=self.threads)
+        settings = sweeps(row, detector.config.dials) if seed == 0 else [("own", detector.config.dials)]
+        for label, dials in settings:
+            if label in document["settings"]:
+                continue
+            print(f"{row.name}-{seed}: {label}", flush=True)
+            document["settings"][label] = evaluate(RunDetector(detector, dials), self.videos)
+            write_json(path, document)
+
+    def document(self, row: Row, seed: int) -> dict[str, Any]:
+        settings = row.settings(self.base, seed)
+        steps = sum(p["iterations"] for p in self.base["phases"])
+        return {
+            "row": row.name, "title": row.title, "seed": seed, "steps": steps, "training": settings, "settings": {},
+            **environment(),
+        }  # fmt: skip
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """The old file stays whole until the new one is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(document, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def main() -> None:
+    names = [f"{row.name}-{seed}" for row in ROWS for seed in range(row.seeds)]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "accuracy", help="trainings and engines")
+    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="ROW-SEED", help=", ".join(names))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    videos = from_synthetic(SyntheticVideos("test", 60, 24))
+    plan = Plan(arguments.runs, arguments.threads, videos, yaml.safe_load(BASE.read_text()))
+    for row in ROWS:
+        for seed in range(row.seeds):
+            if f"{row.name}-{seed}" in arguments.only:
+                plan.row(row, seed)
+
+
+if __name__ == "__main__":
+    main()

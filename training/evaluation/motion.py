@@ -1,0 +1,81 @@
+"""How fast annotated objects move: mean IoU of each with itself in the frames around it (FGFA, ICCV 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from training.evaluation.boxes import Bool, Detected, Float, Truth
+
+NEARBY = 10
+"""Frames on each side"""
+SLOW_ABOVE, FAST_BELOW = 0.9, 0.7
+
+
+def motion_iou(truth: Truth) -> Float:
+    """[n] mean IoU of each annotated box with those of the same instance up to NEARBY frames away, itself left out.
+
+    NaN where nobody followed the object or no other frame that near shows it, and for ignore regions.
+    """
+    result = np.full(len(truth), np.nan)
+    area = truth.area()
+    tracked = np.flatnonzero((truth.instance >= 0) & ~truth.ignore)
+    keys = np.stack([truth.video[tracked], truth.instance[tracked], truth.time[tracked]])
+    tracked = tracked[np.lexsort(keys[::-1])]
+    breaks = np.diff(truth.instance[tracked]) | np.diff(truth.video[tracked])
+    for rows in np.split(tracked, np.flatnonzero(breaks) + 1):
+        time, box = truth.time[rows], truth.xyxy[rows]
+        # Pairs a given number of rows apart, both ways: no matrix the size of the track squared.
+        total, count = np.zeros(len(rows)), np.zeros(len(rows))
+        for step in range(1, min(NEARBY, len(rows) - 1) + 1):
+            near = time[step:] - time[:-step] <= NEARBY
+            side = np.minimum(box[step:, 2:], box[:-step, 2:]) - np.maximum(box[step:, :2], box[:-step, :2]) + 1
+            overlap = side.clip(min=0).prod(axis=1)
+            iou = overlap / (area[rows[step:]] + area[rows[:-step]] - overlap)
+            total[step:] += near * iou
+            total[:-step] += near * iou
+            count[step:] += near
+            count[:-step] += near
+        result[rows[count > 0]] = total[count > 0] / count[count > 0]
+    return result
+
+
+def speeds(truth: Truth) -> dict[str, Bool]:
+    """[n] boxes of each speed; those whose speed nobody can tell are in none."""
+    iou = motion_iou(truth)
+    return {
+        "slow": iou > SLOW_ABOVE,
+        "medium": (iou >= FAST_BELOW) & (iou <= SLOW_ABOVE),
+        "fast": iou < FAST_BELOW,
+    }
+
+
+def shares(truth: Truth, found: Detected, groups: dict[str, Bool]) -> dict[str, Float]:
+    """[m] of each group, 0..1: how far a detection that meets nothing is a false detection of that group.
+
+    It is one of the group of the object, of any class, that it overlaps most. Where it overlaps none, each group bears
+    its share of the frame's objects, or of all objects where the frame has none. So the groups can be compared,
+    however unlike in size (FGFA's evaluation).
+    """
+    objects = np.flatnonzero(~truth.ignore)
+    objects = objects[np.argsort(truth.image[objects], kind="stable")]
+    members = np.stack([counts[objects] for counts in groups.values()]).astype(float)
+    result = np.repeat(members.mean(axis=1, keepdims=True), len(found), axis=1)
+    order = np.argsort(found.image, kind="stable")
+    images, starts = np.unique(truth.image[objects], return_index=True)
+    for image, columns in zip(images, np.split(np.arange(len(objects)), starts[1:]), strict=True):
+        low, high = np.searchsorted(found.image, [image, image + 1], sorter=order)
+        rows = order[low:high]
+        if len(rows):
+            overlap = _iou(found[rows], truth[objects[columns]])
+            near = (overlap == overlap.max(axis=1, keepdims=True)).astype(float)
+            result[:, rows] = members[:, columns] @ (near / near.sum(axis=1, keepdims=True)).T
+    return dict(zip(groups, result, strict=True))
+
+
+def _iou(found: Detected, truth: Truth) -> Float:
+    """[m, n]"""
+    a, b = found.xyxy[:, None], truth.xyxy[None]
+    side = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0)
+    overlap = side.prod(axis=-1)
+    union: Float = found.area()[:, None] + truth.area()[None] - overlap
+    return overlap / union

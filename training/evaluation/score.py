@@ -1,0 +1,210 @@
+"""Detects in annotated videos and reports accuracy in every protocol; docs/evaluation.md defines the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rdn_engine.config import Dials
+from rdn_engine.errors import DatasetError
+from training.evaluation import delay, motion
+from training.evaluation.average_precision import COCO_AREAS, COCO_EDGES, ClassMatch, coco_class, match_class, mean
+from training.evaluation.boxes import Bool, Detected, Float, Found, Truth, label_map
+from training.evaluation.detect import Detect
+from training.evaluation.videos import AnnotatedVideos
+
+Result = dict[str, Any]
+
+VID = "VID: AP at IoU 0.5, sides of x2 - x1 + 1, whole area under the precision-recall curve, no limit of detections"
+COCO = "COCO: 101 recalls, 100 detections of a class in a frame; AP50 at IoU 0.5, AP the mean over 0.5 to 0.95"
+SPEED = (
+    "VID, of objects by motion: mean IoU of a box with those of the same object up to "
+    f"{motion.NEARBY} frames away; slow above {motion.SLOW_ABOVE}, fast below {motion.FAST_BELOW}, medium between; "
+    "what meets other objects does not count, what meets none is shared out as in FGFA"
+)
+SIZE = (
+    "VID, of objects by size: the smaller, middle and larger third of the annotated boxes by area; what meets other "
+    "objects, and false detections of other sizes, do not count"
+)
+SIZE_COCO = "COCO, of objects by size: box area below 32^2, 32^2 to 96^2, above 96^2 pixels of the frame"
+DELAY = (
+    "Average delay (Mao et al. 2019): frames from an object's first to the first in which it is found, missing ones to "
+    f"the frame after their last, at most {delay.LONGEST}; mean over objects at each of "
+    f"{', '.join(map(str, delay.RATES))} false detections an annotated box, harmonic mean over those"
+)
+
+NO_INSTANCES = "no annotation has an instance_id, so nobody can tell which boxes are one object"
+
+RECALLS = np.linspace(0, 1, 101)
+
+
+def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None) -> Result:
+    """Accuracy of `detect` on all `videos`; `report` gets the number of frames done, after each video.
+
+    One loaded Detector and one set of videos serve many calls, each with other dials.
+    Raises DatasetError where frames cannot be read, or the classes or the number of results do not fit.
+    """
+    found = detect_all(detect, videos, report)
+    return score(found, videos, detect.class_names, detect.dials)
+
+
+def detect_all(
+    detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None
+) -> dict[int, Found]:
+    """The detections of every frame by `Frame.id`; see `evaluate`."""
+    # What cannot be scored is refused before the hours of detecting.
+    Truth.of(videos.dataset)
+    label_map(videos.dataset, detect.class_names)
+    found: dict[int, Found] = {}
+    for name, frames in videos.videos():
+        results = list(detect(videos.read(frame) for frame in frames))
+        if len(results) != len(frames):
+            raise DatasetError(f"video {name} has {len(frames)} frames and {len(results)} results; wanted one a frame")
+        found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
+        report(len(found))
+    return found
+
+
+def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...], dials: Dials) -> Result:
+    """Accuracy of detections that are there already, by `Frame.id`; class_names and dials are the detector's.
+
+    AP is in percent, None where there is no object. Raises DatasetError where frames or classes are not the data set's.
+    """
+    truth, detected = Truth.of(videos.dataset), Detected.of(found, videos.dataset, class_names)
+    names = videos.dataset.class_names
+    matches = [match_class(truth, detected, c) for c in range(len(names))]
+    coco = [coco_class(truth, detected, c) for c in range(len(names))]
+    return {
+        "data": _data(videos, truth),
+        "dials": asdict(dials),
+        "vid": {
+            "protocol": VID,
+            "AP50": mean(m.ap for m in matches),
+            "per_class": {n: mean([m.ap]) for n, m in zip(names, matches, strict=True)},
+            "conditions": {
+                name: {"frames": len(ids), **_condition(truth, detected, matches, ids)}
+                for name, ids in videos.conditions.items()
+            },
+        },
+        "coco": {
+            "protocol": COCO,
+            "AP50": mean(_coco_ap(p, 1, 0) for p in coco),
+            "AP": mean(_coco_ap(p, 10, 0) for p in coco),
+            "per_class": {n: mean([_coco_ap(p, 1, 0)]) for n, p in zip(names, coco, strict=True)},
+        },
+        "speed": _speed(truth, detected, matches),
+        "size": _thirds(truth, detected, matches),
+        "size_coco": {"protocol": SIZE_COCO, **_coco_sizes(truth, coco)},
+        "delay": _delay(truth, detected, matches, videos, dials),
+    }
+
+
+def precision_recall(
+    found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...]
+) -> dict[str, Float]:
+    """[101] best precision at a recall of 0, 0.01 ... 1 in the VID protocol, mean over classes: of all objects, and of
+    each speed that any object has."""
+    truth, detected = Truth.of(videos.dataset), Detected.of(found, videos.dataset, class_names)
+    matches = [match_class(truth, detected, c) for c in range(len(class_names))]
+    groups = motion.speeds(truth)
+    weights = motion.shares(truth, detected, groups)
+    curves = {"all": [m.precision for m in matches]}
+    curves |= {name: [m.part(counts, weights[name]) for m in matches] for name, counts in groups.items()}
+    sampled = {name: [_sampled(p) for p in parts if len(p)] for name, parts in curves.items()}
+    return {name: np.mean(parts, axis=0) for name, parts in sampled.items() if parts}
+
+
+def _sampled(precision: Float) -> Float:
+    """Precision at recalls of 1/n ... 1 -> at RECALLS"""
+    n = len(precision)
+    return precision[np.maximum(np.ceil(RECALLS * n - 1e-9).astype(int) - 1, 0)]
+
+
+def _data(videos: AnnotatedVideos, truth: Truth) -> Result:
+    objects = truth[~truth.ignore]
+    tracked = objects.instance >= 0
+    tracks = np.stack([objects.video[tracked], objects.instance[tracked]])
+    counts = np.bincount(objects.label, minlength=len(videos.dataset.categories))
+    return {
+        "name": videos.name,
+        "videos": sum(1 for _ in videos.videos()),
+        "frames": len(videos.dataset.frames),
+        "objects": len(objects),
+        "ignore_regions": len(truth) - len(objects),
+        "instances": int(np.unique(tracks, axis=1).shape[1]),
+        "classes": dict(zip(videos.dataset.class_names, counts.tolist(), strict=True)),
+    }
+
+
+def _coco_ap(precision: Float, thresholds: int, area: int) -> float | None:
+    """Mean over the first IoU thresholds and all recalls in one area; None where it has no object."""
+    part = precision[:thresholds, :, area]
+    return None if part.min() < 0 else float(part.mean())
+
+
+def _part(matches: list[ClassMatch], counts: Bool, weights: Float) -> Result:
+    """Of the objects in `counts`, which holds no ignore region"""
+    curves = [m.part(counts, weights) for m in matches]
+    return {"AP50": mean(float(p.mean()) if len(p) else None for p in curves), "objects": int(counts.sum())}
+
+
+def _condition(truth: Truth, detected: Detected, matches: list[ClassMatch], ids: list[int]) -> Result:
+    return _part(matches, np.isin(truth.image, ids) & ~truth.ignore, np.isin(detected.image, ids).astype(float))
+
+
+def _speed(truth: Truth, detected: Detected, matches: list[ClassMatch]) -> Result:
+    if (truth.instance < 0).all():
+        return {"protocol": SPEED, "absent": NO_INSTANCES}
+    groups = motion.speeds(truth)
+    weights = motion.shares(truth, detected, groups)
+    parts = {name: _part(matches, counts, weights[name]) for name, counts in groups.items()}
+    known = sum(part["objects"] for part in parts.values())
+    return {"protocol": SPEED, **parts, "objects_unknown": int((~truth.ignore).sum()) - known}
+
+
+def _thirds(truth: Truth, detected: Detected, matches: list[ClassMatch]) -> Result:
+    area, area_found = truth.area(), detected.area()
+    edges = np.quantile(area[~truth.ignore], [1 / 3, 2 / 3])
+    third, third_found = np.searchsorted(edges, area), np.searchsorted(edges, area_found)
+    parts = {
+        name: _part(matches, (third == i) & ~truth.ignore, (third_found == i).astype(float))
+        for i, name in enumerate(("small", "medium", "large"))
+    }
+    return {"protocol": SIZE, **parts, "edges_pixels": edges.tolist()}
+
+
+def _coco_sizes(truth: Truth, coco: list[Float]) -> Result:
+    counts = np.histogram(truth.area()[~truth.ignore], [0, *COCO_EDGES, np.inf])[0].tolist()
+    return {
+        name: {
+            "AP50": mean(_coco_ap(p, 1, i) for p in coco),
+            "AP": mean(_coco_ap(p, 10, i) for p in coco),
+            "objects": counts[i - 1],
+        }
+        for i, name in enumerate(COCO_AREAS)
+        if i > 0
+    }
+
+
+def _delay(
+    truth: Truth, detected: Detected, matches: list[ClassMatch], videos: AnnotatedVideos, dials: Dials
+) -> Result:
+    if (truth.instance < 0).all():
+        return {"protocol": DELAY, "absent": NO_INSTANCES}
+    starts = {frames[0].video_id: frames[0].frame_id for _, frames in videos.videos()}
+    found = delay.delays(truth, detected, matches, starts)
+    return {
+        "protocol": DELAY,
+        "frames": found.average(np.ones_like(found.entering)),
+        "instances": len(found.entering),
+        "frames_entering": found.average(found.entering),
+        "instances_entering": int(found.entering.sum()),
+        "look_ahead": dials.frames_ahead,
+        "per_rate": [
+            {"rate": rate, "confidence": float(threshold), "frames": float(row.mean())}
+            for rate, threshold, row in zip(delay.RATES, found.thresholds, found.frames, strict=True)
+        ],
+    }

@@ -1,0 +1,76 @@
+"""Annotated videos to evaluate on: a data set and its frames, from files or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rdn_engine.errors import DatasetError
+from training.data.coco_vid import Dataset, Frame, read_dataset
+from training.data.export_synthetic import synthetic_dataset
+from training.data.synthetic import SyntheticVideos
+
+Pixels = NDArray[np.uint8]
+"""[H, W, 3] RGB"""
+
+
+@dataclass(frozen=True)
+class AnnotatedVideos:
+    name: str
+    dataset: Dataset
+    read: Callable[[Frame], Pixels]
+    """The image of one of the data set's frames. Raises DatasetError where it cannot be read."""
+    conditions: dict[str, list[int]] = field(default_factory=dict)
+    """Named parts of the frames by `Frame.id`, of which AP is reported too"""
+
+    def videos(self) -> Iterator[tuple[str, list[Frame]]]:
+        """Name and frames of each video that has any, in the order of the data set."""
+        frames: dict[int, list[Frame]] = {v.id: [] for v in self.dataset.videos}
+        for frame in self.dataset.frames:
+            frames[frame.video_id].append(frame)
+        for video in self.dataset.videos:
+            if frames[video.id]:
+                yield video.name, frames[video.id]
+
+
+def from_files(annotations: Path, images: Path) -> AnnotatedVideos:
+    """CocoVID JSON and the folder that its file names start from. Raises DatasetError."""
+    if not images.is_dir():
+        raise DatasetError(f"{images} is no folder; wanted the one that the file names start from")
+    return AnnotatedVideos(annotations.name, read_dataset(annotations), lambda frame: read_image(images, frame))
+
+
+def read_image(images: Path, frame: Frame) -> Pixels:
+    """uint8 [H, W, 3] RGB. Raises DatasetError where the file is missing, damaged or of another size than annotated."""
+    path = images / frame.file_name
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise DatasetError(f"there is no file {path}, frame {frame.id} of the data set") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    if pixels.shape[:2] != (frame.height, frame.width):
+        height, width = pixels.shape[:2]
+        raise DatasetError(f"{path} is {width} x {height}; the annotations say {frame.width} x {frame.height}")
+    return pixels
+
+
+def from_synthetic(videos: SyntheticVideos) -> AnnotatedVideos:
+    """Drawn videos, which stay in memory; the conditions are frames that are clear as a whole, or blurred or dim."""
+    dataset = synthetic_dataset(videos)
+    conditions: dict[str, list[int]] = {"clear": [], "degraded": []}
+    for frame in dataset.frames:
+        strength = videos[frame.video_id - 1].strength[frame.frame_id]
+        conditions["degraded" if strength > 0 else "clear"].append(frame.id)
+    return AnnotatedVideos(
+        f"synthetic videos, split {videos.split}, seed {videos.seed}",
+        dataset,
+        lambda frame: videos[frame.video_id - 1].frames[frame.frame_id],
+        conditions,
+    )

@@ -1,0 +1,106 @@
+"""The four losses of a batch: backbone, proposals, sampled RoIs and relations in the way that a phase asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from training import losses
+from training.data.sampling import Batch, normalise
+from training.model.inference import advanced_rows
+from training.model.rdn import RDN
+from training.settings import Phase, References, Relation, Settings
+
+Proposals = tuple[Tensor, Tensor]
+"""boxes [n, 4], objectness [n], best first"""
+
+
+class Objective(nn.Module):
+    """A batch -> its losses, averaged over its reference images; a module, so that processes can share its gradient."""
+
+    def __init__(self, model: RDN, settings: Settings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    def forward(self, batch: Batch, relation: Relation, references: References) -> dict[str, Tensor]:
+        model, dials = self.model, self.model.config.dials
+        images = normalise(batch.images, batch.sizes, model.config.input).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            objectness, deltas, feature_map = model.encode_map(images)
+        feature_map = feature_map.float()
+        grid = tuple(feature_map.shape[-2:])
+        generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+        proposals, samples, rpn = [], [], []
+        for i, size in enumerate(batch.sizes):
+            own, logits, shifts = self._own_cells(objectness[i].float(), deltas[i].float(), grid, size)
+            reference = references == "all" or i % batch.frames_per_clip == 0
+            count = dials.num_reference if reference else dials.num_support
+            [(boxes, scores)] = model.propose(logits[None], shifts[None], own, size, count)
+            proposals.append((boxes[: dials.num_support], scores[: dials.num_support]))
+            if reference:
+                truth, ignored = batch.boxes[i], batch.ignored[i]
+                anchors = model.anchors(own, boxes.device)
+                rpn.append(losses.rpn_loss(logits, shifts, anchors, truth, ignored, generators[i]))
+                rois = self.settings.rois_per_frame
+                samples.append(losses.sample_rois(boxes, truth, batch.labels[i], ignored, generators[i], rois))
+        heads = _heads(model, feature_map, samples, proposals, relation, references, batch.frames_per_clip)
+        weights = model.config.detection.box_weights
+        roi = [losses.roi_loss(c, d, s, weights) for (c, d), s in zip(heads, samples, strict=True)]
+        names = ("rpn_class", "rpn_box", "roi_class", "roi_box")
+        parts = [*zip(*rpn, strict=True), *zip(*roi, strict=True)]
+        return {name: torch.stack(part).mean() for name, part in zip(names, parts, strict=True)}
+
+    def _own_cells(
+        self, objectness: Tensor, deltas: Tensor, grid: tuple[int, ...], size: tuple[int, int]
+    ) -> tuple[tuple[int, int], Tensor, Tensor]:
+        """Without the cells of the padding: the image's own grid, logits [L], deltas [L, 4]."""
+        stride = self.model.config.rpn.stride
+        height, width = (-(-side // stride) for side in size)
+        logits = objectness.unflatten(0, (*grid, -1))[:height, :width].flatten()
+        return (height, width), logits, deltas.unflatten(0, (*grid, -1))[:height, :width].flatten(0, 2)
+
+
+def _heads(
+    model: RDN,
+    feature_map: Tensor,
+    samples: list[losses.RoISample],
+    proposals: list[Proposals],
+    relation: Relation,
+    references: References,
+    frames_per_clip: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits, deltas) of each reference's sample; its support are all images of its clip, or all but the first."""
+    if relation == "none":
+        features = model.roi_features(feature_map, [s.boxes for s in samples])
+        for x in features.split([len(s.labels) for s in samples]):
+            yield model.relation.classify(x), model.relation.regress(x)
+        return
+    step = 1 if references == "all" else frames_per_clip
+    chosen = {i * step: sample for i, sample in enumerate(samples)}
+    empty = proposals[0][0].new_zeros(0, 4)
+    rois = [torch.cat([chosen[i].boxes if i in chosen else empty, p]) for i, (p, _) in enumerate(proposals)]
+    rows = model.roi_features(feature_map, rois).split([len(r) for r in rois])
+    dials = model.config.dials
+    for i, sample in chosen.items():
+        first = i - i % frames_per_clip
+        clip = range(first + (references == "first"), first + frames_per_clip)
+        features = torch.cat([rows[j][len(rois[j]) - len(proposals[j][0]) :] for j in clip])
+        boxes = torch.cat([proposals[j][0] for j in clip])
+        advanced = advanced_rows([proposals[j][1] for j in clip], dials) if relation == "full" else None
+        result = model.relation(rows[i][: len(sample.labels)], sample.boxes, features, boxes, advanced)
+        yield result.logits, result.deltas
+
+
+def trained(model: RDN, phase: Phase) -> set[str]:
+    """Names of the parameters on which the losses of a phase depend."""
+    names = {name for name, _ in model.named_parameters()}
+    left_out: tuple[str, ...] = ()
+    if phase.relation == "none":
+        left_out = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
+    elif phase.relation == "basic":
+        config = model.config.relation
+        left_out = tuple(f"relation.rel.{i}." for i in range(config.num_basic, config.num_modules))
+        left_out += ("relation.advanced_fc.",)
+    return {name for name in names if not name.startswith(left_out)}

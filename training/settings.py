@@ -1,0 +1,246 @@
+"""What a training run is told: one YAML file, with single values replaced from the command line (docs/training.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from export.checkpoints import read_config
+from rdn_engine.config import RDNConfig, from_plain
+from rdn_engine.errors import ConfigError
+from training.data.videos import Source, open_sources
+
+Relation = Literal["none", "basic", "full"]
+References = Literal["all", "first"]
+
+MAY_CHANGE = ("accumulate", "save_every", "log_every", "images_every", "evaluate_every")
+"""Fields that may differ when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    iterations: int
+    learning_rate: float
+    """Reached after the warm-up."""
+    relation: Relation
+    """`none`: backbone, proposals and heads; `basic`: with the basic stage, heads on it; `full`: everything."""
+    clips: int = 4
+    """Clips in a step, over all processes and accumulated parts together."""
+    frames_per_clip: int = 3
+    references: References = "all"
+    """`all`: each frame serves as the reference once, the whole clip as its support. `first`: the first frame is the
+    reference and bears all losses, the others are its support, drawn from -T..T (the paper's temporal dropout)."""
+    drops: tuple[int, ...] = ()
+    """Iterations of this phase at which the learning rate falls to a tenth, with the schedule `step`."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    train: tuple[Source, ...]
+    """All of them mixed, in proportion to their frames (`references: first`) or videos (`all`)."""
+    validation: tuple[Source, ...] = ()
+    flip: bool = True
+    """Mirror half of the clips."""
+    exchange_colours: bool = False
+    """Permute the colour channels of every clip at random; for data whose classes do not depend on colour."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole YAML file; `model` may leave out the class names, which are then those of the data."""
+
+    model: RDNConfig
+    data: DataSettings
+    phases: tuple[Phase, ...]
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    """Of `sgd`."""
+    weight_decay: float = 0.05
+    """Of weights; biases and norms do not decay."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """Within a phase: half a cosine down to a twentieth, or a tenth at each of `drops`."""
+    warm_up: int = 100
+    """Iterations at the start of every phase."""
+    warm_up_factor: float = 0.0
+    """0..1: part of the learning rate from which the warm-up rises linearly."""
+    rois_per_frame: int = 128
+    """Of a reference; at most a quarter are foreground."""
+    frozen_stages: int = 0
+    """Of the backbone, not trained: 1 is the stem, 2 the stem and conv2, up to 5."""
+    accumulate: int = 1
+    """Parts in which a step is computed one after the other, to save memory."""
+    clip_gradient: float = 10.0
+    """Largest norm of a step's gradient; 0 for no limit."""
+    bf16: bool = True
+    """Convolutions in bfloat16; boxes, RoI head and relations stay in float32."""
+    seed: int = 0
+    half: bool = False
+    """The finished model in float16: half the size, and what is exported and evaluated is what was stored."""
+    save_every: int = 250
+    log_every: int = 25
+    images_every: int = 1000
+    """Iterations between sample images for TensorBoard; 0 for none."""
+    evaluate_every: int = 0
+    """Iterations between evaluations on `data.validation`; 0 for none."""
+
+    @classmethod
+    def read(cls, path: Path, overrides: Sequence[str] = ()) -> Settings:
+        """Of a YAML file; each override is `field.field=value`, with numbers for places in lists.
+
+        Raises ConfigError that names the file and the field, DatasetError where class names are to come from data
+        that cannot be read.
+        """
+        raw = read_config(path)
+        for text in overrides:
+            override(raw, text)
+        try:
+            return cls.from_plain(raw)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_plain(cls, raw: dict[str, Any]) -> Settings:
+        """The inverse of `to_plain`; ConfigError names the field."""
+        if isinstance(raw.get("model"), dict) and "class_names" not in raw["model"] and "data" in raw:
+            sources = from_plain(DataSettings, raw["data"], "settings.data").train
+            names = list(open_sources(sources).class_names) if sources else ["none"]
+            raw = {**raw, "model": {"class_names": names, **raw["model"]}}
+        settings = from_plain(cls, raw, "settings")
+        settings._check()
+        return settings
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, as YAML and JSON hold them."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return {name: _plain(value) for name, value in fields.items()}
+
+    def write(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(self.to_plain(), sort_keys=False, default_flow_style=None), encoding="utf-8")
+
+    @property
+    def total(self) -> int:
+        """Iterations of all phases."""
+        return sum(p.iterations for p in self.phases)
+
+    def phase_at(self, iteration: int) -> tuple[Phase, int]:
+        """The phase of the step after `iteration` steps, and how many of its iterations are done."""
+        for phase in self.phases:
+            if iteration < phase.iterations:
+                return phase, iteration
+            iteration -= phase.iterations
+        raise IndexError(f"{iteration} iterations after the end; the run has {self.total}")
+
+    def clips_before(self, iteration: int) -> int:
+        """Clips of all phases drawn in the first `iteration` steps."""
+        clips = 0
+        for phase in self.phases:
+            clips += phase.clips * min(max(iteration, 0), phase.iterations)
+            iteration -= phase.iterations
+        return clips
+
+    def _check(self) -> None:
+        if not self.data.train:
+            raise ConfigError("data.train is empty; wanted one source or more")
+        names = [p.name for p in self.phases]
+        _require(
+            self.phases and min(p.iterations for p in self.phases) >= 1 and len(set(names)) == len(names),
+            f"phases are {self.phases}; wanted one or more, of 1 iteration or more and of distinct names",
+        )
+        for phase in self.phases:
+            _check_phase(phase, self)
+        at_least = dict.fromkeys(("rois_per_frame", "accumulate", "save_every", "log_every"), 1) | dict.fromkeys(
+            ("warm_up", "images_every", "evaluate_every", "clip_gradient", "weight_decay", "seed"), 0
+        )
+        for name, least in at_least.items():
+            _require(getattr(self, name) >= least, f"{name} is {getattr(self, name)}; wanted {least} or more")
+        _require(0 <= self.warm_up_factor <= 1, f"warm_up_factor is {self.warm_up_factor}; wanted 0..1")
+        _require(0 <= self.momentum < 1, f"momentum is {self.momentum}; wanted 0 or more, below 1")
+        _require(0 <= self.frozen_stages <= 5, f"frozen_stages is {self.frozen_stages}; wanted 0..5")
+        if self.evaluate_every and not self.data.validation:
+            raise ConfigError(f"evaluate_every is {self.evaluate_every} without data.validation; wanted a source")
+
+
+def _check_phase(phase: Phase, settings: Settings) -> None:
+    where = f"phases: {phase.name!r}"
+    plain_name = phase.name.replace("_", "").replace("-", "").isalnum()
+    reserved = ("model", "best", "last", "previous")
+    _require(plain_name and phase.name not in reserved, f"{where} is a file's name; wanted letters, digits, _ and -, "
+             f"and none of {reserved}")  # fmt: skip
+    _require(phase.learning_rate > 0, f"{where}: learning_rate is {phase.learning_rate}; wanted more than 0")
+    _require(phase.clips >= 1, f"{where}: clips is {phase.clips}; wanted 1 or more")
+    _require(phase.clips % settings.accumulate == 0,
+             f"{where}: clips is {phase.clips}; wanted a multiple of accumulate = {settings.accumulate}")  # fmt: skip
+    least = 2 if phase.references == "first" and phase.relation != "none" else 1
+    most = 1 if phase.references == "first" and phase.relation == "none" else math.inf
+    _require(
+        least <= phase.frames_per_clip <= most,
+        f"{where}: frames_per_clip is {phase.frames_per_clip} with references {phase.references!r} and relation "
+        f"{phase.relation!r}; wanted {'1' if most == 1 else f'{least} or more'}",
+    )
+    ordered = list(phase.drops) == sorted(set(phase.drops)) and all(0 < d < phase.iterations for d in phase.drops)
+    _require(ordered, f"{where}: drops are {phase.drops}; wanted growing iterations below {phase.iterations}")
+    _require(not phase.drops or settings.schedule == "step", f"{where} has drops; wanted schedule: step")
+
+
+def _require(ok: object, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Put the value of `field.field=value` into plain settings; ConfigError where there is no such place."""
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.split(".")):
+        raise ConfigError(f"--set {text}; wanted field=value or field.field=value, such as phases.0.iterations=10")
+    names = path.split(".")
+    place: Any = raw
+    for i, name in enumerate(names):
+        if isinstance(place, list):
+            if not name.isdecimal() or int(name) >= len(place):
+                wanted = f"wanted 0..{len(place) - 1}"
+                raise ConfigError(f"--set {text}: {name} is no place in a list of {len(place)}; {wanted}")
+        elif not isinstance(place, dict):
+            raise ConfigError(f"--set {text}: {name} stands below {place!r}; wanted a field of a mapping")
+        key = int(name) if isinstance(place, list) else name
+        if i == len(names) - 1:
+            place[key] = _value(value, text)
+        else:
+            place = place[key] if isinstance(place, list) else place.setdefault(key, {})
+
+
+def _value(value: str, text: str) -> Any:
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text} cannot be read as YAML: {error}") from error
+    if isinstance(read, str):  # YAML 1.1 takes 1e-3 for text
+        try:
+            return float(read)
+        except ValueError:
+            return read
+    return read
+
+
+def differences(mine: Any, other: Any, path: str = "") -> list[str]:
+    """The fields in which two plain settings differ, each as `field is A here, B there`."""
+    if isinstance(mine, dict) and isinstance(other, dict):
+        keys = sorted(set(mine) | set(other), key=str)
+        return [d for k in keys for d in differences(mine.get(k), other.get(k), f"{path}.{k}" if path else str(k))]
+    if isinstance(mine, list) and isinstance(other, list) and len(mine) == len(other):
+        return [d for i, (a, b) in enumerate(zip(mine, other, strict=True)) for d in differences(a, b, f"{path}.{i}")]
+    return [] if mine == other else [f"{path} is {mine!r} here, {other!r} there"]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

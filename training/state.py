@@ -1,0 +1,118 @@
+"""What a run keeps on disk: its state, from which it goes on as if it had not stopped, and the weights it starts from.
+
+A state is written beside the last one and then takes its name: `last.pt` is always whole, `previous.pt` the one before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from export.checkpoints import detect_layout, load_checkpoint, load_torchvision_backbone, save_checkpoint
+from export.state import read_tensors, some
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import CheckpointError, ConfigError
+from training.model.rdn import RDN
+from training.settings import MAY_CHANGE, Settings, differences
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+
+_MAY_MISS = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
+_OF_CLASSES = ("relation.classify.", "relation.regress.")
+
+
+def save_state(output: Path, state: Mapping[str, Any]) -> None:
+    """Raises CheckpointError where the disk does not take it; the states written before are then as they were."""
+    last, part = output / LAST, output / f"{LAST}.part"
+    try:
+        with part.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        if last.exists():
+            os.replace(last, output / PREVIOUS)
+        os.replace(part, last)
+    except (OSError, RuntimeError) as error:  # the second: torch's own writer
+        part.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{last} cannot be written: {str(error).splitlines()[0]}; the states saved before are intact"
+        ) from error
+
+
+def save_model(path: Path, model: RDN, *, half: bool = False) -> None:
+    """Raises CheckpointError where the disk does not take it; an older file is then as it was."""
+    try:
+        save_checkpoint(path, model.state_dict(), model.config, half=half)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}; an older file of this name is intact") from error
+
+
+def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
+    """The last state of a run, on the CPU; None where there is none.
+
+    Raises CheckpointError for a file that is cut off or no state, ConfigError where it is of a run with other settings.
+    """
+    path = output / LAST
+    if not path.exists():
+        path = output / PREVIOUS
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs = Settings.from_plain(state["settings"])
+    except Exception as error:  # bytes that are no state are run as opcodes of the unpickler, and raise anything
+        spare = output / PREVIOUS
+        then = f"goes on from {spare}" if path != spare and spare.exists() else "starts anew"
+        raise CheckpointError(
+            f"{path} cannot be read as the state of a run ({type(error).__name__}); delete it, and the run {then}"
+        ) from error
+    mine, other = ({k: v for k, v in s.to_plain().items() if k not in MAY_CHANGE} for s in (settings, theirs))
+    differing = differences(mine, other)
+    if differing:
+        raise ConfigError(
+            f"{path} is of a run with other settings: {some(differing)}; go on with {output / 'config.yaml'}, "
+            "or choose another output folder"
+        )
+    return state
+
+
+def load_start(model: RDN, path: Path) -> list[str]:
+    """Take the weights of an earlier run or of a public checkpoint, or the backbone of a torchvision classifier.
+
+    Returns what stays as initialised, in words: relation modules that the file does not hold, and the heads where
+    its classes are others. Raises CheckpointError that says which fields of the configuration differ.
+    """
+    tensors, _ = read_tensors(path)
+    layout = detect_layout(tensors)
+    if layout == "torchvision":
+        model.backbone.load_state_dict(load_torchvision_backbone(tensors, model.config.backbone))
+        return ["all but the backbone"]
+    names = {"class_names": list(model.config.class_names)} if layout == "public" else None
+    found = load_checkpoint(path, names)
+    state = model.state_dict()
+    fresh = [n for n in state if n not in found.state and n.startswith(_MAY_MISS)]
+    taken = dict(found.state)
+    notes = [f"{len(fresh)} tensors of relation modules"] if fresh else []
+    if found.config.class_names != model.config.class_names:
+        taken = {n: t for n, t in taken.items() if not n.startswith(_OF_CLASSES)}
+        notes.append(f"the heads, because its classes are {some(list(found.config.class_names))}")
+    wrong = [n for n in state if n not in taken and not n.startswith((*_MAY_MISS, *_OF_CLASSES))]
+    wrong += [n for n, t in taken.items() if n in state and t.shape != state[n].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit: it lacks, or has in another shape, {some(wrong)}; its configuration differs in "
+            f"{some(_architecture(model.config, found.config)) or 'nothing that it says'}"
+        )
+    model.load_state_dict(state | {n: t for n, t in taken.items() if n in state})
+    return notes
+
+
+def _architecture(mine: RDNConfig, theirs: RDNConfig) -> list[str]:
+    """The fields that decide names and shapes, where they differ."""
+    sections = ("backbone", "rpn", "roi", "relation")
+    return differences({s: mine.to_dict()[s] for s in sections}, {s: theirs.to_dict()[s] for s in sections})

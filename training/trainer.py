@@ -1,0 +1,244 @@
+"""A run: steps through the phases of its settings, saves, logs, and goes on where it was stopped (docs/training.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.environment import environment
+from rdn_engine.errors import ConfigError, TrainingError
+from training.data.sampling import Batch, Clips, load
+from training.data.videos import open_sources
+from training.distributed import World
+from training.model.rdn import RDN
+from training.objective import Objective, trained
+from training.runlog import RunLog
+from training.settings import Phase, Settings
+from training.state import load_start, read_state, save_model, save_state
+
+MAX_DAMAGED = 0.01
+"""Part of the frames drawn that may be unreadable before a run stops."""
+_FIRST_DAMAGED = 10  # frames from which on the part is looked at
+
+
+class Trainer:
+    """A run in `output`, which it takes up where the last state there ends. `world` are the processes that share it.
+
+    Raises ConfigError where the state is of other settings or `world` does not divide the clips of a step,
+    CheckpointError where the state or `start_from` cannot be used, DatasetError for data it cannot train on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: Path,
+        start_from: Path | None = None,
+        world: World | None = None,
+        workers: int = 0,
+    ) -> None:
+        self.settings, self.output, self.workers = settings, output, workers
+        self.world = world or World()
+        _check_share(settings, self.world)
+        self.clips = Clips(open_sources(settings.data.train, settings.model.class_names), settings)
+        torch.manual_seed(settings.seed)
+        self.model = RDN(settings.model).to(self.world.device, memory_format=torch.channels_last)
+        self.optimizer = _optimizer(self.model, settings)
+        self.model.backbone.freeze(settings.frozen_stages)
+        self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        self.iteration = 0
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        """Steps in `sums`, since the last line of the log"""
+        self.frames, self.damaged = 0, 0
+        """Drawn by this process, and those of them that could not be read"""
+        output.mkdir(parents=True, exist_ok=True)
+        state = read_state(output, settings)
+        if state is not None:
+            self._restore(state)
+        elif start_from is not None:
+            for what in load_start(self.model, start_from):
+                print(f"{start_from}: {what} stays as initialised", file=sys.stderr)
+        self._batches: Iterator[Batch] | None = None
+        self._phase: Phase | None = None
+        self._objective: torch.nn.Module = Objective(self.model, settings)
+
+    def step(self) -> dict[str, float]:
+        """One step of the optimiser: its losses, averaged over this process's images."""
+        phase, done = self.settings.phase_at(self.iteration)
+        began = time.monotonic()
+        rate = learning_rate(self.settings, phase, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        values, waited = self.gradients()
+        self.optimizer.step()
+        self.iteration += 1
+        return {**values, "learning_rate": rate, "data_seconds": waited, "step_seconds": time.monotonic() - began}
+
+    def gradients(self) -> tuple[dict[str, float], float]:
+        """Fills the gradients of the next step, clipped; returns its losses and the seconds waited for its data.
+
+        Raises TrainingError where a loss or the gradient is not finite; weights and saved states are then as they were.
+        """
+        s = self.settings
+        phase, _ = s.phase_at(self.iteration)
+        self._enter(phase)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Any] = {}
+        waited, names = 0.0, []
+        for part in range(s.accumulate):
+            began = time.monotonic()
+            batch = self._next_batch()
+            waited += time.monotonic() - began
+            names += batch.names
+            last = part == s.accumulate - 1
+            with contextlib.nullcontext() if last or self.world.size == 1 else self._objective.no_sync():
+                losses = self._objective(batch.to(self.world.device), phase.relation, phase.references)
+                (torch.stack(list(losses.values())).sum() / s.accumulate).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / s.accumulate
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip_gradient or math.inf)
+        numbers = torch.stack([*sums.values(), norm]).tolist()
+        values = dict(zip([*sums, "gradient_norm"], numbers, strict=True))
+        wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            raise TrainingError(
+                f"iteration {self.iteration}, phase {phase.name!r}: {', '.join(wrong)}; wanted finite numbers. The "
+                f"frames were {', '.join(names)}. The last saved state is intact; a smaller learning rate, a longer "
+                "warm-up or a smaller clip_gradient may help"
+            )
+        return {"loss": sum(numbers[:-1]), **values}, waited
+
+    def _enter(self, phase: Phase) -> None:
+        """Let what the phase trains have gradients, and nothing else."""
+        if phase is self._phase:
+            return
+        self._phase = phase
+        names = trained(self.model, phase) - self._frozen
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in names)
+        if self.world.size > 1:
+            # Statistics of frozen norms never change, so that only trained ones need to be sent.
+            batch_norm = self.settings.model.backbone.norm == "batch"
+            objective = Objective(self.model, self.settings)
+            self._objective = DistributedDataParallel(objective, broadcast_buffers=batch_norm)
+
+    def _next_batch(self) -> Batch:
+        if self._batches is None:
+            world = self.world
+            pin = world.device.type == "cuda"
+            self._batches = load(self.clips, self.iteration, world.rank, world.size, self.workers, pin)
+        batch = next(self._batches)
+        for reason in batch.damaged:
+            print(f"skipped: {reason}", file=sys.stderr, flush=True)
+        self.frames += len(batch.names) + len(batch.damaged)
+        self.damaged += len(batch.damaged)
+        if self.damaged > max(MAX_DAMAGED * self.frames, _FIRST_DAMAGED):
+            raise TrainingError(
+                f"{self.damaged} of {self.frames} frames drawn could not be read, the last one {batch.damaged[-1]}; "
+                f"wanted at most {MAX_DAMAGED:.0%}. python training/data/check.py lists all of them"
+            )
+        return batch
+
+    def run(self) -> None:
+        """To the end of the last phase."""
+        s = self.settings
+        log = RunLog(self.output, self.iteration, s.total) if self.world.leads else None
+        if self.world.leads:
+            s.write(self.output / "config.yaml")
+            versions = json.dumps(environment(), indent=2)
+            (self.output / "versions.json").write_text(versions + "\n", encoding="utf-8")
+        try:
+            while self.iteration < s.total:
+                phase, done = s.phase_at(self.iteration)
+                self._add(self.step())
+                if self.iteration % s.log_every == 0:
+                    self._log(phase, log)
+                if done + 1 == phase.iterations and self.world.leads:
+                    save_model(self.output / f"{phase.name}.safetensors", self.model)
+                if self.iteration % s.save_every == 0 or self.iteration == s.total:
+                    self.save()
+        finally:
+            if log is not None:
+                log.close()
+        if self.world.leads:
+            save_model(self.output / "model.safetensors", self.model, half=s.half)
+
+    def _add(self, values: dict[str, float]) -> None:
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+        self.count += 1
+
+    def _log(self, phase: Phase, log: RunLog | None) -> None:
+        """One line: means since the last over all processes, and the time that the rest will take at this speed."""
+        summed = self.world.total([*self.sums.values(), float(self.damaged)])
+        means = {k: v / (self.count * self.world.size) for k, v in zip(self.sums, summed, strict=False)}
+        self.sums, self.count = {}, 0
+        if log is None:
+            return
+        line: dict[str, Any] = {"iteration": self.iteration, "phase": phase.name}
+        line |= {name: float(f"{mean:.6g}") for name, mean in means.items()}
+        line["eta_minutes"] = round(means["step_seconds"] * (self.settings.total - self.iteration) / 60, 1)
+        if summed[-1]:
+            line["damaged_frames"] = int(summed[-1])
+        log.write(line)
+
+    def save(self) -> None:
+        """Everything from which a run goes on as if it had not stopped."""
+        if self.world.leads:
+            save_state(self.output, {
+                "settings": self.settings.to_plain(),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "iteration": self.iteration,
+                "sums": self.sums,
+                "count": self.count,
+                "frames": self.frames,
+                "damaged": self.damaged,
+            })  # fmt: skip
+        self.world.wait()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration = state["iteration"]
+        self.sums, self.count = state["sums"], state["count"]
+        self.frames, self.damaged = state["frames"], state["damaged"]
+
+
+def _check_share(settings: Settings, world: World) -> None:
+    for phase in settings.phases:
+        parts = world.size * settings.accumulate
+        if phase.clips % parts:
+            raise ConfigError(
+                f"phases: {phase.name!r}: clips is {phase.clips}; wanted a multiple of {parts}, {world.size} processes "
+                f"with accumulate = {settings.accumulate}"
+            )
+
+
+def _optimizer(model: RDN, settings: Settings) -> torch.optim.Optimizer:
+    """Weights decay; biases and norms do not."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum)
+
+
+def learning_rate(settings: Settings, phase: Phase, done: int) -> float:
+    """Of the step after `done` of a phase: linear over the warm-up, times what the schedule leaves."""
+    warm = settings.warm_up_factor + (1 - settings.warm_up_factor) * (done + 1) / max(settings.warm_up, 1)
+    if settings.schedule == "cosine":
+        left = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / phase.iterations))
+    else:
+        left = 0.1 ** sum(done >= drop for drop in phase.drops)
+    return phase.learning_rate * min(1.0, warm) * left
