@@ -79,6 +79,7 @@ ROWS = (
     Row("basic3", "basic stage, 3 modules", "basic", num_basic=3),
     Row("basic4", "basic stage, 4 modules", "basic", num_basic=4),
 )
+MOST_SEEDS = max(row.seeds for row in ROWS)
 
 
 def sweeps(row: Row, own: Dials) -> Iterator[tuple[str, Dials]]:
@@ -132,8 +133,8 @@ class Plan:
             train(write_yaml(output / "settings.yaml", settings), output, self.threads, None)
         return weights
 
-    def row(self, row: Row, seed: int) -> None:
-        """Train, export and evaluate, as far as that is not done."""
+    def train(self, row: Row, seed: int) -> Path:
+        """The engine directory, after training and exporting as far as that is not done."""
         output = self.runs / f"{row.name}-{seed}"
         weights, engines = output / "model.safetensors", output / "engines"
         if not weights.exists():
@@ -141,14 +142,14 @@ class Plan:
             train(config, output, self.threads, self.start(seed))
         if not engines.exists():
             build(weights, engines)
-        self.evaluate(row, seed, engines)
+        return engines
 
-    def evaluate(self, row: Row, seed: int, engines: Path) -> None:
-        """Write every setting's result as soon as it is there."""
+    def evaluate(self, row: Row, seed: int, sweep: bool) -> None:
+        """Write every setting's result as soon as it is there; without `sweep`, of the model as trained alone."""
         path = RESULTS / f"{row.name}-{seed}.json"
+        detector = Detector.from_pretrained(self.train(row, seed), threads=self.threads)
         document = json.loads(path.read_text()) if path.exists() else self.document(row, seed)
-        detector = Detector.from_pretrained(engines, threads=self.threads)
-        settings = sweeps(row, detector.config.dials) if seed == 0 else [("own", detector.config.dials)]
+        settings = list(sweeps(row, detector.config.dials)) if sweep else [("own", detector.config.dials)]
         for label, dials in settings:
             if label in document["settings"]:
                 continue
@@ -174,7 +175,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    names = [f"{row.name}-{seed}" for row in ROWS for seed in range(row.seeds)]
+    every = {f"{row.name}-{seed}": (row, seed) for seed in range(MOST_SEEDS) for row in ROWS if seed < row.seeds}
+    names = list(every)
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "accuracy", help="trainings and engines")
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="ROW-SEED", help=", ".join(names))
@@ -182,10 +184,11 @@ def main() -> None:
     arguments = parser.parse_args()
     videos = from_synthetic(SyntheticVideos("test", 60, 24))
     plan = Plan(arguments.runs, arguments.threads, videos, yaml.safe_load(BASE.read_text()))
-    for row in ROWS:
-        for seed in range(row.seeds):
-            if f"{row.name}-{seed}" in arguments.only:
-                plan.row(row, seed)
+    chosen = [every[name] for name in names if name in arguments.only]
+    for row, seed in chosen:
+        plan.evaluate(row, seed, sweep=False)
+    for row, seed in chosen:
+        plan.evaluate(row, seed, sweep=seed == 0)
 
 
 if __name__ == "__main__":
