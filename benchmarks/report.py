@@ -40,15 +40,29 @@ def rewrite(page: str, blocks: dict[str, str]) -> str:
 def rdn_tiny() -> str:
     """Single-frame detector against RDN on the held-out synthetic videos."""
     single, rdn = load("accuracy_single_tiny.json"), load("accuracy_rdn_tiny.json")
-    columns = {"all frames": "AP50", "clear": "AP50_clear", "blurred or dim": "AP50_degraded"}
-    rows = [
-        f"| AP50, {rdn['videos']} videos, {rdn['frames']} frames | " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * len(columns),
+    rows = [_ap50_columns(result) for result in (single, rdn)]
+    data = rdn["data"]
+    lines = [
+        f"| AP50, {data['videos']} videos, {data['frames']} frames | " + " | ".join(rows[0]) + " |",
+        "|---|" + "---:|" * len(rows[0]),
     ]
-    for name, result in (("single-frame detector", single), ("RDN", rdn)):
-        rows.append(f"| {name} | " + " | ".join(f"{result[key]:.1f}" for key in columns.values()) + " |")
-    rows.append("| difference | " + " | ".join(f"{rdn[key] - single[key]:+.1f}" for key in columns.values()) + " |")
-    return "\n".join([*rows, "", f"{rdn['protocol']}. Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
+    for name, row in zip(("single-frame detector", "RDN"), rows, strict=True):
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
+    gains = [rows[1][key] - rows[0][key] for key in rows[0]]
+    lines.append("| difference | " + " | ".join(f"{gain:+.1f}" for gain in gains) + " |")
+    coco = f"AP50 in COCO's protocol: {single['coco']['AP50']:.1f} and {rdn['coco']['AP50']:.1f}."
+    return "\n".join([*lines, "", f"{rdn['vid']['protocol']}. {coco} Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
+
+
+def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
+    """The VID protocol's figures of a result of training/evaluate.py, under the names of their columns."""
+    conditions, speed = result["vid"]["conditions"], result["speed"]
+    return {
+        "all": result["vid"]["AP50"],
+        **{f"{name} objects": speed[name]["AP50"] for name in ("slow", "medium", "fast")},
+        "clear frames": conditions["clear"]["AP50"],
+        "blurred or dim frames": conditions["degraded"]["AP50"],
+    }
 
 
 def parity() -> str:

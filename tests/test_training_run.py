@@ -69,7 +69,7 @@ def test_only_references_have_losses(tmp_path):
         batch.labels[i][:] = 99
     found = trainer._objective(batch, "basic", "first")
     assert all(torch.isfinite(loss) for loss in found.values())
-    with pytest.raises(Exception, match="99|out of bounds"):
+    with pytest.raises(Exception, match=r"99|out of bounds"):
         trainer._objective(batch, "basic", "all")
 
 
@@ -133,8 +133,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, optimizer, stop):
     stopped = Trainer(settings, tmp_path / "stopped")
     for _ in range(stop):
         stopped._add(stopped.step())
-        if stopped.iteration % settings.log_every == 0:
-            stopped._log(settings.phases[0], None)
+        stopped._report(settings.phases[0])
     stopped.save()
     (tmp_path / "stopped" / "log.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in log_of(tmp_path / "whole")) + '{"iteration": 6, "pha'

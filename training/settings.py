@@ -14,7 +14,7 @@ import yaml
 from export.checkpoints import read_config
 from rdn_engine.config import RDNConfig, from_plain
 from rdn_engine.errors import ConfigError
-from training.data.videos import Source, open_sources
+from training.data.videos import Source, class_names_of
 
 Relation = Literal["none", "basic", "full"]
 References = Literal["all", "first"]
@@ -88,7 +88,7 @@ class Settings:
     images_every: int = 1000
     """Iterations between sample images for TensorBoard; 0 for none."""
     evaluate_every: int = 0
-    """Iterations between evaluations on `data.validation`; 0 for none."""
+    """Iterations between evaluations on `data.validation`, of which the best model is kept; 0 for none."""
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -110,7 +110,7 @@ class Settings:
         """The inverse of `to_plain`; ConfigError names the field."""
         if isinstance(raw.get("model"), dict) and "class_names" not in raw["model"] and "data" in raw:
             sources = from_plain(DataSettings, raw["data"], "settings.data").train
-            names = list(open_sources(sources).class_names) if sources else ["none"]
+            names = list(class_names_of(sources[0])) if sources else ["none"]
             raw = {**raw, "model": {"class_names": names, **raw["model"]}}
         settings = from_plain(cls, raw, "settings")
         settings._check()

@@ -19,11 +19,14 @@ from rdn_engine.errors import ConfigError, TrainingError
 from training.data.sampling import Batch, Clips, load
 from training.data.videos import open_sources
 from training.distributed import World
+from training.evaluation.videos import AnnotatedVideos
 from training.model.rdn import RDN
 from training.objective import Objective, trained
 from training.runlog import RunLog
+from training.samples import sample_picture
 from training.settings import Phase, Settings
 from training.state import load_start, read_state, save_model, save_state
+from training.validation import METRIC, open_validation, validate
 
 MAX_DAMAGED = 0.01
 """Part of the frames drawn that may be unreadable before a run stops."""
@@ -67,6 +70,10 @@ class Trainer:
         elif start_from is not None:
             for what in load_start(self.model, start_from):
                 print(f"{start_from}: {what} stays as initialised", file=sys.stderr)
+        self.validation: list[AnnotatedVideos] = []
+        if settings.evaluate_every and self.world.leads:
+            self.validation = open_validation(settings.data.validation, settings.model.class_names)
+        self._log: RunLog | None = None
         self._batches: Iterator[Batch] | None = None
         self._phase: Phase | None = None
         self._objective: torch.nn.Module = Objective(self.model, settings)
@@ -97,7 +104,7 @@ class Trainer:
         waited, names = 0.0, []
         for part in range(s.accumulate):
             began = time.monotonic()
-            batch = self._next_batch()
+            batch = self._batch = self._next_batch()
             waited += time.monotonic() - began
             names += batch.names
             last = part == s.accumulate - 1
@@ -145,51 +152,70 @@ class Trainer:
         if self.damaged > max(MAX_DAMAGED * self.frames, _FIRST_DAMAGED):
             raise TrainingError(
                 f"{self.damaged} of {self.frames} frames drawn could not be read, the last one {batch.damaged[-1]}; "
-                f"wanted at most {MAX_DAMAGED:.0%}. python training/data/check.py lists all of them"
+                f"wanted at most {MAX_DAMAGED:.0%}. python training/data/check.py lists all"
             )
         return batch
 
     def run(self) -> None:
         """To the end of the last phase."""
         s = self.settings
-        log = RunLog(self.output, self.iteration, s.total) if self.world.leads else None
         if self.world.leads:
             s.write(self.output / "config.yaml")
             versions = json.dumps(environment(), indent=2)
             (self.output / "versions.json").write_text(versions + "\n", encoding="utf-8")
+            self._log = RunLog(self.output, self.iteration, s.total)
         try:
             while self.iteration < s.total:
                 phase, done = s.phase_at(self.iteration)
                 self._add(self.step())
-                if self.iteration % s.log_every == 0:
-                    self._log(phase, log)
+                self._report(phase)
                 if done + 1 == phase.iterations and self.world.leads:
                     save_model(self.output / f"{phase.name}.safetensors", self.model)
-                if self.iteration % s.save_every == 0 or self.iteration == s.total:
+                if self._due(s.save_every):
                     self.save()
         finally:
-            if log is not None:
-                log.close()
+            if self._log is not None:
+                self._log.close()
         if self.world.leads:
             save_model(self.output / "model.safetensors", self.model, half=s.half)
+
+    def _due(self, every: int) -> bool:
+        """Whether something done every so many iterations, and at the end, is to be done after this one."""
+        return every > 0 and (self.iteration % every == 0 or self.iteration == self.settings.total)
+
+    def _report(self, phase: Phase) -> None:
+        s, log = self.settings, self._log
+        if self.iteration % s.log_every == 0:
+            line = self._means(phase)
+            if log is not None:
+                log.write(line)
+        if log is None:
+            return
+        if self._due(s.images_every) and log.takes_pictures:
+            log.picture(sample_picture(self.model, self._batch), self.iteration)
+        if self._due(s.evaluate_every):
+            began = time.monotonic()
+            found = validate(self.model, self.validation)
+            if found > max((line[METRIC] for line in log.lines if METRIC in line), default=-1.0):
+                save_model(self.output / "best.safetensors", self.model, half=s.half)
+            seconds = round(time.monotonic() - began, 1)
+            log.write({"iteration": self.iteration, "phase": phase.name, METRIC: found, "validation_seconds": seconds})
 
     def _add(self, values: dict[str, float]) -> None:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
         self.count += 1
 
-    def _log(self, phase: Phase, log: RunLog | None) -> None:
-        """One line: means since the last over all processes, and the time that the rest will take at this speed."""
+    def _means(self, phase: Phase) -> dict[str, Any]:
+        """A line of the log: means since the last over all processes, and how long the rest takes at this speed."""
         summed = self.world.total([*self.sums.values(), float(self.damaged)])
         means = {k: v / (self.count * self.world.size) for k, v in zip(self.sums, summed, strict=False)}
         self.sums, self.count = {}, 0
-        if log is None:
-            return
         line: dict[str, Any] = {"iteration": self.iteration, "phase": phase.name}
         line |= {name: float(f"{mean:.6g}") for name, mean in means.items()}
         line["eta_minutes"] = round(means["step_seconds"] * (self.settings.total - self.iteration) / 60, 1)
         if summed[-1]:
             line["damaged_frames"] = int(summed[-1])
-        log.write(line)
+        return line
 
     def save(self) -> None:
         """Everything from which a run goes on as if it had not stopped."""
@@ -211,7 +237,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.iteration = state["iteration"]
         self.sums, self.count = state["sums"], state["count"]
-        self.frames, self.damaged = state["frames"], state["damaged"]
+        if self.world.leads:  # the counts of the first process alone were saved
+            self.frames, self.damaged = state["frames"], state["damaged"]
 
 
 def _check_share(settings: Settings, world: World) -> None:

@@ -62,13 +62,18 @@ def check_dataset(
     dataset: Dataset, source: str, images: Path, classes: list[str] | None = None, decode: bool = False
 ) -> Iterator[Problem]:
     """Everything that is wrong. `source` names the annotation file, `classes` is the list that the model is to have."""
+    yield from check_annotations(dataset, source, classes)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for found in pool.map(partial(_check_image, images=images, decode=decode), dataset.frames):
+            yield from found
+
+
+def check_annotations(dataset: Dataset, source: str, classes: list[str] | None = None) -> Iterator[Problem]:
+    """What `check_dataset` finds without a look at the images."""
     yield from _check_size(dataset, source)
     yield from _check_classes(dataset, source, classes)
     yield from _check_videos(dataset)
     yield from _check_boxes(dataset)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for found in pool.map(partial(_check_image, images=images, decode=decode), dataset.frames):
-            yield from found
 
 
 def _check_size(dataset: Dataset, source: str) -> Iterator[Problem]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rdn_engine import ops
 from rdn_engine.config import InputConfig
 from rdn_engine.errors import DatasetError
-from training.data.videos import DamagedFrame, Example, TrainingVideos
+from training.data.videos import Example, TrainingVideos
 from training.settings import Phase, Settings
 
 Key = tuple[int, int]
@@ -159,12 +159,12 @@ class Clips(Dataset[Clip]):
             video, times = self._times(rng, phase, unit)
             try:
                 return self._read(rng, key, video, times, damaged)
-            except DamagedFrame as error:
+            except DatasetError as error:
                 damaged.append(str(error))
                 unit = int(rng.integers(self._num_units(phase)))
         raise DatasetError(
             f"{ATTEMPTS} clips drawn one after the other have frames that cannot be read: {damaged[0]}; "
-            "python training/data/check.py lists all of them"
+            "python training/data/check.py lists all"
         )
 
     def _num_units(self, phase: Phase) -> int:
@@ -210,7 +210,8 @@ def prepare(
     new_height, new_width = config.network_size(height, width)
     image = example.image
     if (new_height, new_width) != (height, width):
-        image = np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
+        resized = ops.resize_normalize(image, (new_height, new_width), (0, 0, 0), (1, 1, 1), "rgb")
+        image = resized.astype(np.uint8).transpose(1, 2, 0)
     if colours is not None:
         image = image[..., colours]
     scale = np.array([new_width / width, new_height / height] * 2, np.float32)

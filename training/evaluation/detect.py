@@ -76,4 +76,4 @@ class RunModel:
         finally:
             self.model.train(training)
         for r in results:
-            yield FrameDetections(r.xyxy.numpy(), r.confidence.numpy(), r.class_id.numpy())
+            yield FrameDetections(*(t.cpu().numpy() for t in (r.xyxy, r.confidence, r.class_id)))

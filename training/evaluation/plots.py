@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _bars(result: dict[str, Any]) -> Figure:
 def _group(axes: Axes, block: dict[str, Any], names: tuple[str, ...], title: str) -> None:
     axes.set_title(f"by {title}", loc="left", fontsize=10)
     if "absent" in block:
-        axes.text(0.5, 0.5, block["absent"], transform=axes.transAxes, ha="center", va="center", wrap=True)
+        axes.text(0.5, 0.5, textwrap.fill(block["absent"], 36), transform=axes.transAxes, ha="center", va="center")
         axes.set_axis_off()
         return
     values = [block[name]["AP50"] or 0.0 for name in names]

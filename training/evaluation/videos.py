@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rdn_engine.errors import DatasetError
 from training.data.coco_vid import Dataset, Frame, read_dataset
 from training.data.export_synthetic import synthetic_dataset
+from training.data.images import read_image
 from training.data.synthetic import SyntheticVideos
 
 Pixels = NDArray[np.uint8]
@@ -43,22 +43,6 @@ def from_files(annotations: Path, images: Path) -> AnnotatedVideos:
     if not images.is_dir():
         raise DatasetError(f"{images} is no folder; wanted the one that the file names start from")
     return AnnotatedVideos(annotations.name, read_dataset(annotations), lambda frame: read_image(images, frame))
-
-
-def read_image(images: Path, frame: Frame) -> Pixels:
-    """uint8 [H, W, 3] RGB. Raises DatasetError where the file is missing, damaged or of another size than annotated."""
-    path = images / frame.file_name
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise DatasetError(f"there is no file {path}, frame {frame.id} of the data set") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    if pixels.shape[:2] != (frame.height, frame.width):
-        height, width = pixels.shape[:2]
-        raise DatasetError(f"{path} is {width} x {height}; the annotations say {frame.width} x {frame.height}")
-    return pixels
 
 
 def from_synthetic(videos: SyntheticVideos) -> AnnotatedVideos:

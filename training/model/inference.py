@@ -67,7 +67,7 @@ def to_input(frame: NDArray[np.uint8], config: InputConfig) -> Tensor:
 
 @torch.no_grad()
 def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> FrameEncoding:
-    image = to_input(frame, model.config.input)
+    image = to_input(frame, model.config.input).to(next(model.parameters()).device)
     objectness, deltas, feature_map = model.encode_map(image[None])
     grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
     [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)
@@ -130,7 +130,7 @@ def relate(
     xyxy, confidence, class_id = select_detections(
         out.logits, out.deltas, reference.boxes, size, model.config, dials.score_threshold
     )
-    scale = torch.tensor([frame_size[1] / size[1], frame_size[0] / size[0]]).repeat(2)
+    scale = torch.tensor([frame_size[1] / size[1], frame_size[0] / size[0]]).repeat(2).to(xyxy.device)
     return FrameResult(
         reference.boxes,
         reference.objectness,

@@ -1,0 +1,139 @@
+"""Runs the pages that promise commands, as they are written, on miniatures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.data.parity.make_checkpoint import weights
+from training.data.imagenet_vid import SYNSETS
+from training.data.synthetic import CLASS_NAMES, SyntheticVideos
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("python", "rdn-engine")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout to run in: its own scripts and settings, the installed package."""
+    for name in ("training", "export", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    (tmp_path / "rdn_engine").symlink_to(ROOT / "rdn_engine")
+    return tmp_path
+
+
+def commands(page: str) -> list[str]:
+    """The indented lines of a page that begin with a command."""
+    lines = re.findall(r"^    (\S.*)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    return [line for line in lines if line.split()[0] in COMMANDS]
+
+
+def run(command: str, where: Path) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, shell=True, cwd=where, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def write_sequences(folder: Path, names: list[str], split: str) -> None:
+    """Synthetic videos as CVAT exports tracks: MOT 1.1 with images."""
+    videos = SyntheticVideos(split, len(names), 6)
+    for v, name in enumerate(names):
+        images, truth = folder / name / "img1", folder / name / "gt"
+        images.mkdir(parents=True)
+        truth.mkdir()
+        rows = []
+        for t, frame in enumerate(videos[v].frames, start=1):
+            Image.fromarray(frame).save(images / f"{t:06d}.jpg", quality=95)
+            found = zip(videos[v].boxes[t - 1], videos[v].labels[t - 1], videos[v].track_ids[t - 1], strict=True)
+            rows += [
+                f"{t},{track + 1},{x1},{y1},{x2 - x1 + 1},{y2 - y1 + 1},1,{label + 1},1.0"
+                for (x1, y1, x2, y2), label, track in found
+            ]
+        (truth / "gt.txt").write_text("\n".join(rows) + "\n")
+        (truth / "labels.txt").write_text("\n".join(CLASS_NAMES) + "\n")
+
+
+def shorten(path: Path) -> None:
+    """The same training, in a few steps at a small size."""
+    settings = yaml.safe_load(path.read_text())
+    settings["model"]["input"] |= {"shorter_side": 96, "longer_side": 160}
+    settings["model"]["relation"] |= {"dim": 64, "heads": 4}
+    settings["model"]["dials"] |= {"window": 2, "num_support": 8, "num_reference": 16}
+    settings |= {"warm_up": 1, "evaluate_every": 2, "log_every": 1, "save_every": 2}
+    for phase in settings["phases"]:
+        phase |= {"iterations": 2, "drops": [1], "clips": 1}
+    path.write_text(yaml.safe_dump(settings))
+
+
+def test_train_your_own(checkout: Path) -> None:
+    write_sequences(checkout / "clips" / "train", ["street_01", "street_02"], "train")
+    write_sequences(checkout / "clips" / "val", ["street_09"], "test")
+    shorten(checkout / "training" / "configs" / "own_data.yaml")
+    page = commands("train_your_own.md")
+    assert len(page) == 10
+    for command in page:
+        # No weights can be fetched here; the same architecture untrained has the same tensors.
+        run(command.replace("weights='DEFAULT'", "weights=None"), checkout)
+    result = json.loads((checkout / "mine.json").read_text())
+    assert result["data"]["frames"] == 6
+    assert len((checkout / "mine.jsonl").read_text().splitlines()) == 6
+    assert (checkout / "mine.mp4").stat().st_size > 0
+    assert list((checkout / "plots").iterdir())
+
+
+def write_ilsvrc(root: Path) -> None:
+    """Two validation snippets of three frames with the parity data's pictures."""
+    lines = []
+    for v in range(2):
+        name = f"ILSVRC2015_val_{v:08d}"
+        for t in range(3):
+            annotation = root / "Annotations" / "VID" / "val" / name / f"{t:06d}.xml"
+            image = root / "Data" / "VID" / "val" / name / f"{t:06d}.JPEG"
+            for path in (annotation, image):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            frame = ROOT / "tests" / "data" / "parity" / "frames" / f"{v * 3 + t:06d}.png"
+            picture = Image.open(frame).convert("RGB")
+            picture.save(image, quality=95)
+            synset = list(SYNSETS)[v]
+            box = "<xmin>40</xmin><ymin>30</ymin><xmax>200</xmax><ymax>160</ymax>"
+            annotation.write_text(
+                f"<annotation><size><width>{picture.width}</width><height>{picture.height}</height></size>"
+                f"<object><trackid>0</trackid><name>{synset}</name><bndbox>{box}</bndbox></object></annotation>"
+            )
+            lines.append(f"{name}/{t:06d} {len(lines) + 1}")
+    sets = root / "ImageSets" / "VID"
+    sets.mkdir(parents=True)
+    (sets / "val.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_public_weights(checkout: Path) -> None:
+    write_ilsvrc(checkout / "ILSVRC2015")
+    torch.save({"model": weights(ROOT / "tests" / "data" / "parity" / "weights.npz")}, checkout / "RDN_R_101.pth")
+    config = checkout / "export" / "configs" / "public_r101.yaml"
+    settings = yaml.safe_load(config.read_text())
+    settings["input"] = {"shorter_side": 96, "longer_side": 160}
+    settings["dials"] |= {"window": 2, "num_support": 10, "num_reference": 40}
+    config.write_text(yaml.safe_dump(settings))
+    page = commands("public_weights.md")
+    assert len(page) == 5
+    for command in page:
+        run(command, checkout)
+    result = json.loads((checkout / "rdn_r101.json").read_text())
+    assert result["data"]["frames"] == 6
+    assert 0 <= result["vid"]["AP50"] <= 100
+    assert np.isfinite(result["speed"]["slow"]["AP50"])

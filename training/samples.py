@@ -1,0 +1,43 @@
+"""Pictures of what a model sees and finds, for the log of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.draw import annotate
+from rdn_engine.results import Detections
+from training.data.sampling import Batch
+from training.model.inference import detect_video
+from training.model.rdn import RDN
+
+Float = NDArray[np.float32]
+
+_SHOWN = 0.3  # confidence
+
+
+def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
+    """[H, 2 W, 3] RGB: the first image of a batch with its annotated boxes, and with what is found in its clip."""
+    frames = [
+        image[:height, :width].cpu().numpy()
+        for image, (height, width) in zip(batch.images[: batch.frames_per_clip], batch.sizes, strict=False)
+    ]
+    training = model.training
+    model.eval()
+    try:
+        found = detect_video(model, frames)[0]
+    finally:
+        model.train(training)
+    names = model.config.class_names
+    height, width = frames[0].shape[:2]
+
+    def detections(
+        xyxy: NDArray[np.float32], confidence: NDArray[np.float32], class_id: NDArray[np.int64]
+    ) -> Detections:
+        window = len(frames)
+        return Detections(xyxy, confidence, class_id, None, names, 0, None, "sample", height, width, window, 0, 0)
+
+    boxes, labels = batch.boxes[0].cpu().numpy(), batch.labels[0].cpu().numpy() - 1
+    truth = annotate(frames[0], detections(boxes, np.ones(len(boxes), np.float32), labels))
+    shown = detections(found.xyxy.cpu().numpy(), found.confidence.cpu().numpy(), found.class_id.cpu().numpy())
+    return np.concatenate([truth, annotate(frames[0], shown, _SHOWN)], 1)

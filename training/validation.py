@@ -1,0 +1,44 @@
+"""Validation within a run: AP50 of the model as it stands, by the protocol of training/evaluate.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rdn_engine.errors import DatasetError
+from training.data.synthetic import SyntheticVideos
+from training.data.videos import Source
+from training.evaluation.boxes import Truth, label_map
+from training.evaluation.detect import RunModel
+from training.evaluation.score import evaluate
+from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
+from training.model.rdn import RDN
+
+METRIC = "AP50"
+"""ImageNet VID's protocol, percent"""
+
+
+def open_validation(sources: Sequence[Source], class_names: tuple[str, ...]) -> list[AnnotatedVideos]:
+    """Raises DatasetError for data that cannot be read or whose classes are not the model's, before the first step."""
+    opened = [_open(source) for source in sources]
+    for videos in opened:
+        Truth.of(videos.dataset)
+        label_map(videos.dataset, class_names)
+    return opened
+
+
+def _open(source: Source) -> AnnotatedVideos:
+    source.check()
+    drawn = source.synthetic
+    if drawn is None:
+        return from_files(Path(source.annotations), Path(source.images))
+    return from_synthetic(SyntheticVideos(drawn.split, drawn.num_videos, drawn.num_frames, drawn.size, drawn.seed))
+
+
+def validate(model: RDN, sources: Sequence[AnnotatedVideos]) -> float:
+    """AP50 in percent, the mean over the sources. Changes nothing in the model."""
+    found = [evaluate(RunModel(model, model.config.dials), videos)["vid"][METRIC] for videos in sources]
+    if None in found:
+        names = ", ".join(v.name for v, ap in zip(sources, found, strict=True) if ap is None)
+        raise DatasetError(f"{names} has no annotated object to validate with; wanted one or more")
+    return sum(found) / len(found)
