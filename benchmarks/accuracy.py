@@ -4,9 +4,10 @@ Trains the rows of the paper's Tables 3 and 5 on the synthetic videos, exports e
 `rdn_engine.Detector` at the settings of the paper's Tables 4, 6 and 7 and at some that nobody has published. Stopped
 at any point, the same command goes on: a training from its last state, an evaluation from the last setting written.
 
-All rows of a seed start from the same single-frame training (it stands for the paper's ImageNet weights) and get the
-same number of steps and images after it. Where no other frame is looked at, the images of a step come from as many
-videos, which is the better choice there.
+All rows of a seed start from the same weights, which stand for the paper's ImageNet weights: backbone, proposals and
+RoI features of models/rdn_tiny, trained on with single frames and without its relation modules. They get the same
+number of steps and images after that. Where no other frame is looked at, the images of a step come from as many videos,
+which is the better choice there.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from training.evaluation.videos import AnnotatedVideos, from_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "accuracy"
-BASE = ROOT / "training" / "configs" / "rdn_tiny.yaml"
+BASE = ROOT / "training" / "configs" / "rows_tiny.yaml"
+FIRST = ROOT / "models" / "rdn_tiny" / "model.safetensors"
 
 RELATIONS = ("none", "basic", "full")
 
@@ -103,9 +105,15 @@ def sweeps(row: Row, own: Dials) -> Iterator[tuple[str, Dials]]:
         yield f"N={reference}", replace(own, num_reference=reference)
 
 
-def train(config: Path, output: Path, threads: int, start: Path | None) -> None:
+def start_settings(base: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The YAML of a seed's common start: without relation modules, so that none of FIRST is taken over."""
+    model = {**base["model"], "relation": {**base["model"]["relation"], "num_basic": 0, "advanced": False}}
+    return {**base, "model": model, "phases": base["phases"][:1], "seed": seed}
+
+
+def train(config: Path, output: Path, threads: int, start: Path) -> None:
     command = [sys.executable, "training/train.py", "--config", str(config), "--output", str(output)]
-    command += ["--threads", str(threads)] + (["--start-from", str(start)] if start else [])
+    command += ["--threads", str(threads), "--start-from", str(start)]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
@@ -129,8 +137,7 @@ class Plan:
         output = self.runs / f"start-{seed}"
         weights = output / "start.safetensors"
         if not weights.exists():
-            settings = {**self.base, "phases": self.base["phases"][:1], "seed": seed}
-            train(write_yaml(output / "settings.yaml", settings), output, self.threads, None)
+            train(write_yaml(output / "settings.yaml", start_settings(self.base, seed)), output, self.threads, FIRST)
         return weights
 
     def train(self, row: Row, seed: int) -> Path:
