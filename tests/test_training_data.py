@@ -1,6 +1,7 @@
 """Training on a CocoVID data set: what is read, what is refused before the first step, what is passed over."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from training.data.export_synthetic import export_synthetic
 from training.data.sampling import Clips, load
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos
 from training.data.videos import CocoVideos, Source, Synthetic, open_source, open_sources
-from training.trainer import Trainer
+from training.settings import Settings
+from training.trainer import Trainer, learning_rate
 
 VIDEOS, FRAMES = 3, 5
+CONFIG = Path(__file__).parents[1] / "training/configs/rdn_r101_vid.yaml"
 
 
 @pytest.fixture
@@ -65,6 +68,35 @@ def test_a_run_on_files_is_the_run_on_what_they_show(data, tmp_path):
     for _ in range(2):
         losses = [t.step() for t in (a, b)]
         assert losses[0]["loss"] == losses[1]["loss"]
+
+
+def test_the_papers_recipe(data, tmp_path):
+    """Its settings as they stand, then both phases on a miniature of the model."""
+    torch.set_num_threads(1)
+    own = [f"data.{part}.0.{k}={v}" for part in ("train", "validation") for k, v in source(data).items()]
+    paper = Settings.read(CONFIG, own)
+    basic, full = paper.phases
+    assert (basic.iterations, full.iterations) == (120_000, 60_000)
+    rates = {0: 1e-3 / 3, 499: 1e-3, 79_999: 1e-3, 80_000: 1e-4, 119_999: 1e-4}
+    for done, rate in rates.items():
+        assert learning_rate(paper, basic, done) == pytest.approx(rate, rel=0.01)
+    assert learning_rate(paper, full, 40_000) == pytest.approx(1e-4)
+    assert (paper.optimizer, paper.momentum, paper.weight_decay, paper.rois_per_frame) == ("sgd", 0.9, 1e-4, 128)
+    assert (basic.frames_per_clip, basic.references, paper.data.flip) == (3, "first", True)
+    dials = paper.model.dials
+    assert (dials.window, dials.num_support, dials.num_reference, dials.advanced_ratio) == (18, 75, 300, 0.2)
+    small = ["model.input.shorter_side=64", "model.input.longer_side=96", "model.backbone.name=resnet18",
+             "model.backbone.width=0.125", "model.relation.dim=32", "model.relation.heads=2", "model.roi.size=3",
+             "model.rpn.anchor_sizes=[16, 32]", "phases.0.drops=[1]", "phases.1.drops=[1]",
+             "phases.0.iterations=2", "phases.1.iterations=2", "model.dials.window=2",
+             "model.dials.num_support=5", "model.dials.num_reference=8", "evaluate_every=2", "log_every=1"]  # fmt: skip
+    trainer = Trainer(Settings.read(CONFIG, own + small), tmp_path / "run")
+    before = trainer.model.backbone.layer1[0].conv1.weight.clone()
+    trainer.run()
+    assert torch.equal(before, trainer.model.backbone.layer1[0].conv1.weight)
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in lines if "loss" in line] == ["basic", "basic", "full", "full"]
+    assert [line["iteration"] for line in lines if "AP50" in line] == [2, 4]
 
 
 def test_ignore_regions_are_no_objects(data):
@@ -236,7 +268,7 @@ def test_a_data_set_of_damaged_frames_stops_at_once(data, tmp_path):
     for path in (data / "images").glob("*/*.png"):
         cut(path)
     settings = micro(data={"train": [source(data)]})
-    with pytest.raises(DatasetError, match=r"10 clips drawn one after the other .* check\.py lists all"):
+    with pytest.raises(DatasetError, match=r"10 clips drawn one after the other .*check\.py lists all"):
         Trainer(settings, tmp_path / "run").run()
 
 

@@ -68,9 +68,9 @@ def test_torchrun_takes_the_same_command(tmp_path):
     settings = write_settings(tmp_path / "s.yaml", **changes)
     torch.set_num_threads(1)
     Trainer(micro(**changes), tmp_path / "one").run()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
-               "training/train.py", "--config", str(settings), "--output", str(tmp_path / "two"), "--device", "cpu",
-               "--threads", "1"]  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    told = ["--config", str(settings), "--output", str(tmp_path / "two"), "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, *launcher, "training/train.py", *told]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -87,6 +87,7 @@ def test_a_resumed_run_draws_the_same():
     assert len({tuple(b.names) for b in whole}) == 6
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing():
     phases = [phase(iterations=4)]
     alone = load(clips(phases=phases), 0, 0, 1, workers=0, pin=False)

@@ -6,8 +6,8 @@ not depend on the number of processes, of loading workers or of parts of a step,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,12 +75,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return self if device.type == "cpu" else self._each(lambda t: t.to(device, non_blocking=True))
 
-    def _each(self, change) -> Batch:  # type: ignore[no-untyped-def]
-        lists = ([change(t) for t in tensors] for tensors in (self.boxes, self.labels, self.ignored))
-        boxes, labels, ignored = lists
-        images = change(self.images)
-        return Batch(images, self.sizes, boxes, labels, ignored, self.seeds, self.names, self.damaged,
-                     self.frames_per_clip)  # fmt: skip
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        boxes, labels, ignored = ([change(t) for t in tensors] for tensors in (self.boxes, self.labels, self.ignored))
+        return replace(self, images=change(self.images), boxes=boxes, labels=labels, ignored=ignored)
 
 
 def collate(clips: Sequence[Clip]) -> Batch:
