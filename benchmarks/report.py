@@ -14,7 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import linking_tables, performance
+
+ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -83,6 +87,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"rdn-tiny": rdn_tiny},
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny},
     "docs/parity.md": {"parity": parity},
+    "docs/linking.md": linking_tables.BLOCKS,
+    "docs/performance.md": performance.BLOCKS,
 }
 
 
@@ -100,6 +106,12 @@ def main() -> int:
         stale.append(name)
         if not arguments.check:
             path.write_text(after)
+    if not arguments.check:
+        # Here, because a check needs no pictures: another version of the library draws them a little differently.
+        from benchmarks.performance_plots import draw
+
+        draw(ROOT / "docs" / "media")
+        linking_tables.draw(ROOT / "docs" / "media" / "linking_delay.svg")
     if stale:
         print(("out of date: " if arguments.check else "rewritten: ") + ", ".join(stale))
     return int(arguments.check and bool(stale))

@@ -10,9 +10,11 @@
 #include "checks.h"
 #include "cpu/isa.h"
 #include "cpu/sampling.h"
+#include "recycle.h"
 
 namespace rdn {
 
+void bind_linking(py::module_& module);   // bindings_linking.cpp
 void bind_relation(py::module_& module);  // bindings_relation.cpp
 
 namespace {
@@ -118,7 +120,9 @@ Floats roi_pool(const py::array& feature_map, const py::array& boxes, const py::
     require(size >= 1 && size <= 1024, "size must lie in 1..1024, got " + std::to_string(size));
     args.scale = static_cast<float>(scale), args.size = size, args.max = max;
     args.threads = checked_threads(threads);
-    Floats out = empty<float>({args.rois, size, size, args.channels});
+    // Never destroyed: arrays may outlive the module.
+    static Recycler& recycler = *new Recycler;
+    Floats out = recycler.array({args.rois, size, size, args.channels});
     args.out = out.mutable_data();
     call(cpu::kernels().roi_pool, args);
     return out;
@@ -181,12 +185,13 @@ py::tuple detect(const py::array& logits, const py::array& deltas, const py::arr
     args.max_detections = std::min(max_detections, args.rows * args.classes);
     args.threads = checked_threads(threads);
     std::vector<float> xyxy(4 * args.max_detections), confidence(args.max_detections);
-    std::vector<int64_t> class_id(args.max_detections);
+    std::vector<int64_t> class_id(args.max_detections), proposal(args.max_detections);
     int64_t count = 0;
-    args.xyxy = xyxy.data(), args.confidence = confidence.data(), args.class_id = class_id.data(), args.count = &count;
+    args.xyxy = xyxy.data(), args.confidence = confidence.data();
+    args.class_id = class_id.data(), args.proposal = proposal.data(), args.count = &count;
     call(cpu::kernels().detect, args);
     return py::make_tuple(Floats(std::vector<py::ssize_t>{count, 4}, xyxy.data()), Floats(count, confidence.data()),
-                          Indices(count, class_id.data()));
+                          Indices(count, class_id.data()), Indices(count, proposal.data()));
 }
 
 }  // namespace
@@ -199,6 +204,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("roi_pool", &roi_pool);
     module.def("sample_advanced", &sample_advanced);
     module.def("detect", &detect);
+    bind_linking(module);
     bind_relation(module);
 }
 

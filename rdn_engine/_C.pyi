@@ -64,4 +64,15 @@ def detect(
     max_detections: int,
     threads: int,
     /,
-) -> tuple[_F, _F, _I]: ...
+) -> tuple[_F, _F, _I, _I]: ...
+def overlaps(boxes: _F, classes: _I, other_boxes: _F, other_classes: _I, limit: float, /) -> tuple[_I, _I, _F]: ...
+def group_means(group: _I, score: _F, groups: int, better_half: bool, /) -> NDArray[np.float64]: ...
+def link_paths(
+    value: NDArray[np.float64],
+    link_start: _I,
+    source: _I,
+    score: NDArray[np.float64],
+    rival_start: _I,
+    rival: _I,
+    /,
+) -> tuple[_I, int]: ...

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
 WEIGHTS = "relation.npz"
 GOLDEN = "golden.npz"
-PRECISION = "float32"
+PRECISIONS = ("float32", "int8")
 LARGEST_TOLERANCE = 0.1
 """Of a stage, relative: a bundle that allows itself more proves nothing."""
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
@@ -39,13 +39,51 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How the detections of a reduced precision compare with float32's, on frames it was not calibrated on."""
+
+    share: float
+    """0..1: of the detections of either precision with a score of `score` or more, those that the other precision finds
+    too: same class, IoU 0.5 or more, at least half that score; each counts once"""
+    score_difference: float
+    """Mean |difference of score| of the pairs"""
+    score: float
+    detections: int
+    """Of both precisions that were compared"""
+    frames: int
+    minimum: float
+    """Share that was asked for; a bundle below it was accepted by name when it was built"""
+    calibration: str
+    """How the ranges of activations were chosen: minmax, percentile or entropy"""
+    calibration_frames: int
+
+    @classmethod
+    def from_dict(cls, data: object) -> Agreement:
+        if not isinstance(data, dict):
+            raise BundleError(f"{MANIFEST}: agreement is {data!r}; wanted how int8 compares with float32")
+        shares = {name: float(_field(data, name, (int, float), "agreement.")) for name in ("share", "minimum", "score")}
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise BundleError(f"{MANIFEST}: agreement.{name} is {value}; wanted 0..1")
+        return cls(
+            **shares,
+            score_difference=float(_field(data, "score_difference", (int, float), "agreement.")),
+            detections=_field(data, "detections", int, "agreement."),
+            frames=_field(data, "frames", int, "agreement."),
+            calibration=_field(data, "calibration", str, "agreement."),
+            calibration_frames=_field(data, "calibration_frames", int, "agreement."),
+        )
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What `manifest.json` says."""
 
     name: str
     config: RDNConfig
     precision: str
-    """Of the weights and activations in the graphs: `float32`."""
+    """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling; boxes, scores and the relation
+    stage are float32 in both."""
     opset: int
     graphs: dict[str, str]
     """role -> file: backbone, roi_head, relation"""
@@ -61,10 +99,13 @@ class Manifest:
     """graph -> how many weights it holds"""
     tolerances: dict[str, float]
     """stage -> largest relative error that `verify` accepts"""
+    agreement: Agreement | None
+    """Of `int8`; None for float32"""
 
     def to_dict(self) -> dict[str, Any]:
         files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
-        rest = {k: v for k, v in vars(self).items() if k not in ("config", "files")}
+        agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
+        rest = {k: v for k, v in vars(self).items() if k not in ("config", "files", "agreement")} | agreement
         return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
 
     @classmethod
@@ -104,9 +145,10 @@ class Manifest:
             source=_mapping(data, "source", str),
             parameters=_mapping(data, "parameters", int),
             tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
+            agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") == "int8" else None,
         )
-        if manifest.precision != PRECISION:
-            raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISION!r}")
+        if manifest.precision not in PRECISIONS:
+            raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISIONS}")
         for stage, tolerance in manifest.tolerances.items():
             if not 0 < tolerance <= LARGEST_TOLERANCE:
                 raise BundleError(
@@ -172,6 +214,7 @@ def write_manifest(
     source: Mapping[str, str],
     parameters: Mapping[str, int],
     tolerances: Mapping[str, float],
+    agreement: Agreement | None = None,
 ) -> Manifest:
     """Record every file now in `directory` (size, SHA-256) and the facts about the model; the last step of a build.
 
@@ -192,6 +235,7 @@ def write_manifest(
         source=dict(source),
         parameters=dict(parameters),
         tolerances=dict(tolerances),
+        agreement=agreement,
     )
     manifest = Manifest.from_dict(manifest.to_dict())
     part = directory / f".{MANIFEST}.part"
@@ -266,10 +310,11 @@ def _record(path: Path) -> FileRecord:
 _T = TypeVar("_T")
 
 
-def _field(data: Mapping[str, Any], name: str, kind: type[_T], where: str = "") -> _T:
+def _field(data: Mapping[str, Any], name: str, kind: type[_T] | tuple[type[_T], ...], where: str = "") -> _T:
     value = data.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise BundleError(f"{MANIFEST}: {where}{name} is {value!r}; wanted a {kind.__name__}")
+        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise BundleError(f"{MANIFEST}: {where}{name} is {value!r}; wanted a {wanted}")
     return value
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rdn_engine.backends import BackendName, Device, load_backend
-from rdn_engine.bundle import Bundle
-from rdn_engine.config import Dials, Edges, RDNConfig, Sampling
+from rdn_engine.bundle import Bundle, Manifest
+from rdn_engine.config import Dials, Edges, LinkMethod, RDNConfig, Sampling
 from rdn_engine.detector import Detector, Executor
 from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.run import Run
@@ -69,6 +69,9 @@ def predict(
     ratio: Annotated[float | None, typer.Option(help="r: part of the support that is refined, in (0, 1].")] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="How the refined part is chosen.")] = None,
     edges: Annotated[Edges | None, typer.Option(help="What the window holds beyond the ends of the video.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring.")] = False,
+    link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
+    link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
     backend: BackendOption = "onnxruntime",
     device: DeviceOption = "cpu",
@@ -89,8 +92,8 @@ def predict(
             )
             given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                      "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
-                     "score_threshold": threshold}  # fmt: skip
-            dials = _turn(detector.config.dials, {k: v for k, v in given.items() if v is not None})
+                     "score_threshold": threshold, "link": link_by, "link_delay": link_delay}  # fmt: skip
+            dials = _turn(detector.config.dials, {k: v for k, v in given.items() if v is not None}, link)
             with detector.open_stream(dials, source_id=video.source_id) as stream:
                 run = Run(stream, video, draw_threshold)
                 run.process(output, save_video, show_progress=not quiet and sys.stderr.isatty())
@@ -124,6 +127,7 @@ def info(engines: EnginesArgument) -> None:
             "input": f"shorter side {config.input.shorter_side}, longer at most {config.input.longer_side}, "
             f"{config.input.channel_order}",
             "precision": f"{manifest.precision}, opset {manifest.opset}",
+            **_agreement(manifest),
             "parameters": ", ".join(f"{k} {v:,}" for k, v in manifest.parameters.items()),
             "source": ", ".join(f"{k} {v}" for k, v in manifest.source.items()),
             "written with": ", ".join(f"{k} {v}" for k, v in manifest.producers.items()),
@@ -205,8 +209,12 @@ def _say(message: str) -> None:
     print(f"rdn-engine: {message}", file=sys.stderr)
 
 
-def _turn(dials: Dials, given: dict[str, Any]) -> Dials:
+def _turn(dials: Dials, given: dict[str, Any], link: bool) -> Dials:
     """A smaller window takes the model's look-ahead with it, and a smaller N its K, unless they were given too."""
+    if link and dials.link == "off":
+        given.setdefault("link", "relations")
+    elif not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay")):
+        raise ConfigError("--link-by or --link-delay is given without --link; wanted --link too")
     if dials.look_ahead is not None and "window" in given and "look_ahead" not in given:
         given["look_ahead"] = min(dials.look_ahead, given["window"])
     if "num_reference" in given and "num_support" not in given:
@@ -251,6 +259,19 @@ def _print_summary(summary: dict[str, Any]) -> None:
     _print(table)
 
 
+def _agreement(manifest: Manifest) -> dict[str, str]:
+    """What a reduced precision costs, in words; nothing for float32."""
+    a = manifest.agreement
+    if a is None:
+        return {}
+    accepted = "" if a.share >= a.minimum else f", accepted below the {a.minimum:.1%} asked for"
+    return {
+        "against float32": f"{a.share:.1%} of {a.detections} detections with a score of {a.score:g} or more in both"
+        f"{accepted}; scores differ by {a.score_difference:.3f}; {a.frames} frames",
+        "calibration": f"{a.calibration}, {a.calibration_frames} frames",
+    }
+
+
 def _graph_table(bundle: Bundle) -> Table:
     import onnxruntime
 
@@ -279,6 +300,8 @@ def _dial_table(config: RDNConfig) -> Table:
     table.add_row("ratio (r)", f"{d.advanced_ratio:g}", "(0, 1]")
     table.add_row("sampling", d.sampling, "per_frame, global")
     table.add_row("edges", d.edges, "replicate, clip")
+    table.add_row("link", d.link, "off, relations, boxes, seq_nms")
+    table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
     return table
 

@@ -23,6 +23,11 @@ Norm = Literal["frozen", "batch", "group"]
 Pooling = Literal["align", "max"]
 Sampling = Literal["per_frame", "global"]
 Edges = Literal["replicate", "clip"]
+LinkMethod = Literal["relations", "boxes", "seq_nms"]
+Link = Literal["off", "relations", "boxes", "seq_nms"]
+
+WHOLE_VIDEO = 2**31 - 1
+"""A link_delay that no video outlasts."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +182,15 @@ class Dials:
     sampling: Sampling = "per_frame"
     edges: Edges = "replicate"
     score_threshold: float = 0.001
-    """Detections at or below this confidence are dropped."""
+    """Detections at or below this confidence are dropped; linked ones by their confidence after rescoring."""
+    link: Link = "off"
+    """What links boxes along the video: `relations` (the paper), `boxes` (the same without relations), `seq_nms`."""
+    link_delay: int = 24
+    """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16))
+        _check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16),
+                      link_delay=(0, WHOLE_VIDEO))  # fmt: skip
         look_ahead_ok = self.look_ahead is None or 0 <= self.look_ahead <= self.window
         _check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
         _check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,

@@ -13,7 +13,7 @@ import numpy as np
 
 from rdn_engine.backends import MOST_THREADS, BackendName, Device, load_backend
 from rdn_engine.bundle import Bundle
-from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
 from rdn_engine.encoder import Encoder
 from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.relation import EngineRelation, FusedRelation, Relation
@@ -80,7 +80,13 @@ class Detector:
 
     @overload
     def predict(
-        self, source: Source, *, stream: Literal[True], dials: Dials | None = None, threshold: float | None = None
+        self,
+        source: Source,
+        *,
+        stream: Literal[True],
+        dials: Dials | None = None,
+        threshold: float | None = None,
+        link: bool = False,
     ) -> Iterator[Detections]: ...
 
     # An array's number of axes is no part of its type; it is an iterable of arrays too, so that the next one overlaps.
@@ -92,6 +98,7 @@ class Detector:
         stream: Literal[False] = False,
         dials: Dials | None = None,
         threshold: float | None = None,
+        link: bool = False,
     ) -> Detections | list[Detections]: ...
 
     @overload
@@ -102,22 +109,36 @@ class Detector:
         stream: Literal[False] = False,
         dials: Dials | None = None,
         threshold: float | None = None,
+        link: bool = False,
     ) -> list[Detections]: ...
 
     def predict(
-        self, source: Source, *, stream: bool = False, dials: Dials | None = None, threshold: float | None = None
+        self,
+        source: Source,
+        *,
+        stream: bool = False,
+        dials: Dials | None = None,
+        threshold: float | None = None,
+        link: bool = False,
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Detect in one image, or in every frame of a video.
 
         source: one uint8 [H, W, 3] RGB array gives one Detections. A path, glob or URL that `open_source` reads, a
         list of paths, a uint8 [F, H, W, 3] array, or an iterable of arrays or Frames is a video and gives a list, one
         Detections a frame, in order. With `stream` always an iterator, which holds no more than the stream does.
-        threshold: score_threshold of the dials. Raises FrameError for what is no image and no
-        source of them, VideoError for a source that cannot be read or holds no frame.
+        threshold: score_threshold of the dials. link: boxes are linked along the video, by relations where the dials
+        do not say how: over the whole video, or with `stream` link_delay frames ahead. Raises FrameError for what is
+        no image and no source of them, VideoError for a source that cannot be read or holds no frame.
         """
         dials = self.config.dials if dials is None else dials
         if threshold is not None:
             dials = replace(dials, score_threshold=threshold)
+        if link:
+            dials = replace(
+                dials,
+                link="relations" if dials.link == "off" else dials.link,
+                link_delay=dials.link_delay if stream else WHOLE_VIDEO,
+            )
         if not isinstance(source, (str, Path, Iterable)) and not hasattr(source, "__getitem__"):
             raise FrameError(
                 f"source is {source!r:.80} of type {type(source).__name__}; wanted a uint8 [H, W, 3] or [F, H, W, 3] "

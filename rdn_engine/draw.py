@@ -21,16 +21,19 @@ _MIN_TEXT = 11
 """pixels; smaller is not legible"""
 
 
-def class_colour(class_id: int) -> Colour:
-    """RGB; always the same for a class, and far from that of its neighbours."""
-    hue = class_id * _GOLDEN_RATIO % 1.0
-    # Every other class is darker, so that hues which come close after a while still differ.
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if class_id % 2 == 0 else 0.75)
+def colour(number: int) -> Colour:
+    """RGB; always the same for a class or an identity, and far from that of its neighbours."""
+    hue = number * _GOLDEN_RATIO % 1.0
+    # Every other one is darker, so that hues which come close after a while still differ.
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if number % 2 == 0 else 0.75)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float = 0.0) -> NDArray[np.uint8]:
-    """A copy of image [H, W, 3] RGB with the detections of confidence >= threshold, the most confident on top."""
+    """A copy of image [H, W, 3] RGB with the detections of confidence >= threshold, the most confident on top.
+
+    A colour is a class, or where boxes were linked an identity.
+    """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     side = min(image.shape[:2])
@@ -40,8 +43,8 @@ def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float 
     # All boxes first, so that no line crosses out a name.
     for i in rows:
         x1, y1, x2, y2 = (float(v) for v in detections.xyxy[i])
-        colour = class_colour(int(detections.class_id[i]))
-        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line)
+        outline = _colour_of(detections, i)
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=outline, width=line)
     for i in rows:
         _label(draw, font, line, detections, i)
     return np.asarray(canvas)
@@ -50,11 +53,10 @@ def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float 
 def _label(
     draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, line: int, found: Detections, i: int
 ) -> None:
-    class_id = int(found.class_id[i])
-    colour = class_colour(class_id)
+    background = _colour_of(found, i)
     x1, y1 = float(found.xyxy[i, 0]), float(found.xyxy[i, 1])
     track = "" if found.tracker_id is None else f"#{found.tracker_id[i]} "
-    text = f"{track}{found.class_names[class_id]} {found.confidence[i]:.2f}"
+    text = f"{track}{found.class_names[found.class_id[i]]} {found.confidence[i]:.2f}"
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 2 * line, bottom - top + 2 * line
     frame_width, frame_height = draw.im.size
@@ -62,8 +64,12 @@ def _label(
     # Above the box where there is room, else inside it along its upper edge.
     y = y1 - height if y1 >= height else y1
     y = max(0.0, min(y, frame_height - height))
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    draw.text((x + line - left, y + line - top), text, font=font, fill=_ink(colour))
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=background)
+    draw.text((x + line - left, y + line - top), text, font=font, fill=_ink(background))
+
+
+def _colour_of(found: Detections, i: int) -> Colour:
+    return colour(int(found.class_id[i] if found.tracker_id is None else found.tracker_id[i]))
 
 
 def _ink(background: Colour) -> Colour:

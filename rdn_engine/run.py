@@ -27,7 +27,7 @@ class Run:
         self._video = video
         self._draw_threshold = draw_threshold
         self._waiting: deque[Frame] = deque()
-        """Frames to draw on, kept until their result is there; at most L + 1"""
+        """Frames to draw on, kept until their result is there; at most L + 1, with linking L + D + 1"""
         self._results = 0
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)

@@ -18,6 +18,7 @@ from rdn_engine import postprocess, preprocess
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import ConfigError, FrameError, StreamClosed
 from rdn_engine.features import EncodedFrame, Float
+from rdn_engine.linking import FLOOR, BoxLinker, Linkable
 from rdn_engine.relation import Relation
 from rdn_engine.results import Detections
 from rdn_engine.window import Window
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
-STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window", "relation", "postprocess")
+STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window", "relation", "postprocess", "linking")
 
 GAP_SECONDS = 2.0
 """A timestamp this far after the last one, in seconds, may be a jump."""
@@ -81,7 +82,8 @@ class _About(NamedTuple):
 
 
 class Stream:
-    """One video: frames go in with `push`, each comes out once, in order, L frames later. One thread at a time.
+    """One video: frames go in with `push`, each comes out once, in order, L frames later (with linking L + D). One
+    thread at a time.
 
     A new epoch (the window starts empty again, after the old epoch's results came out) begins with the first frame
     after `flush`, with a frame of another size, with a timestamp below the last one, and with a gap of more than
@@ -95,6 +97,7 @@ class Stream:
         self._dials = dials
         self._source_id = source_id
         self._window = Window(stages.config.relation, capacity)
+        self._linker = BoxLinker()
         self._pending: deque[_About] = deque(maxlen=capacity.window + 1)
         self._ready: list[Detections] = []
         self._next = 0  # number, in the epoch, of the frame whose result comes next
@@ -114,8 +117,8 @@ class Stream:
     @property
     def dials(self) -> Dials:
         """Settings in effect. Setting them is checked against the capacity (ConfigError) and takes effect from the
-        next result; num_reference (N) above its old value from the next frame pushed. After a lower look-ahead, the
-        next push returns several results.
+        next result; num_reference (N) above its old value from the next frame pushed. After a lower look-ahead or
+        link_delay, the next push returns several results; another `link` ends the tubes that there are.
         """
         return self._dials
 
@@ -126,13 +129,14 @@ class Stream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that this stream holds: fixed when it is opened."""
+        """Bytes that this stream holds: fixed when it is opened. With linking, D + 1 results and their links on top."""
         return self._window.nbytes
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         """Take the next frame, uint8 [H, W, 3] RGB; returns the results that became ready.
 
-        That is frame t - L's for frame t, and before it the rest of the old epoch's where this frame begins a new one.
+        That is frame t - L's for frame t, linked t - L - D's, and before it the rest of the old epoch's where this
+        frame begins a new one.
         pts: seconds, None where unknown; a Frame brings its own. `frame_index` of the result is the Frame's, else how
         many frames the stream accepted before. Raises FrameError, which leaves the stream as it was; StreamClosed.
         """
@@ -151,6 +155,7 @@ class Stream:
         size = image.shape[:2]
         if self._begins_epoch(size, pts):
             self._emit(self._window.newest)
+            self._unlink()
             self._reset()
         if pts is not None and self._last_pts is not None:
             self._spacings.append(pts - self._last_pts)
@@ -167,6 +172,7 @@ class Stream:
         """The results still to come, by the edge rule for what follows the last frame; ends the epoch."""
         self._check_open()
         self._emit(self._window.newest)
+        self._unlink()
         self._ended = self._window.newest >= 0
         return self._take_ready()
 
@@ -175,6 +181,7 @@ class Stream:
         self._closed = True
         self._pending.clear()
         self._ready.clear()
+        self._linker = BoxLinker()
 
     def __enter__(self) -> Stream:
         return self
@@ -200,18 +207,33 @@ class Stream:
         """Compute the results of the frames of this epoch up to number `upto` that are still to come."""
         while self._next <= upto:
             result = self._result(self._next, self._pending[0])
-            self._ready.append(result)
             self._pending.popleft()
             self._next += 1
+            self._link(result)
 
-    def _result(self, t: int, about: _About) -> Detections:
+    def _link(self, result: Linkable) -> None:
+        """What becomes ready with the next frame's result, which itself may have to wait."""
+        dials = self._dials
+        if dials.link == "off":
+            self._unlink()
+            self._ready.append(result.found)
+        else:
+            self._ready += self._linker.push(result, dials.link, dials.link_delay, dials.score_threshold)
+        self.timings.lap("linking")
+
+    def _unlink(self) -> None:
+        """What waits for links is ready, and all tubes end."""
+        self._ready += self._linker.flush(self._dials.score_threshold)
+
+    def _result(self, t: int, about: _About) -> Linkable:
         stages, dials, window, timings = self._stages, self._dials, self._window, self.timings
         assert self._size is not None
         timings.start()
         reference = window.reference(t, dials.num_reference)
         pool = window.pool(t, dials)
         timings.lap("window")
-        output = stages.relation(reference.boxes, reference.features, reference.query, pool)
+        asked = window.support_rows(t + 1, t, dials) if dials.link == "relations" else None
+        output = stages.relation(reference.boxes, reference.features, reference.query, pool, asked)
         timings.lap("relation")
         config = stages.config
         found = postprocess.detections(
@@ -220,11 +242,11 @@ class Stream:
             config.input.network_size(*self._size),
             self._size,
             config.detection,
-            dials.score_threshold,
+            dials.score_threshold if dials.link == "off" else min(dials.score_threshold, FLOOR),
             stages.threads,
         )
         timings.lap("postprocess")
-        return Detections(
+        detections = Detections(
             xyxy=found.xyxy,
             confidence=found.confidence,
             class_id=found.class_id,
@@ -239,6 +261,7 @@ class Stream:
             lookahead=dials.frames_ahead,
             epoch=self.epoch,
         )
+        return Linkable(detections, found.proposal, output.omega)
 
     def _take_ready(self) -> list[Detections]:
         ready, self._ready = self._ready, []

@@ -7,7 +7,7 @@ detections are compared once more from the frames alone. DESIGN section 6.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rdn_engine import ops, preprocess
 from rdn_engine.backends import BackendName, Device, load_backend
 from rdn_engine.bundle import Bundle
-from rdn_engine.config import RPNConfig
+from rdn_engine.config import RDNConfig, RPNConfig
 from rdn_engine.detector import Detector, Executor
 from rdn_engine.encoder import Encoder
 from rdn_engine.errors import BundleError
@@ -87,7 +87,7 @@ def verify(
                                                      [o[:, None] for o in wanted_objectness]))  # fmt: skip
     reports.add("features", "both", max(_relative(f, golden[f"t{t}/features"]) for t, (_, f) in enumerate(encoded)))
     for executor in EXECUTORS:
-        outputs = _relate(relations[executor], bundle, [frame for frame, _ in encoded])
+        outputs = relate(relations[executor], config, [frame for frame, _ in encoded])
         for stage in ("logits", "deltas"):
             worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
             reports.add(stage, executor, worst)
@@ -168,10 +168,10 @@ def _encode(
     return frame, features
 
 
-def _relate(relation: Relation, bundle: Bundle, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
+def relate(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
     """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end."""
-    dials = bundle.config.dials
-    window = Window(bundle.config.relation, dials)
+    dials = config.dials
+    window = Window(config.relation, dials)
     outputs: list[RelationOutput] = []
 
     def emit(upto: int) -> None:
@@ -188,7 +188,8 @@ def _relate(relation: Relation, bundle: Bundle, frames: Sequence[EncodedFrame]) 
 def _detection_difference(detector: Detector, golden: Golden) -> float:
     got, wanted = [], []
     scale = max(golden["frames"].shape[1:3])
-    for t, found in enumerate(detector.predict(golden["frames"], stream=True)):
+    dials = replace(detector.config.dials, link="off")
+    for t, found in enumerate(detector.predict(golden["frames"], stream=True, dials=dials)):
         got.append(detection_rows(found.xyxy / scale, found.confidence, found.class_id))
         stored = (golden[f"t{t}/{name}"] for name in ("xyxy", "confidence", "class_id"))
         xyxy, confidence, class_id = stored

@@ -107,6 +107,17 @@ class Window:
         """The frames of t-T..t+L that there are."""
         return range(max(t - dials.window, 0), min(t + dials.frames_ahead, self.newest) + 1)
 
+    def support_rows(self, frame: int, t: int, dials: Dials) -> tuple[int, int] | None:
+        """Where `pool(t, dials).rows` holds the proposals of `frame`: first and one past the last; None where it is
+        not in the window.
+        """
+        span = self.span(t, dials)
+        if frame not in span:
+            return None
+        slots = np.arange(span.start, frame + 1) % self._slots
+        counts = np.minimum(self._support_counts[slots], dials.num_support)
+        return int(counts[:-1].sum()), int(counts.sum())
+
     def pool(self, t: int, dials: Dials) -> SupportPool:
         """The support proposals that frame t looks at: the first K of every frame of its window.
 

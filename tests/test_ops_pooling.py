@@ -119,3 +119,25 @@ def test_refuses(change, message):
     }
     with pytest.raises(ValueError, match=message):
         ops.roi_pool(**(good | change))
+
+
+def test_large_results_reuse_memory_that_nobody_holds():
+    feature_map = random_map(0, 1, 8, 9, 256)
+    boxes = np.random.default_rng(0).uniform(0, 120, (40, 4)).astype(np.float32)
+
+    def pool(rows: int = 40, sign: int = 1) -> np.ndarray:
+        return ops.roi_pool(sign * feature_map, boxes[:rows], np.zeros(rows, np.int64), 1 / 16, 7, "align")
+
+    first, second = pool(), pool()
+    assert not np.shares_memory(first, second)
+    np.testing.assert_array_equal(first, second)
+    address, part = first.ctypes.data, first[3:5]
+    kept = part.copy()
+    del first
+    other = pool(sign=-1)
+    np.testing.assert_array_equal(part, kept)  # a view holds the memory too
+    np.testing.assert_array_equal(other, -second)
+    del part
+    again = pool(rows=39)
+    assert again.ctypes.data == address
+    np.testing.assert_array_equal(again, second[:39])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
-from rdn_engine.draw import annotate, class_colour
+from rdn_engine.draw import annotate, colour
 from rdn_engine.errors import BackendUnavailable, FrameError
 from rdn_engine.results import Detections
 
@@ -165,7 +165,8 @@ def test_drawing_leaves_the_frame_alone_and_marks_the_copy(size: tuple[int, int]
     assert np.array_equal(image, before)
     assert drawn.shape == image.shape
     assert drawn.dtype == np.uint8
-    strongest = class_colour(int(found.class_id[0]))
+    numbers = found.class_id if found.tracker_id is None else found.tracker_id
+    strongest = colour(int(numbers[0]))
     assert (drawn == np.array(strongest, np.uint8)).all(axis=2).any()
     assert np.array_equal(annotate(image, make(0, tracked, *size)), image)
     assert np.array_equal(annotate(image, found, threshold=1.0), image)
@@ -184,6 +185,6 @@ def test_label_stays_inside_the_frame(corner: tuple[int, int]) -> None:
 
 
 def test_colours_are_distinct() -> None:
-    colours = np.array([class_colour(c) for c in range(30)], float)
+    colours = np.array([colour(c) for c in range(30)], float)
     distance = np.abs(colours[:, None] - colours).max(axis=2) + 255 * np.eye(30)
     assert distance.min() > 15

@@ -79,6 +79,7 @@ void detect(const Detect& args) {
             args.xyxy[4 * k + side_index] = boxes[4 * pair + side_index];
         args.confidence[k] = scores[pair];
         args.class_id[k] = pair / rows;
+        args.proposal[k] = pair % rows;
     }
     *args.count = count;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class OnnxRuntimeGraph:
         except Exception as error:
             # The library's exceptions have no common base of their own.
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}") from error
+        _trim()
         self._name = path.name
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
@@ -40,6 +42,13 @@ class OnnxRuntimeGraph:
             shapes = {name: f"{a.dtype}{list(a.shape)}" for name, a in feeds.items()}
             raise RDNError(f"{self._name} failed on {shapes}: {error}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+def _trim() -> None:
+    """Return to the system what reading a graph took: glibc keeps it otherwise, 180 MB for a ResNet-101."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class OnnxRuntime:

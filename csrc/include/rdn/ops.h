@@ -58,6 +58,7 @@ struct Detect {
     float* xyxy;        // [max_detections, 4]
     float* confidence;  // [max_detections] descending
     int64_t* class_id;  // [max_detections] 0 is the first foreground class
+    int64_t* proposal;  // [max_detections] row that it comes from
     int64_t* count;     // [1] detections written
     int threads;
 };

@@ -1,0 +1,168 @@
+// Box linking (paper, section 3.4). Small, so compiled once.
+#include "linking.h"
+
+#include <algorithm>
+#include <functional>
+#include <queue>
+#include <utility>
+#include <vector>
+
+#include "rdn/box.h"
+
+namespace rdn::cpu {
+
+namespace {
+
+constexpr int64_t kOpen = -2;  // path of a box that none has taken yet
+
+// Viterbi's forward pass, repaired and not repeated when boxes leave: a box whose way in is still there keeps its gain.
+class Forward {
+  public:
+    explicit Forward(const LinkPaths& args)
+        : args_(args), gain_(args.boxes), before_(args.boxes), queued_(args.boxes, 0), out_start_(args.boxes + 1) {
+        std::fill_n(args.path, args.boxes, kOpen);
+        turn_links();
+        for (int64_t box = 0; box < args.boxes; ++box)
+            arrive(box);
+    }
+
+    double gain(int64_t last) const { return gain_[last]; }
+
+    bool open(int64_t box) const { return args_.path[box] == kOpen; }
+
+    // Takes the best path that ends with box `last`, and the rivals of its boxes.
+    void take(int64_t last, int64_t number) {
+        for (int64_t box = last; box >= 0; box = before_[box]) {
+            leave(box, number);
+            for (int64_t k = args_.rival_start[box]; k < args_.rival_start[box + 1]; ++k)
+                if (open(args_.rival[k])) leave(args_.rival[k], -1);
+        }
+        // Smallest first, so that every way into a box is settled before the box is.
+        while (!dirty_.empty()) {
+            const int64_t box = dirty_.top();
+            dirty_.pop();
+            queued_[box] = false;
+            if (!open(box)) continue;
+            const double had = gain_[box];
+            arrive(box);
+            if (gain_[box] != had) disturb_from(box);
+        }
+    }
+
+  private:
+    void turn_links() {
+        for (int64_t k = 0; k < args_.links; ++k)
+            ++out_start_[args_.source[k] + 1];
+        for (int64_t box = 0; box < args_.boxes; ++box)
+            out_start_[box + 1] += out_start_[box];
+        target_.resize(args_.links);
+        std::vector<int64_t> next(out_start_.begin(), out_start_.end());
+        for (int64_t box = 0; box < args_.boxes; ++box)
+            for (int64_t k = args_.link_start[box]; k < args_.link_start[box + 1]; ++k)
+                target_[next[args_.source[k]]++] = box;
+    }
+
+    void arrive(int64_t box) {
+        double most = 0.0;
+        before_[box] = -1;
+        for (int64_t k = args_.link_start[box]; k < args_.link_start[box + 1]; ++k) {
+            const int64_t from = args_.source[k];
+            const double total = gain_[from] + args_.score[k];
+            if (open(from) && total > most) most = total, before_[box] = from;
+        }
+        gain_[box] = most + args_.value[box];
+    }
+
+    void leave(int64_t box, int64_t number) {
+        args_.path[box] = number;
+        disturb_from(box);
+    }
+
+    void disturb_from(int64_t box) {
+        for (int64_t k = out_start_[box]; k < out_start_[box + 1]; ++k) {
+            const int64_t to = target_[k];
+            if (!open(to) || before_[to] != box || queued_[to]) continue;
+            queued_[to] = true;
+            dirty_.push(to);
+        }
+    }
+
+    const LinkPaths& args_;
+    std::vector<double> gain_;     // [boxes] of the best path that ends here
+    std::vector<int64_t> before_;  // [boxes] box before it on that path, -1 where it starts here
+    std::vector<char> queued_;     // [boxes] in dirty_
+    std::vector<int64_t> out_start_, target_;
+    std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> dirty_;
+};
+
+Box box_at(const float* boxes, int64_t row) {
+    const float* box = boxes + 4 * row;
+    return {box[0], box[1], box[2], box[3]};
+}
+
+}  // namespace
+
+void overlaps(Overlaps& args) {
+    // Others by class, in order within a class: most pairs are of different ones.
+    std::vector<std::pair<int64_t, int64_t>> others(args.other_rows);
+    for (int64_t other = 0; other < args.other_rows; ++other)
+        others[other] = {args.other_classes[other], other};
+    std::sort(others.begin(), others.end());
+    for (int64_t row = 0; row < args.rows; ++row) {
+        const Box box = box_at(args.boxes, row);
+        const int64_t wanted = args.classes[row];
+        auto at = std::lower_bound(others.begin(), others.end(), std::make_pair(wanted, int64_t{0}));
+        for (; at != others.end() && at->first == wanted; ++at) {
+            const Box second = box_at(args.other_boxes, at->second);
+            const float overlap = iou(box, area(box), second, area(second));
+            if (!(overlap > args.limit)) continue;
+            args.row.push_back(row), args.other.push_back(at->second), args.iou.push_back(overlap);
+        }
+    }
+}
+
+int64_t link_paths(const LinkPaths& args) {
+    Forward forward(args);
+    // Highest gain first, then the smallest last box. Gains only fall, so an entry out of date is too high, never too
+    // low.
+    using Entry = std::pair<double, int64_t>;  // gain, -last
+    std::vector<Entry> entries(args.boxes);
+    for (int64_t box = 0; box < args.boxes; ++box)
+        entries[box] = {forward.gain(box), -box};
+    std::priority_queue<Entry> ends(std::less<Entry>(), std::move(entries));
+    int64_t paths = 0;
+    while (!ends.empty()) {
+        const auto [gain, minus_last] = ends.top();
+        ends.pop();
+        const int64_t last = -minus_last;
+        if (!forward.open(last)) continue;
+        if (forward.gain(last) != gain)
+            ends.emplace(forward.gain(last), -last);
+        else
+            forward.take(last, paths++);
+    }
+    return paths;
+}
+
+void group_means(const GroupMeans& args) {
+    std::vector<int64_t> starts(args.groups + 1);
+    for (int64_t k = 0; k < args.count; ++k)
+        ++starts[args.group[k] + 1];
+    for (int64_t group = 0; group < args.groups; ++group)
+        starts[group + 1] += starts[group];
+    std::vector<float> sorted(args.count);
+    std::vector<int64_t> next(starts.begin(), starts.end());
+    for (int64_t k = 0; k < args.count; ++k)
+        sorted[next[args.group[k]]++] = args.score[k];
+    for (int64_t group = 0; group < args.groups; ++group) {
+        const auto first = sorted.begin() + starts[group], last = sorted.begin() + starts[group + 1];
+        const int64_t all = last - first, taken = args.better_half ? (all + 1) / 2 : all;
+        if (taken < all) std::nth_element(first, first + taken - 1, last, std::greater<>());
+        double sum = 0.0;
+        for (int64_t k = 0; k < taken; ++k)
+            sum += first[k];
+        args.mean[group] = taken ? sum / static_cast<double>(taken) : 0.0;
+    }
+}
+
+}  // namespace rdn::cpu
