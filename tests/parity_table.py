@@ -247,7 +247,7 @@ def main() -> None:
         checkpoint = write_checkpoint(Path(folder) / "rdn_parity.pth")
         model = load_model(checkpoint)
         rows = [*stage_rows(model, expected), *torch_rows(model, expected)]
-        build(checkpoint, Path(folder) / "bundle", config=CONFIG, frames=DATA / "frames")
+        build(checkpoint, Path(folder) / "bundle", config=CONFIG, golden=DATA / "frames")
         double = double_detections(model)
         rows += stored_rows(expected, double)
         for executor in ("fused", "engine"):

@@ -70,7 +70,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = RDN(CONFIG).eval()
     save_checkpoint(folder / "w.safetensors", model.state_dict(), CONFIG)
-    build_bundle(folder / "w.safetensors", folder / "engines", frames=write_video(folder / "golden.mp4", 3))
+    build_bundle(folder / "w.safetensors", folder / "engines", golden=write_video(folder / "golden.mp4", 3))
     return folder / "engines"
 
 

@@ -50,7 +50,7 @@ def bundle(checkpoint: Path) -> Path:
     from export.build_engines import build
 
     directory = checkpoint.parent / "bundle"
-    build(checkpoint, directory, config=CONFIG, frames=DATA / "frames")
+    build(checkpoint, directory, config=CONFIG, golden=DATA / "frames")
     return directory
 
 
