@@ -22,12 +22,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import environment
-from export.build_engines import build
+from export.build_engines import Int8, build
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from training.data.synthetic import SyntheticVideos
@@ -151,18 +153,34 @@ class Plan:
             build(weights, engines)
         return engines
 
+    def int8(self, row: Row, seed: int) -> Path:
+        """The same weights as an INT8 engine directory, calibrated on videos of a split of their own."""
+        output = self.runs / f"{row.name}-{seed}"
+        engines = output / "engines-int8"
+        if not engines.exists():
+            frames = output / "calibration"
+            frames.mkdir(exist_ok=True)
+            videos = SyntheticVideos("calibration", num_videos=8, num_frames=16)
+            for number, frame in enumerate(np.concatenate([videos[i].frames for i in range(len(videos))])):
+                Image.fromarray(frame).save(frames / f"{number:06d}.png")
+            build(output / "model.safetensors", engines, int8=Int8(frames))
+        return engines
+
     def evaluate(self, row: Row, seed: int, sweep: bool) -> None:
         """Write every setting's result as soon as it is there; without `sweep`, of the model as trained alone."""
         path = RESULTS / f"{row.name}-{seed}.json"
         detector = Detector.from_pretrained(self.train(row, seed), threads=self.threads)
         document = json.loads(path.read_text()) if path.exists() else self.document(row, seed)
-        settings = list(sweeps(row, detector.config.dials)) if sweep else [("own", detector.config.dials)]
-        for label, dials in settings:
-            if label in document["settings"]:
-                continue
-            print(f"{row.name}-{seed}: {label}", flush=True)
-            document["settings"][label] = evaluate(RunDetector(detector, dials), self.videos)
-            write_json(path, document)
+        own = detector.config.dials
+        runs = [(label, detector, dials) for label, dials in (sweeps(row, own) if sweep else [("own", own)])]
+        if sweep and row.name == "full":
+            int8 = Detector.from_pretrained(self.int8(row, seed), threads=self.threads)
+            runs.append(("precision=int8", int8, own))
+        for label, run, dials in runs:
+            if label not in document["settings"]:
+                print(f"{row.name}-{seed}: {label}", flush=True)
+                document["settings"][label] = evaluate(RunDetector(run, dials), self.videos)
+                write_json(path, document)
 
     def document(self, row: Row, seed: int) -> dict[str, Any]:
         settings = row.settings(self.base, seed)
