@@ -1,4 +1,4 @@
-// Checks, dispatch and call of the relation attention; its face and documentation are in rdn_engine/ops.py.
+// Checks, dispatch and call of the relation stage's kernels; their faces and documentation are in rdn_engine/ops.py.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,6 +7,7 @@
 
 #include "checks.h"
 #include "cpu/isa.h"
+#include "cpu/prepare_geometry.h"
 #include "rdn/relation.h"
 
 namespace rdn {
@@ -15,64 +16,114 @@ void bind_relation(py::module_& module);
 
 namespace {
 
-using Array = py::array_t<float>;
+using Floats = py::array_t<float>;
 
-std::string sized(const char* text, int64_t size) {
+std::string sized(const std::string& text, int64_t size) {
     return text + std::to_string(size) + "]";
 }
 
-// Sizes first: heads from the geometry, then the channels that they divide.
-void check_query(RelationAttention& args, const py::array& query, const py::array& boxes, const py::array& weight,
-                 const py::array& bias) {
-    args.geometry_weight = checked<float>(weight, {kAny, kGeometryChannels}, "geometry_weight [M, 64]");
-    args.heads = weight.shape(0);
-    require(args.heads >= 1, "geometry_weight must have at least one head, got " + describe(weight));
-    args.geometry_bias = checked<float>(bias, {args.heads}, sized("geometry_bias [M = ", args.heads));
-    args.query = checked<float>(query, {kAny, kAny}, "query [n, D]");
-    args.rows = query.shape(0);
-    args.head_dim = query.shape(1) / args.heads;
-    require(args.head_dim > 0 && args.head_dim % 16 == 0 && args.head_dim * args.heads == query.shape(1),
-            "query [n, D]: D must be a multiple of 16 for each of the " + std::to_string(args.heads) +
-                " heads of geometry_weight, got " + describe(query));
-    args.boxes = checked<float>(boxes, {args.rows, 4}, "boxes [n = " + std::to_string(args.rows) + ", 4]");
+// The data of an array that the kernel writes to.
+template <class T>
+T* written(py::array& array, std::initializer_list<py::ssize_t> shape, const std::string& wanted) {
+    checked<T>(array, shape, wanted);
+    require(array.writeable(), "wanted a writable " + wanted);
+    return static_cast<T*>(array.mutable_data());
 }
 
-void check_supports(RelationAttention& args, const py::array& keys, const py::array& values, const py::array& boxes,
-                    const py::array& rows, const py::array& multiplicity) {
-    const int64_t dim = args.heads * args.head_dim;
-    args.keys = checked<float>(keys, {kAny, dim}, sized("keys [R, D = ", dim));
-    const int64_t storage = keys.shape(0);
-    const std::string stored = "R = " + std::to_string(storage);
-    args.values = checked<float>(values, {storage, dim}, sized(("values [" + stored + ", D = ").c_str(), dim));
-    args.support_boxes = checked<float>(boxes, {storage, 4}, "support_boxes [" + stored + ", 4]");
-    args.support = checked<int64_t>(rows, {kAny}, "rows [S]");
-    args.supports = rows.shape(0);
-    args.multiplicity = checked<float>(multiplicity, {args.supports}, sized("multiplicity [S = ", args.supports));
-    for (int64_t j = 0; j < args.supports; ++j) {
-        const std::string at = std::to_string(j);
-        const int64_t row = args.support[j];
-        require(row >= 0 && row < storage,
-                "rows must lie in 0..R-1 with " + stored + ", got " + std::to_string(row) + " at " + at);
-        const float count = args.multiplicity[j];
-        require(std::isfinite(count) && count >= 0,
-                "multiplicity must be finite and not negative, got " + std::to_string(count) + " at " + at);
+int64_t padded(int64_t heads) {
+    return (heads + kPanel - 1) / kPanel * kPanel;
+}
+
+const float* check_geometry(const py::array& geometry, int64_t heads) {
+    return checked<float>(geometry, {kGeometryRows, padded(heads)},
+                          "geometry of prepare_geometry for M = " + std::to_string(heads));
+}
+
+int64_t check_head_dim(const py::array& array, int64_t heads, const char* name) {
+    require(array.ndim() == 2 && array.shape(1) > 0 && array.shape(1) % (16 * heads) == 0,
+            std::string(name) + ": D must be a multiple of 16 for each of the " + std::to_string(heads) +
+                " heads, got " + describe(array));
+    return array.shape(1) / heads;
+}
+
+// keys, values, key_length, boxes
+using Bank = std::tuple<py::array, py::array, py::array, py::array>;
+
+// Its keys say how many heads there are.
+int64_t check_heads(const Bank& arrays) {
+    const py::array& keys = std::get<0>(arrays);
+    require(keys.ndim() == 5 && keys.shape(1) >= 1,
+            "wanted keys [slots, M >= 1, C / 16, d, 16], got " + describe(keys));
+    return keys.shape(1);
+}
+
+SupportBank check_bank(const Bank& arrays, int64_t heads, int64_t dim) {
+    const auto& [keys, values, key_length, boxes] = arrays;
+    SupportBank bank;
+    const std::string m = std::to_string(heads), d = std::to_string(dim);
+    bank.keys = checked<float>(keys, {kAny, heads, kAny, dim, kPanel},
+                               "keys [slots, M = " + m + ", C / 16, d = " + d + ", 16]");
+    bank.slots = keys.shape(0), bank.capacity = keys.shape(2) * kPanel;
+    const std::string slots = std::to_string(bank.slots), c = std::to_string(bank.capacity);
+    bank.values = checked<float>(values, {bank.slots, heads, bank.capacity, dim},
+                                 "values [slots = " + slots + ", M = " + m + ", C = " + c + ", d = " + d + "]");
+    bank.key_length =
+        checked<float>(key_length, {bank.slots, heads}, "key_length [slots = " + slots + ", M = " + m + "]");
+    bank.boxes =
+        checked<float>(boxes, {bank.slots, bank.capacity, 4}, "boxes [slots = " + slots + ", C = " + c + ", 4]");
+    return bank;
+}
+
+// Frames of the bank; the number of their supports in *total.
+SupportFrames check_frames(const py::array& slots, const py::array& counts, const SupportBank& bank, int64_t* total) {
+    SupportFrames frames;
+    frames.slot = checked<int64_t>(slots, {kAny}, "slots [F]");
+    frames.frames = slots.shape(0);
+    frames.count = checked<int64_t>(counts, {frames.frames}, sized("counts [F = ", frames.frames));
+    *total = 0;
+    for (int64_t f = 0; f < frames.frames; ++f) {
+        const std::string at = std::to_string(f);
+        require(frames.slot[f] >= 0 && frames.slot[f] < bank.slots,
+                "slots must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " +
+                    std::to_string(frames.slot[f]) + " at " + at);
+        require(frames.count[f] >= 0 && frames.count[f] <= bank.capacity,
+                "counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
+                    std::to_string(frames.count[f]) + " at " + at);
+        *total += frames.count[f];
     }
+    return frames;
 }
 
-py::tuple relation_attention(const py::array& query, const py::array& boxes, const py::array& keys,
-                             const py::array& values, const py::array& support_boxes, const py::array& rows,
-                             const py::array& multiplicity, const py::array& geometry_weight,
-                             const py::array& geometry_bias, std::pair<int64_t, int64_t> omega_range, int threads) {
+py::tuple relation_attention(const py::array& query, const py::array& boxes, const py::array& residual,
+                             const py::array& value_bias, const Bank& bank, const py::array& slots,
+                             const py::array& counts, const py::array& multiplicity, const py::array& geometry,
+                             std::pair<int64_t, int64_t> omega_range, int threads) {
     RelationAttention args{};
-    check_query(args, query, boxes, geometry_weight, geometry_bias);
-    check_supports(args, keys, values, support_boxes, rows, multiplicity);
+    args.heads = check_heads(bank);
+    args.geometry = check_geometry(geometry, args.heads);
+    args.query = checked<float>(query, {kAny, kAny}, "query [n, D]");
+    args.head_dim = check_head_dim(query, args.heads, "query [n, D]");
+    args.rows = query.shape(0);
+    const int64_t dim = query.shape(1);
+    const std::string n = "[n = " + std::to_string(args.rows);
+    args.boxes = checked<float>(boxes, {args.rows, 4}, "boxes " + n + ", 4]");
+    args.residual = checked<float>(residual, {args.rows, dim}, sized("residual " + n + ", D = ", dim));
+    args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
+    args.bank = check_bank(bank, args.heads, args.head_dim);
+    int64_t supports = 0;
+    args.support = check_frames(slots, counts, args.bank, &supports);
+    args.multiplicity = checked<float>(multiplicity, {supports}, sized("multiplicity [S = ", supports));
+    for (int64_t j = 0; j < supports; ++j)
+        require(std::isfinite(args.multiplicity[j]) && args.multiplicity[j] > 0,
+                "multiplicity must be finite and positive, got " + std::to_string(args.multiplicity[j]) + " at " +
+                    std::to_string(j));
     const auto [begin, end] = omega_range;
-    require(0 <= begin && begin <= end && end <= args.supports,
-            "omega_range must be (a, b) with 0 <= a <= b <= S = " + std::to_string(args.supports) + ", got (" +
+    require(0 <= begin && begin <= end && end <= supports,
+            "omega_range must be (a, b) with 0 <= a <= b <= S = " + std::to_string(supports) + ", got (" +
                 std::to_string(begin) + ", " + std::to_string(end) + ")");
     args.omega_begin = begin, args.omega_end = end;
     args.threads = checked_threads(threads);
-    Array out({args.rows, args.heads * args.head_dim}), omega({args.rows, end - begin});
+    Floats out({args.rows, dim}), omega({args.rows, end - begin});
     args.out = out.mutable_data(), args.omega = omega.mutable_data();
     {
         py::gil_scoped_release release;
@@ -81,10 +132,114 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
     return py::make_tuple(out, omega);
 }
 
+py::tuple relation_refine(const py::array& query, const py::array& residual, const py::array& value_bias,
+                          const py::array& rows, const Bank& bank, const py::array& slots, const py::array& counts,
+                          const py::array& change, const py::array& restart, const py::array& geometry,
+                          py::array values, py::array normaliser, py::array peak, int threads) {
+    RelationRefine args{};
+    args.heads = check_heads(bank);
+    args.geometry = check_geometry(geometry, args.heads);
+    args.query = checked<float>(query, {kAny, kAny}, "query [R, D]");
+    args.head_dim = check_head_dim(query, args.heads, "query [R, D]");
+    const int64_t storage = query.shape(0), dim = query.shape(1);
+    const std::string r = "[R = " + std::to_string(storage), m = sized(", M = ", args.heads);
+    args.residual = checked<float>(residual, {storage, dim}, sized("residual " + r + ", D = ", dim));
+    args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
+    args.bank = check_bank(bank, args.heads, args.head_dim);
+    require(storage == args.bank.slots * args.bank.capacity,
+            "query [R, D]: R must be slots * C = " + std::to_string(args.bank.slots * args.bank.capacity) + ", got " +
+                describe(query));
+    args.row = checked<int64_t>(rows, {kAny}, "rows [A]");
+    args.rows = rows.shape(0);
+    for (int64_t i = 0; i < args.rows; ++i)
+        require(args.row[i] >= 0 && args.row[i] < storage && (i == 0 || args.row[i] != args.row[i - 1]),
+                "rows must be distinct and lie in 0..R-1 with R = " + std::to_string(storage) + ", got " +
+                    std::to_string(args.row[i]) + " at " + std::to_string(i));
+    int64_t supports = 0;
+    args.support = check_frames(slots, counts, args.bank, &supports);
+    const std::string a = "[A = " + std::to_string(args.rows);
+    args.change =
+        checked<float>(change, {args.rows, args.support.frames}, sized("change " + a + ", F = ", args.support.frames));
+    args.restart = checked<uint8_t>(restart, {args.rows}, "restart " + a + "]");
+    args.values = written<double>(values, {storage, dim}, sized("values " + r + ", D = ", dim));
+    args.normaliser = written<double>(normaliser, {storage, args.heads}, "normaliser " + r + m);
+    args.peak = written<double>(peak, {storage, args.heads}, "peak " + r + m);
+    args.threads = checked_threads(threads);
+    Floats out({args.rows, dim});
+    py::array_t<uint8_t> status(args.rows);
+    args.out = out.mutable_data(), args.status = status.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().relation_refine(args);
+    }
+    return py::make_tuple(out, status);
+}
+
+void pack_supports(const py::array& keys, const py::array& values, py::array packed_keys, py::array packed_values,
+                   py::array key_length) {
+    PackSupports args{};
+    require(packed_keys.ndim() == 4, "wanted packed_keys [M, C / 16, d, 16], got " + describe(packed_keys));
+    args.heads = packed_keys.shape(0), args.head_dim = packed_keys.shape(2);
+    args.capacity = packed_keys.shape(1) * kPanel;
+    const int64_t dim = args.heads * args.head_dim;
+    args.packed_keys =
+        written<float>(packed_keys, {args.heads, kAny, args.head_dim, kPanel}, "packed_keys [M, C / 16, d, 16]");
+    args.packed_values =
+        written<float>(packed_values, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]");
+    args.key_length = written<float>(key_length, {args.heads}, "key_length [M]");
+    args.keys = checked<float>(keys, {kAny, dim}, sized("keys [n, D = ", dim));
+    args.rows = keys.shape(0);
+    require(args.rows <= args.capacity,
+            "keys [n, D]: n must be at most C = " + std::to_string(args.capacity) + ", got " + describe(keys));
+    args.values =
+        checked<float>(values, {args.rows, dim}, sized("values [n = " + std::to_string(args.rows) + ", D = ", dim));
+    py::gil_scoped_release release;
+    cpu::kernels().pack_supports(args);
+}
+
+Floats prepare_geometry(const py::array& weight, const py::array& bias) {
+    cpu::PrepareGeometry args{};
+    args.weight = checked<float>(weight, {kAny, kGeometryChannels}, "weight [M, 64]");
+    args.heads = weight.shape(0);
+    require(args.heads >= 1, "weight [M, 64] must have at least one head, got " + describe(weight));
+    args.bias = checked<float>(bias, {args.heads}, sized("bias [M = ", args.heads));
+    Floats out({static_cast<int64_t>(kGeometryRows), padded(args.heads)});
+    args.out = out.mutable_data();
+    py::gil_scoped_release release;
+    cpu::prepare_geometry(args);
+    return out;
+}
+
+Floats linear(const py::array& x, const py::array& weight, const py::array& bias, bool relu, int threads) {
+    Linear args{};
+    args.weight = checked<float>(weight, {kAny, kAny, kPanel}, "weight [panels, K, 16]");
+    args.depth = weight.shape(1);
+    args.x = checked<float>(x, {kAny, args.depth}, sized("x [n, K = ", args.depth));
+    args.rows = x.shape(0);
+    args.bias = checked<float>(bias, {kAny}, "bias [columns]");
+    args.columns = bias.shape(0);
+    require((args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
+            "weight [panels, K, 16] must have the panels that " + std::to_string(args.columns) + " columns fill, got " +
+                describe(weight));
+    args.relu = relu;
+    args.threads = checked_threads(threads);
+    Floats out({args.rows, args.columns});
+    args.out = out.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().linear(args);
+    }
+    return out;
+}
+
 }  // namespace
 
 void bind_relation(py::module_& module) {
+    module.def("linear", &linear);
+    module.def("pack_supports", &pack_supports);
+    module.def("prepare_geometry", &prepare_geometry);
     module.def("relation_attention", &relation_attention);
+    module.def("relation_refine", &relation_refine);
 }
 
 }  // namespace rdn

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 _F = NDArray[np.float32]
 _I = NDArray[np.int64]
+_D = NDArray[np.float64]
+_B = NDArray[np.uint8]
 
 cuda_built: bool
 """Whether the CUDA kernels are part of this build."""
@@ -39,20 +41,40 @@ def roi_pool(
 def sample_advanced(
     objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /
 ) -> tuple[_I, _F]: ...
+def linear(x: _F, weight: _F, bias: _F, relu: bool, threads: int, /) -> _F: ...
+def prepare_geometry(weight: _F, bias: _F, /) -> _F: ...
+def pack_supports(keys: _F, values: _F, packed_keys: _F, packed_values: _F, key_length: _F, /) -> None: ...
 def relation_attention(
     query: _F,
     boxes: _F,
-    keys: _F,
-    values: _F,
-    support_boxes: _F,
-    rows: _I,
+    residual: _F,
+    value_bias: _F,
+    bank: tuple[_F, ...],
+    slots: _I,
+    counts: _I,
     multiplicity: _F,
-    geometry_weight: _F,
-    geometry_bias: _F,
+    geometry: _F,
     omega_range: tuple[int, int],
     threads: int,
     /,
 ) -> tuple[_F, _F]: ...
+def relation_refine(
+    query: _F,
+    residual: _F,
+    value_bias: _F,
+    rows: _I,
+    bank: tuple[_F, ...],
+    slots: _I,
+    counts: _I,
+    change: _F,
+    restart: _B,
+    geometry: _F,
+    values: _D,
+    normaliser: _D,
+    peak: _D,
+    threads: int,
+    /,
+) -> tuple[_F, _B]: ...
 def detect(
     logits: _F,
     deltas: _F,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rdn_engine import ops
+
+if TYPE_CHECKING:
+    from rdn_engine.refinement import Refinement
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int64]
@@ -33,30 +39,65 @@ class EncodedFrame:
 
 @dataclass(frozen=True)
 class SupportPool:
-    """The window of one reference frame, in place in the stream's ring.
+    """The window of one reference frame, in place in the stream's ring: slots of C rows, R = slots x C.
 
-    `rows` indexes the first axis of the storage arrays (second of keys and values). A frame that an edge rule
-    repeats appears once, with its `multiplicity`.
+    `rows` indexes the first axis of the storage arrays. A frame that an edge rule repeats appears once, with its
+    `multiplicity`.
     """
 
     boxes: Float
-    """[R, 4] network-input pixels, R = ring slots x K"""
+    """[R, 4] network-input pixels"""
     features: Float
     """[R, D]"""
     keys: Float
-    """[P, R, D]"""
+    """[P, slots, M, C / 16, d, 16] panels of 16 proposals, the layout of ops.SupportBank"""
     values: Float
-    """[P, R, D]"""
+    """[P, slots, M, C, d]"""
+    key_length: Float
+    """[P, slots, M]"""
     refine_query: Float
     """[R, D]"""
-    rows: Index
-    """[S] support proposals of the window, oldest frame first"""
-    multiplicity: Float
-    """[S] how often each counts, 1 or more"""
+    slots: Index
+    """[F] frames of the window, oldest first"""
+    counts: Index
+    """[F] support proposals of each: the first rows of its slot"""
+    repeats: Float
+    """[F] how often each frame counts"""
+    slot_counts: Index
+    """[slots] support proposals of whatever frame a slot holds, with the K of this window"""
     advanced_rows: Index
     """[A] support proposals that the refinement takes, a subset of `rows`"""
     advanced_multiplicity: Float
     """[A]"""
+    refinement: Refinement
+    """Sums of the refinement, the stream's own"""
+
+    @property
+    def rows(self) -> Index:
+        """[S] support proposals of the window, oldest frame first"""
+        starts = np.cumsum(self.counts) - self.counts
+        room = self.values.shape[3]
+        rows: Index = np.arange(self.counts.sum()) + np.repeat(self.slots * room - starts, self.counts)
+        return rows
+
+    @property
+    def multiplicity(self) -> Float:
+        """[S] how often each counts, 1 or more"""
+        return np.repeat(self.repeats, self.counts)
+
+    def bank(self, module: int) -> ops.SupportBank:
+        """What the kernels read of cached module `module`."""
+        boxes = self.boxes.reshape(len(self.slot_counts), -1, 4)
+        return ops.SupportBank(self.keys[module], self.values[module], self.key_length[module], boxes)
+
+    def plain(self) -> tuple[Float, Float]:
+        """Keys and values of `rows`, [P, S, D] each, as the model's graphs have them."""
+        cached, _, heads, room, head_dim = self.values.shape
+        slot, column = self.rows // room, self.rows % room
+        keys = self.keys[:, slot, :, column // ops.PANEL, :, column % ops.PANEL]  # [S, P, M, d]
+        values = self.values[:, slot, :, column]
+        both = (array.swapaxes(0, 1).reshape(cached, len(slot), heads * head_dim) for array in (keys, values))
+        return next(both), next(both)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,50 @@ class Boxes(NamedTuple):
     """[k] row of the proposal that it comes from"""
 
 
+PANEL = 16
+"""Columns of a panel of packed weights or keys."""
+
+
+class SupportBank(NamedTuple):
+    """Support proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL."""
+
+    keys: Float
+    """[slots, M, C / 16, d, 16]"""
+    values: Float
+    """[slots, M, C, d]"""
+    key_length: Float
+    """[slots, M] at least the Euclidean length of every key of the slot"""
+    boxes: Float
+    """[slots, C, 4]"""
+
+
+class RunningSums(NamedTuple):
+    """What refined rows have summed over their windows, R = slots x C rows; `relation_refine` writes to them."""
+
+    values: NDArray[np.float64]
+    """[R, D] weight times value"""
+    normaliser: NDArray[np.float64]
+    """[R, M] weights"""
+    peak: NDArray[np.float64]
+    """[R, M] largest normaliser since the row's sums began"""
+
+
 class Attention(NamedTuple):
     out: Float
-    """[n, D] concatenated heads, without the bias of the values"""
+    """[n, D] residual + relation"""
     omega: Float | None
     """[n, W] softmax weights averaged over heads"""
+
+
+RIGHT, CANCELLED, UNBOUNDED = range(3)
+"""Status of a refined row: see `relation_refine`."""
+
+
+class Refined(NamedTuple):
+    out: Float
+    """[A, D] residual + relation, of no meaning where the status is not RIGHT"""
+    status: NDArray[np.uint8]
+    """[A]"""
 
 
 def resize_normalize(
@@ -143,40 +182,112 @@ def sample_advanced(
     )
 
 
+def pack_weight(weight: Float) -> Float:
+    """Rows of a weight [columns, K] as `linear` wants them: [ceil(columns / 16), K, 16], zeros past the last row."""
+    columns, depth = weight.shape
+    padded = np.zeros((-(-columns // PANEL) * PANEL, depth), np.float32)
+    padded[:columns] = weight
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, depth).swapaxes(1, 2))
+
+
+def linear(x: Float, weight: Float, bias: Float, relu: bool = False, threads: int = 1) -> Float:
+    """x W^T + bias, with `relu` no less than 0: x [n, K], weight of `pack_weight`, bias [columns] -> [n, columns]."""
+    return _C.linear(np.ascontiguousarray(x), np.ascontiguousarray(weight), np.ascontiguousarray(bias), relu, threads)
+
+
+def prepare_geometry(weight: Float, bias: Float) -> Float:
+    """Wg [M, 64] and b [M] of a relation module as its kernels read them, once for many calls.
+
+    Part of Wg.E becomes cubics in the logarithms of E. They are as accurate as float32 logarithms allow, for sides and
+    distances within a factor of 2^20 of each other.
+    """
+    return _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias))
+
+
+def pack_supports(keys: Float, values: Float, bank: SupportBank, slot: int) -> None:
+    """keys, values [n, D], n <= C, into a slot of the bank, zeros past them. Boxes are the caller's to write."""
+    _C.pack_supports(
+        np.ascontiguousarray(keys),
+        np.ascontiguousarray(values),
+        bank.keys[slot],
+        bank.values[slot],
+        bank.key_length[slot],
+    )
+
+
 def relation_attention(
     query: Float,
     boxes: Float,
-    keys: Float,
-    values: Float,
-    support_boxes: Float,
-    rows: Index,
+    residual: Float,
+    value_bias: Float,
+    bank: SupportBank,
+    slots: Index,
+    counts: Index,
     multiplicity: Float,
-    geometry_weight: Float,
-    geometry_bias: Float,
+    geometry: Float,
     omega_range: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Attention:
-    """One relation module (paper, eq. 1 to 4): softmax_j(q.k / sqrt(d) + log(relu(Wg.E + b) + 1e-6)) . v, all heads.
+    """x + rel(x, s) (paper, eq. 1 to 4): softmax_j(q.k / sqrt(d) + log(relu(Wg.E + b) + 1e-6)) . v + bias, all heads.
 
-    query [n, D] unscaled, boxes [n, 4]; keys, values [R, D] and support_boxes [R, 4] are storage of which the support
-    rows [S] (indices into R, repeats allowed) take part, row j counted multiplicity[j] times; geometry_weight [M, 64],
-    geometry_bias [M]. With `omega_range` (a, b) also the head-averaged weights of rows[a:b]. No support at all gives
-    zeros.
+    query [n, D] unscaled, boxes [n, 4], residual x [n, D], value_bias [D]. Supports are the first counts [F] of slots
+    [F] of the bank (a slot may occur again), S in all; number j counts multiplicity[j] > 0 times; geometry is of
+    `prepare_geometry`. With `omega_range` (a, b) also the head-averaged weights of supports a..b-1. No support at all
+    gives the residual.
     """
     out, omega = _C.relation_attention(
         np.ascontiguousarray(query),
         np.ascontiguousarray(boxes),
-        np.ascontiguousarray(keys),
-        np.ascontiguousarray(values),
-        np.ascontiguousarray(support_boxes),
-        np.ascontiguousarray(rows),
+        np.ascontiguousarray(residual),
+        np.ascontiguousarray(value_bias),
+        tuple(np.ascontiguousarray(a) for a in bank),
+        np.ascontiguousarray(slots),
+        np.ascontiguousarray(counts),
         np.ascontiguousarray(multiplicity),
-        np.ascontiguousarray(geometry_weight),
-        np.ascontiguousarray(geometry_bias),
+        np.ascontiguousarray(geometry),
         omega_range if omega_range is not None else (0, 0),
         threads,
     )
     return Attention(out, omega if omega_range is not None else None)
+
+
+def relation_refine(
+    query: Float,
+    residual: Float,
+    value_bias: Float,
+    rows: Index,
+    bank: SupportBank,
+    slots: Index,
+    counts: Index,
+    change: Float,
+    restart: NDArray[np.bool_],
+    geometry: Float,
+    sums: RunningSums,
+    threads: int = 1,
+) -> Refined:
+    """`relation_attention` of some of the bank's own rows, by what changed since their sums were left.
+
+    query, residual [R, D] of every row, R = slots x C; rows [A] distinct, those wanted. change [A, F]: how many times
+    more than before the first counts[f] of slots[f] count for a row; restart [A]: sums begin at zero. `sums` are
+    updated in place. Status of a row: RIGHT; CANCELLED where no more than 1e-6 of the largest normaliser is left or
+    something is not finite: restart it; UNBOUNDED where logits may be too large to be summed this way: its sums are as
+    before.
+    """
+    out, status = _C.relation_refine(
+        np.ascontiguousarray(query),
+        np.ascontiguousarray(residual),
+        np.ascontiguousarray(value_bias),
+        np.ascontiguousarray(rows),
+        tuple(np.ascontiguousarray(a) for a in bank),
+        np.ascontiguousarray(slots),
+        np.ascontiguousarray(counts),
+        np.ascontiguousarray(change),
+        np.ascontiguousarray(restart, np.uint8),
+        np.ascontiguousarray(geometry),
+        *sums,
+        threads,
+    )
+    return Refined(out, status)
 
 
 def detect(

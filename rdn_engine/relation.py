@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from rdn_engine import ops
 from rdn_engine.backends import Graph
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
-from rdn_engine.features import Float, Index, RelationOutput, SupportPool
-
-_THREADED_DIM = 512
-"""Feature width D from which on numpy's products may use more than one thread."""
+from rdn_engine.features import Float, RelationOutput, SupportPool
 
 
 class Relation(Protocol):
@@ -33,7 +27,7 @@ class Relation(Protocol):
 
 
 class FusedRelation:
-    """Compiled attention over the ring in place, numpy's BLAS for the rest. Default.
+    """Compiled kernels over the ring in place. Default.
 
     weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored.
     """
@@ -48,9 +42,17 @@ class FusedRelation:
             got = None if array is None else array.shape
             if array is None or got != shape:
                 raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
-            self._weights[name] = np.ascontiguousarray(array, np.float32)
-        # A narrower product is done before a second thread has begun.
-        self._blas = _BlasLimit(threads if self._config.dim >= _THREADED_DIM else 1)
+            single = np.ascontiguousarray(array, np.float32)
+            packed = name.endswith(".weight") and not name.endswith(".geometry.weight")
+            self._weights[name] = ops.pack_weight(single) if packed else single
+        named = [f"rel.{i}.geometry" for i in range(self._config.num_modules)]
+        self._geometry = [
+            ops.prepare_geometry(self._weights.pop(f"{name}.weight"), self._weights.pop(f"{name}.bias"))
+            for name in named
+        ]
+        # The bias of keys adds the same to every logit of a row, so the softmax does not see it; that of values is
+        # added after the softmax.
+        self._no_bias = np.zeros(self._config.dim, np.float32)
 
     def __call__(
         self, boxes: Float, features: Float, query: Float, pool: SupportPool, omega_rows: tuple[int, int] | None = None
@@ -59,85 +61,85 @@ class FusedRelation:
         if not len(features):
             return _no_rows(self._num_logits, omega_rows if r.num_basic else None)
         omega = None
-        with self._blas:
-            x = features
-            for i in range(r.num_basic):
-                if i:
-                    x = self._fc(f"basic_fc.{i - 1}", x)
-                    query = self._linear(f"rel.{i}.query", x)
-                asked = omega_rows if i == r.num_basic - 1 else None
-                found = self._attend(
-                    i, query, boxes, pool.keys[i], pool.values[i], pool.boxes, pool.rows, pool.multiplicity, asked
-                )
-                x = x + found.out
-                omega = found.omega
-            if r.advanced:
-                x = x + self._advanced(x, query, boxes, pool)
-            return RelationOutput(self._linear("classify", x), self._linear("regress", x), omega)
+        x = features
+        for i in range(r.num_basic):
+            if i:
+                x = self._linear(f"basic_fc.{i - 1}", x, relu=True)
+                query = self._linear(f"rel.{i}.query", x)
+            asked = omega_rows if i == r.num_basic - 1 else None
+            x, omega = ops.relation_attention(
+                query,
+                boxes,
+                x,
+                self._weights[f"rel.{i}.value.bias"],
+                pool.bank(i),
+                pool.slots,
+                pool.counts,
+                pool.multiplicity,
+                self._geometry[i],
+                asked,
+                self._threads,
+            )
+        if r.advanced:
+            x = self._distil(x, query, boxes, pool)
+        return RelationOutput(self._linear("classify", x), self._linear("regress", x), omega)
 
-    def _advanced(self, x: Float, query: Float, boxes: Float, pool: SupportPool) -> Float:
-        """rel_{N_b+1}(x, a): a are the advanced support proposals after their refinement by the whole pool."""
+    def _distil(self, x: Float, query: Float, boxes: Float, pool: SupportPool) -> Float:
+        """x + rel_{N_b+1}(x, a): a are the advanced support proposals after their refinement by the whole pool."""
         r = self._config
-        refine, distill = r.num_basic, r.num_basic + 1
-        chosen = pool.advanced_rows
-        chosen_boxes = pool.boxes[chosen]
-        refined = self._attend(
-            refine,
-            pool.refine_query[chosen],
-            chosen_boxes,
-            pool.keys[refine],
-            pool.values[refine],
-            pool.boxes,
-            pool.rows,
-            pool.multiplicity,
-        )
-        a: Float = pool.features[chosen] + refined.out
+        module = r.num_basic + 1
+        a = self._refine(pool)
         if r.advanced_fc:
-            a = self._fc("advanced_fc", a)
+            a = self._linear("advanced_fc", a, relu=True)
         # Without a basic module the encoder's query is already this one's.
-        query = self._linear(f"rel.{distill}.query", x) if r.num_basic else query
-        # The bias of the keys adds the same to every logit of a row, so the softmax does not see it.
-        keys: Float = a @ self._weights[f"rel.{distill}.key.weight"].T
-        values: Float = a @ self._weights[f"rel.{distill}.value.weight"].T
-        every = np.arange(len(chosen))
-        return self._attend(distill, query, boxes, keys, values, chosen_boxes, every, pool.advanced_multiplicity).out
-
-    def _attend(
-        self,
-        module: int,
-        query: Float,
-        boxes: Float,
-        keys: Float,
-        values: Float,
-        support_boxes: Float,
-        rows: Index,
-        multiplicity: Float,
-        omega_rows: tuple[int, int] | None = None,
-    ) -> ops.Attention:
-        """rel_module(x, s), the bias of the values included; zeros where there is no support."""
-        w = self._weights
-        found = ops.relation_attention(
+        query = self._linear(f"rel.{module}.query", x) if r.num_basic else query
+        keys, values = (self._linear(f"rel.{module}.{part}", a, bias=self._no_bias) for part in ("key", "value"))
+        room = -(-len(a) // ops.PANEL) * ops.PANEL
+        bank = ops.SupportBank(
+            np.empty((1, r.heads, room // ops.PANEL, r.head_dim, ops.PANEL), np.float32),
+            np.empty((1, r.heads, room, r.head_dim), np.float32),
+            np.empty((1, r.heads), np.float32),
+            np.zeros((1, room, 4), np.float32),
+        )
+        ops.pack_supports(keys, values, bank, 0)
+        bank.boxes[0, : len(a)] = pool.boxes[pool.advanced_rows]
+        return ops.relation_attention(
             query,
             boxes,
-            keys,
-            values,
-            support_boxes,
-            rows,
-            multiplicity,
-            w[f"rel.{module}.geometry.weight"],
-            w[f"rel.{module}.geometry.bias"],
-            omega_rows,
-            self._threads,
-        )
-        # Softmax weights add up to 1, so the bias of every value is the bias of their mean; of nothing there is none.
-        return found._replace(out=found.out + w[f"rel.{module}.value.bias"]) if len(rows) else found
+            x,
+            self._weights[f"rel.{module}.value.bias"],
+            bank,
+            np.zeros(1, np.int64),
+            np.array([len(a)]),
+            pool.advanced_multiplicity,
+            self._geometry[module],
+            threads=self._threads,
+        ).out
 
-    def _linear(self, name: str, x: Float) -> Float:
-        out: Float = x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
-        return out
+    def _refine(self, pool: SupportPool) -> Float:
+        """s_A + rel_{N_b}(s_A, S) [A, D]"""
+        module = self._config.num_basic
+        value_bias = self._weights[f"rel.{module}.value.bias"]
+        refined, left = pool.refinement.step(pool, module, value_bias, self._geometry[module], self._threads)
+        if left.any():
+            rows = pool.advanced_rows[left]
+            refined[left] = ops.relation_attention(
+                pool.refine_query[rows],
+                pool.boxes[rows],
+                pool.features[rows],
+                value_bias,
+                pool.bank(module),
+                pool.slots,
+                pool.counts,
+                pool.multiplicity,
+                self._geometry[module],
+                threads=self._threads,
+            ).out
+        return refined
 
-    def _fc(self, name: str, x: Float) -> Float:
-        return np.maximum(self._linear(name, x), 0)
+    def _linear(self, name: str, x: Float, relu: bool = False, bias: Float | None = None) -> Float:
+        bias = self._weights[f"{name}.bias"] if bias is None else bias
+        return ops.linear(x, self._weights[f"{name}.weight"], bias, relu, self._threads)
 
 
 class EngineRelation:
@@ -164,13 +166,14 @@ class EngineRelation:
         if not len(features):
             return _no_rows(self._num_logits, asked)
         rows, chosen = pool.rows, pool.advanced_rows
+        keys, values = pool.plain()
         feeds = {
             "features": features,
             "query": query,
             "boxes": boxes,
             "support_boxes": pool.boxes[rows],
-            "keys": pool.keys[:, rows],
-            "values": pool.values[:, rows],
+            "keys": keys,
+            "values": values,
             "log_multiplicity": np.log(pool.multiplicity),
             "advanced_boxes": pool.boxes[chosen],
             "advanced_features": pool.features[chosen],
@@ -213,36 +216,3 @@ def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
 def _no_rows(num_logits: int, omega_rows: tuple[int, int] | None) -> RelationOutput:
     omega = np.zeros((0, omega_rows[1] - omega_rows[0]), np.float32) if omega_rows is not None else None
     return RelationOutput(np.zeros((0, num_logits), np.float32), np.zeros((0, 4 * num_logits), np.float32), omega)
-
-
-class _BlasLimit:
-    """Bounds numpy's BLAS to `threads` inside a `with`, and puts the old bound back.
-
-    BLAS has one pool and one bound a process. So the first Python thread that enters sets it and the last that leaves
-    restores it; streams that overlap run under the first one's bound, and so does whatever else the process
-    multiplies meanwhile.
-    """
-
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-    _inside: ClassVar[int] = 0
-    _restore: ClassVar[Any] = None
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        # Finding the libraries reads the process's memory map; setting a bound is one C call.
-        self._libraries = ThreadpoolController().select(user_api="blas")
-
-    def __enter__(self) -> None:
-        with _BlasLimit._lock:
-            if _BlasLimit._inside == 0:
-                _BlasLimit._restore = self._libraries.limit(limits=self._threads)
-            _BlasLimit._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with _BlasLimit._lock:
-            _BlasLimit._inside -= 1
-            if _BlasLimit._inside == 0:
-                _BlasLimit._restore.restore_original_limits()
-                _BlasLimit._restore = None

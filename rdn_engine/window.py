@@ -10,6 +10,7 @@ from rdn_engine import ops
 from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.errors import ConfigError
 from rdn_engine.features import EncodedFrame, Float, Index, SupportPool
+from rdn_engine.refinement import Refinement
 
 
 class Reference(NamedTuple):
@@ -24,19 +25,20 @@ class Reference(NamedTuple):
 
 
 class Window:
-    """Fixed arrays for `capacity`: 2 T + 1 frames of K support proposals, T + 1 frames of N reference proposals.
+    """Fixed arrays for `capacity`: 2 T + 2 frames of K support proposals, T + 1 frames of N reference proposals.
 
-    Frames are numbered 0, 1, ... from the last `reset`. Nothing here is allocated or freed while a stream runs.
+    The window itself has 2 T + 1 frames; the one that has just left it stays, so that its part of running sums can be
+    taken back. Frames are numbered 0, 1, ... from the last `reset`. Nothing here is allocated or freed while a stream
+    runs.
     """
 
     def __init__(self, config: RelationConfig, capacity: Dials) -> None:
         self._config = config
-        self._slots = 2 * capacity.window + 1
-        self._stride = capacity.num_support
+        self._slots = 2 * capacity.window + 2
+        self._room = -(-capacity.num_support // ops.PANEL) * ops.PANEL
         self._waiting = capacity.window + 1
-        rows = self._slots * self._stride
         try:
-            self._allocate(config, rows, capacity.num_reference)
+            self._allocate(config, capacity.num_reference)
         except MemoryError as error:
             size = f"T = {capacity.window}, K = {capacity.num_support}, N = {capacity.num_reference}"
             raise ConfigError(
@@ -45,15 +47,18 @@ class Window:
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 
-    def _allocate(self, config: RelationConfig, rows: int, num_reference: int) -> None:
-        dim, cached = config.dim, config.num_cached
-        self._boxes = np.zeros((rows, 4), np.float32)
-        self._objectness = np.zeros(rows, np.float32)
-        self._features = np.zeros((rows, dim), np.float32)
-        self._keys = np.zeros((cached, rows, dim), np.float32)
-        self._values = np.zeros((cached, rows, dim), np.float32)
-        self._refine_query = np.zeros((rows, dim if config.advanced else 0), np.float32)
-        self._support_counts = np.zeros(self._slots, np.int64)
+    def _allocate(self, config: RelationConfig, num_reference: int) -> None:
+        dim, heads, head_dim, cached = config.dim, config.heads, config.head_dim, config.num_cached
+        slots, room = self._slots, self._room
+        self._boxes = np.zeros((slots * room, 4), np.float32)
+        self._objectness = np.zeros(slots * room, np.float32)
+        self._features = np.zeros((slots * room, dim), np.float32)
+        self._keys = np.zeros((cached, slots, heads, room // ops.PANEL, head_dim, ops.PANEL), np.float32)
+        self._values = np.zeros((cached, slots, heads, room, head_dim), np.float32)
+        self._key_length = np.zeros((cached, slots, heads), np.float32)
+        self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
+        self._support_counts = np.zeros(slots, np.int64)
+        self._refinement = Refinement(slots, room, heads, dim) if config.advanced else Refinement(slots, 0, heads, dim)
 
         queue = (self._waiting, num_reference)
         self._reference_boxes = np.zeros((*queue, 4), np.float32)
@@ -64,23 +69,25 @@ class Window:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the same from the first frame to the last."""
-        return sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
+        return self._refinement.nbytes + sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
 
     def reset(self) -> None:
         """Forget every frame; the next one appended is frame 0."""
         self.newest = -1
+        self._refinement.forget()
 
     def append(self, frame: EncodedFrame) -> int:
-        """Copy a frame in, over the one that no window reaches any more; returns its number."""
+        """Copy a frame in, over the oldest one, which no window reaches any more; returns its number."""
         t = self.newest + 1
         k = len(frame.refine_query)
         slot = t % self._slots
-        rows = slice(slot * self._stride, slot * self._stride + k)
+        self._refinement.forget_slot(slot)
+        rows = slice(slot * self._room, slot * self._room + k)
         self._boxes[rows] = frame.boxes[:k]
         self._objectness[rows] = frame.objectness[:k]
         self._features[rows] = frame.features[:k]
-        self._keys[:, rows] = frame.keys
-        self._values[:, rows] = frame.values
+        for i, (keys, values) in enumerate(zip(frame.keys, frame.values, strict=True)):
+            ops.pack_supports(keys, values, self._bank(i), slot)
         self._refine_query[rows] = frame.refine_query
         self._support_counts[slot] = k
 
@@ -92,6 +99,10 @@ class Window:
         self._reference_counts[place] = n
         self.newest = t
         return t
+
+    def _bank(self, module: int) -> ops.SupportBank:
+        boxes = self._boxes.reshape(self._slots, self._room, 4)
+        return ops.SupportBank(self._keys[module], self._values[module], self._key_length[module], boxes)
 
     def reference(self, t: int, num_reference: int) -> Reference:
         """The first `num_reference` proposals of frame t, one of the last T + 1 appended."""
@@ -130,21 +141,25 @@ class Window:
             repeats[0] += max(dials.window - t, 0)
             repeats[-1] += max(t + dials.frames_ahead - self.newest, 0)
         slots = np.arange(span.start, span.stop) % self._slots
-        counts = np.minimum(self._support_counts[slots], dials.num_support)
+        slot_counts = np.minimum(self._support_counts, dials.num_support)
+        counts = slot_counts[slots]
         starts = np.concatenate([[0], np.cumsum(counts)])
-        rows = np.arange(starts[-1]) + np.repeat(slots * self._stride - starts[:-1], counts)
-        multiplicity = np.repeat(repeats, counts)
-        advanced, advanced_multiplicity = self._sample(rows, multiplicity, starts, dials)
+        rows = np.arange(starts[-1]) + np.repeat(slots * self._room - starts[:-1], counts)
+        advanced, advanced_multiplicity = self._sample(rows, np.repeat(repeats, counts), starts, dials)
         return SupportPool(
             boxes=self._boxes,
             features=self._features,
             keys=self._keys,
             values=self._values,
+            key_length=self._key_length,
             refine_query=self._refine_query,
-            rows=rows,
-            multiplicity=multiplicity,
+            slots=slots,
+            counts=counts,
+            repeats=repeats,
+            slot_counts=slot_counts,
             advanced_rows=rows[advanced],
             advanced_multiplicity=advanced_multiplicity,
+            refinement=self._refinement,
         )
 
     def _sample(self, rows: Index, multiplicity: Float, starts: Index, dials: Dials) -> tuple[Index, Float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine import ops
 from rdn_engine.bundle import GOLDEN, GRAPHS, WEIGHTS, write_manifest
 from rdn_engine.config import Dials, InputConfig, RDNConfig, RelationConfig, RPNConfig
 from rdn_engine.detector import Detector
@@ -169,4 +170,14 @@ def fill_bundle(directory: Path, config: RDNConfig, graph: bytes = b"a graph") -
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
         parameters={"backbone": 1, "roi_head": 2, "relation": 3},
         tolerances={"logits": 1e-4},
+    )
+
+
+def empty_bank(slots: int, room: int, heads: int, head_dim: int) -> ops.SupportBank:
+    """Room for `room` support proposals, a multiple of ops.PANEL, in each slot."""
+    return ops.SupportBank(
+        np.zeros((slots, heads, room // ops.PANEL, head_dim, ops.PANEL), np.float32),
+        np.zeros((slots, heads, room, head_dim), np.float32),
+        np.zeros((slots, heads), np.float32),
+        np.zeros((slots, room, 4), np.float32),
     )

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine import _C, ops
+from tests.fakes import empty_bank
 
 ROOT = Path(__file__).resolve().parents[1]
 Case = dict[str, Any]
@@ -36,38 +37,67 @@ def random_boxes(rng: np.random.Generator, count: int, kind: str) -> np.ndarray:
 def make_case(
     n: int, supports: int, heads: int, head_dim: int, seed: int = 0, kind: str = "spread", scale: float = 1.0
 ) -> Case:
-    """Arguments of `ops.relation_attention`; logits q.k / sqrt(d) have deviation scale^2."""
+    """Arguments of `run`; logits q.k / sqrt(d) have deviation scale^2. The supports are cut in frames of any size."""
     rng = np.random.default_rng(seed)
-    dim, storage = heads * head_dim, supports + 3
+    dim = heads * head_dim
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    drawn = random_boxes(rng, n + storage, kind)
+    drawn = random_boxes(rng, n + supports, kind)
+    cuts = np.sort(rng.integers(0, supports + 1, rng.integers(0, 4)))
     return {
         "query": normal(n, dim) * np.float32(scale),
         "boxes": drawn[:n],
-        "keys": normal(storage, dim) * np.float32(scale),
-        "values": normal(storage, dim),
+        "keys": normal(supports, dim) * np.float32(scale),
+        "values": normal(supports, dim),
         "support_boxes": drawn[n:],
-        "rows": rng.permutation(storage)[:supports],
         "multiplicity": rng.integers(1, 4, supports).astype(np.float32),
         "geometry_weight": normal(heads, 64) * np.float32(0.2),
         "geometry_bias": normal(heads),
+        "counts": np.diff([0, *cuts, supports]),
     }
 
 
+def arguments(case: Case) -> dict[str, Any]:
+    """The case for `ops.relation_attention`: frames in shuffled slots, with one slot that is not used."""
+    counts, (heads, _) = case["counts"], case["geometry_weight"].shape
+    n, dim = case["query"].shape
+    slots = np.random.default_rng(len(counts)).permutation(len(counts) + 1)[: len(counts)]
+    room = -(-max([*counts, 1]) // ops.PANEL) * ops.PANEL
+    bank = empty_bank(len(counts) + 1, room, heads, dim // heads)
+    for slot, stop, count in zip(slots, np.cumsum(counts), counts, strict=True):
+        part = slice(stop - count, stop)
+        ops.pack_supports(case["keys"][part], case["values"][part], bank, slot)
+        bank.boxes[slot, :count] = case["support_boxes"][part]
+    kept = ("query", "boxes", "multiplicity")
+    plain = {"residual": np.zeros((n, dim), np.float32), "value_bias": np.zeros(dim, np.float32)}
+    return (
+        {name: case[name] for name in kept}
+        | plain
+        | {
+            "bank": bank,
+            "slots": slots,
+            "counts": counts,
+            "geometry": ops.prepare_geometry(case["geometry_weight"], case["geometry_bias"]),
+        }
+    )
+
+
+def run(case: Case, omega_range: tuple[int, int] | None = None, threads: int = 1) -> ops.Attention:
+    return ops.relation_attention(**arguments(case), omega_range=omega_range, threads=threads)
+
+
 def wanted_out(case: Case) -> np.ndarray:
-    renamed = {"geometry_weight": "wg", "geometry_bias": "bg"}
-    return reference.relation(**{renamed.get(name, name): value for name, value in case.items()})
+    names = ("query", "boxes", "keys", "values", "support_boxes")
+    every = np.arange(len(case["keys"]))
+    given = {name: case[name] for name in names} | {"rows": every, "multiplicity": case["multiplicity"]}
+    return reference.relation(**given, wg=case["geometry_weight"], bg=case["geometry_bias"])
 
 
 def wanted_weights(case: Case) -> np.ndarray:
-    rows = case["rows"]
-    return reference.softmax_weights(
-        case["query"], case["boxes"], case["keys"][rows], case["support_boxes"][rows], case["multiplicity"],
-        case["geometry_weight"], case["geometry_bias"],
-    )  # fmt: skip
+    names = ("query", "boxes", "keys", "support_boxes", "multiplicity", "geometry_weight", "geometry_bias")
+    return reference.softmax_weights(*(case[name] for name in names))
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -92,17 +122,15 @@ def allowed_error(case: Case) -> np.ndarray:
     Dot products of 64 terms are trusted to 16 roundings; the sums over S supports to all S of them, since many equal
     small weights after a large one are all rounded the same way.
     """
-    rows, heads = case["rows"], len(case["geometry_bias"])
+    heads = len(case["geometry_bias"])
     wg, bg = np.float64(case["geometry_weight"]), np.float64(case["geometry_bias"])
-    g = reference.embedding(case["boxes"][:, None], case["support_boxes"][rows][None]) @ wg.T + bg
+    g = reference.embedding(case["boxes"][:, None], case["support_boxes"][None]) @ wg.T + bg
     off = np.abs(wg) @ embedding_error() + 1e-6 * (np.abs(wg).sum(1) + np.abs(bg))
     gate = np.where(g > -off, off / (np.maximum(g, 0) + 1e-6), 0).transpose(2, 0, 1)
-    q, k, v = (
-        np.float64(a).reshape(len(a), heads, -1) for a in (case["query"], case["keys"][rows], case["values"][rows])
-    )
+    q, k, v = (np.float64(case[name]).reshape(len(case[name]), heads, -1) for name in ("query", "keys", "values"))
     logit = np.einsum("imd,jmd->mij", np.abs(q), np.abs(k)) / np.sqrt(q.shape[-1])
     e = gate + 1e-6 * logit + 1e-6
-    sums = 6e-8 * (len(rows) + 16)
+    sums = 6e-8 * (len(k) + 16)
     w = wanted_weights(case)
     out = np.einsum("mij,jmd->imd", w, v)
     moved = np.einsum("mij,ijmd->imd", w * e, np.abs(v[None] - out[:, None]))
@@ -124,7 +152,7 @@ def allowed_error(case: Case) -> np.ndarray:
 )
 def test_output_is_the_reference_s(n, supports, heads, head_dim, seed, kind, scale):
     case = make_case(n, supports, heads, head_dim, seed, kind, scale)
-    got = ops.relation_attention(**case)
+    got = run(case)
     assert got.omega is None
     assert got.out.dtype == np.float32
     assert (np.abs(got.out - wanted_out(case)) <= allowed_error(case)).all()
@@ -142,22 +170,20 @@ def test_every_channel_of_the_geometry(seed, spread):
     case |= {
         "query": np.zeros((n, heads * 16), np.float32),
         "support_boxes": np.float32(near),
-        "keys": case["keys"][:supports],
         "values": np.tile(np.eye(supports, dtype=np.float32), (1, heads)),
-        "rows": np.arange(supports),
         "multiplicity": np.ones(supports, np.float32),
         "geometry_weight": np.eye(64, dtype=np.float32),
         "geometry_bias": np.full(heads, 2, np.float32),
     }
     gates = 2 + 1e-6 + reference.embedding(case["boxes"][:, None], case["support_boxes"][None]).transpose(0, 2, 1)
-    got = ops.relation_attention(**case).out.reshape(n, heads, supports) * gates.sum(-1, keepdims=True)
+    got = run(case).out.reshape(n, heads, supports) * gates.sum(-1, keepdims=True)
     assert (np.abs(got - gates) <= embedding_error()[:, None] + 1e-6 * gates).all()
 
 
 def naive_float32(case: Case) -> np.ndarray:
     """DESIGN section 2 word by word in float32, as a framework would compute it."""
-    rows, heads = case["rows"], len(case["geometry_bias"])
-    (x1, y1, x2, y2), (u1, v1, u2, v2) = case["boxes"].T[..., None], case["support_boxes"][rows].T
+    heads = len(case["geometry_bias"])
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = case["boxes"].T[..., None], case["support_boxes"].T
     w, h, small = x2 - x1 + 1, y2 - y1 + 1, np.float32(1e-3)
     dx, dy = (x1 + x2) / 2 - (u1 + u2) / 2, (y1 + y2) / 2 - (v1 + v2) / 2
     terms = [np.log(np.abs(dx) / w + small), np.log(np.abs(dy) / h + small),
@@ -165,9 +191,7 @@ def naive_float32(case: Case) -> np.ndarray:
     frequency = np.float32(100 / 1000 ** (np.arange(8) / 8))
     e = np.concatenate([f(p[..., None] * frequency) for p in terms for f in (np.sin, np.cos)], -1)
     gate = np.maximum(e @ case["geometry_weight"].T + case["geometry_bias"], 0) + np.float32(1e-6)
-    q, k, v = (
-        a.reshape(len(a), heads, -1).swapaxes(0, 1) for a in (case["query"], case["keys"][rows], case["values"][rows])
-    )
+    q, k, v = (case[name].reshape(len(case[name]), heads, -1).swapaxes(0, 1) for name in ("query", "keys", "values"))
     logits = q @ k.swapaxes(1, 2) / np.float32(np.sqrt(q.shape[-1])) + np.log(gate).transpose(2, 0, 1)
     weights = case["multiplicity"] * np.exp(logits - logits.max(-1, keepdims=True))
     out = (weights / weights.sum(-1, keepdims=True)) @ v
@@ -178,7 +202,7 @@ def naive_float32(case: Case) -> np.ndarray:
 def test_accuracy_at_a_working_size():
     """1e-5 is what float32 frameworks reach the plain way; seen here: 6e-7, 1.2e-6 without fused multiply-adds."""
     case = make_case(40, 300, 16, 64)
-    got, wanted = ops.relation_attention(**case, omega_range=(0, 300)), wanted_out(case)
+    got, wanted = run(case, (0, 300)), wanted_out(case)
     assert relative_error(got.out, wanted) < 1e-5
     assert relative_error(got.out, wanted) <= relative_error(naive_float32(case), wanted)
     assert relative_error(got.omega, wanted_weights(case).mean(0)) < 1e-5
@@ -188,18 +212,17 @@ def test_logits_of_several_hundred_do_not_overflow():
     case = make_case(9, 50, 2, 64, scale=12.0)
     logits = np.einsum("imd,jmd->mij", *(case[name].reshape(-1, 2, 64) for name in ("query", "keys"))) / 8
     assert np.abs(logits).max() > 300
-    got = ops.relation_attention(**case).out
+    got = run(case).out
     assert (np.abs(got - wanted_out(case)) <= allowed_error(case)).all()
 
 
 def test_supports_far_below_the_best_underflow_to_nothing():
     case = make_case(3, 300, 1, 16)
-    best = case["rows"][0]
     case["query"][:] = 100
     case["keys"][:] = -100
-    case["keys"][best] = 100
-    got = ops.relation_attention(**case).out
-    np.testing.assert_allclose(got, np.tile(case["values"][best], (3, 1)), rtol=3e-7)
+    case["keys"][7] = 100
+    got = run(case).out
+    np.testing.assert_allclose(got, np.tile(case["values"][7], (3, 1)), rtol=3e-7)
 
 
 @pytest.mark.parametrize("span", [(0, 0), (0, 1100), (500, 1050), (1099, 1100)])
@@ -207,7 +230,7 @@ def test_omega_is_the_mean_of_the_heads_weights(span):
     """1100 supports, so that a span crosses the blocks that the kernel works in."""
     case = make_case(7, 1100, 3, 16)
     a, b = span
-    omega = ops.relation_attention(**case, omega_range=span).omega
+    omega = run(case, span).omega
     assert omega is not None
     assert omega.shape == (7, b - a)
     assert omega.dtype == np.float32
@@ -219,54 +242,67 @@ def test_omega_is_the_mean_of_the_heads_weights(span):
 
 def test_asking_for_omega_leaves_the_output_alone():
     case = make_case(7, 90, 3, 16)
-    np.testing.assert_array_equal(
-        ops.relation_attention(**case).out, ops.relation_attention(**case, omega_range=(5, 40)).out
+    np.testing.assert_array_equal(run(case).out, run(case, (5, 40)).out)
+
+
+def test_a_repeated_support_is_its_multiplicity():
+    case = make_case(11, 40, 4, 32)
+    times = case["multiplicity"].astype(int)
+    names = ("keys", "values", "support_boxes")
+    repeated = case | {name: np.repeat(case[name], times, 0) for name in names}
+    repeated |= {"multiplicity": np.ones(times.sum(), np.float32), "counts": np.array([times.sum()])}
+    np.testing.assert_allclose(run(case).out, run(repeated).out, atol=2e-6)
+
+
+def test_a_slot_may_be_looked_at_twice():
+    case = make_case(11, 40, 4, 32) | {"multiplicity": np.ones(40, np.float32), "counts": np.array([40])}
+    once = arguments(case)
+    twice = once | {"slots": once["slots"].repeat(2), "counts": once["counts"].repeat(2)}
+    twice["multiplicity"] = np.ones(80, np.float32)
+    np.testing.assert_allclose(
+        ops.relation_attention(**once).out, ops.relation_attention(**twice).out, rtol=0, atol=2e-6
     )
 
 
-def test_a_repeated_row_is_its_multiplicity():
+def test_what_a_slot_holds_past_its_count_does_not_matter():
+    case = make_case(11, 40, 4, 32) | {"counts": np.array([20, 20])}
+    args = arguments(case)
+    wanted = ops.relation_attention(**args, omega_range=(0, 40))
+    for slot in range(3):
+        bank = ops.SupportBank(*(array[slot] for array in args["bank"]))
+        past = 20 if slot in args["slots"] else 0
+        bank.values[:, past:], bank.boxes[past:] = np.nan, np.nan
+        for column in range(past, bank.values.shape[1]):
+            bank.keys[:, column // 16, :, column % 16] = np.nan
+    got = ops.relation_attention(**args, omega_range=(0, 40))
+    np.testing.assert_array_equal(got.out, wanted.out)
+    np.testing.assert_array_equal(got.omega, wanted.omega)
+
+
+def test_residual_and_bias_are_added():
     case = make_case(11, 40, 4, 32)
-    counts = case["multiplicity"].astype(int)
-    repeated = case | {
-        "rows": np.repeat(case["rows"], counts),
-        "multiplicity": np.ones(counts.sum(), np.float32),
+    rng = np.random.default_rng(1)
+    added = {
+        "residual": rng.standard_normal((11, 128)).astype(np.float32),
+        "value_bias": rng.standard_normal(128).astype(np.float32),
     }
-    one, other = ops.relation_attention(**case), ops.relation_attention(**repeated)
-    np.testing.assert_allclose(one.out, other.out, atol=2e-6)
+    got = ops.relation_attention(**(arguments(case) | added)).out
+    np.testing.assert_allclose(got, run(case).out + added["residual"] + added["value_bias"], rtol=0, atol=1e-6)
 
 
-def test_multiplicity_zero_leaves_a_support_out_whatever_it_holds():
-    case = make_case(11, 40, 4, 32, kind="concentric")
-    gone = case["rows"][[3, 17, 39]]
-    for name in ("keys", "values", "support_boxes"):
-        case[name][gone] = np.nan
-    stay = ~np.isin(case["rows"], gone)
-    case["multiplicity"][~stay] = 0
-    without = case | {"rows": case["rows"][stay], "multiplicity": case["multiplicity"][stay]}
-    got, wanted = (ops.relation_attention(**c, omega_range=(0, len(c["rows"]))) for c in (case, without))
-    np.testing.assert_allclose(got.out, wanted.out, atol=2e-6)
+@pytest.mark.parametrize("counts", [[], [0], [0, 0]])
+def test_no_support_gives_the_residual(counts):
+    case = make_case(4, 0, 2, 16) | {"counts": np.array(counts, np.int64)}
+    residual = np.arange(128, dtype=np.float32).reshape(4, 32)
+    added = {"residual": residual, "value_bias": np.ones(32, np.float32)}
+    got = ops.relation_attention(**(arguments(case) | added), omega_range=(0, 0))
+    np.testing.assert_array_equal(got.out, residual)
     assert got.omega is not None
-    assert (got.omega[:, ~stay] == 0).all()
-
-
-@pytest.mark.parametrize("storage", [0, 5])
-def test_no_support_gives_zeros(storage):
-    case = make_case(4, 2, 2, 16)
-    empty = case | {name: case[name][:storage] for name in ("keys", "values", "support_boxes")}
-    empty |= {"rows": case["rows"][:0], "multiplicity": case["multiplicity"][:0]}
-    assert (ops.relation_attention(**empty).out == np.zeros((4, 32))).all()
-
-
-def test_only_supports_of_multiplicity_zero_give_zeros():
-    case = make_case(4, 9, 2, 16)
-    case["multiplicity"][:] = 0
-    got = ops.relation_attention(**case, omega_range=(2, 9))
-    assert (got.out == np.zeros((4, 32))).all()
-    assert (got.omega == np.zeros((4, 7))).all()
+    assert got.omega.shape == (4, 0)
 
 
 def test_no_query_gives_no_row():
-    got = ops.relation_attention(**make_case(0, 9, 2, 16), omega_range=(2, 9))
+    got = run(make_case(0, 9, 2, 16), (2, 9))
     assert got.out.shape == (0, 32)
     assert got.omega is not None
     assert got.omega.shape == (0, 7)
@@ -275,36 +311,39 @@ def test_no_query_gives_no_row():
 @pytest.mark.parametrize("n", [49, 100])
 def test_threads_do_not_change_a_bit(n):
     case = make_case(n, 2100, 8, 64)  # large enough for several threads to be woken (parallel.h)
-    one = ops.relation_attention(**case, omega_range=(600, 650), threads=1)
+    one = run(case, (600, 650))
     for threads in (2, 3, 8, 40):
-        some = ops.relation_attention(**case, omega_range=(600, 650), threads=threads)
+        some = run(case, (600, 650), threads)
         np.testing.assert_array_equal(some.out, one.out)
         np.testing.assert_array_equal(some.omega, one.omega)
 
 
 def test_rows_do_not_depend_on_each_other():
     case = make_case(61, 90, 13, 16)
-    every = ops.relation_attention(**case).out
+    every = run(case).out
     for i in (0, 12, 60):
-        alone = ops.relation_attention(**(case | {name: case[name][i : i + 1] for name in ("query", "boxes")}))
+        alone = run(case | {name: case[name][i : i + 1] for name in ("query", "boxes")})
         np.testing.assert_array_equal(alone.out[0], every[i])
 
 
 def test_arrays_need_not_be_contiguous():
-    case = make_case(12, 50, 2, 32)
+    args = arguments(make_case(12, 50, 2, 32))
     strided = {
-        name: np.asfortranarray(array) if array.ndim == 2 else np.repeat(array, 2)[::2] for name, array in case.items()
+        name: np.asfortranarray(array) if array.ndim == 2 else np.repeat(array, 2)[::2]
+        for name, array in args.items()
+        if name != "bank"
     }
-    np.testing.assert_array_equal(ops.relation_attention(**strided).out, ops.relation_attention(**case).out)
+    strided["bank"] = ops.SupportBank(*map(np.asfortranarray, args["bank"]))
+    np.testing.assert_array_equal(ops.relation_attention(**strided).out, ops.relation_attention(**args).out)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["query", "boxes"])
 def test_a_query_that_is_no_number_spoils_its_own_row_alone(name, bad):
     case = make_case(30, 60, 2, 16)
-    clean = ops.relation_attention(**case).out
+    clean = run(case).out
     case[name][7] = bad
-    got = ops.relation_attention(**case, omega_range=(0, 60))
+    got = run(case, (0, 60))
     others = np.arange(30) != 7
     assert np.isnan(got.out[7]).all()
     np.testing.assert_array_equal(got.out[others], clean[others])
@@ -315,8 +354,8 @@ def test_a_query_that_is_no_number_spoils_its_own_row_alone(name, bad):
 @pytest.mark.parametrize("name", ["keys", "support_boxes", "values", "geometry_weight", "geometry_bias"])
 def test_what_all_rows_look_at_spoils_all_rows(name, bad):
     case = make_case(5, 20, 2, 16)
-    case[name][case["rows"][0] if name in ("keys", "support_boxes", "values") else 0] = bad
-    first_head = ops.relation_attention(**case).out[:, :16]
+    case[name][0] = bad
+    first_head = run(case).out[:, :16]
     spoiled = ~np.isfinite(first_head)  # an infinite value gives an infinity
     assert spoiled.all()
 
@@ -324,10 +363,10 @@ def test_what_all_rows_look_at_spoils_all_rows(name, bad):
 def test_every_instruction_set_agrees(tmp_path):
     names = ("baseline", "avx2", "avx512")
     case = make_case(31, 200, 7, 48)
-    here = ops.relation_attention(**case).out
+    here = run(case).out
     code = (
-        "import sys, numpy, test_ops_relation as t; from rdn_engine import _C, ops; "
-        "numpy.savez(sys.argv[1], isa=_C.isa, out=ops.relation_attention(**t.make_case(31, 200, 7, 48)).out)"
+        "import sys, numpy, test_ops_relation as t; from rdn_engine import _C; "
+        "numpy.savez(sys.argv[1], isa=_C.isa, out=t.run(t.make_case(31, 200, 7, 48)).out)"
     )
     for isa in names[: names.index(_C.isa) + 1]:
         saved = tmp_path / f"{isa}.npz"
@@ -343,23 +382,33 @@ def test_every_instruction_set_agrees(tmp_path):
     ("change", "message"),
     [
         ({"query": np.zeros((4, 32))}, r"float32 query \[n, D\], got float64 \[4, 32\]"),
-        ({"query": np.zeros((4, 34), np.float32)}, r"multiple of 16 .* 2 heads .* got float32 \[4, 34\]"),
+        ({"query": np.zeros((4, 34), np.float32)}, r"multiple of 16 .* 2 heads, got float32 \[4, 34\]"),
         ({"boxes": np.zeros((3, 4), np.float32)}, r"boxes \[n = 4, 4\], got float32 \[3, 4\]"),
-        ({"keys": np.zeros((12, 16), np.float32)}, r"keys \[R, D = 32\], got float32 \[12, 16\]"),
-        ({"values": np.zeros((11, 32), np.float32)}, r"values \[R = 12, D = 32\], got float32 \[11, 32\]"),
-        ({"support_boxes": np.zeros((12, 5), np.float32)}, r"support_boxes \[R = 12, 4\], got float32 \[12, 5\]"),
-        ({"rows": np.arange(9, dtype=np.int32)}, r"int64 rows \[S\], got int32 \[9\]"),
-        ({"rows": np.full(9, 12)}, r"rows must lie in 0..R-1 with R = 12, got 12 at 0"),
-        ({"rows": np.array([0] * 8 + [-1])}, r"got -1 at 8"),
-        ({"multiplicity": np.ones(8, np.float32)}, r"multiplicity \[S = 9\], got float32 \[8\]"),
+        ({"residual": np.zeros((4, 31), np.float32)}, r"residual \[n = 4, D = 32\], got float32 \[4, 31\]"),
+        ({"value_bias": np.zeros(31, np.float32)}, r"value_bias \[D = 32\], got float32 \[31\]"),
         (
-            {"multiplicity": np.full(9, np.nan, np.float32)},
-            r"multiplicity must be finite and not negative, got nan at 0",
+            {"bank": empty_bank(2, 16, 1, 16)},
+            r"keys \[slots, M = 1, C / 16, d = 32, 16\], got float32 \[2, 1, 1, 16, 16\]",
         ),
-        ({"multiplicity": np.full(9, -1, np.float32)}, r"multiplicity must be finite and not negative, got -1"),
-        ({"geometry_weight": np.zeros((2, 63), np.float32)}, r"geometry_weight \[M, 64\], got float32 \[2, 63\]"),
-        ({"geometry_weight": np.zeros((0, 64), np.float32)}, r"at least one head, got float32 \[0, 64\]"),
-        ({"geometry_bias": np.zeros(3, np.float32)}, r"geometry_bias \[M = 2\], got float32 \[3\]"),
+        (
+            {"bank": empty_bank(2, 16, 2, 16)._replace(values=np.zeros((2, 2, 15, 16), np.float32))},
+            r"values \[slots = 2, M = 2, C = 16, d = 16\], got float32 \[2, 2, 15, 16\]",
+        ),
+        (
+            {"bank": empty_bank(2, 16, 2, 16)._replace(boxes=np.zeros((2, 15, 4), np.float32))},
+            r"boxes \[slots = 2, C = 16",
+        ),
+        ({"slots": np.zeros(1, np.int32)}, r"int64 slots \[F\], got int32 \[1\]"),
+        ({"slots": np.array([9])}, r"slots must lie in 0..slots-1 with slots = 2, got 9 at 0"),
+        ({"counts": np.array([17])}, r"counts must lie in 0..C with C = 16, got 17 at 0"),
+        ({"counts": np.array([4, 5])}, r"counts \[F = 1\], got int64 \[2\]"),
+        ({"multiplicity": np.ones(8, np.float32)}, r"multiplicity \[S = 9\], got float32 \[8\]"),
+        ({"multiplicity": np.full(9, np.nan, np.float32)}, r"multiplicity must be finite and positive, got nan at 0"),
+        ({"multiplicity": np.zeros(9, np.float32)}, r"multiplicity must be finite and positive, got 0.0+ at 0"),
+        (
+            {"geometry": np.zeros((17, 16), np.float32)},
+            r"geometry of prepare_geometry for M = 2, got float32 \[17, 16\]",
+        ),
         ({"omega_range": (3, 10)}, r"0 <= a <= b <= S = 9, got \(3, 10\)"),
         ({"omega_range": (5, 4)}, r"got \(5, 4\)"),
         ({"omega_range": (-1, 4)}, r"got \(-1, 4\)"),
@@ -367,5 +416,19 @@ def test_every_instruction_set_agrees(tmp_path):
     ],
 )
 def test_arguments_that_do_not_fit_are_quoted(change, message):
+    args = arguments(make_case(4, 9, 2, 16) | {"counts": np.array([9])})
     with pytest.raises(ValueError, match=message):
-        ops.relation_attention(**(make_case(4, 9, 2, 16) | change))
+        ops.relation_attention(**(args | change))
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "message"),
+    [
+        (np.zeros((2, 63), np.float32), np.zeros(2, np.float32), r"weight \[M, 64\], got float32 \[2, 63\]"),
+        (np.zeros((0, 64), np.float32), np.zeros(0, np.float32), r"at least one head, got float32 \[0, 64\]"),
+        (np.zeros((2, 64), np.float32), np.zeros(3, np.float32), r"bias \[M = 2\], got float32 \[3\]"),
+    ],
+)
+def test_geometry_that_does_not_fit_is_quoted(weight, bias, message):
+    with pytest.raises(ValueError, match=message):
+        ops.prepare_geometry(weight, bias)

@@ -85,9 +85,10 @@ def test_every_pool_is_the_one_of_a_list_that_forgets_nothing(data: st.DataObjec
         for name in ("boxes", "features", "refine_query"):
             rows = np.concatenate([getattr(f, name)[:k] for f, k in zip(parts, takes, strict=True)])
             np.testing.assert_array_equal(getattr(pool, name)[pool.rows], rows)
+        plain = dict(zip(("keys", "values"), pool.plain(), strict=True))
         for name in ("keys", "values"):
             rows = np.concatenate([getattr(f, name)[:, :k] for f, k in zip(parts, takes, strict=True)], 1)
-            np.testing.assert_array_equal(getattr(pool, name)[:, pool.rows], rows)
+            np.testing.assert_array_equal(plain[name], rows)
         if advanced:
             objectness = np.concatenate([f.objectness[:k] for f, k in zip(parts, takes, strict=True)])
             starts = [0, *np.cumsum(takes).tolist()]
@@ -169,18 +170,20 @@ def test_a_window_without_any_proposal_is_empty() -> None:
 @pytest.mark.parametrize(
     ("config", "widths"),
     [
-        # bytes of one support row: 4 + 1 + D + 2 P D + D'; of one reference row: 4 + D + D'
-        (RelationConfig(dim=16, heads=1, num_basic=2), (5 + 16 + 6 * 16 + 16, 4 + 32)),
-        (RelationConfig(dim=16, heads=1, num_basic=1, advanced=False), (5 + 16 + 2 * 16, 4 + 32)),
-        (RelationConfig(dim=16, heads=1, num_basic=0, advanced=False), (5 + 16, 4 + 16)),
+        # floats of a support row (4 + 1 + D + 2 P D + D'), doubles (D + 2 M), floats of a reference row (4 + D + D')
+        (RelationConfig(dim=16, heads=1, num_basic=2), (5 + 16 + 6 * 16 + 16, 18, 4 + 32)),
+        (RelationConfig(dim=16, heads=1, num_basic=1, advanced=False), (5 + 16 + 2 * 16, 0, 4 + 32)),
+        (RelationConfig(dim=16, heads=1, num_basic=0, advanced=False), (5 + 16, 0, 4 + 16)),
     ],
 )
-def test_nbytes_is_what_the_capacity_says(config: RelationConfig, widths: tuple[int, int]) -> None:
+def test_nbytes_is_what_the_capacity_says(config: RelationConfig, widths: tuple[int, int, int]) -> None:
     dials = Dials(window=3, num_support=4, num_reference=6, advanced_ratio=0.5)
     window = Window(config, dials)
-    support, reference = widths
-    counts = 8 * (7 + 4)
-    assert window.nbytes == 4 * (7 * 4 * support + 4 * 6 * reference) + counts
+    floats, doubles, reference = widths
+    slots, rows = 8, 8 * 16
+    held = 4 * rows * slots if config.advanced else 0
+    counts = 8 * (slots + 4 + slots) + 4 * config.num_cached * slots
+    assert window.nbytes == 4 * rows * floats + 8 * rows * doubles + 4 * 4 * 6 * reference + held + counts
     before = window.nbytes
     for t in range(20):
         window.append(frame(t, 6, 4, config, np.random.default_rng(t)))

@@ -27,12 +27,15 @@
 #include "rdn/ops.h"
 
 // name of the launcher, type of its arguments (rdn/ops.h)
-#define RDN_KERNELS(X)                   \
-    X(resize_normalize, ResizeNormalize) \
-    X(propose, Propose)                  \
-    X(roi_pool, RoiPool)                 \
-    X(detect, Detect)                    \
-    X(relation_attention, RelationAttention)
+#define RDN_KERNELS(X)                       \
+    X(resize_normalize, ResizeNormalize)     \
+    X(propose, Propose)                      \
+    X(roi_pool, RoiPool)                     \
+    X(detect, Detect)                        \
+    X(linear, Linear)                        \
+    X(pack_supports, PackSupports)           \
+    X(relation_attention, RelationAttention) \
+    X(relation_refine, RelationRefine)
 
 namespace rdn::cpu {
 

@@ -1,7 +1,8 @@
 // A matrix product for sizes that fit the cache.
 //
-// Its right side lies in panels of kLanes columns, [columns / kLanes][depth][kLanes], so that a row of a panel is one
-// vector. A row of the result has the same bits whatever other rows are computed with it.
+// Its right side lies in panels of kPanel columns. With `panel_stride` and `row_stride` it is either packed, panel
+// after panel of [depth][kPanel] (panel_stride = depth * kPanel, row_stride = kPanel), or a plain matrix (panel_stride
+// = kPanel, row_stride = its width). A row of the result has the same bits whatever other rows are computed with it.
 #pragma once
 
 #include "rdn/simd.h"
@@ -14,27 +15,53 @@ constexpr int kMostRows = kLanes == 16 ? 12 : 6;  // so that kMostRows x 2 sums 
 inline int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
+inline int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+// Once no number, no number it stays.
+inline float larger_or_nan(float a, float b) {
+    return a != a || a >= b ? a : b;
+}
 inline int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// c = a b, or c += a b: a [Rows, depth], b in Vectors panels of [depth, kLanes], c [Rows, Vectors * kLanes].
+// Parts of about equal size. A row's arithmetic does not depend on the part that it is in.
+inline int64_t even_part(int64_t whole, int64_t most) {
+    return whole == 0 ? 1 : ceil_div(whole, ceil_div(whole, most));
+}
+
+struct Right {
+    const float* data;
+    int64_t panel_stride, row_stride;
+
+    // Column kLanes * vector of row 0.
+    const float* column(int64_t vector) const {
+        constexpr int64_t kVectors = kPanel / kLanes;
+        return data + vector / kVectors * panel_stride + vector % kVectors * kLanes;
+    }
+};
+
+// c = a b, or c += a b: a [Rows, depth], Vectors * kLanes columns of b from `vector` on, c [Rows, Vectors * kLanes].
 // The sum over depth starts at zero even where it is added: sums of sums lose less than one long sum.
 template <int Rows, int Vectors, bool Add>
-void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t panel_stride, int64_t depth, float* c,
+void multiply_tile(const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth, float* c,
                    int64_t c_stride) {
+    const float* column[Vectors];
+    for (int v = 0; v < Vectors; ++v)
+        column[v] = b.column(vector + v);
     Floats total[Rows][Vectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
-        Floats column[Vectors];
+        Floats right[Vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v)
-            column[v] = load(b + v * panel_stride + k * kLanes);
+            right[v] = load(column[v] + k * b.row_stride);
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
             const Floats left = broadcast<Floats>(a[r * a_stride + k]);
 #pragma GCC unroll 2
             for (int v = 0; v < Vectors; ++v)
-                total[r][v] = fused(left, column[v], total[r][v]);
+                total[r][v] = fused(left, right[v], total[r][v]);
         }
     }
 #pragma GCC unroll 12
@@ -48,32 +75,23 @@ void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t pan
 }
 
 template <int Rows, int Vectors, bool Add>
-void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const float* b, int64_t panel_stride, int64_t depth,
+void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth,
                    float* c, int64_t c_stride) {
     if (rows == Rows) {
-        multiply_tile<Rows, Vectors, Add>(a, a_stride, b, panel_stride, depth, c, c_stride);
+        multiply_tile<Rows, Vectors, Add>(a, a_stride, b, vector, depth, c, c_stride);
     } else if constexpr (Rows > 1) {
-        multiply_rows<Rows - 1, Vectors, Add>(rows, a, a_stride, b, panel_stride, depth, c, c_stride);
+        multiply_rows<Rows - 1, Vectors, Add>(rows, a, a_stride, b, vector, depth, c, c_stride);
     }
 }
 
-// The same for any number of rows and panels; `a` is cut into groups of rows of about equal height.
+// At most kMostRows rows, and the first `vectors` times kLanes columns of b.
 template <bool Add>
-void multiply(int64_t rows, int64_t panels, const float* a, int64_t a_stride, const float* b, int64_t panel_stride,
-              int64_t depth, float* c, int64_t c_stride) {
-    const int64_t height = ceil_div(rows, ceil_div(rows, kMostRows));
-    for (int64_t p = 0; p < panels; p += 2) {
-        for (int64_t r = 0; r < rows; r += height) {
-            const int64_t part = smaller(height, rows - r);
-            const float *left = a + r * a_stride, *right = b + p * panel_stride;
-            float* to = c + r * c_stride + p * kLanes;
-            if (p + 1 < panels) {
-                multiply_rows<kMostRows, 2, Add>(part, left, a_stride, right, panel_stride, depth, to, c_stride);
-            } else {
-                multiply_rows<kMostRows, 1, Add>(part, left, a_stride, right, panel_stride, depth, to, c_stride);
-            }
-        }
-    }
+void multiply(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vectors, int64_t depth, float* c,
+              int64_t c_stride) {
+    int64_t v = 0;
+    for (; v + 1 < vectors; v += 2)
+        multiply_rows<kMostRows, 2, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
+    if (v < vectors) multiply_rows<kMostRows, 1, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
 }
 
 }  // namespace

@@ -63,6 +63,10 @@ struct Detect {
     int threads;
 };
 
-struct RelationAttention;  // rdn/relation.h
+// rdn/relation.h
+struct Linear;
+struct PackSupports;
+struct RelationAttention;
+struct RelationRefine;
 
 }  // namespace rdn

@@ -12,27 +12,91 @@
 
 namespace rdn {
 
+// Support proposals, packed for the products: `slots` frames of room for `capacity` each, a multiple of kPanel.
+struct SupportBank {
+    const float* keys;        // [slots][heads][capacity / kPanel][head_dim][kPanel]
+    const float* values;      // [slots][heads][capacity][head_dim]
+    const float* key_length;  // [slots][heads] at least the Euclidean length of every key of the slot
+    const float* boxes;       // [slots][capacity][4]
+    int64_t slots, capacity;
+};
+
+// The supports that a call looks at: the first count[f] of slot[f], for each frame f.
+struct SupportFrames {
+    const int64_t* slot;   // [frames]
+    const int64_t* count;  // [frames]
+    int64_t frames;
+};
+
+// out = residual + rel(x, s), or the residual alone where there is no support.
 struct RelationAttention {
-    const float* query;                       // [rows, heads * head_dim] not yet divided by sqrt(head_dim)
-    const float* boxes;                       // [rows, 4]
-    const float* keys;                        // [storage, heads * head_dim]
-    const float* values;                      // [storage, heads * head_dim]
-    const float* support_boxes;               // [storage, 4]
-    const int64_t* support;                   // [supports] in 0..storage-1
-    const float* multiplicity;                // [supports] how often each counts; 0 leaves it out
-    const float* geometry_weight;             // [heads, 64]
-    const float* geometry_bias;               // [heads]
-    int64_t rows, supports, heads, head_dim;  // head_dim a multiple of 16
-    int64_t omega_begin, omega_end;           // part of the supports whose weights are wanted
-    float* out;                               // [rows, heads * head_dim]
-    float* omega;  // [rows, omega_end - omega_begin] multiplicity included, mean of the heads
+    const float* query;             // [rows, heads * head_dim] not yet divided by sqrt(head_dim)
+    const float* boxes;             // [rows, 4]
+    const float* residual;          // [rows, heads * head_dim]
+    const float* value_bias;        // [heads * head_dim]
+    int64_t rows, heads, head_dim;  // head_dim a multiple of 16
+    SupportBank bank;
+    SupportFrames support;
+    const float* multiplicity;  // [supports] positive: how often each counts, frame after frame
+    const float* geometry;      // [kGeometryRows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
+    int64_t omega_begin, omega_end;  // part of the supports whose weights are wanted
+    float* out;                      // [rows, heads * head_dim]
+    float* omega;                    // [rows, omega_end - omega_begin] multiplicity included, mean of the heads
     int threads;
+};
+
+// Rows whose sums over the window are kept from step to step: what a frame that left had added is computed again, to
+// the same bits, and subtracted. Storage of a row, R = slots * capacity: query, boxes (the bank's), residual, sums.
+struct RelationRefine {
+    const float* query;       // [R, heads * head_dim]
+    const float* residual;    // [R, heads * head_dim]
+    const float* value_bias;  // [heads * head_dim]
+    const int64_t* row;       // [rows] in 0..R-1, distinct
+    int64_t rows, heads, head_dim;
+    SupportBank bank;
+    SupportFrames support;   // every frame that comes or goes
+    const float* change;     // [rows, frames] how many times more a frame counts than before, 0 where as often
+    const uint8_t* restart;  // [rows] 1: the sums begin at zero
+    const float* geometry;   // [kGeometryRows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
+    double* values;          // [R, heads * head_dim] sums of weight times value
+    double* normaliser;      // [R, heads] sums of weights
+    double* peak;            // [R, heads] largest normaliser since the restart
+    float* out;       // [rows, heads * head_dim] residual + relation, of no meaning where the status is not kRight
+    uint8_t* status;  // [rows] RefineStatus
+    int threads;
+};
+
+// Keys and values of some support proposals into one slot of a bank.
+struct PackSupports {
+    const float* keys;    // [rows, heads * head_dim]
+    const float* values;  // [rows, heads * head_dim]
+    int64_t rows, heads, head_dim, capacity;
+    float* packed_keys;    // [heads][capacity / kPanel][head_dim][kPanel], zero where there is no row
+    float* packed_values;  // [heads][capacity][head_dim], likewise
+    float* key_length;     // [heads]
+};
+
+// out = x W^T + bias, and where asked for no less than 0.
+struct Linear {
+    const float* x;       // [rows, depth]
+    const float* weight;  // [panels][depth][kPanel] rows of W, zeros past the last one
+    const float* bias;    // [columns]
+    int64_t rows, depth, columns;
+    bool relu;
+    float* out;  // [rows, columns]
+    int threads;
+};
+
+enum RefineStatus : uint8_t {
+    kRight = 0,
+    kCancelled = 1,  // too little is left of a sum, or it is no finite number
+    kUnbounded = 2,  // a logit may be too large for weights without a running maximum; the sums were left alone
 };
 
 constexpr int kFrequencies = 8;
 constexpr int kTermChannels = 2 * kFrequencies;  // of one of the 4 terms: sines, then cosines
 constexpr int kGeometryChannels = 4 * kTermChannels;
-constexpr int kSizeChannel = 2 * kTermChannels;  // the first one that depends on w / w'
+constexpr int kGeometryRows = 26913;  // of a module's prepared geometry (cpu/geometry.h)
 
 // 100 ln 2 / (2 pi 1000^(k/8)): turns of frequency k for each doubling. `coarse` has few enough bits that its product
 // with a whole number below 256 is exact; `fine` is the rest.

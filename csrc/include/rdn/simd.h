@@ -33,6 +33,9 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
+// Columns of a panel (cpu/product.h): the same on every instruction set, since packed arrays outlive a call.
+constexpr int kPanel = 16;
+
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
 

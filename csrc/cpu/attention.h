@@ -1,0 +1,177 @@
+// What attention and refinement share: tiles of query rows, blocks of supports, and the gates and scores between them.
+//
+//     weight_ij = (relu(Wg.E_ij + b) + 1e-6) * multiplicity_j * exp(q_i.k_j / sqrt(d) - shift_i)
+//
+// which is the softmax term of DESIGN section 2 with the logarithm of the geometry never taken. A pair's
+// geometry serves all heads, so a thread takes a tile of query rows and a block of supports, gates the pairs for every
+// head, and then multiplies head by head from panels that fit the cache.
+#pragma once
+
+#include "geometry.h"
+#include "scratch.h"
+
+namespace rdn::cpu {
+namespace {
+
+constexpr int64_t kTileRows = 60;  // most query rows of one task
+constexpr float kBounded = 60.0f;  // score up to which no maximum is subtracted; it is a power of 2
+
+// Supports first .. first + count of a slot.
+struct Block {
+    int64_t slot, first, count;
+    int64_t frame;     // of the call
+    int64_t position;  // of its first support among the call's
+
+    int64_t vectors() const { return ceil_div(count, kLanes); }
+    int64_t panels() const { return ceil_div(count, kPanel); }
+};
+
+inline int64_t count_blocks(const SupportFrames& support) {
+    int64_t blocks = 0;
+    for (int64_t f = 0; f < support.frames; ++f)
+        blocks += ceil_div(support.count[f], kBlock);
+    return blocks;
+}
+
+// The supports of a call cut in blocks, and what the geometry needs of their boxes. Columns past a block's count, up to
+// a whole panel, have no weight.
+struct Blocks {
+    explicit Blocks(const SupportFrames& support)
+        : count(count_blocks(support)), block(count), columns(count * kColumnRows * kBlock) {}
+
+    int64_t count;
+    Array<Block> block;
+    Array<float> columns;  // [blocks][kColumnRows][kBlock]
+};
+
+// Without multiplicities every support counts once.
+inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, const float* multiplicity,
+                        Blocks& blocks) {
+    static const float no_box[4] = {};
+    int64_t b = 0, position = 0;
+    for (int64_t f = 0; f < support.frames; position += support.count[f++]) {
+        for (int64_t first = 0; first < support.count[f]; first += kBlock, ++b) {
+            const int64_t count = smaller(kBlock, support.count[f] - first);
+            blocks.block[b] = {support.slot[f], first, count, f, position + first};
+            const float* boxes = bank.boxes + 4 * (support.slot[f] * bank.capacity + first);
+            float* column = blocks.columns + b * kColumnRows * kBlock;
+            for (int64_t j = 0; j < blocks.block[b].panels() * kPanel; ++j) {
+                const float times = j >= count ? 0.0f : multiplicity ? multiplicity[position + first + j] : 1.0f;
+                fill_column(j < count ? boxes + 4 * j : no_box, times, column + j);
+            }
+        }
+    }
+}
+
+// What a task is about, besides its rows.
+struct Module {
+    SupportBank bank;
+    const float* geometry;  // as prepared
+    int64_t heads, head_dim;
+};
+
+// What one thread holds of some query rows, in memory that it is lent.
+struct Tile {
+    Tile(const Module& module, float* memory)
+        : query(memory),
+          sides(query + kTileRows * module.heads * module.head_dim),
+          gates(sides + kTileRows * kHalfExact * padded_heads(module.heads)),
+          scores(gates + kTileRows * module.heads * kBlock),
+          values(scores + kMostRows * kBlock) {}
+
+    static int64_t size(const Module& module) {
+        return kTileRows * (module.heads * (module.head_dim + kBlock) + kHalfExact * padded_heads(module.heads)) +
+               kMostRows * (kBlock + module.head_dim);
+    }
+
+    float* query;   // [heads][kTileRows][head_dim] times log2(e) / sqrt(head_dim)
+    float* sides;   // [kTileRows][kHalfExact][padded heads] weights of the supports' sides
+    float* gates;   // [heads][kTileRows][kBlock]
+    float* scores;  // [kMostRows][kBlock] of one head, base-2 logarithms of the softmax terms
+    float* values;  // [kMostRows][head_dim] of one head
+    RowBox box[kTileRows];
+};
+
+inline void load_row(const Module& module, const float* query, const float* box, int64_t r, Tile& tile) {
+    const int64_t padded = padded_heads(module.heads);
+    tile.box[r] = row_box(box);
+    turn_sides(module.geometry, box, padded, tile.sides + r * kHalfExact * padded);
+    const float scale = static_cast<float>(1.4426950408889634 / sqrt(static_cast<double>(module.head_dim)));
+    for (int64_t head = 0; head < module.heads; ++head) {
+        const float* from = query + head * module.head_dim;
+        float* to = tile.query + (head * kTileRows + r) * module.head_dim;
+        for (int64_t d = 0; d < module.head_dim; ++d)
+            to[d] = from[d] * scale;
+    }
+}
+
+// Times the length of a key, it bounds the score of the two.
+inline float query_length(const Module& module, const Tile& tile, int64_t r, int64_t head) {
+    const float* query = tile.query + (head * kTileRows + r) * module.head_dim;
+    Floats squares = {};
+    for (int64_t d = 0; d < module.head_dim; d += kLanes)
+        squares += load(query + d) * load(query + d);
+    return sqrtf(sum(squares));
+}
+
+// Gates of row r with all supports of block b, for every head, multiplicity included.
+inline void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, Tile& tile) {
+    const int64_t padded = padded_heads(module.heads), stride = kTileRows * kBlock;
+    const float* columns = blocks.columns + b * kColumnRows * kBlock;
+    Pairs pairs;
+    for (int64_t first = 0; first < blocks.block[b].panels() * kPanel; first += kPanel) {
+        place_pairs(tile.box[r], columns + first, padded, pairs);
+        for (int64_t head = 0; head < module.heads; head += kLanes)
+            gate_heads(module.geometry + head, tile.sides + r * kHalfExact * padded + head, columns + first, pairs,
+                       padded, module.heads - head, tile.gates + head * stride + r * kBlock + first, stride);
+    }
+}
+
+// Calls use(head, first row, rows) with the tile's scores of those rows, for rows begin .. end of the tile.
+template <class Use>
+void score_rows(const Module& module, const Block& block, int64_t begin, int64_t end, Tile& tile, const Use& use) {
+    const int64_t height = even_part(end - begin, kMostRows), dim = module.head_dim;
+    for (int64_t head = 0; head < module.heads; ++head) {
+        const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
+        const Right keys = {module.bank.keys + column * dim, dim * kPanel, kPanel};
+        for (int64_t r = begin; r < end; r += height) {
+            const int64_t rows = smaller(height, end - r);
+            multiply<false>(rows, tile.query + (head * kTileRows + r) * dim, dim, keys, block.vectors(), dim,
+                            tile.scores, kBlock);
+            use(head, r, rows);
+        }
+    }
+}
+
+// to[row][head_dim] = or += scores, which have become weights, times the block's values of that head.
+template <bool Add>
+void sum_values(const Module& module, const Block& block, int64_t head, int64_t rows, const Tile& tile, float* to,
+                int64_t stride) {
+    const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
+    const Right values = {module.bank.values + column * module.head_dim, kPanel, module.head_dim};
+    multiply<Add>(rows, tile.scores, kBlock, values, module.head_dim / kLanes, block.count, to, stride);
+}
+
+// All ones in the lanes that hold a support.
+inline Ints taken_lanes(int64_t left) {
+    Ints lane;
+    for (int i = 0; i < kLanes; ++i)
+        lane[i] = i;
+    return lane < static_cast<int32_t>(smaller(left, kLanes));
+}
+
+// Scores become weights exp2(score - shift) gate, in place; returns their sum.
+inline float weigh_row(const float* gates, int64_t count, float shift, float* scores) {
+    Floats total = {};
+    for (int64_t j = 0; j < count; j += kLanes) {
+        const Floats weight = exp2_or_zero(load(scores + j) - shift) * load(gates + j);
+        // Not a product with 0: what lies past the count may be no number.
+        const Floats kept = bits_as<Floats>(bits_as<Ints>(weight) & taken_lanes(count - j));
+        store(scores + j, kept);
+        total += kept;
+    }
+    return sum(total);
+}
+
+}  // namespace
+}  // namespace rdn::cpu

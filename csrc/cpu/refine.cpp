@@ -1,0 +1,146 @@
+// Sliding refinement: the advanced rows' sums over the window, of which a step changes what came and what went.
+//
+// A frame's part of a row's sums is computed in float32, always by the same operations, and added to sums in float64:
+// what is added once and subtracted once leaves nothing behind. All parts have shift 0, so a row is left to the caller
+// where its scores are not bounded. How many times more a frame counts is a factor of its part.
+#include "attention.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace rdn::cpu::RDN_ISA {
+namespace {
+
+constexpr double kLeft = 1e-6;  // part of the largest normaliser that must be left
+
+// The call's rows first .. first + rows, in one tile.
+struct Task {
+    int64_t first, rows;
+};
+
+bool row_bounded(const RelationRefine& args, const Module& module, int64_t position, int64_t r, const Tile& tile) {
+    const float* change = args.change + position * args.support.frames;
+    for (int64_t head = 0; head < args.heads; ++head) {
+        const float length = query_length(module, tile, r, head);
+        for (int64_t f = 0; f < args.support.frames; ++f) {
+            const float key_length = args.bank.key_length[args.support.slot[f] * args.heads + head];
+            // Not `> kBounded`: a length may be no number.
+            if (change[f] != 0.0f && args.support.count[f] > 0 && !(length * key_length <= kBounded)) return false;
+        }
+    }
+    return true;
+}
+
+void load_tile(const RelationRefine& args, const Module& module, const Task& task, Tile& tile) {
+    const int64_t dim = args.heads * args.head_dim;
+    for (int64_t r = 0; r < task.rows; ++r) {
+        const int64_t position = task.first + r, row = args.row[position];
+        load_row(module, args.query + row * dim, args.bank.boxes + 4 * row, r, tile);
+        args.status[position] = row_bounded(args, module, position, r, tile) ? kRight : kUnbounded;
+        if (args.status[position] == kRight && args.restart[position]) {
+            memset(args.values + row * dim, 0, sizeof(double) * dim);
+            memset(args.normaliser + row * args.heads, 0, sizeof(double) * args.heads);
+            memset(args.peak + row * args.heads, 0, sizeof(double) * args.heads);
+        }
+    }
+}
+
+void add_part(const RelationRefine& args, const Module& module, const Block& block, int64_t head, int64_t position,
+              int64_t rows, const float* normaliser, const Tile& tile) {
+    sum_values<false>(module, block, head, rows, tile, tile.values, args.head_dim);
+    for (int64_t r = 0; r < rows; ++r) {
+        const double times = args.change[(position + r) * args.support.frames + block.frame];
+        const int64_t state = args.row[position + r] * args.heads + head;
+        double* sums = args.values + state * args.head_dim;
+        for (int64_t d = 0; d < args.head_dim; ++d)
+            sums[d] += times * tile.values[r * args.head_dim + d];
+        args.normaliser[state] += times * normaliser[r];
+    }
+}
+
+// Rows begin .. end of the tile, which all take part in the block.
+void change_rows(const RelationRefine& args, const Module& module, const Blocks& blocks, int64_t b, int64_t first,
+                 int64_t begin, int64_t end, Tile& tile) {
+    const Block& block = blocks.block[b];
+    for (int64_t r = begin; r < end; ++r)
+        gate_row(module, blocks, b, r, tile);
+    score_rows(module, block, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
+        float normaliser[kMostRows];
+        for (int64_t r = 0; r < rows; ++r)
+            normaliser[r] = weigh_row(tile.gates + (head * kTileRows + from + r) * kBlock, block.count, 0.0f,
+                                      tile.scores + r * kBlock);
+        add_part(args, module, block, head, first + from, rows, normaliser, tile);
+    });
+}
+
+void change_tile(const RelationRefine& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile) {
+    for (int64_t b = 0; b < blocks.count; ++b) {
+        const auto takes_part = [&](int64_t r) {
+            const int64_t position = task.first + r;
+            return args.status[position] == kRight &&
+                   args.change[position * args.support.frames + blocks.block[b].frame] != 0.0f;
+        };
+        for (int64_t begin = 0, end = 0; begin < task.rows; begin = end) {
+            for (end = begin; end < task.rows && takes_part(end);)
+                ++end;
+            if (begin < end) change_rows(args, module, blocks, b, task.first, begin, end, tile);
+            end = larger(end, begin + 1);
+        }
+    }
+}
+
+void finish(const RelationRefine& args, const Task& task) {
+    const int64_t dim = args.heads * args.head_dim;
+    for (int64_t position = task.first; position < task.first + task.rows; ++position) {
+        if (args.status[position] != kRight) continue;
+        const int64_t row = args.row[position];
+        bool right = true;
+        for (int64_t head = 0; head < args.heads; ++head) {
+            const int64_t state = row * args.heads + head;
+            const double normaliser = args.normaliser[state];
+            if (normaliser > args.peak[state]) args.peak[state] = normaliser;
+            right = right && normaliser > kLeft * args.peak[state] && normaliser <= 1e300;
+            const double* sums = args.values + state * args.head_dim;
+            const int64_t channel = head * args.head_dim;
+            float* out = args.out + position * dim + channel;
+            float wrong = 0.0f;
+            for (int64_t d = 0; d < args.head_dim; ++d) {
+                out[d] = args.residual[row * dim + channel + d] +
+                         (static_cast<float>(sums[d] / normaliser) + args.value_bias[channel + d]);
+                wrong += 0.0f * static_cast<float>(sums[d]);
+            }
+            right = right && wrong == 0.0f;
+        }
+        args.status[position] = right ? kRight : kCancelled;
+    }
+}
+
+// As in relation.cpp, for the pairs that change.
+double operations(const RelationRefine& args) {
+    double pairs = 0;
+    for (int64_t i = 0; i < args.rows; ++i)
+        for (int64_t f = 0; f < args.support.frames; ++f)
+            if (args.change[i * args.support.frames + f] != 0.0f) pairs += static_cast<double>(args.support.count[f]);
+    return pairs * args.heads * (4.0 * args.head_dim + 90.0);
+}
+
+}  // namespace
+
+void relation_refine(const RelationRefine& args) {
+    if (args.rows == 0) return;
+    const Module module = {args.bank, args.geometry, args.heads, args.head_dim};
+    Blocks blocks(args.support);
+    fill_blocks(args.support, args.bank, nullptr, blocks);
+    const int threads = worth_waking(args.threads, operations(args));
+    const int64_t height = even_part(args.rows, smaller(kTileRows, ceil_div(args.rows, threads)));
+    const int64_t tiles = ceil_div(args.rows, height), tile_size = Tile::size(module);
+    Array<float> scratch(smaller(threads, tiles) * tile_size);
+    parallel_for(tiles, threads, [&](int64_t index, int worker) {
+        Tile tile(module, scratch + worker * tile_size);
+        const Task task = {index * height, smaller(height, args.rows - index * height)};
+        load_tile(args, module, task, tile);
+        change_tile(args, module, blocks, task, tile);
+        finish(args, task);
+    });
+}
+
+}  // namespace rdn::cpu::RDN_ISA

@@ -1,0 +1,71 @@
+"""Fully connected layers, and the packing of weights and support proposals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdn_engine import ops
+from tests.fakes import empty_bank
+
+
+def test_packing_and_its_inverse():
+    """Supports lie where SupportBank says, zeros past them; key lengths bound."""
+    rng = np.random.default_rng(0)
+    bank = empty_bank(2, 32, 3, 16)
+    keys, values = (rng.standard_normal((19, 48)).astype(np.float32) for _ in range(2))
+    bank.keys[:], bank.values[:] = np.nan, np.nan
+    ops.pack_supports(keys, values, bank, 1)
+    assert np.isnan(bank.keys[0]).all()
+    plain = bank.keys[1].transpose(1, 3, 0, 2).reshape(32, 48)  # [C / 16, 16, M, d]
+    np.testing.assert_array_equal(plain, np.pad(keys, [(0, 13), (0, 0)]))
+    np.testing.assert_array_equal(bank.values[1].swapaxes(0, 1).reshape(32, 48), np.pad(values, [(0, 13), (0, 0)]))
+    lengths = np.linalg.norm(keys.reshape(19, 3, 16), axis=-1).max(0)
+    np.testing.assert_allclose(bank.key_length[1], lengths, rtol=1e-6)
+    keys[3, 20] = np.nan
+    ops.pack_supports(keys, values, bank, 0)
+    assert np.isnan(bank.key_length[0]).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"n must be at most C = 32, got float32 \[33, 48\]"):
+        ops.pack_supports(np.zeros((33, 48), np.float32), np.zeros((33, 48), np.float32), bank, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(0, 40), depth=st.integers(1, 600), columns=st.integers(1, 70), relu=st.booleans(), seed=st.integers(0)
+)
+def test_linear_is_the_product(n, depth, columns, relu, seed):
+    rng = np.random.default_rng(seed)
+    x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((n, depth), (columns, depth), (columns,)))
+    wanted = np.float64(x) @ np.float64(weight).T + bias
+    wanted = np.maximum(wanted, 0) if relu else wanted
+    got = ops.linear(x, ops.pack_weight(weight), bias, relu)
+    assert got.dtype == np.float32
+    allowed = 1e-6 * (np.abs(x) @ np.abs(weight).T + np.abs(bias))
+    assert (np.abs(got - wanted) <= allowed).all()
+
+
+def test_linear_does_not_depend_on_threads_and_keeps_what_is_no_number():
+    rng = np.random.default_rng(0)
+    x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((200, 1024), (500, 1024), (500,)))
+    x[3, 5] = np.nan
+    one = ops.linear(x, ops.pack_weight(weight), bias, True)
+    assert np.isnan(one[3]).all()
+    assert np.isfinite(np.delete(one, 3, 0)).all()
+    for threads in (2, 5):
+        np.testing.assert_array_equal(ops.linear(x, ops.pack_weight(weight), bias, True, threads), one)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros((3, 19), np.float32)}, r"x \[n, K = 20\], got float32 \[3, 19\]"),
+        ({"bias": np.zeros(33, np.float32)}, r"panels that 33 columns fill, got float32 \[2, 20, 16\]"),
+        ({"weight": np.zeros((2, 20, 8), np.float32)}, r"weight \[panels, K, 16\], got float32 \[2, 20, 8\]"),
+    ],
+)
+def test_linear_quotes_what_does_not_fit(change, message):
+    args = {"x": np.zeros((3, 20), np.float32), "weight": np.zeros((2, 20, 16), np.float32)}
+    with pytest.raises(ValueError, match=message):
+        ops.linear(**(args | {"bias": np.zeros(20, np.float32)} | change))
