@@ -353,14 +353,15 @@ def link_paths(
     rival_start: Index,
     rival: Index,
 ) -> tuple[Index, int]:
-    """The paths through linked boxes, best first, each without the boxes of those before it (paper, equation 9).
+    """The paths through linked boxes, each the best of those that better ones left (paper, equation 9).
 
     Boxes are numbered frame by frame. value [n]: what a path gains by each; the links into box b are
     link_start[b]..link_start[b + 1] (link_start [n + 1]): source [links] is their other end, ascending and smaller
     than b, score [links] what a path gains by it. When a path takes box b, the boxes
     rival[rival_start[b]..rival_start[b + 1]] leave with it. A path starts and ends anywhere and may be a single box;
     of equally good ones that is taken whose last box comes first, then its last but one, and so on.
-    -> number of each box's path [n], from 0 in the order taken, -1 for rivals that left; and how many paths there are.
+    -> number of each box's path [n], from 0, -1 for rivals that left; and how many paths there are. Of boxes that links
+    or rivals join, directly or not, the better path has the smaller number.
     """
     return _C.link_paths(
         np.ascontiguousarray(value),

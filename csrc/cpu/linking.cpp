@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <queue>
 #include <utility>
 #include <vector>
@@ -95,6 +96,104 @@ class Forward {
     std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> dirty_;
 };
 
+// Boxes that no link and no rivalry joins do not know of each other: the work of each group lies together in memory,
+// and a long video costs what its frames cost, not more for their number.
+class Groups {
+  public:
+    explicit Groups(const LinkPaths& args) : args_(args), parent_(args.boxes), place_(args.boxes), order_(args.boxes) {
+        std::iota(parent_.begin(), parent_.end(), int64_t{0});
+        for (int64_t box = 0; box < args.boxes; ++box) {
+            for (int64_t k = args.link_start[box]; k < args.link_start[box + 1]; ++k)
+                join(box, args.source[k]);
+            for (int64_t k = args.rival_start[box]; k < args.rival_start[box + 1]; ++k)
+                join(box, args.rival[k]);
+        }
+        sort_boxes();
+        copy();
+    }
+
+    // The same problem, its boxes numbered group by group and within a group as before.
+    LinkPaths sorted(int64_t* path) const {
+        return {value_.data(), link_start_.data(), source_.data(), score_.data(), rival_start_.data(),
+                rival_.data(), args_.boxes,        args_.links,    path};
+    }
+
+    const std::vector<int64_t>& starts() const { return starts_; }  // of the groups, and the end of the last
+    int64_t box(int64_t place) const { return order_[place]; }
+
+  private:
+    int64_t root(int64_t box) {
+        while (parent_[box] != box)
+            box = parent_[box] = parent_[parent_[box]];
+        return box;
+    }
+
+    // The root is a group's first box.
+    void join(int64_t a, int64_t b) {
+        const int64_t one = root(a), other = root(b);
+        parent_[std::max(one, other)] = std::min(one, other);
+    }
+
+    void sort_boxes() {
+        std::vector<int64_t> next(args_.boxes, 0);  // by root: boxes, then the place of the next one
+        for (int64_t box = 0; box < args_.boxes; ++box)
+            ++next[root(box)];
+        int64_t total = 0;
+        for (int64_t box = 0; box < args_.boxes; ++box) {
+            if (root(box) != box) continue;
+            starts_.push_back(total);
+            total += std::exchange(next[box], total);
+        }
+        starts_.push_back(total);
+        for (int64_t box = 0; box < args_.boxes; ++box) {
+            place_[box] = next[root(box)]++;
+            order_[place_[box]] = box;
+        }
+    }
+
+    void copy() {
+        for (int64_t place = 0; place < args_.boxes; ++place) {
+            const int64_t box = order_[place];
+            value_.push_back(args_.value[box]);
+            for (int64_t k = args_.link_start[box]; k < args_.link_start[box + 1]; ++k) {
+                source_.push_back(place_[args_.source[k]]);
+                score_.push_back(args_.score[k]);
+            }
+            for (int64_t k = args_.rival_start[box]; k < args_.rival_start[box + 1]; ++k)
+                rival_.push_back(place_[args_.rival[k]]);
+            link_start_.push_back(static_cast<int64_t>(source_.size()));
+            rival_start_.push_back(static_cast<int64_t>(rival_.size()));
+        }
+    }
+
+    const LinkPaths& args_;
+    std::vector<int64_t> parent_, place_, order_, starts_;
+    std::vector<double> value_, score_;
+    std::vector<int64_t> link_start_{0}, source_, rival_start_{0}, rival_;
+};
+
+// Takes the paths of boxes begin..end, a group; returns the number of the next path.
+int64_t take_paths(Forward& forward, int64_t begin, int64_t end, int64_t number) {
+    // Highest gain first, then the smallest last box. Gains only fall, so an entry out of date is too high, never too
+    // low.
+    using Entry = std::pair<double, int64_t>;  // gain, -last
+    std::vector<Entry> entries;
+    for (int64_t box = begin; box < end; ++box)
+        entries.emplace_back(forward.gain(box), -box);
+    std::priority_queue<Entry> ends(std::less<Entry>(), std::move(entries));
+    while (!ends.empty()) {
+        const auto [gain, minus_last] = ends.top();
+        ends.pop();
+        const int64_t last = -minus_last;
+        if (!forward.open(last)) continue;
+        if (forward.gain(last) != gain)
+            ends.emplace(forward.gain(last), -last);
+        else
+            forward.take(last, number++);
+    }
+    return number;
+}
+
 Box box_at(const float* boxes, int64_t row) {
     const float* box = boxes + 4 * row;
     return {box[0], box[1], box[2], box[3]};
@@ -122,25 +221,15 @@ void overlaps(Overlaps& args) {
 }
 
 int64_t link_paths(const LinkPaths& args) {
-    Forward forward(args);
-    // Highest gain first, then the smallest last box. Gains only fall, so an entry out of date is too high, never too
-    // low.
-    using Entry = std::pair<double, int64_t>;  // gain, -last
-    std::vector<Entry> entries(args.boxes);
-    for (int64_t box = 0; box < args.boxes; ++box)
-        entries[box] = {forward.gain(box), -box};
-    std::priority_queue<Entry> ends(std::less<Entry>(), std::move(entries));
+    const Groups groups(args);
+    std::vector<int64_t> path(args.boxes);
+    const LinkPaths sorted = groups.sorted(path.data());
+    Forward forward(sorted);
     int64_t paths = 0;
-    while (!ends.empty()) {
-        const auto [gain, minus_last] = ends.top();
-        ends.pop();
-        const int64_t last = -minus_last;
-        if (!forward.open(last)) continue;
-        if (forward.gain(last) != gain)
-            ends.emplace(forward.gain(last), -last);
-        else
-            forward.take(last, paths++);
-    }
+    for (size_t group = 0; group + 1 < groups.starts().size(); ++group)
+        paths = take_paths(forward, groups.starts()[group], groups.starts()[group + 1], paths);
+    for (int64_t place = 0; place < args.boxes; ++place)
+        args.path[groups.box(place)] = path[place];
     return paths;
 }
 

@@ -33,8 +33,9 @@ struct LinkPaths {
     int64_t* path;  // [boxes] number of the box's path, -1 for a rival that left
 };
 
-// How many paths there are. Each is the one of highest gain among the boxes that the paths before it left; of equal
-// ones that whose last box comes first, then its last but one, and so on.
+// How many paths there are. Each is the one of highest gain among the boxes that earlier paths of its group left (boxes
+// that links or rivals join); of equal ones that whose last box comes first, then its last but one, and so on. Groups
+// are numbered by their first boxes.
 int64_t link_paths(const LinkPaths& args);
 
 struct GroupMeans {
