@@ -25,7 +25,7 @@ class Weather:
         strength = np.zeros(num_frames, np.float32)
         heading = np.zeros((num_frames, 2), np.float32)
         kind = ["clear"] * num_frames
-        t = int(rng.integers(-6, 24))
+        t = int(rng.integers(-6, 8))
         while t < num_frames:
             length = int(rng.integers(4, 9))
             name = ("defocus", "motion", "dim")[rng.integers(3)]
@@ -34,7 +34,7 @@ class Weather:
                 strength[i] = _ramp(i - t, length)
                 kind[i] = name
                 heading[i] = np.cos(angle), np.sin(angle)
-            t += length + int(rng.integers(16, 33))
+            t += length + int(rng.integers(6, 13))
         return cls(kind, strength, heading)
 
     def apply(self, rng: np.random.Generator, frame: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
