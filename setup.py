@@ -1,4 +1,7 @@
-"""Builds rdn_engine._C with CMake. RDN_CUDA=auto|on|off says whether the CUDA kernels are built (default auto)."""
+"""Builds rdn_engine._C, and _cuda where the CUDA kernels are wanted, with CMake.
+
+RDN_CUDA=auto (where a toolkit and a GPU are found; default), on or off; RDN_CUDA_ARCHITECTURES="80;90" says for which.
+"""
 
 import os
 import subprocess
@@ -29,6 +32,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DRDN_CUDA={os.environ.get('RDN_CUDA', 'auto')}",
+            f"-DRDN_CUDA_ARCHITECTURES={os.environ.get('RDN_CUDA_ARCHITECTURES', '')}",
         ]
         try:
             subprocess.run(configure, check=True)

@@ -80,7 +80,7 @@ def test_a_cuda_build_that_cannot_be_had_fails_loudly(value: str, message: str, 
         tmp_path,
         ROOT,
         cwd=tmp_path,
-        env={"RDN_CUDA": value},
+        env={"RDN_CUDA": value, "CUDACXX": "/nowhere/nvcc"},
     )
     assert done.returncode != 0
     assert message in done.stdout + done.stderr

@@ -14,12 +14,9 @@ constexpr float kUnitWeights[4] = {1.0f, 1.0f, 1.0f, 1.0f};
 
 Box decode_anchor(const Propose& args, int64_t image, int64_t index) {
     const int64_t anchor = index % args.anchors, cell = index / args.anchors;
-    const float shift_x = static_cast<float>(cell % args.grid_width) * args.stride;
-    const float shift_y = static_cast<float>(cell / args.grid_width) * args.stride;
-    const float* corner = args.cell_anchors + 4 * anchor;
     const int64_t per_image = args.grid_height * args.grid_width * args.anchors;
     const float* delta = args.deltas + 4 * (image * per_image + index);
-    const Box shifted = {corner[0] + shift_x, corner[1] + shift_y, corner[2] + shift_x, corner[3] + shift_y};
+    const Box shifted = shifted_anchor(args.cell_anchors + 4 * anchor, cell, args.grid_width, args.stride);
     return clip(decode(shifted, delta, kUnitWeights), args.image_width, args.image_height);
 }
 

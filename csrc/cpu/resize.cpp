@@ -11,13 +11,13 @@
 
 #include "isa.h"
 #include "parallel.h"
+#include "rdn/resize.h"
 #include "scratch.h"
 
 namespace rdn::cpu::RDN_ISA {
 
 namespace {
 
-constexpr int kPrecision = 22;
 constexpr int64_t kRowsPerTask = 8;
 
 // Between the passes a pixel has 4 bytes: red, green, blue, unused. Rows are filtered as many at a time as fill a
@@ -41,44 +41,25 @@ Sums widen(const Bytes& bytes) {
 // Taps of each output position along one side.
 struct Filter {
     Filter(int64_t in_size, int64_t out_size)
-        : scale(static_cast<double>(in_size) / static_cast<double>(out_size)),
-          support(scale > 1.0 ? scale : 1.0),
-          stride(static_cast<int64_t>(std::ceil(support)) * 2 + 1),
+        : side(resize_side(in_size, out_size)),
+          stride(most_taps(side)),
           first(out_size),
           count(out_size),
           weights(out_size * stride) {}
 
-    double scale, support;
+    ResizeSide side;
     int64_t stride;
     Array<int64_t> first, count;
     Array<int32_t> weights;  // [out_size, stride]
 };
 
-void fill(const Filter& filter, int64_t in_size, int64_t out_size) {
-    Array<double> raw(filter.stride);
+void fill(const Filter& filter, int64_t out_size) {
     for (int64_t position = 0; position < out_size; ++position) {
-        const double center = (static_cast<double>(position) + 0.5) * filter.scale;
-        int64_t low = static_cast<int64_t>(center - filter.support + 0.5);
-        int64_t high = static_cast<int64_t>(center + filter.support + 0.5);
-        if (low < 0) low = 0;
-        if (high > in_size) high = in_size;
-        double sum = 0.0;
-        for (int64_t k = 0; k < high - low; ++k) {
-            const double distance = std::fabs((static_cast<double>(k + low) - center + 0.5) * (1.0 / filter.support));
-            raw[k] = distance < 1.0 ? 1.0 - distance : 0.0;
-            sum += raw[k];
-        }
-        filter.first[position] = low;
-        filter.count[position] = high - low;
-        for (int64_t k = 0; k < high - low; ++k)  // weights are not negative, so this rounds half up
-            filter.weights[position * filter.stride + k] =
-                static_cast<int32_t>(0.5 + (sum != 0.0 ? raw[k] / sum : raw[k]) * (1 << kPrecision));
+        const TapRange taps = tap_range(filter.side, position);
+        filter.first[position] = taps.first;
+        filter.count[position] = taps.count;
+        tap_weights(filter.side, position, taps, filter.weights + position * filter.stride);
     }
-}
-
-int32_t to_byte(int32_t sum) {
-    const int32_t value = sum >> kPrecision;
-    return value > 255 ? 255 : value;  // weights are not negative
 }
 
 // in [width, 3] -> out, a pixel every `step` bytes. Copies 4 bytes a pixel, but for the last, behind which nothing may
@@ -94,10 +75,10 @@ void filter_rows(const Bytes* quads, const Filter& filter, int64_t rows, int64_t
     for (int64_t x = 0; x < out_width; ++x) {
         const Bytes* quad = quads + filter.first[x];
         const int32_t* weights = filter.weights + x * filter.stride;
-        Sums sums = Sums{} + (1 << (kPrecision - 1));
+        Sums sums = Sums{} + (1 << (kTapBits - 1));
         for (int64_t k = 0; k < filter.count[x]; ++k)
             sums += widen(quad[k]) * weights[k];
-        sums >>= kPrecision;
+        sums >>= kTapBits;
         sums = sums > 255 ? Sums{} + 255 : sums;
         const Bytes bytes = __builtin_convertvector(sums, Bytes);
         for (int64_t row = 0; row < rows; ++row)
@@ -108,7 +89,7 @@ void filter_rows(const Bytes* quads, const Filter& filter, int64_t rows, int64_t
 // -> pixels [height, out_width, 4]
 void resize_rows(const ResizeNormalize& args, uint8_t* pixels) {
     const Filter filter(args.width, args.out_width);
-    fill(filter, args.width, args.out_width);
+    fill(filter, args.out_width);
     const int threads = worth_waking(args.threads, 32.0 * args.height * (args.width + args.out_width));
     parallel_for((args.height + kRows - 1) / kRows, threads, [&](int64_t task, int) {
         const int64_t first = task * kRows, left = args.height - first, rows = left < kRows ? left : kRows;
@@ -129,7 +110,7 @@ void resize_rows(const ResizeNormalize& args, uint8_t* pixels) {
 // pixels [height, width, 4] -> values [width, 4] of output row y
 void filter_column(const uint8_t* pixels, int64_t width, const Filter& filter, int64_t y, int32_t* values) {
     for (int64_t x = 0; x < 4 * width; ++x)
-        values[x] = 1 << (kPrecision - 1);
+        values[x] = 1 << (kTapBits - 1);
     for (int64_t k = 0; k < filter.count[y]; ++k) {
         const uint8_t* row = pixels + (filter.first[y] + k) * 4 * width;
         const int32_t weight = filter.weights[y * filter.stride + k];
@@ -137,7 +118,7 @@ void filter_column(const uint8_t* pixels, int64_t width, const Filter& filter, i
             values[x] += row[x] * weight;
     }
     for (int64_t x = 0; x < 4 * width; ++x)
-        values[x] = to_byte(values[x]);
+        values[x] = tap_byte(values[x]);
 }
 
 // values [out_width, 4] -> output row y of each channel
@@ -154,7 +135,7 @@ void normalize_row(const ResizeNormalize& args, const int32_t* values, int64_t y
 void resize_columns(const ResizeNormalize& args, const uint8_t* pixels) {
     const int64_t width = args.out_width;
     const Filter filter(args.height, args.out_height);
-    fill(filter, args.height, args.out_height);
+    fill(filter, args.out_height);
     const int threads = worth_waking(args.threads, 32.0 * args.out_width * (args.height + args.out_height));
     parallel_for((args.out_height + kRowsPerTask - 1) / kRowsPerTask, threads, [&](int64_t task, int) {
         Array<int32_t> values(4 * width);

@@ -1,6 +1,8 @@
 // Box arithmetic (paper's detector; Faster R-CNN's parametrisation). A side is x2 - x1 + 1.
 #pragma once
 
+#include <cstdint>
+
 #include "rdn/host_device.h"
 
 namespace rdn {
@@ -28,6 +30,12 @@ RDN_HD bool is_number(Box b) {
 RDN_HD Box clip(Box b, float image_width, float image_height) {
     return {clamp(b.x1, 0.0f, image_width - 1.0f), clamp(b.y1, 0.0f, image_height - 1.0f),
             clamp(b.x2, 0.0f, image_width - 1.0f), clamp(b.y2, 0.0f, image_height - 1.0f)};
+}
+
+// The anchor of `cell`, counted row by row: corner [4] is the one around the first cell.
+RDN_HD Box shifted_anchor(const float* corner, int64_t cell, int64_t grid_width, float stride) {
+    const float x = static_cast<float>(cell % grid_width) * stride, y = static_cast<float>(cell / grid_width) * stride;
+    return {corner[0] + x, corner[1] + y, corner[2] + x, corner[3] + y};
 }
 
 // delta and weights: dx, dy, dw, dh
