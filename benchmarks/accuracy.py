@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -29,7 +29,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import environment
-from export.build_engines import Int8, build
+from export.build_engines import build
+from export.reduced import Reduced
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from training.data.synthetic import SyntheticVideos
@@ -83,6 +84,8 @@ ROWS = (
     Row("basic3", "basic stage, 3 modules", "basic", num_basic=3),
     Row("basic4", "basic stage, 4 modules", "basic", num_basic=4),
 )
+PRECISIONS: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
+"""Beside float32, of the full model: those that ONNX Runtime runs on a CPU."""
 MOST_SEEDS = max(row.seeds for row in ROWS)
 
 
@@ -153,17 +156,17 @@ class Plan:
             build(weights, engines)
         return engines
 
-    def int8(self, row: Row, seed: int) -> Path:
-        """The same weights as an INT8 engine directory, calibrated on videos of a split of their own."""
+    def reduced(self, row: Row, seed: int, precision: Literal["fp16", "int8"]) -> Path:
+        """The same weights as an engine directory of lower precision, calibrated on videos of a split of their own."""
         output = self.runs / f"{row.name}-{seed}"
-        engines = output / "engines-int8"
+        engines = output / f"engines-{precision}"
         if not engines.exists():
             frames = output / "calibration"
             frames.mkdir(exist_ok=True)
             videos = SyntheticVideos("calibration", num_videos=8, num_frames=16)
             for number, frame in enumerate(np.concatenate([videos[i].frames for i in range(len(videos))])):
                 Image.fromarray(frame).save(frames / f"{number:06d}.png")
-            build(output / "model.safetensors", engines, int8=Int8(frames))
+            build(output / "model.safetensors", engines, reduced=Reduced(precision, frames))
         return engines
 
     def evaluate(self, row: Row, seed: int, sweep: bool) -> None:
@@ -174,8 +177,9 @@ class Plan:
         own = detector.config.dials
         runs = [(label, detector, dials) for label, dials in (sweeps(row, own) if sweep else [("own", own)])]
         if sweep and row.name == "full":
-            int8 = Detector.from_pretrained(self.int8(row, seed), threads=self.threads)
-            runs.append(("precision=int8", int8, own))
+            for precision in PRECISIONS:
+                other = Detector.from_pretrained(self.reduced(row, seed, precision), threads=self.threads)
+                runs.append((f"precision={precision}", other, own))
         for label, run, dials in runs:
             if label not in document["settings"]:
                 print(f"{row.name}-{seed}: {label}", flush=True)

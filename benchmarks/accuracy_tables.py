@@ -111,7 +111,8 @@ def choices() -> str:
         "own": "as trained: per frame, replicate, float32",
         "sampling=global": "sampling over the whole window (the paper's words)",
         "edges=clip": "edges clipped (the paper's Algorithm 1)",
-        "precision=int8": "int8 backbone",
+        "precision=fp16": "fp16 graphs",
+        "precision=int8": "int8 graphs",
     }
     columns = ("all", *SPEEDS, "COCO AP")
     known = load("full", 0)["settings"]

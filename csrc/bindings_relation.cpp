@@ -210,17 +210,28 @@ Floats prepare_geometry(const py::array& weight, const py::array& bias) {
     return out;
 }
 
+// float32 weights [panels, K, 16], or bfloat16 ones [panels, K / 2, 16, 2] as uint16.
+void check_weight(const py::array& weight, Linear& args) {
+    args.bfloat16 = py::isinstance<py::array_t<uint16_t>>(weight);
+    if (args.bfloat16) {
+        const auto* pairs = checked<uint16_t>(weight, {kAny, kAny, kPanel, 2}, "weight [panels, K / 2, 16, 2]");
+        args.weight = reinterpret_cast<const float*>(pairs);
+    } else {
+        args.weight = checked<float>(weight, {kAny, kAny, kPanel}, "weight [panels, K, 16]");
+    }
+    args.depth = weight.shape(1) * (args.bfloat16 ? 2 : 1);
+}
+
 Floats linear(const py::array& x, const py::array& weight, const py::array& bias, bool relu, int threads) {
     Linear args{};
-    args.weight = checked<float>(weight, {kAny, kAny, kPanel}, "weight [panels, K, 16]");
-    args.depth = weight.shape(1);
+    check_weight(weight, args);
     args.x = checked<float>(x, {kAny, args.depth}, sized("x [n, K = ", args.depth));
     args.rows = x.shape(0);
     args.bias = checked<float>(bias, {kAny}, "bias [columns]");
     args.columns = bias.shape(0);
-    require((args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
-            "weight [panels, K, 16] must have the panels that " + std::to_string(args.columns) + " columns fill, got " +
-                describe(weight));
+    require(
+        (args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
+        "weight must have the panels that " + std::to_string(args.columns) + " columns fill, got " + describe(weight));
     args.relu = relu;
     args.threads = checked_threads(threads);
     Floats out({args.rows, args.columns});

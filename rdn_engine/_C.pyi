@@ -11,7 +11,7 @@ _B = NDArray[np.uint8]
 cuda_built: bool
 """Whether the CUDA kernels are part of this build."""
 isa: str
-"""Instruction set that the CPU kernels run with on this machine: avx512, avx2 or baseline."""
+"""Instruction set that the CPU kernels run with on this machine: avx512_bf16, avx512, avx2 or baseline."""
 
 def resize_normalize(
     image: NDArray[np.uint8],
@@ -41,7 +41,7 @@ def roi_pool(
 def sample_advanced(
     objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /
 ) -> tuple[_I, _F]: ...
-def linear(x: _F, weight: _F, bias: _F, relu: bool, threads: int, /) -> _F: ...
+def linear(x: _F, weight: _F | NDArray[np.uint16], bias: _F, relu: bool, threads: int, /) -> _F: ...
 def prepare_geometry(weight: _F, bias: _F, /) -> _F: ...
 def pack_supports(keys: _F, values: _F, packed_keys: _F, packed_values: _F, key_length: _F, /) -> None: ...
 def relation_attention(

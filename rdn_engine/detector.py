@@ -16,6 +16,7 @@ from rdn_engine.bundle import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
 from rdn_engine.encoder import Encoder
 from rdn_engine.errors import ConfigError, FrameError, VideoError
+from rdn_engine.ops import Precision
 from rdn_engine.relation import EngineRelation, FusedRelation, Relation
 from rdn_engine.results import Detections
 from rdn_engine.stream import EncoderLike, Image, Stages, Stream
@@ -32,8 +33,7 @@ _NOTHING = object()  # no frame at all, unlike a first item that is None, which 
 class Detector:
     """Weights and graphs of one model. Shared: streams in several Python threads may use it at once.
 
-    `threads` bounds the CPU threads of every stage of one call; numpy's BLAS, of which a process has only one, is
-    bounded while the relation stage runs and put back afterwards.
+    `threads` bounds the CPU threads of every stage of one call.
     """
 
     def __init__(self, config: RDNConfig, encoder: EncoderLike, relation: Relation, threads: int) -> None:
@@ -50,23 +50,27 @@ class Detector:
         device: Device = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
+        relation_precision: Precision = "float32",
     ) -> Detector:
         """Open an engine directory, after checking every file of it.
 
         threads: 1..MOST_THREADS; None takes every CPU it may run on. executor: `fused` (compiled attention) or
-        `engine` (the relation graph on the backend); they agree within the bundle's tolerances.
+        `engine` (the relation graph on the backend); they agree within the bundle's tolerances. relation_precision of
+        `fused`: `bfloat16` rounds the operands of its fully connected layers, where the processor has AVX512-BF16.
         Raises BundleError, BackendUnavailable or ConfigError.
         """
         threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "engine"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
+        if executor == "engine" and relation_precision != "float32":
+            raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'engine' wants 'float32'")
         runner = load_backend(backend, device, threads)
         bundle = Bundle.open(directory)
         config = bundle.config
         graphs = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
         relation: Relation
         if executor == "fused":
-            relation = FusedRelation(config, bundle.arrays("weights"), threads)
+            relation = FusedRelation(config, bundle.arrays("weights"), threads, relation_precision)
         else:
             relation = EngineRelation(config, runner.load(bundle.path("relation")))
         return cls(config, Encoder(config, *graphs, threads), relation, threads)

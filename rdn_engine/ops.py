@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rdn_engine import _C
 
 Float = NDArray[np.float32]
+Precision = Literal["float32", "bfloat16"]
 Index = NDArray[np.int64]
 
 
@@ -182,17 +183,30 @@ def sample_advanced(
     )
 
 
-def pack_weight(weight: Float) -> Float:
-    """Rows of a weight [columns, K] as `linear` wants them: [ceil(columns / 16), K, 16], zeros past the last row."""
+PackedWeight = Float | NDArray[np.uint16]
+"""float32 [ceil(columns / 16), K, 16], or bfloat16 [ceil(columns / 16), K / 2, 16, 2]; zeros past the last column."""
+
+
+def pack_weight(weight: Float, precision: Precision = "float32") -> PackedWeight:
+    """Rows of a weight [columns, K] as `linear` wants them. K is even for bfloat16, to which weights are rounded."""
     columns, depth = weight.shape
     padded = np.zeros((-(-columns // PANEL) * PANEL, depth), np.float32)
     padded[:columns] = weight
-    return np.ascontiguousarray(padded.reshape(-1, PANEL, depth).swapaxes(1, 2))
+    panels = np.ascontiguousarray(padded.reshape(-1, PANEL, depth).swapaxes(1, 2))
+    if precision == "float32":
+        return panels
+    bits = panels.view(np.uint32)
+    nearest = np.where(np.isnan(panels), bits | 0x400000, bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    pairs = nearest.astype(np.uint16).reshape(-1, depth // 2, 2, PANEL)
+    return np.ascontiguousarray(pairs.swapaxes(2, 3))
 
 
-def linear(x: Float, weight: Float, bias: Float, relu: bool = False, threads: int = 1) -> Float:
-    """x W^T + bias, with `relu` no less than 0: x [n, K], weight of `pack_weight`, bias [columns] -> [n, columns]."""
-    return _C.linear(np.ascontiguousarray(x), np.ascontiguousarray(weight), np.ascontiguousarray(bias), relu, threads)
+def linear(x: Float, weight: PackedWeight, bias: Float, relu: bool = False, threads: int = 1) -> Float:
+    """x W^T + bias, with `relu` no less than 0: x [n, K], weight of `pack_weight`, bias [columns] -> [n, columns].
+
+    With a bfloat16 weight x is rounded to bfloat16 too; sums are float32. Fast where `isa` is avx512_bf16.
+    """
+    return _C.linear(np.ascontiguousarray(x), weight, np.ascontiguousarray(bias), relu, threads)
 
 
 def prepare_geometry(weight: Float, bias: Float) -> Float:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine import ops
+from rdn_engine import _C, ops
 from rdn_engine.backends import Graph
 from rdn_engine.config import RDNConfig
-from rdn_engine.errors import BundleError
+from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError
 from rdn_engine.features import Float, RelationOutput, SupportPool
 
 
@@ -29,26 +29,42 @@ class Relation(Protocol):
 class FusedRelation:
     """Compiled kernels over the ring in place. Default.
 
-    weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored.
+    weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored. precision: of
+    the products with the stage's D x D weights; `bfloat16` needs a processor with AVX512-BF16 (BackendUnavailable).
     """
 
-    def __init__(self, config: RDNConfig, weights: Mapping[str, NDArray[Any]], threads: int) -> None:
+    def __init__(
+        self,
+        config: RDNConfig,
+        weights: Mapping[str, NDArray[Any]],
+        threads: int,
+        precision: ops.Precision = "float32",
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"relation_precision is {precision!r}; wanted 'float32' or 'bfloat16'")
+        if precision == "bfloat16" and _C.isa != "avx512_bf16":
+            raise BackendUnavailable(
+                f"relation_precision is 'bfloat16', which wants the kernels of avx512_bf16; here are those of {_C.isa}"
+            )
         self._config = config.relation
         self._threads = threads
         self._num_logits = config.num_logits
-        self._weights: dict[str, Float] = {}
+        self._arrays: dict[str, Float] = {}
+        self._packed: dict[str, ops.PackedWeight] = {}
         for name, shape in fused_shapes(config).items():
             array = weights.get(name)
             got = None if array is None else array.shape
             if array is None or got != shape:
                 raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
             single = np.ascontiguousarray(array, np.float32)
-            packed = name.endswith(".weight") and not name.endswith(".geometry.weight")
-            self._weights[name] = ops.pack_weight(single) if packed else single
+            if name.endswith(".geometry.weight") or not name.endswith(".weight"):
+                self._arrays[name] = single
+            else:
+                square = shape == (config.relation.dim, config.relation.dim)
+                self._packed[name] = ops.pack_weight(single, precision if square else "float32")
         named = [f"rel.{i}.geometry" for i in range(self._config.num_modules)]
         self._geometry = [
-            ops.prepare_geometry(self._weights.pop(f"{name}.weight"), self._weights.pop(f"{name}.bias"))
-            for name in named
+            ops.prepare_geometry(self._arrays.pop(f"{name}.weight"), self._arrays.pop(f"{name}.bias")) for name in named
         ]
         # The bias of keys adds the same to every logit of a row, so the softmax does not see it; that of values is
         # added after the softmax.
@@ -71,7 +87,7 @@ class FusedRelation:
                 query,
                 boxes,
                 x,
-                self._weights[f"rel.{i}.value.bias"],
+                self._arrays[f"rel.{i}.value.bias"],
                 pool.bank(i),
                 pool.slots,
                 pool.counts,
@@ -107,7 +123,7 @@ class FusedRelation:
             query,
             boxes,
             x,
-            self._weights[f"rel.{module}.value.bias"],
+            self._arrays[f"rel.{module}.value.bias"],
             bank,
             np.zeros(1, np.int64),
             np.array([len(a)]),
@@ -119,7 +135,7 @@ class FusedRelation:
     def _refine(self, pool: SupportPool) -> Float:
         """s_A + rel_{N_b}(s_A, S) [A, D]"""
         module = self._config.num_basic
-        value_bias = self._weights[f"rel.{module}.value.bias"]
+        value_bias = self._arrays[f"rel.{module}.value.bias"]
         refined, left = pool.refinement.step(pool, module, value_bias, self._geometry[module], self._threads)
         if left.any():
             rows = pool.advanced_rows[left]
@@ -138,8 +154,8 @@ class FusedRelation:
         return refined
 
     def _linear(self, name: str, x: Float, relu: bool = False, bias: Float | None = None) -> Float:
-        bias = self._weights[f"{name}.bias"] if bias is None else bias
-        return ops.linear(x, self._weights[f"{name}.weight"], bias, relu, self._threads)
+        bias = self._arrays[f"{name}.bias"] if bias is None else bias
+        return ops.linear(x, self._packed[f"{name}.weight"], bias, relu, self._threads)
 
 
 class EngineRelation:

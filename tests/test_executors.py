@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rdn_engine import BackendUnavailable, BundleError, ConfigError, Detector, RDNError, ops
+from rdn_engine import _C, BackendUnavailable, BundleError, ConfigError, Detector, RDNError, ops
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle import write_bundle
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
@@ -140,6 +140,28 @@ def test_executors_compute_the_definition(relation: RelationConfig, executor: st
     else:
         assert found.omega is None
     assert run(boxes, features, query, pool).omega is None
+
+
+@pytest.mark.skipif(_C.isa != "avx512_bf16", reason="the processor has no bfloat16 products")
+def test_bfloat16_computes_nearly_the_definition() -> None:
+    """Rounding to 8 bits: seen 2e-3."""
+    config = tiny_config(RelationConfig(128, 8))
+    weights = relation_weights(config)
+    boxes, features, query, pool, chosen = case(config, weights, 40, seed=0)
+    wanted = expected(config, weights, boxes, features, pool, chosen)
+    found = FusedRelation(config, weights, 1, "bfloat16")(boxes, features, query, pool)
+    for name in ("logits", "deltas"):
+        error = np.linalg.norm(getattr(found, name) - wanted[name]) / np.linalg.norm(wanted[name])
+        assert 1e-5 < error < 1e-2
+
+
+def test_a_precision_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    with pytest.raises(ConfigError, match="relation_precision is 'float16'; wanted 'float32' or 'bfloat16'"):
+        FusedRelation(config, {}, 1, "float16")  # type: ignore[arg-type]
+    monkeypatch.setattr(_C, "isa", "avx2")
+    with pytest.raises(BackendUnavailable, match="wants the kernels of avx512_bf16; here are those of avx2"):
+        FusedRelation(config, relation_weights(config), 1, "bfloat16")
 
 
 @pytest.mark.parametrize("relation", CONFIGS)
@@ -366,6 +388,8 @@ def test_what_is_missing_is_said(name: Any, device: Any, message: str) -> None:
 def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="threads is 0"):
         Detector.from_pretrained(tmp_path, threads=0)
+    with pytest.raises(ConfigError, match="executor 'engine' wants 'float32'"):
+        Detector.from_pretrained(tmp_path, executor="engine", relation_precision="bfloat16")
     with pytest.raises(ConfigError, match="executor is 'fast'"):
         Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
     with pytest.raises(BackendUnavailable):

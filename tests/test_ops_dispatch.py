@@ -12,7 +12,7 @@ import pytest
 from rdn_engine import _C, ops
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("baseline", "avx2", "avx512")
+NAMES = ("baseline", "avx2", "avx512", "avx512_bf16")
 
 
 def everything() -> dict[str, np.ndarray]:

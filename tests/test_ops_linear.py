@@ -46,6 +46,35 @@ def test_linear_is_the_product(n, depth, columns, relu, seed):
     assert (np.abs(got - wanted) <= allowed).all()
 
 
+def rounded(array: np.ndarray) -> np.ndarray:
+    """To bfloat16 and back, ties to even: 8 significant bits."""
+    mantissa, exponent = np.frexp(np.float64(array))
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent)
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(0, 40), depth=st.integers(1, 600), columns=st.integers(1, 70), seed=st.integers(0))
+def test_bfloat16_rounds_both_operands(n, depth, columns, seed):
+    rng = np.random.default_rng(seed)
+    depth *= 2
+    x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((n, depth), (columns, depth), (columns,)))
+    packed = ops.pack_weight(weight, "bfloat16")
+    assert packed.shape == (-(-columns // 16), depth // 2, 16, 2)
+    wanted = rounded(x) @ rounded(weight).T + bias
+    allowed = 1e-6 * (np.abs(x) @ np.abs(weight).T + np.abs(bias))
+    assert (np.abs(ops.linear(x, packed, bias) - wanted) <= allowed).all()
+
+
+def test_bfloat16_ties_go_to_even_and_what_is_no_number_stays():
+    x = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, np.inf, np.nan, 3.4e38], np.float32)
+    with np.errstate(invalid="ignore"):
+        got = ops.linear(np.stack([x, x * 0], 1), ops.pack_weight(np.eye(2, dtype=np.float32)[:1], "bfloat16"),
+                         np.zeros(1, np.float32))  # fmt: skip
+    np.testing.assert_array_equal(got[:, 0], [1, 1 + 2**-6, -1, np.nan, np.nan, np.inf])
+    weight = ops.pack_weight(x[None], "bfloat16")[0, :, 0].ravel()
+    np.testing.assert_array_equal(weight, [0x3F80, 0x3F82, 0xBF80, 0x7F80, 0x7FC0, 0x7F80])
+
+
 def test_linear_does_not_depend_on_threads_and_keeps_what_is_no_number():
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((200, 1024), (500, 1024), (500,)))

@@ -361,7 +361,7 @@ def test_what_all_rows_look_at_spoils_all_rows(name, bad):
 
 
 def test_every_instruction_set_agrees(tmp_path):
-    names = ("baseline", "avx2", "avx512")
+    names = ("baseline", "avx2", "avx512", "avx512_bf16")
     case = make_case(31, 200, 7, 48)
     here = run(case).out
     code = (

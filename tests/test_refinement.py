@@ -232,7 +232,7 @@ def test_threads_do_not_change_a_bit() -> None:
 
 
 def test_every_instruction_set_agrees(tmp_path: Path) -> None:
-    names = ("baseline", "avx2", "avx512")
+    names = ("baseline", "avx2", "avx512", "avx512_bf16")
     here = sliding_case()
     code = (
         "import sys, numpy; from tests.test_refinement import sliding_case, _C; "

@@ -136,8 +136,12 @@ void score_rows(const Module& module, const Block& block, int64_t begin, int64_t
         const Right keys = {module.bank.keys + column * dim, dim * kPanel, kPanel};
         for (int64_t r = begin; r < end; r += height) {
             const int64_t rows = smaller(height, end - r);
-            multiply<false>(rows, tile.query + (head * kTileRows + r) * dim, dim, keys, block.vectors(), dim,
-                            tile.scores, kBlock);
+            const float* query = tile.query + (head * kTileRows + r) * dim;
+            constexpr int kUsual = 64;
+            if (dim == kUsual)
+                multiply<false, kUsual>(rows, query, dim, keys, block.vectors(), dim, tile.scores, kBlock);
+            else
+                multiply<false>(rows, query, dim, keys, block.vectors(), dim, tile.scores, kBlock);
             use(head, r, rows);
         }
     }
@@ -149,7 +153,7 @@ void sum_values(const Module& module, const Block& block, int64_t head, int64_t 
                 int64_t stride) {
     const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
     const Right values = {module.bank.values + column * module.head_dim, kPanel, module.head_dim};
-    multiply<Add>(rows, tile.scores, kBlock, values, module.head_dim / kLanes, block.count, to, stride);
+    multiply<Add, kBlock>(rows, tile.scores, kBlock, values, module.head_dim / kLanes, block.count, to, stride);
 }
 
 // All ones in the lanes that hold a support.

@@ -17,6 +17,9 @@ extern const Kernels table;
 namespace avx512 {
 extern const Kernels table;
 }
+namespace avx512_bf16 {
+extern const Kernels table;
+}
 #endif
 
 namespace {
@@ -36,8 +39,11 @@ Isa choose() {
     const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                             __builtin_cpu_supports("avx512vl");
-    const Isa best_first[] = {
-        {"avx512", &avx512::table, has_avx512}, {"avx2", &avx2::table, has_avx2}, {"baseline", &baseline::table, true}};
+    const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
+    const Isa best_first[] = {{"avx512_bf16", &avx512_bf16::table, has_bf16},
+                              {"avx512", &avx512::table, has_avx512},
+                              {"avx2", &avx2::table, has_avx2},
+                              {"baseline", &baseline::table, true}};
 #else
     const Isa best_first[] = {{"baseline", &baseline::table, true}};
 #endif

@@ -1,10 +1,10 @@
 // One kernel source, compiled once per instruction set, chosen when the module is loaded.
 //
-// CMake compiles every file of RDN_ISA_SOURCES three times (once where the machine is not x86-64) with
-//     RDN_ISA        baseline | avx2 | avx512: the namespace that the file's launchers live in
-//     RDN_ISA_LEVEL  0 | 1 | 2
-// and the matching -m flags (avx2: AVX2, FMA, BMI, BMI2; avx512: those and F, BW, CD, DQ, VL), so __AVX2__, __FMA__
-// and __AVX512F__ are also there to ask. A kernel file looks like this:
+// CMake compiles every file of RDN_ISA_SOURCES four times (once where the machine is not x86-64) with
+//     RDN_ISA        baseline | avx2 | avx512 | avx512_bf16: the namespace that the file's launchers live in
+//     RDN_ISA_LEVEL  0 | 1 | 2 | 3
+// and the matching -m flags (avx2: AVX2, FMA, BMI, BMI2; avx512: those and F, BW, CD, DQ, VL; avx512_bf16: those and
+// BF16), so __AVX2__, __FMA__, __AVX512F__ and __AVX512BF16__ are also there to ask. A kernel file looks like this:
 //
 //     #include "isa.h"
 //     namespace rdn::cpu::RDN_ISA {

@@ -42,26 +42,36 @@ struct Right {
     }
 };
 
+// What an element of the operands is: a float, or two bfloat16 that follow each other along the depth.
+struct Single {
+    static Floats add(const float* left, const float* right, Floats sum) {
+        return fused(broadcast<Floats>(*left), load(right), sum);
+    }
+};
+struct Pair {
+    static Floats add(const float* left, const float* right, Floats sum) {
+        int32_t pair;
+        memcpy(&pair, left, sizeof pair);
+        return dot_pairs(Ints{} + pair, bits_as<Ints>(load(right)), sum);
+    }
+};
+
 // c = a b, or c += a b: a [Rows, depth], Vectors * kLanes columns of b from `vector` on, c [Rows, Vectors * kLanes].
 // The sum over depth starts at zero even where it is added: sums of sums lose less than one long sum.
-template <int Rows, int Vectors, bool Add>
+template <class Element, int Stride, int Rows, int Vectors, bool Add>
 void multiply_tile(const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth, float* c,
                    int64_t c_stride) {
+    const int64_t stride = Stride != 0 ? Stride : a_stride;
     const float* column[Vectors];
     for (int v = 0; v < Vectors; ++v)
         column[v] = b.column(vector + v);
     Floats total[Rows][Vectors] = {};
     for (int64_t k = 0; k < depth; ++k) {
-        Floats right[Vectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < Vectors; ++v)
-            right[v] = load(column[v] + k * b.row_stride);
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
-            const Floats left = broadcast<Floats>(a[r * a_stride + k]);
 #pragma GCC unroll 2
             for (int v = 0; v < Vectors; ++v)
-                total[r][v] = fused(left, right[v], total[r][v]);
+                total[r][v] = Element::add(a + r * stride + k, column[v] + k * b.row_stride, total[r][v]);
         }
     }
 #pragma GCC unroll 12
@@ -74,24 +84,26 @@ void multiply_tile(const float* a, int64_t a_stride, const Right& b, int64_t vec
     }
 }
 
-template <int Rows, int Vectors, bool Add>
+template <class Element, int Stride, int Rows, int Vectors, bool Add>
 void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth,
                    float* c, int64_t c_stride) {
     if (rows == Rows) {
-        multiply_tile<Rows, Vectors, Add>(a, a_stride, b, vector, depth, c, c_stride);
+        multiply_tile<Element, Stride, Rows, Vectors, Add>(a, a_stride, b, vector, depth, c, c_stride);
     } else if constexpr (Rows > 1) {
-        multiply_rows<Rows - 1, Vectors, Add>(rows, a, a_stride, b, vector, depth, c, c_stride);
+        multiply_rows<Element, Stride, Rows - 1, Vectors, Add>(rows, a, a_stride, b, vector, depth, c, c_stride);
     }
 }
 
-// At most kMostRows rows, and the first `vectors` times kLanes columns of b.
-template <bool Add>
+// At most kMostRows rows, and the first `vectors` times kLanes columns of b. A stride of a that is known when this is
+// compiled, Stride, saves the registers of a pointer to every row.
+template <bool Add, int Stride = 0, class Element = Single>
 void multiply(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vectors, int64_t depth, float* c,
               int64_t c_stride) {
     int64_t v = 0;
     for (; v + 1 < vectors; v += 2)
-        multiply_rows<kMostRows, 2, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
-    if (v < vectors) multiply_rows<kMostRows, 1, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
+        multiply_rows<Element, Stride, kMostRows, 2, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
+    if (v < vectors)
+        multiply_rows<Element, Stride, kMostRows, 1, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
 }
 
 }  // namespace

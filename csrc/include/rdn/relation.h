@@ -76,14 +76,16 @@ struct PackSupports {
     float* key_length;     // [heads]
 };
 
-// out = x W^T + bias, and where asked for no less than 0.
+// out = x W^T + bias, and where asked for no less than 0. With bfloat16, x and W are rounded to it before they are
+// multiplied; sums are floats.
 struct Linear {
     const float* x;       // [rows, depth]
-    const float* weight;  // [panels][depth][kPanel] rows of W, zeros past the last one
+    const float* weight;  // [panels][depth][kPanel] rows of W, zeros past the last one; bfloat16: see below
     const float* bias;    // [columns]
     int64_t rows, depth, columns;
     bool relu;
-    float* out;  // [rows, columns]
+    bool bfloat16;  // weight is [panels][depth / 2][kPanel] words of two bfloat16, the first in the low bits
+    float* out;     // [rows, columns]
     int threads;
 };
 

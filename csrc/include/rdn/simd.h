@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "rdn/host_device.h"
 
@@ -54,6 +55,16 @@ RDN_HD Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// c + a b over the two bfloat16 of every lane, the first in the low bits.
+RDN_HD Floats dot_pairs(Ints a, Ints b, Floats c) {
+#if defined(__AVX512BF16__)
+    return (Floats)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else
+    constexpr int32_t high = static_cast<int32_t>(0xffff0000u);
+    return fused((Floats)(a & high), (Floats)(b & high), fused((Floats)(a << 16), (Floats)(b << 16), c));
+#endif
+}
+
 RDN_HD Floats load(const float* from) {
     Floats v;
     memcpy(&v, from, sizeof v);
@@ -64,26 +75,29 @@ RDN_HD void store(float* to, Floats v) {
     memcpy(to, &v, sizeof v);
 }
 
-RDN_HD float sum(Floats v) {
-    float lane[kLanes];
-    store(lane, v);
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            lane[i] += lane[i + half];
-        }
-    }
-    return lane[0];
+// Lane l of `v` and of its other half, lane l ^ Half.
+template <int Half, int... Lane>
+RDN_HD Floats other_half(Floats v, std::integer_sequence<int, Lane...>) {
+    return __builtin_shufflevector(v, v, (Lane ^ Half)...);
 }
 
+template <int Half = kLanes / 2>
+RDN_HD float sum(Floats v) {
+    v += other_half<Half>(v, std::make_integer_sequence<int, kLanes>{});
+    if constexpr (Half > 1)
+        return sum<Half / 2>(v);
+    else
+        return v[0];
+}
+
+template <int Half = kLanes / 2>
 RDN_HD float largest(Floats v) {
-    float lane[kLanes];
-    store(lane, v);
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            lane[i] = greater(lane[i], lane[i + half]);
-        }
-    }
-    return lane[0];
+    const Floats other = other_half<Half>(v, std::make_integer_sequence<int, kLanes>{});
+    v = v > other ? v : other;
+    if constexpr (Half > 1)
+        return largest<Half / 2>(v);
+    else
+        return v[0];
 }
 
 #endif  // __CUDACC__
