@@ -26,8 +26,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from export.build_engines import Int8, build
+from export.build_engines import build
 from export.checkpoints import read_config, save_checkpoint
+from export.reduced import Reduced
 from rdn_engine.config import Backbone, RDNConfig
 from training.data.synthetic import render_video
 from training.model.inference import detect_video, to_input
@@ -127,11 +128,11 @@ def make_r101(
         write_checkpoint(checkpoint, config, seed)
     if not output.exists():
         golden = _write_images(directory / "golden", frames(1, seed + 1))
-        int8 = None
+        reduced = None
         if precision == "int8":
             clip = _write_images(directory / "calibration", frames(CALIBRATION_FRAMES, seed + 2))
-            int8 = Int8(clip, accept=True)
-        build(checkpoint, output, name=f"{backbone}_synthetic", golden=golden, int8=int8)
+            reduced = Reduced("int8", clip, accept=True)
+        build(checkpoint, output, name=f"{backbone}_synthetic", golden=golden, reduced=reduced)
     return output
 
 

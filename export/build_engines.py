@@ -2,9 +2,12 @@
 
     python export/build_engines.py --checkpoint w.pth --config export/configs/public_r101.yaml --output engines/rdn_r101
     python export/build_engines.py --checkpoint w.pth --output engines/int8 --precision int8 --calibration street.mp4
+    python export/build_engines.py --checkpoint w.pth --output engines/fp16 --precision fp16 --calibration street.mp4 \\
+        --backend tensorrt
 
 The directory appears, complete and verified, or not at all. Exit codes: 0 built; 1 something asked for is wrong or
-missing; 2 the command line is wrong; 3 the graphs do not compute what torch computes, or INT8 not closely enough.
+missing; 2 the command line is wrong; 3 the graphs do not compute what torch computes, or a reduced precision overflows
+or detects something else.
 """
 
 from __future__ import annotations
@@ -32,9 +35,13 @@ from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.checkpoints import Checkpoint, load_checkpoint, read_config
 from export.golden import detection_tolerance, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
-from export.precision import INT8_TOLERANCES, MIN_AGREEMENT, agreement, detector, golden_int8, quantize
+from export.half import BFLOAT16_OPSET, HALVES
+from export.precision import MIN_AGREEMENT, Stages, agreement
+from export.reduced import Reduced, write_reduced
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
-from rdn_engine.bundle import GOLDEN, GRAPHS, PRECISIONS, WEIGHTS, Agreement, Bundle, write_bundle, write_manifest
+from rdn_engine.backends.plans import Limits
+from rdn_engine.backends.tensorrt import build_plans
+from rdn_engine.bundle import GOLDEN, PRECISIONS, WEIGHTS, Agreement, Bundle, write_bundle, write_manifest
 from rdn_engine.errors import BackendUnavailable, PrecisionError, RDNError
 from rdn_engine.verify import StageReport
 
@@ -48,29 +55,15 @@ class Differs(RDNError):
 
 
 @dataclass(frozen=True)
-class Int8:
-    """How to build in INT8."""
-
-    calibration: str | Path
-    """Video or folder of images, like those that the detector will see."""
-    frames: int = DEFAULT_FRAMES
-    """Most frames to calibrate on."""
-    min_agreement: float = MIN_AGREEMENT
-    """Share of detections, 0..1, that has to be the same as in float32."""
-    accept: bool = False
-    """Build below `min_agreement` too; the manifest tells."""
-
-
-@dataclass(frozen=True)
 class Built:
     """What was compared on the way."""
 
     graphs: list[Comparison]
     """The worst rows of each float32 graph's outputs against torch"""
     stages: list[StageReport]
-    """The finished bundle against its golden results"""
+    """The finished bundle against its golden results; empty for bf16, which ONNX Runtime's CPU cannot run"""
     agreement: Agreement | None
-    """INT8 against float32"""
+    """Of a reduced precision with float32"""
 
 
 def build(
@@ -80,32 +73,32 @@ def build(
     config: str | Path | None = None,
     name: str | None = None,
     golden: str | Path | None = None,
-    int8: Int8 | None = None,
+    reduced: Reduced | None = None,
     report: Report = lambda step: None,
 ) -> Built:
     """Build the engine directory `output`; an older one there is replaced once the new one is verified.
 
     config: YAML file with a partial RDNConfig; name: of the model, else of the directory; golden: video or folder of
-    images for the golden results; int8: None builds in float32. `report(step)` comes before each step. Raises an
-    RDNError; Differs where a difference from torch exceeds its tolerance; PrecisionError where INT8 detects something
-    else than float32.
+    images for the golden results; reduced: None builds in float32. `report(step)` comes before each step. Raises an
+    RDNError; Differs where a difference from torch exceeds its tolerance; PrecisionError where a reduced precision
+    overflows or detects something else than float32.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     # Before the minutes that the graphs take, because a missing video is found here.
     images = golden_frames(golden)
-    frames = None if int8 is None else CalibrationFrames.read(int8.calibration, int8.frames)
+    frames = None if reduced is None else CalibrationFrames.read(reduced.calibration, reduced.frames)
     report("checkpoint")
     loaded = load_checkpoint(checkpoint, read_config(config) if config else None)
     with write_bundle(output) as staging:
         source = {"checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)}
         named = _Named(name or output.name, source)
-        if int8 is None or frames is None:
+        if reduced is None or frames is None:
             rows, stages = _float32(loaded, staging, images, named, report)
             return Built(rows, stages, None)
         exact = staging.parent / "float32"
         exact.mkdir()
         rows, _ = _float32(loaded, exact, images, named, report)
-        agreed, stages = _int8(Bundle.open(exact), staging, frames, int8, report)
+        agreed, stages = _reduced(Bundle.open(exact), staging, frames, reduced, report)
     return Built(rows, stages, agreed)
 
 
@@ -144,39 +137,38 @@ def _float32(
     return rows, _verified(staging, report)
 
 
-def _int8(
-    exact: Bundle, staging: Path, frames: CalibrationFrames, how: Int8, report: Report
+def _reduced(
+    exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report
 ) -> tuple[Agreement, list[StageReport]]:
-    """From a float32 bundle, whose relation stage stays as it is."""
+    """From a float32 bundle, whose relation weights stay as they are."""
     told, weights = exact.manifest, exact.arrays("weights")
-    method = quantize(exact.directory, staging, told.config, frames, report)
-    report("detections of int8 against float32")
-    both = (detector(told.config, directory, weights) for directory in (exact.directory, staging))
-    agreed = agreement(*both, frames, method, how.min_agreement)
+    stages, method, tolerances = write_reduced(exact, staging, frames, how, report)
+    report(f"detections of {how.precision} against float32")
+    detector = Stages.fused(told.config, exact.directory, weights).detector()
+    agreed = agreement(detector, stages.detector(), frames, how.precision, method, how.min_agreement)
     if agreed.share < how.min_agreement and not how.accept:
         raise PrecisionError(
-            f"int8 and float32 agree on {agreed.share:.1%} of {agreed.detections} detections ({agreed.frames} frames, "
-            f"calibration {method} on {agreed.calibration_frames}); wanted {how.min_agreement:.1%}. More or other "
-            "calibration frames may help; --accept builds it all the same"
+            f"{how.precision} and float32 agree on {agreed.share:.1%} of {agreed.detections} detections "
+            f"({agreed.frames} frames, calibration {method} on {agreed.calibration_frames}); wanted "
+            f"{how.min_agreement:.1%}. More or other calibration frames may help; --accept builds it all the same"
         )
-    for file in (GRAPHS["relation"], WEIGHTS):
-        shutil.copyfile(exact.directory / file, staging / file)
+    shutil.copyfile(exact.directory / WEIGHTS, staging / WEIGHTS)
     report("golden results")
-    golden = exact.arrays("golden")["frames"]
-    np.savez(staging / GOLDEN, **golden_int8(told.config, staging, weights, golden))
+    golden = stages.golden(exact.arrays("golden")["frames"])
+    np.savez(staging / GOLDEN, **golden)  # type: ignore[arg-type]
     write_manifest(
         staging,
         name=told.name,
         config=told.config,
-        precision="int8",
-        opset=told.opset,
+        precision=how.precision,
+        opset=BFLOAT16_OPSET if how.precision == "bf16" else told.opset,
         producers=told.producers,
         source=told.source,
         parameters=told.parameters,
-        tolerances={**told.tolerances, **INT8_TOLERANCES},
+        tolerances={**told.tolerances, **tolerances},
         agreement=agreed,
     )
-    return agreed, _verified(staging, report)
+    return agreed, [] if how.precision == "bf16" else _verified(staging, report)
 
 
 def _verified(staging: Path, report: Report) -> list[StageReport]:
@@ -215,7 +207,7 @@ def _tables(built: Built) -> list[Table]:
         bundle.add_row(s.stage, s.executor, f"{s.difference:.1e}", f"{s.tolerance:.0e}")
     if built.agreement is None:
         return [graphs, bundle]
-    precision = Table("int8 against float32", "")
+    precision = Table("against float32", "")
     a = built.agreement
     precision.add_row(f"of {a.detections} detections with a score of {a.score:g} or more, in both", f"{a.share:.1%}")
     precision.add_row("mean difference of their scores", f"{a.score_difference:.3f}")
@@ -235,40 +227,61 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--golden", type=Path, help="video or folder of images for the golden results; default: rendered"
     )
-    parser.add_argument("--backend", default="onnxruntime", help="onnxruntime is the only one in this version")
+    parser.add_argument(
+        "--backend",
+        choices=("onnxruntime", "tensorrt", "tensorrt_rtx"),
+        default="onnxruntime",
+        help="what will run the bundle; TensorRT wants another int8, and its plans built on the machine that runs them "
+        "(rdn-engine build)",
+    )
     parser.add_argument("--precision", default="float32", help=" or ".join(PRECISIONS))
     parser.add_argument(
-        "--calibration", type=Path, help="int8: video or folder of images like those that the detector will see"
+        "--calibration",
+        type=Path,
+        help="below float32: video or folder of images like those that the detector will see",
     )
-    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="int8: most frames to calibrate on")
+    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="below float32: most frames to calibrate on")
     parser.add_argument(
         "--min-agreement",
         type=float,
         default=MIN_AGREEMENT,
-        help="int8: least share of detections that float32 and int8 have in common, 0..1; default: %(default)s",
+        help="below float32: least share of detections in common with float32, 0..1; default: %(default)s",
     )
-    parser.add_argument("--accept", action="store_true", help="int8: build it even where they agree on less")
+    parser.add_argument("--accept", action="store_true", help="build it even where they agree on less")
     arguments = parser.parse_args(argv)
-    if arguments.backend != "onnxruntime":
-        raise BackendUnavailable(
-            f"--backend is {arguments.backend!r}; this version builds bundles for 'onnxruntime' only, from ONNX graphs "
-            "of standard operators"
-        )
     if arguments.precision not in PRECISIONS:
         raise BackendUnavailable(f"--precision is {arguments.precision!r}; this version exports {PRECISIONS}")
     return arguments
 
 
-def _int8_options(arguments: argparse.Namespace) -> Int8 | None:
-    if arguments.precision == "float32":
+def _reduced_options(arguments: argparse.Namespace) -> Reduced | None:
+    precision = arguments.precision
+    if precision == "float32":
         if arguments.calibration is not None:
-            raise PrecisionError("--calibration is for --precision int8; got float32")
+            raise PrecisionError(f"--calibration is for --precision {', '.join((*HALVES, 'int8'))}; got float32")
         return None
     if arguments.calibration is None:
-        raise PrecisionError("--precision int8 wants --calibration: a video or folder of images like those to come")
+        raise PrecisionError(
+            f"--precision {precision} wants --calibration: a video or folder of images like those to come"
+        )
     if not 0 <= arguments.min_agreement <= 1:
         raise PrecisionError(f"--min-agreement is {arguments.min_agreement}; wanted 0..1")
-    return Int8(arguments.calibration, arguments.frames, arguments.min_agreement, arguments.accept)
+    symmetric = arguments.backend != "onnxruntime"
+    return Reduced(
+        precision, arguments.calibration, arguments.frames, arguments.min_agreement, arguments.accept, symmetric
+    )
+
+
+def _plans(directory: Path, backend: str, report: Report) -> list[str]:
+    """For this machine, where it has the library; plans of another machine would not run here."""
+    if backend == "onnxruntime":
+        return []
+    bundle = Bundle.open(directory)
+    try:
+        found = build_plans(backend, bundle, Limits.of(bundle.config), report)
+    except BackendUnavailable as error:
+        return [f"no plans for this machine: {error}", f"where it shall run: rdn-engine build DIR --backend {backend}"]
+    return [f"plan of {role}: {path}" for role, path, _ in found]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -278,20 +291,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=None)
+
+            def report(step: str) -> None:
+                progress.update(task, description=step)
+
             built = build(
                 arguments.checkpoint,
                 arguments.output,
                 config=arguments.config,
                 name=arguments.name,
                 golden=arguments.golden,
-                int8=_int8_options(arguments),
-                report=lambda step: progress.update(task, description=step),
+                reduced=_reduced_options(arguments),
+                report=report,
             )
+            plans = _plans(arguments.output, arguments.backend, report)
     except (RDNError, OSError) as error:
         console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
         return DIFFERS if isinstance(error, (Differs, PrecisionError)) else FAILED
     for table in _tables(built):
         console.print(table)
+    console.print(*plans, sep="\n", highlight=False, soft_wrap=True, end="\n" if plans else "")
     print(arguments.output)
     return 0
 

@@ -1,15 +1,17 @@
-"""INT8: the graphs of a float32 bundle quantised on the user's frames, and what that changes in the detections.
+"""INT8: the graphs of a float32 bundle quantised on the user's frames; and what a precision changes in detections.
 
-Static QDQ graphs, activations uint8 with a zero point, weights int8 symmetric with a scale for each output channel
-(U8S8). Quantised are the convolutions, the sums and the pooling of the backbone, and the FC behind RoI pooling. In
-float32 stay the two last convolutions of the RPN, whose outputs are scores and box deltas, the projections to keys,
-values and queries, and the relation stage.
+Static QDQ graphs, weights int8 symmetric with a scale for each output channel. Activations are uint8 with a zero point
+(U8S8, which processors multiply fastest), or int8 symmetric, the only kind that TensorRT takes. Quantised are the
+convolutions, the sums and the pooling of the backbone, and the FC behind RoI pooling. In float32 stay the two last
+convolutions of the RPN, whose outputs are scores and box deltas, the projections to keys, values and queries, and the
+relation stage.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.encoder import Encoder
 from rdn_engine.errors import PrecisionError
-from rdn_engine.relation import FusedRelation
+from rdn_engine.relation import EngineRelation, FusedRelation, Relation
 from rdn_engine.results import Detections
 from rdn_engine.verify import relate
 
@@ -51,8 +53,10 @@ Float = NDArray[np.float32]
 Report = Callable[[str], None]
 
 
-def quantize(exact: Path, target: Path, config: RDNConfig, frames: CalibrationFrames, report: Report) -> str:
-    """Write the quantised backbone and roi_head of the float32 bundle `exact` to `target`.
+def quantize(
+    exact: Path, target: Path, config: RDNConfig, frames: CalibrationFrames, report: Report, *, symmetric: bool = False
+) -> str:
+    """Write the quantised backbone and roi_head of the float32 bundle `exact` to `target`; symmetric: for TensorRT.
 
     Every method of `METHODS` is tried; returns the one whose backbone differs least from float32's. Raises
     PrecisionError for a graph whose values are not finite on these frames.
@@ -68,12 +72,13 @@ def quantize(exact: Path, target: Path, config: RDNConfig, frames: CalibrationFr
             report(f"backbone graph in int8, {method}")
             ranges = _through_relu(backbone, seen.ranges(method))
             kept = [_conv_before(backbone, name).name for name in ("objectness", "deltas")]
-            _write(backbone, candidate[method], ranges, exclude=kept)
+            _write(backbone, candidate[method], ranges, exclude=kept, symmetric=symmetric)
             errors[method] = _error(candidate[method], _inputs(config, frames), wanted)
         best = min(METHODS, key=lambda method: errors[method])
         candidate[best].rename(target / GRAPHS["backbone"])
     report("roi_head graph in int8")
-    _write(head, target / GRAPHS["roi_head"], {fc.input[0]: pooled.ranges(best)["pooled"]}, only=[fc.name])
+    ranges = {fc.input[0]: pooled.ranges(best)["pooled"]}
+    _write(head, target / GRAPHS["roi_head"], ranges, only=[fc.name], symmetric=symmetric)
     return best
 
 
@@ -159,6 +164,7 @@ def _write(
     *,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    symmetric: bool,
 ) -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -169,13 +175,17 @@ def _write(
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, given),
         nodes_to_quantize=list(only),
         nodes_to_exclude=list(exclude),
         op_types_to_quantize=[*_QUANTIZED, "Gemm"],
         # The sums of an FC go on in float32, where nothing is lost to a second rounding.
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+        extra_options={
+            "OpTypesToExcludeOutputQuantization": ["Gemm"],
+            "ActivationSymmetric": symmetric,
+            "QuantizeBias": not symmetric,
+        },
     )
     quantizer.quantize_model()
     onnx.save(quantizer.model.model, path)
@@ -191,7 +201,9 @@ def _error(graph: Path, inputs: Iterator[Float], wanted: list[dict[str, Float]])
     return float(np.mean(rows))
 
 
-def agreement(exact: Detector, reduced: Detector, frames: CalibrationFrames, method: str, minimum: float) -> Agreement:
+def agreement(
+    exact: Detector, reduced: Detector, frames: CalibrationFrames, precision: str, method: str, minimum: float
+) -> Agreement:
     """Both detectors on the frames held out. Raises PrecisionError where there is nothing to compare."""
     compared, found, differences = 0, 0, []
     both = (d.predict(frames.held_out, stream=True) for d in (exact, reduced))
@@ -204,8 +216,8 @@ def agreement(exact: Detector, reduced: Detector, frames: CalibrationFrames, met
             differences += matched
     if not compared:
         raise PrecisionError(
-            f"neither float32 nor int8 detects anything with a score of {SCORE} or more on the {len(frames.held_out)} "
-            "frames held out for comparing; wanted frames that show what the model detects"
+            f"neither float32 nor {precision} detects anything with a score of {SCORE} or more on the "
+            f"{len(frames.held_out)} frames held out for comparing; wanted frames that show what the model detects"
         )
     return Agreement(
         share=found / compared,
@@ -240,30 +252,53 @@ def _iou(box: Float, others: Float) -> Float:
     return np.asarray(overlap / (areas[0] + areas[1] - overlap), np.float32)
 
 
-def detector(config: RDNConfig, directory: Path, weights: dict[str, Float]) -> Detector:
-    """On one thread, from graphs that have no manifest yet."""
-    return Detector(config, _encoder(config, directory), FusedRelation(config, weights, 1), 1)
+@dataclass(frozen=True)
+class Stages:
+    """What runs the graphs in a directory that has no manifest yet, on one thread."""
+
+    config: RDNConfig
+    encoder: Encoder
+    relation: Relation
+
+    @classmethod
+    def fused(cls, config: RDNConfig, directory: Path, weights: dict[str, Float]) -> Stages:
+        """The relation stage in float32."""
+        return cls(config, _encoder(config, directory), FusedRelation(config, weights, 1))
+
+    @classmethod
+    def engine(cls, config: RDNConfig, directory: Path) -> Stages:
+        """The relation stage from its graph."""
+        graph = load_backend("onnxruntime", "cpu", 1).load(directory / GRAPHS["relation"])
+        return cls(config, _encoder(config, directory), EngineRelation(config, graph))
+
+    def detector(self) -> Detector:
+        return Detector(self.config, self.encoder, self.relation, 1)
+
+    def golden(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """The arrays of `golden.npz` (export/golden.py), as this machine computes them."""
+        arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
+        config, dials = self.config, self.config.dials
+        encoded = []
+        for frame in frames:
+            network = preprocess.network_input(frame, config.input, 1)
+            encoded += self.encoder(network[None], dials.num_reference, dials.num_support, lambda _: None)
+        found = self.detector().predict(list(frames))
+        outputs = relate(self.relation, config, encoded)
+        for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
+            stages = {
+                "boxes": e.boxes,
+                "objectness": e.objectness,
+                "features": e.features,
+                "logits": out.logits,
+                "deltas": out.deltas,
+                "xyxy": d.xyxy,
+                "confidence": d.confidence,
+                "class_id": d.class_id,
+            }
+            arrays |= {f"t{t}/{name}": array for name, array in stages.items()}
+        return arrays
 
 
 def _encoder(config: RDNConfig, directory: Path) -> Encoder:
     backend = load_backend("onnxruntime", "cpu", 1)
     return Encoder(config, *(backend.load(directory / GRAPHS[role]) for role in ("backbone", "roi_head")), 1)
-
-
-def golden_int8(
-    config: RDNConfig, directory: Path, weights: dict[str, Float], frames: NDArray[np.uint8]
-) -> dict[str, NDArray[np.generic]]:
-    """The arrays of `golden.npz` (export/golden.py), as this machine computes them with the graphs in `directory`."""
-    arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
-    encode, relation = _encoder(config, directory), FusedRelation(config, weights, 1)
-    dials = config.dials
-    encoded = []
-    for frame in frames:
-        network = preprocess.network_input(frame, config.input, 1)
-        encoded += encode(network[None], dials.num_reference, dials.num_support, lambda _: None)
-    found = Detector(config, encode, relation, 1).predict(list(frames))
-    for t, (e, out, d) in enumerate(zip(encoded, relate(relation, config, encoded), found, strict=True)):
-        stages = {"boxes": e.boxes, "objectness": e.objectness, "features": e.features, "logits": out.logits,
-                  "deltas": out.deltas, "xyxy": d.xyxy, "confidence": d.confidence, "class_id": d.class_id}  # fmt: skip
-        arrays |= {f"t{t}/{name}": array for name, array in stages.items()}
-    return arrays

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
 WEIGHTS = "relation.npz"
 GOLDEN = "golden.npz"
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "fp16", "bf16", "int8")
 LARGEST_TOLERANCE = 0.1
 """Of a stage, relative: a bundle that allows itself more proves nothing."""
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
@@ -54,13 +54,14 @@ class Agreement:
     minimum: float
     """Share that was asked for; a bundle below it was accepted by name when it was built"""
     calibration: str
-    """How the ranges of activations were chosen: minmax, percentile or entropy"""
+    """How the ranges of activations were chosen: minmax, percentile or entropy; `maxima` where they were only checked
+    against the end of the precision's range"""
     calibration_frames: int
 
     @classmethod
     def from_dict(cls, data: object) -> Agreement:
         if not isinstance(data, dict):
-            raise BundleError(f"{MANIFEST}: agreement is {data!r}; wanted how int8 compares with float32")
+            raise BundleError(f"{MANIFEST}: agreement is {data!r}; wanted how the precision compares with float32")
         shares = {name: float(_field(data, name, (int, float), "agreement.")) for name in ("share", "minimum", "score")}
         for name, value in shares.items():
             if not 0 <= value <= 1:
@@ -82,8 +83,8 @@ class Manifest:
     name: str
     config: RDNConfig
     precision: str
-    """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling; boxes, scores and the relation
-    stage are float32 in both."""
+    """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling, the relation stage is float32;
+    `fp16` and `bf16`: of all products but those that make boxes and scores, which are float32 in every precision."""
     opset: int
     graphs: dict[str, str]
     """role -> file: backbone, roi_head, relation"""
@@ -100,13 +101,18 @@ class Manifest:
     tolerances: dict[str, float]
     """stage -> largest relative error that `verify` accepts"""
     agreement: Agreement | None
-    """Of `int8`; None for float32"""
+    """Of a reduced precision; None for float32"""
 
     def to_dict(self) -> dict[str, Any]:
         files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
         agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
         rest = {k: v for k, v in vars(self).items() if k not in ("config", "files", "agreement")} | agreement
         return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Without a look at the files it names. Raises BundleError."""
+        return cls.from_dict(_read_json(directory / MANIFEST))
 
     @classmethod
     def from_dict(cls, data: object) -> Manifest:
@@ -145,7 +151,7 @@ class Manifest:
             source=_mapping(data, "source", str),
             parameters=_mapping(data, "parameters", int),
             tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
-            agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") == "int8" else None,
+            agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") in PRECISIONS[1:] else None,
         )
         if manifest.precision not in PRECISIONS:
             raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISIONS}")
@@ -179,7 +185,7 @@ class Bundle:
         directory = Path(directory)
         if not directory.is_dir():
             raise BundleError(f"{str(directory)!r} is not a directory; wanted an engine directory with {MANIFEST}")
-        manifest = Manifest.from_dict(_read_json(directory / MANIFEST))
+        manifest = Manifest.read(directory)
         for name, record in manifest.files.items():
             _check_file(directory, name, record)
         return cls(directory, manifest)

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rdn_engine.backends import BackendName, Device, load_backend
+from rdn_engine.backends import BackendName, Device
 from rdn_engine.bundle import Bundle, Manifest
 from rdn_engine.config import Dials, Edges, LinkMethod, RDNConfig, Sampling
 from rdn_engine.detector import Detector, Executor
@@ -165,16 +165,33 @@ def verify(
 
 
 @app.command(epilog=_CODES_HELP)
-def build(engines: EnginesArgument, backend: BackendOption = "tensorrt", device: DeviceOption = "cuda") -> None:
-    """Compile the graphs of DIR for this machine's accelerator. Not in this version; ONNX Runtime needs no build."""
+def build(
+    engines: EnginesArgument,
+    backend: BackendOption = "tensorrt",
+    batch: Annotated[int, typer.Option(help="Frames of several streams at once.")] = 1,
+    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Frames of the video, to tune for.")] = None,
+    proposals: Annotated[
+        int | None, typer.Option(help="Largest N; the model's own by default, as for K, T, r.")
+    ] = None,
+    support: Annotated[int | None, typer.Option(help="Largest K.")] = None,
+    window: Annotated[int | None, typer.Option(help="Largest T.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Largest r.")] = None,
+) -> None:
+    """Compile the graphs of DIR for this machine, into the cache that `--backend tensorrt` reads (docs/gpu.md)."""
+    from rdn_engine.backends.plans import Limits, frame_size
+    from rdn_engine.backends.tensorrt import build_plans
+
     with _exit_codes():
-        Bundle.open(engines)
-        if backend != "onnxruntime":
-            load_backend(backend, device, 1)
-        raise BackendUnavailable(
-            f"build has nothing to compile for backend {backend!r} in this version; `predict` runs {engines} as it is "
-            "with --backend onnxruntime"
-        )
+        bundle = Bundle.open(engines)
+        if backend not in ("tensorrt", "tensorrt_rtx"):
+            raise BackendUnavailable(f"backend {backend!r} compiles nothing; `predict` runs {engines} as it is")
+        limits = Limits.of(bundle.config, batch=batch, size=frame_size(size) if size else None,
+                           proposals=proposals, support=support, window=window, ratio=ratio)  # fmt: skip
+        table = _table("graph", "plan", "")
+        with _progress() as report:
+            for role, path, built in build_plans(backend, bundle, limits, report):
+                table.add_row(role, str(path), "built" if built else "was there")
+        _print(table)
 
 
 def main() -> None:
@@ -193,6 +210,18 @@ def _exit_codes() -> Iterator[None]:
     except (RDNError, OSError) as error:
         _say(" ".join(str(error).split()))
         raise typer.Exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind))) from None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is done now."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda step: progress.update(task, description=step)
 
 
 def _keep_source(outputs: list[Path], source: str, files: tuple[Path, ...]) -> None:
@@ -281,6 +310,9 @@ def _graph_table(bundle: Bundle) -> Table:
             session = onnxruntime.InferenceSession(str(bundle.path(role)), providers=["CPUExecutionProvider"])
         except Exception as error:
             # The library's exceptions have no common base of their own.
+            if "NOT_IMPLEMENTED" in str(error):
+                table.add_row(role, f"ONNX Runtime has no CPU kernel for {bundle.manifest.precision}", "")
+                continue
             raise BundleError(f"{bundle.path(role).name} is no graph that ONNX Runtime can load: {error}") from error
         sides = [
             "\n".join(f"{a.name} [{', '.join(map(str, a.shape))}]" for a in args)

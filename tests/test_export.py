@@ -263,7 +263,6 @@ def test_a_bundle_that_differs_never_appears(part: str, checkpoint: Path, monkey
         (["--checkpoint", "missing.pth"], "CheckpointError: missing.pth cannot be read"),
         (["--checkpoint", "tiny.safetensors", "--config", "missing.yaml"], "ConfigError: missing.yaml cannot be read"),
         (["--checkpoint", "tiny.safetensors", "--golden", "missing.mp4"], "VideoError: missing.mp4"),
-        (["--checkpoint", "tiny.safetensors", "--backend", "tensorrt"], "BackendUnavailable: --backend is 'tensorrt'"),
         (
             ["--checkpoint", "tiny.safetensors", "--precision", "float16"],
             "BackendUnavailable: --precision is 'float16'",

@@ -18,9 +18,10 @@ from PIL import Image
 
 import export.build_engines
 import rdn_engine.verify
-from export.build_engines import Int8, build, main
+from export.build_engines import build, main
 from export.calibration import LEAST_FRAMES, METHODS, Activations, CalibrationFrames
 from export.precision import MIN_AGREEMENT, SCORE, agreement
+from export.reduced import Reduced
 from rdn_engine import Detector
 from rdn_engine.bundle import GRAPHS, MANIFEST, Agreement, Bundle, write_manifest
 from rdn_engine.cli import app
@@ -60,7 +61,7 @@ def exact_is_built() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def built(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("engines") / "int8"
-    build(MODEL / "model.safetensors", directory, int8=Int8(clip, frames=10))
+    build(MODEL / "model.safetensors", directory, reduced=Reduced("int8", clip, frames=10))
     return directory
 
 
@@ -120,7 +121,7 @@ def test_the_manifest_tells_what_int8_changes(built: Path, capsys: pytest.Captur
 def test_it_detects_what_float32_detects_on_other_videos(built: Path) -> None:
     frames = CalibrationFrames([], list(SyntheticVideos("elsewhere", num_videos=1, num_frames=8)[0].frames))
     exact, reduced = (Detector.from_pretrained(d, threads=1) for d in (EXACT, built))
-    judged = agreement(exact, reduced, frames, "minmax", MIN_AGREEMENT)
+    judged = agreement(exact, reduced, frames, "int8", "minmax", MIN_AGREEMENT)
     assert judged.share > 0.9
     assert 0 < judged.score_difference < 0.1
 
@@ -162,7 +163,7 @@ def test_too_little_agreement_is_refused_unless_accepted(
     ("arguments", "message"),
     [
         (["--precision", "int8"], "PrecisionError: --precision int8 wants --calibration"),
-        (["--calibration", "."], "PrecisionError: --calibration is for --precision int8; got float32"),
+        (["--calibration", "."], "PrecisionError: --calibration is for --precision fp16, bf16, int8; got float32"),
         (["--precision", "int8", "--calibration", "no.mp4"], "VideoError: no.mp4"),
         (["--precision", "int8", "--calibration", "CLIP", "--frames", "0"], "PrecisionError: 0 calibration frames"),
         (["--precision", "int8", "--calibration", "CLIP", "--min-agreement", "2"], "PrecisionError: --min-agreement"),
@@ -269,7 +270,7 @@ def found(*rows: tuple[float, float, int]) -> Detections:
 
 def judge(exact: Detections, reduced: Detections) -> Agreement:
     held_out = CalibrationFrames([], [np.zeros((16, 16, 3), np.uint8)])
-    return agreement(Replay(exact), Replay(reduced), held_out, "minmax", 0.9)  # type: ignore[arg-type]
+    return agreement(Replay(exact), Replay(reduced), held_out, "int8", "minmax", 0.9)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

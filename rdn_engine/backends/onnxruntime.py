@@ -29,6 +29,11 @@ class OnnxRuntimeGraph:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # The library's exceptions have no common base of their own.
+            if "NOT_IMPLEMENTED" in str(error):
+                raise BackendUnavailable(
+                    f"ONNX Runtime {ort.__version__} has no CPU kernel that {path.name} needs, as for bf16: {error}; a "
+                    "bundle in that precision runs with backend='tensorrt' or 'tensorrt_rtx'"
+                ) from error
             raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}") from error
         _trim()
         self._name = path.name

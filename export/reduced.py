@@ -1,0 +1,68 @@
+"""From the graphs of a float32 bundle to those of a reduced precision, and what runs them on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from export.calibration import DEFAULT_FRAMES, CalibrationFrames
+from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
+from export.precision import INT8_TOLERANCES, MIN_AGREEMENT, Stages, quantize
+from rdn_engine.bundle import GRAPHS, Bundle
+from rdn_engine.encoder import Encoder
+from rdn_engine.relation import EngineRelation
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """How to build in less than float32."""
+
+    precision: Literal["fp16", "bf16", "int8"]
+    calibration: str | Path
+    """Video or folder of images, like those that the detector will see."""
+    frames: int = DEFAULT_FRAMES
+    """Most frames to calibrate on."""
+    min_agreement: float = MIN_AGREEMENT
+    """Share of detections, 0..1, that has to be the same as in float32."""
+    accept: bool = False
+    """Build below `min_agreement` too; the manifest tells."""
+    symmetric: bool = False
+    """int8: activations without a zero point, as TensorRT wants them."""
+
+
+Written = tuple[Stages, str, dict[str, float]]
+"""What runs the graphs, how their ranges were chosen, and the tolerances they want"""
+
+
+def write_reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
+    """Write the three graphs to `staging`. Raises PrecisionError where a value is not finite, or would overflow."""
+    write = _int8 if how.precision == "int8" else _half
+    return write(exact, staging, frames, how, report)
+
+
+def _int8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
+    config = exact.config
+    method = quantize(exact.directory, staging, config, frames, report, symmetric=how.symmetric)
+    shutil.copyfile(exact.path("relation"), staging / GRAPHS["relation"])
+    return Stages.fused(config, staging, exact.arrays("weights")), method, INT8_TOLERANCES
+
+
+def _half(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
+    half: Half = "fp16" if how.precision == "fp16" else "bf16"
+    report(f"activations against the range of {half}")
+    watched = {role: Watched(exact.path(role)) for role in GRAPHS}
+    encoder = Encoder(exact.config, watched["backbone"], watched["roi_head"], 1)
+    Stages(exact.config, encoder, EngineRelation(exact.config, watched["relation"])).detector().predict(
+        frames.calibrate
+    )
+    check_range(watched.items(), half)
+    report(f"graphs in {half}")
+    emulated = staging.parent / "emulated"
+    emulated.mkdir()
+    write_half(exact.directory, staging, emulated, half)
+    return Stages.engine(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
