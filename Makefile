@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VIDEO ?=
 DEMO := demo
 
-.PHONY: demo test lint format accuracy clean
+.PHONY: demo test lint format accuracy performance clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -44,6 +44,30 @@ format: $(VENV)/dev.stamp
 # Trains and evaluates every row of docs/accuracy.md: hours; stopped at any point, it goes on where it was.
 accuracy: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/report.py
+
+# Measures every figure of docs/performance.md: two hours on two cores that have nothing else to do, 8 GB of disk for the
+# synthetic models under engines/; stopped at any point, it goes on where it was.
+MODELS := $(BIN)/python benchmarks/models.py
+LATENCY := $(BIN)/python benchmarks/latency.py
+RESULTS := benchmarks/results
+N_B := 0 1 3 4
+
+performance: $(VENV)/dev.stamp
+	for p in float32 int8; do \
+	  $(MODELS) engines/r101 --precision $$p && $(MODELS) engines/r101_basic --basic-only --precision $$p || exit 1; done
+	for n in $(N_B); do $(MODELS) engines/r101_nb$$n --num-basic $$n || exit 1; done
+	$(MODELS) engines/x101 --backbone resnext101_64x4d
+	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 --sweeps baseline --against baseline \
+	  --output $(RESULTS)/latency_r101_sides.json
+	for p in float32 int8; do \
+	  $(LATENCY) --engines engines/r101_basic/$$p --sweeps K --output $(RESULTS)/latency_r101_basic_$$p.json && \
+	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch \
+	    --output $(RESULTS)/latency_r101_$$p.json || exit 1; done
+	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 $(N_B:%=engines/r101_nb%/float32) engines/x101/float32 \
+	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
+	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
+	$(BIN)/python benchmarks/kernels.py --output $(RESULTS)/kernels_cpu.json
 	$(BIN)/python benchmarks/report.py
 
 clean:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class BaselineResult:
 
 
 @dataclass
-class _Kept:
+class Kept:
     """What is kept of a frame between steps."""
 
     boxes: Tensor
@@ -130,7 +130,7 @@ class BaselineVideo:
         self._model = model.eval()
         self._dials = dials or model.config.dials
         self._relation = BaselineRelation(model.relation)
-        self._kept: deque[_Kept] = deque(maxlen=self._dials.window + self._dials.frames_ahead + 1)
+        self._kept: deque[Kept] = deque(maxlen=self._dials.window + self._dials.frames_ahead + 1)
         self._pushed = 0
         self._next = 0
         self._frame_size = self._network_size = (0, 0)
@@ -138,22 +138,38 @@ class BaselineVideo:
     @torch.no_grad()
     def push(self, frame: NDArray[np.uint8]) -> list[BaselineResult]:
         """frame uint8 [H, W, 3] RGB -> the result of the frame L before it, if there is one."""
+        self._kept.append(self.encode(frame))
+        self._pushed += 1
+        return [self._detect()] if self._pushed > self._dials.frames_ahead else []
+
+    @torch.no_grad()
+    def encode(self, frame: NDArray[np.uint8]) -> Kept:
+        """The support role of a frame, uint8 [H, W, 3] RGB; changes nothing but the size of frames."""
         model, backbone = self._model, self._model.backbone
         device = next(model.parameters()).device
         image = to_input(frame, model.config.input)[None].to(device)
         self._frame_size, self._network_size = frame.shape[:2], tuple(image.shape[-2:])
         x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(image))))
         c4 = backbone.layer3(backbone.layer2(backbone.layer1(x)))
-        self._kept.append(_Kept(*self._describe(c4, self._dials.num_support), c4))
-        self._pushed += 1
-        return [self._detect()] if self._pushed > self._dials.frames_ahead else []
+        return Kept(*self.describe(c4, self._dials.num_support), c4)
+
+    def fill(self, frames: Sequence[Kept]) -> None:
+        """Go on as if `frames`, at least T + L of them, had been pushed and their results taken: for measurements."""
+        for kept in frames:
+            # Each holds a map of its own, as if it had been pushed.
+            self._kept.append(replace(kept, c4=None if kept.c4 is None else kept.c4.clone()))
+        self._pushed += len(frames)
+        self._next = max(self._pushed - self._dials.frames_ahead, 0)
+        for kept in list(self._kept)[: max(len(self._kept) - self._dials.frames_ahead, 0)]:
+            kept.c4 = None
 
     @torch.no_grad()
     def flush(self) -> list[BaselineResult]:
         """The results still to come; the last frame stands in for those that do not, as the edge rule says."""
         return [self._detect() for _ in range(self._next, self._pushed)]
 
-    def _describe(self, c4: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def describe(self, c4: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """RPN, conv5 and RoI features for one role: c4 [1, C, h, w] -> boxes [n, 4], objectness [n], features [n, D]"""
         model = self._model
         grid = tuple(c4.shape[-2:])
@@ -164,13 +180,19 @@ class BaselineVideo:
 
     def _detect(self) -> BaselineResult:
         """The result of the frame whose turn it is."""
-        model, dials, t = self._model, self._dials, self._next
+        dials, t = self._dials, self._next
         oldest = self._pushed - len(self._kept)
-        window = [self._kept[j - oldest] for j in window_indices(t, self._pushed, dials)]
         reference = self._kept[t - oldest]
         assert reference.c4 is not None
-        boxes, _, features = self._describe(reference.c4, dials.num_reference)
+        boxes, _, features = self.describe(reference.c4, dials.num_reference)
         reference.c4 = None
+        self._next += 1
+        return self.relate(boxes, features, [self._kept[j - oldest] for j in window_indices(t, self._pushed, dials)])
+
+    @torch.no_grad()
+    def relate(self, boxes: Tensor, features: Tensor, window: Sequence[Kept]) -> BaselineResult:
+        """boxes [n, 4] and features [n, D] of the reference frame, `window` oldest first, repeats repeated."""
+        model, dials = self._model, self._dials
         logits, deltas = self._relation(
             features,
             boxes,
@@ -178,7 +200,6 @@ class BaselineVideo:
             torch.cat([kept.boxes for kept in window]),
             advanced_rows([kept.objectness for kept in window], dials).to(boxes.device),
         )
-        self._next += 1
         size, (height, width) = self._network_size, self._frame_size
         found = select_detections(logits, deltas, boxes, size, model.config, dials.score_threshold)
         scale = torch.tensor([width / size[1], height / size[0]], device=boxes.device).repeat(2)

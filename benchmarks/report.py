@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import linking_tables, performance
+from benchmarks import accuracy_tables, linking_tables, performance
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,7 +84,8 @@ def parity() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"rdn-tiny": rdn_tiny},
+    "README.md": {"accuracy-gains": accuracy_tables.gains},
+    "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny},
     "docs/parity.md": {"parity": parity},
     "docs/linking.md": linking_tables.BLOCKS,
@@ -108,9 +109,11 @@ def main() -> int:
             path.write_text(after)
     if not arguments.check:
         # Here, because a check needs no pictures: another version of the library draws them a little differently.
+        from benchmarks import accuracy_plots
         from benchmarks.performance_plots import draw
 
         draw(ROOT / "docs" / "media")
+        accuracy_plots.draw(ROOT / "docs" / "media" / "accuracy.svg")
         linking_tables.draw(ROOT / "docs" / "media" / "linking_delay.svg")
     if stale:
         print(("out of date: " if arguments.check else "rewritten: ") + ", ".join(stale))

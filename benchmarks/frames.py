@@ -1,0 +1,24 @@
+"""Frames to measure with, of any size, the same on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def make_frame(t: int, size: tuple[int, int]) -> Image:
+    """Frame t, uint8 [H, W, 3]: discs of flat colour that move over a smooth background, some noise; size (H, W)."""
+    height, width = size
+    rng = np.random.default_rng(7)
+    coarse = rng.uniform(40, 215, (2 + height // 60, 2 + width // 60, 3))
+    y, x = np.mgrid[:height, :width]
+    image = coarse[y // 60, x // 60] * 0.5 + coarse[(y + 30) // 60, (x + 30) // 60] * 0.5
+    place, speed = rng.uniform(0, 1, (12, 2)) * size, rng.normal(0, 0.01, (12, 2)) * size
+    radius, colour = rng.uniform(0.04, 0.25, 12) * height, rng.uniform(0, 255, (12, 3))
+    for p, v, r, c in zip(place, speed, radius, colour, strict=True):
+        cy, cx = np.mod(p + t * v, size)
+        image[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = c
+    image += np.random.default_rng([8, t]).normal(0, 6, image.shape)
+    return image.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,180 @@
+"""The blocks of docs/performance.md, from the results of latency.py, kernels.py and relation.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+
+RESULTS = Path(__file__).with_name("results")
+FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
+BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
+SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
+KERNELS, RELATION = "kernels_cpu.json", "relation_cpu.json"
+
+NOT_MEASURED = "Not measured yet: no results file of it is committed."
+
+Results = dict[str, Any]
+
+
+class Unmeasured(LookupError):
+    """There are no results for a block."""
+
+
+def load(name: str) -> Results:
+    """Only sweeps that were measured to the end. Raises Unmeasured."""
+    if not (RESULTS / name).exists():
+        raise Unmeasured(name)
+    data: Results = json.loads((RESULTS / name).read_text())
+    if "sweeps" in data:
+        data["sweeps"] = {n: s for n, s in data["sweeps"].items() if s.get("complete")}
+    return data
+
+
+def there(**files: str) -> dict[str, Results]:
+    """title -> results, of the files that have been measured."""
+    return {title: load(name) for title, name in files.items() if (RESULTS / name).exists()}
+
+
+def having(sweep: str, **files: str) -> dict[str, Results]:
+    """title -> results, of the files in which `sweep` was measured. Raises Unmeasured where it is none."""
+    found = {title: results for title, results in there(**files).items() if sweep in results["sweeps"]}
+    if not found:
+        raise Unmeasured(sweep)
+    return found
+
+
+def provenance(results: Results) -> str:
+    machine, versions = results["machine"], results["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "numpy") if name in versions)
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels']}; {packages}; {results['date']}, "
+        f"commit {str(results['commit'])[:10]}. `{results['command']}`"
+    )
+
+
+def _rounds(results: Results) -> str:
+    counts = sorted({len(p["rounds"]) for s in results["sweeps"].values() for p in s["points"].values()})
+    return f"{counts[0]} to {counts[-1]} rounds" if len(counts) > 1 else f"{counts[0]} rounds"
+
+
+def stages() -> str:
+    """Where a frame's time goes."""
+    measured = having("T", float32=FLOAT32, INT8=INT8)
+    first = next(iter(measured.values()))
+    body = tables.stage_table({title: (r, "T", "18") for title, r in measured.items()})
+    return "\n".join([body, "", f"Medians of {_rounds(first)}. {provenance(first)}"])
+
+
+def sides(file: str) -> str:
+    """The straightforward implementation and ours, in one run."""
+    results = having("baseline", sides=file)["sides"]
+    return "\n".join([tables.side_table(results), "", f"{_rounds(results)}. {provenance(results)}"])
+
+
+def relation() -> str:
+    """The relation stage by itself: every side of relation.py against its baseline."""
+    results = load(RELATION)
+    rows = []
+    for name, side in results.items():
+        if isinstance(side, dict) and "median_ms" in side:
+            error = max(e for errors in side["relative_error"].values() for e in errors.values())
+            ratio = results["baseline"]["median_ms"] / side["median_ms"]
+            ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
+            rows.append([name, *ends, f"{ratio:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"])
+    header = ["relation stage", "ms, median", "least", "most", "times faster", "error against float64", "peak MB"]
+    return "\n".join([tables.table(header, rows), "", f"{results['rounds']} rounds. {provenance(results)}"])
+
+
+def growth() -> str:
+    """The dials' ends, beside the paper's."""
+    measured = {}
+    for title, (full, basic) in {"float32": (FLOAT32, BASIC), "INT8": (INT8, BASIC_INT8)}.items():
+        found = there(full=full, basic=basic)
+        sweeps = {n: s for n, s in found.get("full", {"sweeps": {}})["sweeps"].items() if n in ("T", "r")}
+        sweeps |= {n: s for n, s in found.get("basic", {"sweeps": {}})["sweeps"].items() if n == "K"}
+        if sweeps:
+            measured[title] = {"sweeps": sweeps}
+    if not measured:
+        raise Unmeasured("growth")
+    return tables.growth_table(measured)
+
+
+def sweep(file: str, name: str) -> str:
+    """One sweep of one file."""
+    return tables.sweep_table(having(name, it=file)["it"], name)
+
+
+def dial(name: str) -> str:
+    """One dial, float32 and INT8 below each other."""
+    files = {"float32": BASIC, "INT8": BASIC_INT8} if name == "K" else {"float32": FLOAT32, "INT8": INT8}
+    return _titled({t: tables.sweep_table(r, name) for t, r in having(name, **files).items()})
+
+
+def first() -> str:
+    """From the first frame to the first result."""
+    return _titled({t: tables.first_table(r) for t, r in having("first", float32=FLOAT32, INT8=INT8).items()})
+
+
+def _titled(parts: dict[str, str]) -> str:
+    return "\n\n".join(f"{title}:\n\n{part}" for title, part in parts.items())
+
+
+def kernels() -> str:
+    """Each kernel, its floor and its peers."""
+    results = load(KERNELS)
+    peers = ("torch eager", "torch.compile", "ONNX Runtime")
+    rows, notes = [], []
+    for k in results["kernels"]:
+        times = {name: t["ms"]["p50"] for name, t in k["times"].items()}
+        others = [f"{tables.milliseconds(ms)} ({name})" for name, ms in times.items() if name not in (*peers, "ours")]
+        cells = [tables.milliseconds(times[p]) if p in times else "-" for p in peers]
+        best = min(ms for name, ms in times.items() if name != "ours")
+        rows.append([k["kernel"], tables.milliseconds(times["ours"]), tables.milliseconds(k["floor_ms"]),
+                     f"{k['of_floor']:.0%}", *cells, "; ".join(others), f"{best / times['ours']:.1f}"])  # fmt: skip
+        notes += [f"{k['kernel']}, {peer}: {why}." for peer, why in k["left_out"].items()]
+    header = ["kernel, ms", "ours", "floor", "floor / ours", *peers, "another", "best of them / ours"]
+    rates = results["rates"]
+    floor = (
+        f"Floor: counted bytes at {rates['copy_gbs']:.1f} GB/s or counted operations at {rates['gflops']:.0f} GFLOP/s, "
+        "whichever takes longer; both rates are measured on one core in the same run. Sines, exponentials, logarithms "
+        "and comparisons are not counted."
+    )
+    return "\n".join([tables.table(header, rows), "", floor, "", *(f"- {note}" for note in notes), "",
+                      provenance(results)])  # fmt: skip
+
+
+def _or_unmeasured(block: Callable[[], str]) -> Callable[[], str]:
+    def make() -> str:
+        try:
+            return block()
+        except Unmeasured:
+            return NOT_MEASURED
+
+    return make
+
+
+_BLOCKS: dict[str, Callable[[], str]] = {
+    "perf-stages": stages,
+    "perf-sides": lambda: sides(SIDES),
+    "perf-demo": lambda: sides(DEMO),
+    "perf-relation": relation,
+    "perf-growth": growth,
+    "perf-T": lambda: dial("T"),
+    "perf-K": lambda: dial("K"),
+    "perf-r": lambda: dial("r"),
+    "perf-N": lambda: dial("N"),
+    "perf-first": first,
+    "perf-executor": lambda: sweep(FLOAT32, "executor"),
+    "perf-resolution": lambda: sweep(FLOAT32, "resolution"),
+    "perf-threads": lambda: sweep(FLOAT32, "threads"),
+    "perf-streams": lambda: sweep(FLOAT32, "streams"),
+    "perf-batch": lambda: sweep(FLOAT32, "batch"),
+    "perf-bundles": lambda: sweep(BUNDLES, "bundles"),
+    "perf-kernels": kernels,
+}
+
+BLOCKS = {name: _or_unmeasured(block) for name, block in _BLOCKS.items()}
