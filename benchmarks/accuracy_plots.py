@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.accuracy_tables import SPEEDS, setting, values
 
@@ -41,5 +42,6 @@ def _panel(axis: Axes, key: str, title: str) -> None:
         axis.plot(x, y, marker="o", markersize=3, linewidth=1.3, color=COLOURS[name], label=name)
     own = next(value for value, label in points if label == "own")
     axis.axvline(own, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel(title)
     axis.spines[["top", "right"]].set_visible(False)

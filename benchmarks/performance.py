@@ -147,6 +147,13 @@ def kernels() -> str:
                       provenance(results)])  # fmt: skip
 
 
+def picture(name: str, title: str) -> str:
+    """The link to a picture that `performance_plots.draw` has drawn."""
+    if not (RESULTS.parents[1] / "docs" / "media" / name).exists():
+        raise Unmeasured(name)
+    return f"![{title}](media/{name})"
+
+
 def _or_unmeasured(block: Callable[[], str]) -> Callable[[], str]:
     def make() -> str:
         try:
@@ -175,6 +182,9 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-batch": lambda: sweep(FLOAT32, "batch"),
     "perf-bundles": lambda: sweep(BUNDLES, "bundles"),
     "perf-kernels": kernels,
+    "perf-stages-picture": lambda: picture("performance_stages.svg", "Stages of a steady frame"),
+    "perf-dials-picture": lambda: picture("performance_dials.svg", "Growth along T, K and r"),
+    "perf-kernels-picture": lambda: picture("performance_kernels.svg", "Kernels against their floor"),
 }
 
 BLOCKS = {name: _or_unmeasured(block) for name, block in _BLOCKS.items()}

@@ -97,6 +97,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
     arguments = parser.parse_args()
+    if not arguments.check:
+        # Here, because a check needs no pictures: another version of the library draws them a little differently.
+        from benchmarks import accuracy_plots
+        from benchmarks.performance_plots import draw
+
+        draw(ROOT / "docs" / "media")
+        accuracy_plots.draw(ROOT / "docs" / "media" / "accuracy.svg")
+        linking_tables.draw(ROOT / "docs" / "media" / "linking_delay.svg")
     stale = []
     for name, blocks in PAGES.items():
         path = ROOT / name
@@ -107,14 +115,6 @@ def main() -> int:
         stale.append(name)
         if not arguments.check:
             path.write_text(after)
-    if not arguments.check:
-        # Here, because a check needs no pictures: another version of the library draws them a little differently.
-        from benchmarks import accuracy_plots
-        from benchmarks.performance_plots import draw
-
-        draw(ROOT / "docs" / "media")
-        accuracy_plots.draw(ROOT / "docs" / "media" / "accuracy.svg")
-        linking_tables.draw(ROOT / "docs" / "media" / "linking_delay.svg")
     if stale:
         print(("out of date: " if arguments.check else "rewritten: ") + ", ".join(stale))
     return int(arguments.check and bool(stale))
