@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environment import environment
+from benchmarks.measure import environment_of, peak_megabytes
 from rdn_engine import _C
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
 from rdn_engine.features import EncodedFrame, Float
@@ -44,9 +45,7 @@ from tests.reference_relation import relation_stage
 Outputs = dict[str, Float]
 """logits [n, C + 1], deltas [n, 4 (C + 1)]"""
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "60000000000"}
-"""glibc otherwise returns large arrays to the system at every free, which slows the baseline down, hardly ours."""
-ENVIRONMENT = {**ALLOCATOR, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = environment_of(threads=1)
 """Of both sides' processes."""
 
 TOLERANCE = {"ours": 1e-4, "ours_bfloat16": 1e-2, "baseline": 1e-4}
@@ -247,12 +246,6 @@ def serve(name: str, case: Case, core: int, pipe: Connection) -> None:
         outputs = side.push(frame)
         pipe.send((outputs, time.perf_counter() - begin, getattr(side, "parts", {})))
     pipe.send({"loaded_mb": loaded, "peak_mb": peak_megabytes()})
-
-
-def peak_megabytes() -> float:
-    """Largest resident size of this process; getrusage would count what its parent held when it forked."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def float64_outputs(case: Case, newest: int) -> dict[str, NDArray[np.float64]]:

@@ -114,3 +114,16 @@ def relation_stage(
         a_count = np.ones(len(a)) if advanced_multiplicity is None else advanced_multiplicity
         x = found[f"rel{distil}"] = module(distil, x, boxes, a, a_boxes, a_count)
     return found | {"logits": linear("classify", x), "deltas": linear("regress", x)}
+
+
+def boxes_of_kind(rng: np.random.Generator, count: int, kind: str) -> NDArray[np.float32]:
+    """[count, 4] in a 1000 x 600 image, the cases that are hard for the geometry among them."""
+    centre = rng.uniform(0, [1000, 600], (count, 2))
+    side = np.exp(rng.uniform(0, 6, (count, 2)))
+    if kind == "point":  # x1 = x2, y1 = y2: sides of one pixel
+        side[:] = 1
+    if kind == "same":  # the centre terms are log(1e-3)
+        centre[:], side[:] = centre[:1], side[:1]
+    if kind == "concentric":  # thousandths of a pixel apart
+        centre[:] = centre[:1] + rng.normal(0, 2e-3, (count, 2))
+    return np.concatenate([centre - side / 2, centre + side / 2 - 1], 1).astype(np.float32)

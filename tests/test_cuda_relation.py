@@ -15,19 +15,6 @@ from rdn_engine.relation_cuda import Attention, Partials, Queries, Supports
 Case = dict[str, Any]
 
 
-def random_boxes(rng: np.random.Generator, count: int, kind: str) -> np.ndarray:
-    """[count, 4] in a 1000 x 600 image."""
-    centre = rng.uniform(0, [1000, 600], (count, 2))
-    side = np.exp(rng.uniform(0, 6, (count, 2)))
-    if kind == "point":  # x1 = x2, y1 = y2: sides of one pixel
-        side[:] = 1
-    if kind == "same":  # the centre terms are log(1e-3)
-        centre[:], side[:] = centre[:1], side[:1]
-    if kind == "concentric":  # thousandths of a pixel apart
-        centre[:] = centre[:1] + rng.normal(0, 2e-3, (count, 2))
-    return np.concatenate([centre - side / 2, centre + side / 2 - 1], 1).astype(np.float32)
-
-
 def make_case(
     n: int, supports: int, heads: int, head_dim: int, seed: int = 0, kind: str = "spread", scale: float = 1.0
 ) -> Case:
@@ -38,7 +25,7 @@ def make_case(
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    drawn = random_boxes(rng, n + storage, kind)
+    drawn = reference_relation.boxes_of_kind(rng, n + storage, kind)
     return {
         "query": normal(n, dim) * np.float32(scale),
         "boxes": drawn[:n],

@@ -16,22 +16,10 @@ from hypothesis import strategies as st
 
 from rdn_engine import _C, ops
 from tests.fakes import empty_bank
+from tests.reference_relation import boxes_of_kind
 
 ROOT = Path(__file__).resolve().parents[1]
 Case = dict[str, Any]
-
-
-def random_boxes(rng: np.random.Generator, count: int, kind: str) -> np.ndarray:
-    """[count, 4] in a 1000 x 600 image."""
-    centre = rng.uniform(0, [1000, 600], (count, 2))
-    side = np.exp(rng.uniform(0, 6, (count, 2)))
-    if kind == "point":  # x1 = x2, y1 = y2: sides of one pixel
-        side[:] = 1
-    if kind == "same":  # the centre terms are log(1e-3)
-        centre[:], side[:] = centre[:1], side[:1]
-    if kind == "concentric":  # thousandths of a pixel apart
-        centre[:] = centre[:1] + rng.normal(0, 2e-3, (count, 2))
-    return np.concatenate([centre - side / 2, centre + side / 2 - 1], 1).astype(np.float32)
 
 
 def make_case(
@@ -44,7 +32,7 @@ def make_case(
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    drawn = random_boxes(rng, n + supports, kind)
+    drawn = boxes_of_kind(rng, n + supports, kind)
     cuts = np.sort(rng.integers(0, supports + 1, rng.integers(0, 4)))
     return {
         "query": normal(n, dim) * np.float32(scale),
