@@ -2,7 +2,8 @@
 
 Written from docs/design.md, and slow where that code is slow: the RPN and conv5 run twice a frame, once for each role;
 nothing is projected ahead, so every key of the window is computed anew at every frame; geometry embeddings and weights
-are whole tensors; the weighted sum is over raw features of width D, and each head's value projection comes after it.
+are whole tensors in that code's layout; the weighted sum is over raw features of width D, and each head's value
+projection comes after it. `benchmarks/relation.py` says what the same operations cost in a layout chosen for speed.
 Between frames it keeps what that code keeps: support proposals and their features, and the conv4 maps of the frames
 whose own turn is still to come. It computes what `training.model` computes, with the same weights.
 """
@@ -26,7 +27,7 @@ from training.model.relation import RelationModule, RelationStage
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
-    """Relative geometry E of all pairs, channels first: boxes [n, 4], support_boxes [S, 4] -> [1, 64, n, S]."""
+    """Relative geometry E of all pairs: boxes [n, 4], support_boxes [S, 4] -> [1, 64, n, S], stored channels last."""
     w, h, cx, cy = _sizes_and_centres(boxes[:, None])
     u, v, ux, uy = _sizes_and_centres(support_boxes[None])
     p = torch.stack(
@@ -35,11 +36,12 @@ def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
             ((cy - uy).abs() / h + 1e-3).log(),
             (w / u).log(),
             (h / v).log(),
-        ]
+        ],
+        2,
     )
     wavelengths = torch.tensor([1000 ** (k / 8) for k in range(8)], dtype=p.dtype, device=p.device)
-    phase = (100 * p)[:, None] / wavelengths[:, None, None]
-    return torch.cat([phase.sin(), phase.cos()], 1).flatten(0, 1)[None]
+    phase = (100 * p)[..., None] / wavelengths
+    return torch.cat([phase.sin(), phase.cos()], 3).flatten(2).permute(2, 0, 1)[None]
 
 
 def _sizes_and_centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,17 +83,17 @@ class BaselineRelation:
 
 
 def attend(module: RelationModule, x: Tensor, support: Tensor, geometry: Tensor) -> Tensor:
-    """rel(x, s): x [n, D], support [S, D], geometry [1, 64, n, S] -> [n, D]."""
+    """rel(x, s): x [n, D], support [S, D], geometry [1, 64, n, S] -> [n, D]. Weights are stored [n, M, S]."""
     heads, head_dim = module.heads, module.head_dim
     query = module.query(x).unflatten(1, (heads, head_dim)).transpose(0, 1)
     key = module.key(support).unflatten(1, (heads, head_dim)).transpose(0, 1)
     affinity = torch.bmm(query, key.transpose(1, 2)) / head_dim**0.5
     gate = F.conv2d(geometry, module.geometry.weight[..., None, None], module.geometry.bias)[0].relu()
-    weights = ((gate + 1e-6).log() + affinity).softmax(-1)
-    # [M n, S] @ [S, D]: every head sums whole features, and only then projects them to its own 64 channels.
-    gathered = (weights.flatten(0, 1) @ support).unflatten(0, (heads, -1)).transpose(0, 1).flatten(1)
+    weights = ((gate.transpose(0, 1) + 1e-6).log() + affinity.transpose(0, 1)).softmax(2)
+    # [n M, S] @ [S, D]: every head sums whole features, and only then projects them to its own 64 channels.
+    gathered = weights.flatten(0, 1) @ support
     value = module.value
-    return F.conv2d(gathered[..., None, None], value.weight[..., None, None], value.bias, groups=heads)[..., 0, 0]
+    return F.conv2d(gathered.view(len(x), -1, 1, 1), value.weight[..., None, None], value.bias, groups=heads)[..., 0, 0]
 
 
 @dataclass
