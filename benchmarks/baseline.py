@@ -3,7 +3,7 @@
 Written from docs/design.md, and slow where that code is slow: the RPN and conv5 run twice a frame, once for each role;
 nothing is projected ahead, so every key of the window is computed anew at every frame; geometry embeddings and weights
 are whole tensors in that code's layout; the weighted sum is over raw features of width D, and each head's value
-projection comes after it. `benchmarks/relation.py` says what the same operations cost in a layout chosen for speed.
+projection comes after it. `benchmarks/planar.py` is the relation stage in a layout chosen for speed.
 Between frames it keeps what that code keeps: support proposals and their features, and the conv4 maps of the frames
 whose own turn is still to come. It computes what `training.model` computes, with the same weights.
 """
@@ -23,13 +23,13 @@ from torch import Tensor
 from rdn_engine.config import Dials
 from training.model.inference import advanced_rows, select_detections, to_input, window_indices
 from training.model.rdn import RDN
-from training.model.relation import RelationModule, RelationStage
+from training.model.relation import WAVELENGTHS, RelationModule, RelationStage
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
     """Relative geometry E of all pairs: boxes [n, 4], support_boxes [S, 4] -> [1, 64, n, S], stored channels last."""
-    w, h, cx, cy = _sizes_and_centres(boxes[:, None])
-    u, v, ux, uy = _sizes_and_centres(support_boxes[None])
+    w, h, cx, cy = sizes_and_centres(boxes[:, None])
+    u, v, ux, uy = sizes_and_centres(support_boxes[None])
     p = torch.stack(
         [
             ((cx - ux).abs() / w + 1e-3).log(),
@@ -39,47 +39,14 @@ def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
         ],
         2,
     )
-    wavelengths = torch.tensor([1000 ** (k / 8) for k in range(8)], dtype=p.dtype, device=p.device)
-    phase = (100 * p)[..., None] / wavelengths
+    phase = (100 * p)[..., None] / torch.tensor(WAVELENGTHS, dtype=p.dtype, device=p.device)
     return torch.cat([phase.sin(), phase.cos()], 3).flatten(2).permute(2, 0, 1)[None]
 
 
-def _sizes_and_centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sizes_and_centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """boxes [..., 4] -> width, height, centre x, centre y, each [...]"""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return x2 - x1 + 1, y2 - y1 + 1, 0.5 * (x1 + x2), 0.5 * (y1 + y2)
-
-
-class BaselineRelation:
-    """The relation stage of one frame, from features alone."""
-
-    def __init__(self, stage: RelationStage) -> None:
-        self._stage = stage
-
-    @torch.no_grad()
-    def __call__(
-        self, features: Tensor, boxes: Tensor, support: Tensor, support_boxes: Tensor, advanced: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """features [n, D], boxes [n, 4] of the reference; support [S, D], support_boxes [S, 4] of the window, repeated
-        frames repeated; advanced [A] rows of support -> logits [n, C + 1], deltas [n, 4 (C + 1)].
-        """
-        stage, config = self._stage, self._stage.config
-        x = features
-        if config.num_basic:
-            geometry = embed(boxes, support_boxes)
-            for i in range(config.num_basic):
-                if i:
-                    x = stage.basic_fc[i - 1](x).relu()
-                x = x + attend(stage.rel[i], x, support, geometry)
-            del geometry
-        if config.advanced:
-            refine, distil = stage.rel[config.num_basic :]
-            chosen, chosen_boxes = support[advanced], support_boxes[advanced]
-            chosen = chosen + attend(refine, chosen, support, embed(chosen_boxes, support_boxes))
-            if stage.advanced_fc is not None:
-                chosen = stage.advanced_fc(chosen).relu()
-            x = x + attend(distil, x, chosen, embed(boxes, chosen_boxes))
-        return stage.classify(x), stage.regress(x)
 
 
 def attend(module: RelationModule, x: Tensor, support: Tensor, geometry: Tensor) -> Tensor:
@@ -94,6 +61,41 @@ def attend(module: RelationModule, x: Tensor, support: Tensor, geometry: Tensor)
     gathered = weights.flatten(0, 1) @ support
     value = module.value
     return F.conv2d(gathered.view(len(x), -1, 1, 1), value.weight[..., None, None], value.bias, groups=heads)[..., 0, 0]
+
+
+class BaselineRelation:
+    """The relation stage of one frame, from features alone."""
+
+    embed = staticmethod(embed)
+    attend = staticmethod(attend)
+
+    def __init__(self, stage: RelationStage) -> None:
+        self._stage = stage
+
+    @torch.no_grad()
+    def __call__(
+        self, features: Tensor, boxes: Tensor, support: Tensor, support_boxes: Tensor, advanced: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """features [n, D], boxes [n, 4] of the reference; support [S, D], support_boxes [S, 4] of the window, repeated
+        frames repeated; advanced [A] rows of support -> logits [n, C + 1], deltas [n, 4 (C + 1)].
+        """
+        stage, config = self._stage, self._stage.config
+        x = features
+        if config.num_basic:
+            geometry = self.embed(boxes, support_boxes)
+            for i in range(config.num_basic):
+                if i:
+                    x = stage.basic_fc[i - 1](x).relu()
+                x = x + self.attend(stage.rel[i], x, support, geometry)
+            del geometry
+        if config.advanced:
+            refine, distil = stage.rel[config.num_basic :]
+            chosen, chosen_boxes = support[advanced], support_boxes[advanced]
+            chosen = chosen + self.attend(refine, chosen, support, self.embed(chosen_boxes, support_boxes))
+            if stage.advanced_fc is not None:
+                chosen = stage.advanced_fc(chosen).relu()
+            x = x + self.attend(distil, x, chosen, self.embed(boxes, chosen_boxes))
+        return stage.classify(x), stage.regress(x)
 
 
 @dataclass

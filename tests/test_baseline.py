@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from benchmarks.baseline import BaselineRelation, BaselineVideo, detect_video, embed
+from benchmarks import baseline, planar
+from benchmarks.baseline import BaselineRelation, BaselineVideo, detect_video
+from benchmarks.planar import PlanarRelation
 from rdn_engine.config import Dials, RelationConfig
 from tests.parity_table import (
     MAX_ALONE,
@@ -67,7 +71,8 @@ def test_other_dials_as_the_torch_model(dials: Dials, model: RDN) -> None:
         torch.testing.assert_close(got.confidence, wanted.confidence, rtol=0, atol=1e-3)
 
 
-def test_embedding_is_the_model_s_channels_first() -> None:
+@pytest.mark.parametrize("embed", [baseline.embed, planar.embed])
+def test_embedding_is_the_model_s_channels_first(embed: Callable[..., torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     boxes, support_boxes = random_boxes(5, generator), random_boxes(9, generator)
     got = embed(boxes, support_boxes)[0].permute(1, 2, 0)
@@ -79,7 +84,10 @@ def test_embedding_is_the_model_s_channels_first() -> None:
     [(2, True, True), (1, True, False), (3, False, False), (0, True, True), (0, False, False)],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_relation_stage_is_the_model_s(num_basic: int, advanced: bool, advanced_fc: bool, seed: int) -> None:
+@pytest.mark.parametrize("relation", [BaselineRelation, PlanarRelation])
+def test_relation_stage_is_the_model_s(
+    relation: type[BaselineRelation], num_basic: int, advanced: bool, advanced_fc: bool, seed: int
+) -> None:
     """In float64, where the order of sums does not show."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -92,7 +100,7 @@ def test_relation_stage_is_the_model_s(num_basic: int, advanced: bool, advanced_
     n, s, rows = 13, 37, torch.tensor([0, 1, 7, 8, 30])
     features, support = (torch.randn(k, 64, generator=generator, dtype=torch.float64).relu() for k in (n, s))
     boxes, support_boxes = random_boxes(n, generator), random_boxes(s, generator)
-    logits, deltas = BaselineRelation(stage)(features, boxes, support, support_boxes, rows)
+    logits, deltas = relation(stage)(features, boxes, support, support_boxes, rows)
     with torch.no_grad():
         wanted = stage(features, boxes, support, support_boxes, rows)
     torch.testing.assert_close(logits, wanted.logits, rtol=0, atol=1e-9)
