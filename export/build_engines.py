@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rdn_engine.verify
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.checkpoints import Checkpoint, load_checkpoint, read_config
+from export.float8 import FLOAT8_OPSET
 from export.golden import detection_tolerance, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
-from export.half import BFLOAT16_OPSET, HALVES
+from export.half import BFLOAT16_OPSET
 from export.precision import MIN_AGREEMENT, Stages, agreement
 from export.reduced import Reduced, write_reduced
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
@@ -161,7 +162,7 @@ def _reduced(
         name=told.name,
         config=told.config,
         precision=how.precision,
-        opset=BFLOAT16_OPSET if how.precision == "bf16" else told.opset,
+        opset={"bf16": BFLOAT16_OPSET, "fp8": FLOAT8_OPSET}.get(how.precision, told.opset),
         producers=told.producers,
         source=told.source,
         parameters=told.parameters,
@@ -258,7 +259,7 @@ def _reduced_options(arguments: argparse.Namespace) -> Reduced | None:
     precision = arguments.precision
     if precision == "float32":
         if arguments.calibration is not None:
-            raise PrecisionError(f"--calibration is for --precision {', '.join((*HALVES, 'int8'))}; got float32")
+            raise PrecisionError(f"--calibration is for --precision {', '.join(PRECISIONS[1:])}; got float32")
         return None
     if arguments.calibration is None:
         raise PrecisionError(

@@ -87,7 +87,7 @@ def _assign(model: onnx.ModelProto) -> _Assigned:
     floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     floats |= {name for name, t in constants.items() if t.data_type == TensorProto.FLOAT}
     found = _Assigned(floats=floats)
-    exact = _last_products(graph)
+    exact = last_products(graph)
     of_boxes = {i.name for i in graph.input if i.name.endswith(_BOXES)}
     low: set[str] = set()
     for index, node in enumerate(graph.node):
@@ -104,8 +104,8 @@ def _assign(model: onnx.ModelProto) -> _Assigned:
     return found
 
 
-def _last_products(graph: onnx.GraphProto) -> set[int]:
-    """Nodes that make the scores and the box deltas."""
+def last_products(graph: onnx.GraphProto) -> set[int]:
+    """Indices of the nodes that make the scores and the box deltas."""
     producers = {o: i for i, node in enumerate(graph.node) for o in node.output}
     found = set()
     for name in _EXACT_OUTPUTS & producers.keys():

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from export import float8
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
-from export.precision import INT8_TOLERANCES, MIN_AGREEMENT, Stages, quantize
+from export.int8 import INT8_TOLERANCES, quantize
+from export.precision import MIN_AGREEMENT, Stages
 from rdn_engine.bundle import GRAPHS, Bundle
 from rdn_engine.encoder import Encoder
 from rdn_engine.relation import EngineRelation
@@ -22,7 +24,7 @@ Report = Callable[[str], None]
 class Reduced:
     """How to build in less than float32."""
 
-    precision: Literal["fp16", "bf16", "int8"]
+    precision: Literal["fp16", "bf16", "int8", "fp8"]
     calibration: str | Path
     """Video or folder of images, like those that the detector will see."""
     frames: int = DEFAULT_FRAMES
@@ -41,7 +43,7 @@ Written = tuple[Stages, str, dict[str, float]]
 
 def write_reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
     """Write the three graphs to `staging`. Raises PrecisionError where a value is not finite, or would overflow."""
-    write = _int8 if how.precision == "int8" else _half
+    write = {"int8": _int8, "fp8": _float8}.get(how.precision, _half)
     return write(exact, staging, frames, how, report)
 
 
@@ -54,15 +56,26 @@ def _int8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced,
 
 def _half(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
     half: Half = "fp16" if how.precision == "fp16" else "bf16"
-    report(f"activations against the range of {half}")
-    watched = {role: Watched(exact.path(role)) for role in GRAPHS}
-    encoder = Encoder(exact.config, watched["backbone"], watched["roi_head"], 1)
-    Stages(exact.config, encoder, EngineRelation(exact.config, watched["relation"])).detector().predict(
-        frames.calibrate
-    )
-    check_range(watched.items(), half)
+    _check(exact, frames, half, report)
     report(f"graphs in {half}")
     emulated = staging.parent / "emulated"
     emulated.mkdir()
     write_half(exact.directory, staging, emulated, half)
     return Stages.engine(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
+
+
+def _float8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
+    _check(exact, frames, "fp16", report)
+    emulated = staging.parent / "emulated"
+    emulated.mkdir()
+    method = float8.quantize(exact.directory, staging, emulated, exact.config, frames, report)
+    return Stages.engine(exact.config, emulated), method, float8.FLOAT8_TOLERANCES
+
+
+def _check(exact: Bundle, frames: CalibrationFrames, half: Half, report: Report) -> None:
+    report(f"activations against the range of {half}")
+    watched = {role: Watched(exact.path(role)) for role in GRAPHS}
+    encoder = Encoder(exact.config, watched["backbone"], watched["roi_head"], 1)
+    relation = EngineRelation(exact.config, watched["relation"])
+    Stages(exact.config, encoder, relation).detector().predict(frames.calibrate)
+    check_range(watched.items(), half)

@@ -104,7 +104,7 @@ def test_a_graph_without_a_checksum_is_refused(directory: Path) -> None:
         ({"files": {"backbone.onnx": {"sha256": "0"}}}, "files.backbone.onnx.bytes is None"),
         ({"config": {"class_names": ["a", "a"]}}, "distinct names"),
         ({"config": {"class_names": ["a"], "colour": 1}}, "unknown fields"),
-        ({"tolerances": {"logits": float("inf")}}, "tolerances.logits is inf; wanted above 0, at most 0.1"),
+        ({"tolerances": {"logits": float("inf")}}, "tolerances.logits is inf; wanted above 0, at most 0.2"),
         ({"tolerances": {"logits": 0.0}}, "tolerances.logits is 0.0"),
         ({"precision": "float16"}, "precision is 'float16'; this version runs"),
         ({"tolerances": {"logits": "small"}}, "tolerances.logits is 'small'"),

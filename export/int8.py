@@ -1,0 +1,131 @@
+"""INT8: the graphs of a float32 bundle quantised on the user's frames.
+
+Static QDQ graphs, weights int8 symmetric with a scale for each output channel. Activations are uint8 with a zero point
+(U8S8, which processors multiply fastest), or int8 symmetric, the only kind that TensorRT takes. Quantised are the
+convolutions, the sums and the pooling of the backbone, and the FC behind RoI pooling. In float32 stay the two last
+convolutions of the RPN, whose outputs are scores and box deltas, the projections to keys, values and queries, and the
+relation stage.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from export.calibration import METHODS, CalibrationFrames, Ranges
+from export.half import last_products
+from export.observation import Observation
+from rdn_engine.bundle import GRAPHS
+from rdn_engine.config import RDNConfig
+
+INT8_TOLERANCES = dict.fromkeys(("boxes", "objectness", "features", "logits", "deltas"), 0.02) | {"detections": 0.1}
+"""What the manifest of an INT8 bundle asks of another machine, against what the machine computed that built it; the
+agreement with float32 is measured apart. Sums of products are whole numbers and equal everywhere, so what is left are
+values that two machines round to neighbouring codes, a step of 1/255 of a tensor's range. Kernels that saturate, as
+some do on processors without VNNI, are off by far more."""
+
+_QUANTIZED = ("Conv", "Add", "MaxPool", "Relu")
+
+Report = Callable[[str], None]
+
+
+def quantize(
+    exact: Path, target: Path, config: RDNConfig, frames: CalibrationFrames, report: Report, *, symmetric: bool = False
+) -> str:
+    """Write the quantised backbone and roi_head of the float32 bundle `exact` to `target`; symmetric: for TensorRT.
+
+    Every method of `METHODS` is tried; returns the one whose backbone differs least from float32's. Raises
+    PrecisionError for a graph whose values are not finite on these frames.
+    """
+    report("activations in float32")
+    backbone, head = (onnx.load(exact / GRAPHS[role]) for role in ("backbone", "roi_head"))
+    fc = first_gemm(head)
+    observed = Observation.of(exact, _activation_names(backbone), config, frames)
+    kept = [backbone.graph.node[index].name for index in last_products(backbone.graph)]
+    errors: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(dir=target) as folder:
+        candidate = {method: Path(folder) / f"{method}.onnx" for method in METHODS}
+        for method in METHODS:
+            report(f"backbone graph in int8, {method}")
+            ranges = _through_relu(backbone, observed.backbone.ranges(method))
+            _write(backbone, candidate[method], ranges, exclude=kept, symmetric=symmetric)
+            errors[method] = observed.error(candidate[method])
+        best = min(METHODS, key=lambda method: errors[method])
+        candidate[best].rename(target / GRAPHS["backbone"])
+    report("roi_head graph in int8")
+    ranges = {fc.input[0]: observed.pooled.ranges(best)["pooled"]}
+    _write(head, target / GRAPHS["roi_head"], ranges, only=[fc.name], symmetric=symmetric)
+    return best
+
+
+def _activation_names(model: onnx.ModelProto) -> list[str]:
+    """Tensors that carry a scale of their own. What only a ReLU reads takes the ReLU's."""
+    readers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    constants = {t.name for t in model.graph.initializer}
+    names: dict[str, None] = {}
+    for node in model.graph.node:
+        if node.op_type in _QUANTIZED:
+            names |= dict.fromkeys([*node.input[:1], *(node.input[1:] if node.op_type == "Add" else ()), *node.output])
+    return [
+        name
+        for name in names
+        if name not in constants and types.get(name) == onnx.TensorProto.FLOAT and readers.get(name) != ["Relu"]
+    ]
+
+
+def _through_relu(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
+    return ranges | {
+        node.input[0]: ranges[node.output[0]]
+        for node in model.graph.node
+        if node.op_type == "Relu" and node.output[0] in ranges and node.input[0] not in ranges
+    }
+
+
+def first_gemm(model: onnx.ModelProto) -> onnx.NodeProto:
+    """Of roi_head: the FC behind RoI pooling."""
+    return next(node for node in model.graph.node if node.op_type == "Gemm")
+
+
+def _write(
+    model: onnx.ModelProto,
+    path: Path,
+    ranges: Ranges,
+    *,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    symmetric: bool,
+) -> None:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    # What is left to do is what minmax stands for: to take the ranges as they are.
+    given = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    quantizer = QDQQuantizer(
+        onnx.shape_inference.infer_shapes(copy),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, given),
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(exclude),
+        op_types_to_quantize=[*_QUANTIZED, "Gemm"],
+        # The sums of an FC go on in float32, where nothing is lost to a second rounding.
+        extra_options={
+            "OpTypesToExcludeOutputQuantization": ["Gemm"],
+            "ActivationSymmetric": symmetric,
+            "QuantizeBias": not symmetric,
+        },
+    )
+    quantizer.quantize_model()
+    onnx.save(quantizer.model.model, path)

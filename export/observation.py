@@ -1,0 +1,73 @@
+"""What the float32 graphs of a bundle compute on the calibration frames: the yardstick of ranges and of rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from export.calibration import Activations, CalibrationFrames, Float, observer
+from rdn_engine import ops, preprocess
+from rdn_engine.backends import load_backend
+from rdn_engine.bundle import GRAPHS
+from rdn_engine.config import RDNConfig
+
+OUTPUTS = ("objectness", "deltas", "feature_map")
+_COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
+
+
+@dataclass(frozen=True)
+class Observation:
+    config: RDNConfig
+    frames: CalibrationFrames
+    backbone: Activations = field(default_factory=Activations)
+    """Of the image and of tensors of the backbone"""
+    pooled: Activations = field(default_factory=Activations)
+    """Of the cells that roi_head reads, as `pooled`"""
+    outputs: list[dict[str, Float]] = field(default_factory=list)
+    """Of the backbone, on the first frames"""
+
+    @classmethod
+    def of(cls, exact: Path, names: Sequence[str], config: RDNConfig, frames: CalibrationFrames) -> Observation:
+        """The float32 bundle in `exact` on every calibration frame; names: of tensors of its backbone.
+
+        Raises PrecisionError for one whose values are not finite.
+        """
+        found = cls(config, frames)
+        run = observer(exact / GRAPHS["backbone"], list(dict.fromkeys([*names, *OUTPUTS])))
+        for image in found.images():
+            tensors = run({"image": image})
+            found.backbone.add("image", image)
+            for name in names:
+                found.backbone.add(name, tensors[name])
+            outputs = {name: tensors[name] for name in OUTPUTS}
+            if len(found.outputs) < _COMPARED:
+                found.outputs.append(outputs)
+            found.pooled.add("pooled", _pool(outputs, config, (image.shape[2], image.shape[3])))
+        return found
+
+    def images(self) -> Iterator[Float]:
+        """Network inputs [1, 3, h, w]"""
+        for image in self.frames.calibrate:
+            yield preprocess.network_input(image, self.config.input, 1)[None]
+
+    def error(self, graph: Path) -> float:
+        """Root mean square difference of this backbone from float32 over its deviation; mean of outputs and frames."""
+        backbone = load_backend("onnxruntime", "cpu", 1).load(graph)
+        rows = []
+        for image, outputs in zip(self.images(), self.outputs, strict=False):
+            got = backbone({"image": image})
+            rows += [float((got[n] - w).std() / max(float(w.std()), 1e-12)) for n, w in outputs.items()]
+        return float(np.mean(rows))
+
+
+def _pool(outputs: dict[str, Float], config: RDNConfig, size: tuple[int, int]) -> Float:
+    rpn, roi, feature_map = config.rpn, config.roi, outputs["feature_map"]
+    grid = feature_map.shape[1], feature_map.shape[2]
+    found = ops.propose(outputs["objectness"], outputs["deltas"], grid, rpn.cell_anchors(), rpn.stride, size,
+                        rpn.pre_nms_top_n, rpn.nms_threshold, config.dials.num_reference)  # fmt: skip
+    boxes = found.boxes[0, : int(found.counts[0])]
+    where = np.zeros(len(boxes), np.int64)
+    return ops.roi_pool(feature_map, boxes, where, 1 / rpn.stride, roi.size, roi.pooling)
