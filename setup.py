@@ -1,4 +1,4 @@
-"""Builds rdn_engine._C, and _cuda where the CUDA kernels are wanted, with CMake.
+"""Builds rdn_engine._C, and _cuda where the CUDA kernels are wanted, with CMake; TENSORRT_ROOT adds the plugin.
 
 RDN_CUDA=auto (where a toolkit and a GPU are found; default), on or off; RDN_CUDA_ARCHITECTURES="80;90" says for which.
 """
@@ -33,6 +33,7 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DRDN_CUDA={os.environ.get('RDN_CUDA', 'auto')}",
             f"-DRDN_CUDA_ARCHITECTURES={os.environ.get('RDN_CUDA_ARCHITECTURES', '')}",
+            f"-DTENSORRT_ROOT={os.environ.get('TENSORRT_ROOT', '')}",
         ]
         try:
             subprocess.run(configure, check=True)

@@ -1,10 +1,11 @@
 """Each CUDA kernel on a GPU against what the machine can do: bytes over copy bandwidth, operations over matrix rate.
 
     python benchmarks/kernels_cuda.py --output benchmarks/results/kernels_cuda.json
+    python benchmarks/kernels_cuda.py --device cpu --quick --output /tmp/kernels.json
 
 Sizes are those of a frame of 600 x 1000 with T = 18, K = 75, r = 20%, eight frames at once where kernels take batches.
 Nothing is timed before its result matches the CPU's kernels or the float64 definition. A time is the median of replays
-of a CUDA graph that goes over three sets of inputs; bytes count every input once and every output once.
+of a CUDA graph over three sets of inputs; bytes count every input and output once. On the CPU the emulator runs them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ import cuda_machines
 import reference_relation
 from cuda_machines import Machine, fill
 
+from benchmarks.environment import environment, gpu
 from rdn_engine import ops, relation_cuda
 from rdn_engine.ops_cuda import Resizer
 from rdn_engine.relation_cuda import Attention, Partials, Queries, Supports
 
-ROOT = Path(__file__).resolve().parents[1]
 SETS, REPLAYS, WARM_UP = 3, 30, 5
 
 
@@ -251,6 +252,8 @@ def attention(machine: Machine, sizes: Sizes, rows: int, supports: int, seed: in
     return Work(run, check, arrays_bytes(*stored, m.gates, out), 4 * rows * supports * dim)
 
 
+SMALL = Sizes(1, (30, 44), (20, 33), (4, 6), 60, 12, 16, 3, 2, 32, 64, 32, 32)
+
 CASES: dict[str, Callable[[Machine, Sizes, int], Work]] = {
     "resize": resize,
     "propose": propose,
@@ -287,6 +290,13 @@ def microseconds(runs: list[Callable[[int], None]]) -> float:
     return statistics.median(times)
 
 
+def emulated_microseconds(runs: list[Callable[[int], None]]) -> float:
+    begin = time.perf_counter()
+    for run in runs:
+        run(0)
+    return 1e6 * (time.perf_counter() - begin) / len(runs)
+
+
 def ceilings() -> dict[str, float]:
     """Copy bandwidth, bytes read and written, in GB/s; float16 matrix rate in TFLOP/s."""
     import cupy
@@ -302,40 +312,37 @@ def ceilings() -> dict[str, float]:
 
 
 def measure(machine: Machine, sizes: Sizes, name: str, limits: dict[str, float]) -> dict[str, Any]:
+    """limits: `ceilings`, of a GPU; empty for the emulator, whose times are compared with nothing."""
     sets = [CASES[name](machine, sizes, seed) for seed in range(SETS)]
     for work in sets:
         work.run(0)
         work.check()
-    time = microseconds([work.run for work in sets])
-    work = sets[0]
-    bandwidth, rate = work.nbytes / time / 1e3, work.operations / time / 1e6
-    return {
-        "microseconds": time,
-        "bytes": work.nbytes,
-        "operations": work.operations,
-        "of_bandwidth": bandwidth / limits["copy_gb_per_s"],
-        "of_matrix_rate": rate / limits["matrix_tflop_per_s"],
-    }
+    clock = microseconds if limits else emulated_microseconds
+    spent, work = clock([work.run for work in sets]), sets[0]
+    found = {"microseconds": spent, "bytes": work.nbytes, "operations": work.operations}
+    if limits:
+        found["of_bandwidth"] = work.nbytes / spent / 1e3 / limits["copy_gb_per_s"]
+        found["of_matrix_rate"] = work.operations / spent / 1e6 / limits["matrix_tflop_per_s"]
+    return found
 
 
-def machine_description() -> dict[str, str]:
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    return {"gpu": gpu, "commit": commit, "command": " ".join(["python", *sys.argv])}
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    machine, limits = cuda_machines.Gpu(), ceilings()
-    results: dict[str, Any] = {"machine": machine_description(), "ceilings": limits, "kernels": {}}
-    print(f"copy {limits['copy_gb_per_s']:.0f} GB/s, matrix products {limits['matrix_tflop_per_s']:.0f} TFLOP/s")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    arguments = parser.parse_args(argv)
+    machine: Machine = cuda_machines.Emulated(descending=False)
+    limits: dict[str, float] = {}
+    if arguments.device == "cuda":
+        machine, limits = cuda_machines.Gpu(), ceilings()
+        print(f"copy {limits['copy_gb_per_s']:.0f} GB/s, matrix products {limits['matrix_tflop_per_s']:.0f} TFLOP/s")
+    results: dict[str, Any] = {"device": arguments.device, "gpu": gpu(), "ceilings": limits, "kernels": {}}
+    results |= environment()
     for name in CASES:
-        found = results["kernels"][name] = measure(machine, Sizes(), name, limits)
-        share = f"{found['of_bandwidth']:5.1%} of bandwidth, {found['of_matrix_rate']:5.1%} of matrix rate"
-        print(f"{name:34} {found['microseconds']:8.1f} us  {share}", flush=True)
+        found = results["kernels"][name] = measure(machine, SMALL if arguments.quick else Sizes(), name, limits)
+        shares = [f"{found[key]:5.1%} {key}" for key in ("of_bandwidth", "of_matrix_rate") if key in found]
+        print(f"{name:34} {found['microseconds']:10.1f} us  {', '.join(shares)}", flush=True)
         arguments.output.write_text(json.dumps(results, indent=1) + "\n")
 
 

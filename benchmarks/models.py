@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,12 +28,17 @@ from torchvision.ops import FrozenBatchNorm2d
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export.build_engines import build
+from export.calibration import DEFAULT_FRAMES
 from export.checkpoints import read_config, save_checkpoint
+from export.half import HALVES
 from export.reduced import Reduced
+from rdn_engine.bundle import PRECISIONS
 from rdn_engine.config import Backbone, RDNConfig
 from training.data.synthetic import render_video
 from training.model.inference import detect_video, to_input
 from training.model.rdn import RDN
+
+Precision = Literal["float32", "fp16", "bf16", "int8", "fp8"]
 
 PUBLIC_R101 = Path(__file__).resolve().parents[1] / "export" / "configs" / "public_r101.yaml"
 
@@ -57,7 +63,8 @@ RESIDUAL_GAIN = 0.3
 """Weight of the last norm of a residual branch. At 1, the 33 branches of a ResNet-101 amplify rounding as no trained
 network does."""
 STATISTICS_FRAMES = 3  # each of another clip
-CALIBRATION_FRAMES = 12  # rendered, for INT8
+CALIBRATION_FRAMES = 12  # rendered, for INT8 and FP8
+HALF_FRAMES = 2  # of them
 FRAME_SIZE = 1000, 600
 """(width, height) of `frames`, pixels: the network input of the public configuration, so that nothing is resized"""
 
@@ -109,7 +116,7 @@ def make_r101(
     directory: str | Path,
     *,
     reduce_channels: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
     backbone: Backbone = "resnet101",
     num_basic: int = 2,
     advanced: bool = True,
@@ -118,8 +125,8 @@ def make_r101(
     """An engine directory `directory/<precision>`, built from `directory/model.safetensors`; both are kept if there.
 
     Takes a few minutes and, without `reduce_channels`, 700 MB of disk. Returns the engine directory. One rendered frame
-    stands in for the golden frames. INT8 is calibrated on rendered frames, and its agreement with float32, which means
-    little for synthetic weights, refuses nothing.
+    stands in for the golden frames. A reduced precision is calibrated on rendered frames; its agreement with float32,
+    which means little for synthetic weights, refuses nothing.
     """
     directory = Path(directory)
     checkpoint, output = directory / "model.safetensors", directory / precision
@@ -129,9 +136,11 @@ def make_r101(
     if not output.exists():
         golden = _write_images(directory / "golden", frames(1, seed + 1))
         reduced = None
-        if precision == "int8":
+        if precision != "float32":
             clip = _write_images(directory / "calibration", frames(CALIBRATION_FRAMES, seed + 2))
-            reduced = Reduced("int8", clip, accept=True)
+            # Half precision is only checked against its range.
+            counted = HALF_FRAMES if precision in HALVES else DEFAULT_FRAMES
+            reduced = Reduced(precision, clip, counted, accept=True)
         build(checkpoint, output, name=f"{backbone}_synthetic", golden=golden, reduced=reduced)
     return output
 
@@ -191,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", choices=["resnet50", "resnet101", "resnext101_64x4d"], default="resnet101")
     parser.add_argument("--num-basic", type=int, default=2, help="N_b, basic relation modules")
     parser.add_argument("--basic-only", action="store_true", help="no advanced stage")
-    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     arguments = parser.parse_args(argv)
     print(
         make_r101(

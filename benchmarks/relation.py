@@ -4,9 +4,9 @@
 
 Ours is what a Stream runs for a frame after its encoder: projections of the new frame's proposals (ONNX Runtime; in a
 bundle they are part of the roi_head graph), Window.append, reference and pool, and FusedRelation; once in float32, once
-with the stage's own D x D products in bfloat16 where the processor has them. The other side is benchmarks/baseline.py
-on the same features and boxes. Each side is a process of its own, on the same core, and they take turns, frame by
-frame. None is timed before its outputs match float64, nor reported if the last ones do not.
+with the operands of the stage's products in bfloat16 where the processor has them. The other side is
+benchmarks/baseline.py on the same features and boxes. Each side is a process of its own, on the same core, and they
+take turns, frame by frame. None is timed before its outputs match float64, nor reported if the last ones do not.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Ours:
 
     def __init__(self, case: Case, weights: Mapping[str, Float], precision: Precision = "float32") -> None:
         self._case = case
-        self._window = Window(case.relation, case.dials)
+        self._window = Window(case.relation, case.dials, precision)
         self._relation = FusedRelation(case.config, weights, 1, precision)
         self._project = projections(case, weights)
         self.parts: dict[str, float] = {}

@@ -131,7 +131,8 @@ def make_sweep(
         points = {str(n): Setting(replace(base, threads=n), dials) for n in (1, 2) if n <= cores}
         return sweep("threads", points, "1")
     if name == "streams":
-        return sweep("streams", {str(n): Setting(base, dials, streams=n) for n in (1, 2, 4) if n <= 2 * cores}, "1")
+        counts = (1, 2, 4, 8) if base.device == "cuda" else tuple(n for n in (1, 2, 4) if n <= 2 * cores)
+        return sweep("streams", {str(n): Setting(base, dials, streams=n) for n in counts}, "1")
     if name == "batch":
         return sweep("images a call", {str(n): Setting(base, dials, "batch", batch=n) for n in (1, 2, 4)}, "1")
     if name == "first":

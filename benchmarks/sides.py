@@ -232,8 +232,9 @@ class BaselineSide:
 
         torch.set_num_threads(process.threads)
         bundle = Bundle.open(process.engines)
-        self._model = load_checkpoint(checkpoint_of(bundle), bundle.config.to_dict()).model()
-        self._video_of, self._kept_of, self._tensor = BaselineVideo, Kept, torch.from_numpy
+        self._model = load_checkpoint(checkpoint_of(bundle), bundle.config.to_dict()).model().to(process.device)
+        self._video_of, self._kept_of = BaselineVideo, Kept
+        self._tensor = lambda array: torch.from_numpy(array).to(process.device)
         self._size = bundle.config.input.shorter_side, bundle.config.input.longer_side
         self._energy = energy_counter(process.device).read
         self._dials: dict[str, Dials] = {}
@@ -257,7 +258,7 @@ class BaselineSide:
         boxes, objectness, features = video.describe(
             video.encode(make_frame(count, self._size)).c4, dials.num_reference
         )
-        proposed = proposal_rows(boxes.numpy(), objectness.numpy(), features.numpy(), self._size)
+        proposed = proposal_rows(*(t.cpu().numpy() for t in (boxes, objectness, features)), self._size)
         every = [encodings[t % DISTINCT] for t in range(count)] + [encodings[-1]]
         window = [head(e, dials.num_support, dials.num_support) for e in every]
         reference = head(every[count - dials.frames_ahead], dials.num_reference, dials.num_support)
@@ -266,15 +267,16 @@ class BaselineSide:
             self._tensor(reference.features),
             [self._kept_of(*(self._tensor(a) for a in (e.boxes, e.objectness, e.features)), None) for e in window],
         )
-        xyxy = found.xyxy.numpy() / max(self._size)
-        return [detection_rows(xyxy, found.confidence.numpy(), found.class_id.numpy()), proposed]
+        xyxy, confidence, class_id = (t.cpu().numpy() for t in (found.xyxy, found.confidence, found.class_id))
+        return [detection_rows(xyxy / max(self._size), confidence, class_id), proposed]
 
     def time(self, key: str) -> Sample:
         frame = make_frame(self._pushed[key], self._size)
         self._pushed[key] += 1
         joules = self._energy() if self._energy else 0.0
         begin = time.perf_counter()
-        self._videos[key].push(frame)
+        for result in self._videos[key].push(frame):
+            result.confidence.cpu()  # waits for a device
         seconds = time.perf_counter() - begin
         return Sample(1000 * seconds, {}, self._energy() - joules if self._energy else None, 0)
 

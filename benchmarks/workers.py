@@ -46,6 +46,17 @@ class Worker:
         self._process.join(20)
 
 
+def _side(process: Process) -> Any:
+    if process.side == "baseline":
+        return BaselineSide(process)
+    if process.device == "cpu":
+        return EngineSide(process)
+    # Here, because it wants what only a machine with a GPU has.
+    from benchmarks.device_side import DeviceSide
+
+    return DeviceSide(process)
+
+
 def _serve(process: Process, cores: list[int], pipe: Connection) -> None:
     os.sched_setaffinity(0, cores)
     side: Any = None
@@ -56,7 +67,7 @@ def _serve(process: Process, cores: list[int], pipe: Connection) -> None:
             return
         try:
             if side is None:
-                side = (BaselineSide if process.side == "baseline" else EngineSide)(process)
+                side = _side(process)
             answer = peak_megabytes() if command == "peak_megabytes" else getattr(side, command)(*arguments)
             pipe.send((False, answer))
         except Exception:

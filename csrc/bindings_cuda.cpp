@@ -26,8 +26,10 @@ void assign(T& field, const py::handle& value) {
     if constexpr (std::is_pointer_v<T>) {
         field = value.is_none() ? nullptr : reinterpret_cast<T>(value.cast<std::uintptr_t>());
     } else if constexpr (std::is_array_v<T>) {
+        // Of structs there may be fewer than there is room for; another field says how many.
+        constexpr bool numbers = std::is_arithmetic_v<std::remove_extent_t<T>>;
         std::size_t k = 0;
-        if (py::len(value) != std::size(field))
+        if (numbers ? py::len(value) != std::size(field) : py::len(value) > std::size(field))
             throw py::value_error("wanted " + std::to_string(std::size(field)) + " values");
         for (const py::handle one : value)
             assign(field[k++], one);
@@ -121,6 +123,7 @@ void bind_boxes(py::module_& module) {
     detect.field("image_height", &Detect::image_height).field("image_width", &Detect::image_width);
     detect.field("box_weights", &Detect::box_weights).field("score_threshold", &Detect::score_threshold);
     detect.field("nms_threshold", &Detect::nms_threshold).field("max_detections", &Detect::max_detections);
+    detect.field("scale_x", &Detect::scale_x).field("scale_y", &Detect::scale_y);
     detect.field("xyxy", &Detect::xyxy).field("confidence", &Detect::confidence).field("class_id", &Detect::class_id);
     detect.field("proposal", &Detect::proposal).field("counts", &Detect::counts).field("workspace", &Detect::workspace);
     runs(detect.done());
@@ -145,6 +148,32 @@ void bind_resize(py::module_& module) {
     type.def("workspace_bytes", [](const Resize& args) { return workspace_bytes(args); });
     type.def("prepare",
              [](const Resize& args, std::uintptr_t stream) { check(prepare(args, reinterpret_cast<Stream>(stream))); });
+}
+
+void bind_ring(py::module_& module) {
+    auto numbers = Record<SetNumbers>(module, "SetNumbers");
+    numbers.field("frame", &SetNumbers::frame).field("newest", &SetNumbers::newest);
+    runs(numbers.field("numbers", &SetNumbers::numbers).done());
+
+    auto item = Record<RingItem>(module, "RingItem");
+    item.field("dense", &RingItem::dense).field("ring", &RingItem::ring);
+    item.field("dense_type", &RingItem::dense_type).field("ring_type", &RingItem::ring_type);
+    item.field("planes", &RingItem::planes).field("dense_plane", &RingItem::dense_plane);
+    item.field("rows", &RingItem::rows).field("stride", &RingItem::stride).field("width", &RingItem::width).done();
+
+    auto copy = Record<RingCopy>(module, "RingCopy");
+    copy.field("number", &RingCopy::number).field("slots", &RingCopy::slots).field("store", &RingCopy::store);
+    copy.field("dense_count", &RingCopy::dense_count).field("ring_counts", &RingCopy::ring_counts);
+    copy.field("most", &RingCopy::most).field("count", &RingCopy::count);
+    runs(copy.field("items", &RingCopy::items).done());
+
+    auto take = Record<TakeRows>(module, "TakeRows");
+    take.field("source", &TakeRows::source).field("rows", &TakeRows::rows).field("count", &TakeRows::count);
+    runs(take.field("width", &TakeRows::width).field("out", &TakeRows::out).done());
+
+    auto bias = Record<AddBias>(module, "AddBias");
+    bias.field("x", &AddBias::x).field("type", &AddBias::type).field("bias", &AddBias::bias);
+    runs(bias.field("relu", &AddBias::relu).field("rows", &AddBias::rows).field("width", &AddBias::width).done());
 }
 
 void bind_window(py::module_& module) {
@@ -235,6 +264,7 @@ void bind_relation(py::module_& module) {
 PYBIND11_MODULE(RDN_MODULE, module) {
     bind_boxes(module);
     bind_resize(module);
+    bind_ring(module);
     bind_window(module);
     bind_relation(module);
 #ifdef RDN_EMULATED

@@ -34,9 +34,20 @@ int64_t padded(int64_t heads) {
     return (heads + kPanel - 1) / kPanel * kPanel;
 }
 
-const float* check_geometry(const py::array& geometry, int64_t heads) {
-    return checked<float>(geometry, {kGeometryRows, padded(heads)},
-                          "geometry of prepare_geometry for M = " + std::to_string(heads));
+// bfloat16 comes as uint16, which numpy has.
+bool is_bfloat16(const py::array& array) {
+    return py::isinstance<py::array_t<uint16_t>>(array);
+}
+
+const float* words(const uint16_t* pairs) {
+    return reinterpret_cast<const float*>(pairs);
+}
+
+// Of the bank's precision.
+const float* check_geometry(const py::array& geometry, int64_t heads, bool bfloat16) {
+    const std::string wanted = "geometry of prepare_geometry for M = " + std::to_string(heads);
+    if (bfloat16) return words(checked<uint16_t>(geometry, {geometry_rows(true), padded(heads), 2}, wanted));
+    return checked<float>(geometry, {geometry_rows(false), padded(heads)}, wanted);
 }
 
 int64_t check_head_dim(const py::array& array, int64_t heads, const char* name) {
@@ -52,21 +63,32 @@ using Bank = std::tuple<py::array, py::array, py::array, py::array>;
 // Its keys say how many heads there are.
 int64_t check_heads(const Bank& arrays) {
     const py::array& keys = std::get<0>(arrays);
-    require(keys.ndim() == 5 && keys.shape(1) >= 1,
-            "wanted keys [slots, M >= 1, C / 16, d, 16], got " + describe(keys));
+    require(keys.ndim() == (is_bfloat16(keys) ? 6 : 5) && keys.shape(1) >= 1,
+            "wanted keys [slots, M >= 1, C / 16, d, 16], or of uint16 [slots, M >= 1, C / 16, d / 2, 16, 2], got " +
+                describe(keys));
     return keys.shape(1);
 }
 
 SupportBank check_bank(const Bank& arrays, int64_t heads, int64_t dim) {
     const auto& [keys, values, key_length, boxes] = arrays;
     SupportBank bank;
+    bank.bfloat16 = is_bfloat16(keys);
     const std::string m = std::to_string(heads), d = std::to_string(dim);
-    bank.keys = checked<float>(keys, {kAny, heads, kAny, dim, kPanel},
-                               "keys [slots, M = " + m + ", C / 16, d = " + d + ", 16]");
+    if (bank.bfloat16)
+        bank.keys = words(checked<uint16_t>(keys, {kAny, heads, kAny, dim / 2, kPanel, 2},
+                                            "keys [slots, M = " + m + ", C / 16, d / 2 with d = " + d + ", 16, 2]"));
+    else
+        bank.keys = checked<float>(keys, {kAny, heads, kAny, dim, kPanel},
+                                   "keys [slots, M = " + m + ", C / 16, d = " + d + ", 16]");
     bank.slots = keys.shape(0), bank.capacity = keys.shape(2) * kPanel;
     const std::string slots = std::to_string(bank.slots), c = std::to_string(bank.capacity);
-    bank.values = checked<float>(values, {bank.slots, heads, bank.capacity, dim},
-                                 "values [slots = " + slots + ", M = " + m + ", C = " + c + ", d = " + d + "]");
+    const std::string of = "values [slots = " + slots + ", M = " + m + ", C";
+    if (bank.bfloat16)
+        bank.values = words(checked<uint16_t>(values, {bank.slots, heads, bank.capacity / 2, dim, 2},
+                                              of + " / 2 with C = " + c + ", d = " + d + ", 2]"));
+    else
+        bank.values =
+            checked<float>(values, {bank.slots, heads, bank.capacity, dim}, of + " = " + c + ", d = " + d + "]");
     bank.key_length =
         checked<float>(key_length, {bank.slots, heads}, "key_length [slots = " + slots + ", M = " + m + "]");
     bank.boxes =
@@ -100,7 +122,6 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
                              std::pair<int64_t, int64_t> omega_range, int threads) {
     RelationAttention args{};
     args.heads = check_heads(bank);
-    args.geometry = check_geometry(geometry, args.heads);
     args.query = checked<float>(query, {kAny, kAny}, "query [n, D]");
     args.head_dim = check_head_dim(query, args.heads, "query [n, D]");
     args.rows = query.shape(0);
@@ -110,6 +131,7 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
     args.residual = checked<float>(residual, {args.rows, dim}, sized("residual " + n + ", D = ", dim));
     args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
     args.bank = check_bank(bank, args.heads, args.head_dim);
+    args.geometry = check_geometry(geometry, args.heads, args.bank.bfloat16);
     int64_t supports = 0;
     args.support = check_frames(slots, counts, args.bank, &supports);
     args.multiplicity = checked<float>(multiplicity, {supports}, sized("multiplicity [S = ", supports));
@@ -138,7 +160,6 @@ py::tuple relation_refine(const py::array& query, const py::array& residual, con
                           py::array values, py::array normaliser, py::array peak, int threads) {
     RelationRefine args{};
     args.heads = check_heads(bank);
-    args.geometry = check_geometry(geometry, args.heads);
     args.query = checked<float>(query, {kAny, kAny}, "query [R, D]");
     args.head_dim = check_head_dim(query, args.heads, "query [R, D]");
     const int64_t storage = query.shape(0), dim = query.shape(1);
@@ -146,6 +167,7 @@ py::tuple relation_refine(const py::array& query, const py::array& residual, con
     args.residual = checked<float>(residual, {storage, dim}, sized("residual " + r + ", D = ", dim));
     args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
     args.bank = check_bank(bank, args.heads, args.head_dim);
+    args.geometry = check_geometry(geometry, args.heads, args.bank.bfloat16);
     require(storage == args.bank.slots * args.bank.capacity,
             "query [R, D]: R must be slots * C = " + std::to_string(args.bank.slots * args.bank.capacity) + ", got " +
                 describe(query));
@@ -178,14 +200,24 @@ py::tuple relation_refine(const py::array& query, const py::array& residual, con
 void pack_supports(const py::array& keys, const py::array& values, py::array packed_keys, py::array packed_values,
                    py::array key_length) {
     PackSupports args{};
-    require(packed_keys.ndim() == 4, "wanted packed_keys [M, C / 16, d, 16], got " + describe(packed_keys));
-    args.heads = packed_keys.shape(0), args.head_dim = packed_keys.shape(2);
-    args.capacity = packed_keys.shape(1) * kPanel;
+    args.bfloat16 = is_bfloat16(packed_keys);
+    require(
+        packed_keys.ndim() == (args.bfloat16 ? 5 : 4),
+        "wanted packed_keys [M, C / 16, d, 16], or of uint16 [M, C / 16, d / 2, 16, 2], got " + describe(packed_keys));
+    args.heads = packed_keys.shape(0), args.capacity = packed_keys.shape(1) * kPanel;
+    args.head_dim = packed_keys.shape(2) * (args.bfloat16 ? 2 : 1);
     const int64_t dim = args.heads * args.head_dim;
-    args.packed_keys =
-        written<float>(packed_keys, {args.heads, kAny, args.head_dim, kPanel}, "packed_keys [M, C / 16, d, 16]");
-    args.packed_values =
-        written<float>(packed_values, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]");
+    if (args.bfloat16) {
+        args.packed_keys = reinterpret_cast<float*>(written<uint16_t>(
+            packed_keys, {args.heads, kAny, args.head_dim / 2, kPanel, 2}, "packed_keys [M, C / 16, d / 2, 16, 2]"));
+        args.packed_values = reinterpret_cast<float*>(written<uint16_t>(
+            packed_values, {args.heads, args.capacity / 2, args.head_dim, 2}, "packed_values [M, C / 2, d, 2]"));
+    } else {
+        args.packed_keys =
+            written<float>(packed_keys, {args.heads, kAny, args.head_dim, kPanel}, "packed_keys [M, C / 16, d, 16]");
+        args.packed_values =
+            written<float>(packed_values, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]");
+    }
     args.key_length = written<float>(key_length, {args.heads}, "key_length [M]");
     args.keys = checked<float>(keys, {kAny, dim}, sized("keys [n, D = ", dim));
     args.rows = keys.shape(0);
@@ -197,14 +229,17 @@ void pack_supports(const py::array& keys, const py::array& values, py::array pac
     cpu::kernels().pack_supports(args);
 }
 
-Floats prepare_geometry(const py::array& weight, const py::array& bias) {
+py::array prepare_geometry(const py::array& weight, const py::array& bias, bool bfloat16) {
     cpu::PrepareGeometry args{};
     args.weight = checked<float>(weight, {kAny, kGeometryChannels}, "weight [M, 64]");
     args.heads = weight.shape(0);
     require(args.heads >= 1, "weight [M, 64] must have at least one head, got " + describe(weight));
     args.bias = checked<float>(bias, {args.heads}, sized("bias [M = ", args.heads));
-    Floats out({static_cast<int64_t>(kGeometryRows), padded(args.heads)});
-    args.out = out.mutable_data();
+    args.bfloat16 = bfloat16;
+    const int64_t rows = geometry_rows(bfloat16);
+    py::array out = Floats({rows, padded(args.heads)});
+    if (bfloat16) out = py::array_t<uint16_t>({rows, padded(args.heads), int64_t{2}});
+    args.out = static_cast<float*>(out.mutable_data());
     py::gil_scoped_release release;
     cpu::prepare_geometry(args);
     return out;
@@ -212,10 +247,9 @@ Floats prepare_geometry(const py::array& weight, const py::array& bias) {
 
 // float32 weights [panels, K, 16], or bfloat16 ones [panels, K / 2, 16, 2] as uint16.
 void check_weight(const py::array& weight, Linear& args) {
-    args.bfloat16 = py::isinstance<py::array_t<uint16_t>>(weight);
+    args.bfloat16 = is_bfloat16(weight);
     if (args.bfloat16) {
-        const auto* pairs = checked<uint16_t>(weight, {kAny, kAny, kPanel, 2}, "weight [panels, K / 2, 16, 2]");
-        args.weight = reinterpret_cast<const float*>(pairs);
+        args.weight = words(checked<uint16_t>(weight, {kAny, kAny, kPanel, 2}, "weight [panels, K / 2, 16, 2]"));
     } else {
         args.weight = checked<float>(weight, {kAny, kAny, kPanel}, "weight [panels, K, 16]");
     }

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ from export.checkpoints import Checkpoint, load_checkpoint, read_config
 from export.float8 import FLOAT8_OPSET
 from export.golden import detection_tolerance, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
-from export.half import BFLOAT16_OPSET
+from export.half import BFLOAT16_OPSET, HALVES
 from export.precision import MIN_AGREEMENT, Stages, agreement
 from export.reduced import Reduced, write_reduced
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
@@ -49,6 +50,7 @@ from rdn_engine.verify import StageReport
 FAILED, DIFFERS = 1, 3
 
 Report = Callable[[str], None]
+Prover = Literal["onnxruntime", "torch"]
 
 
 class Differs(RDNError):
@@ -62,7 +64,7 @@ class Built:
     graphs: list[Comparison]
     """The worst rows of each float32 graph's outputs against torch"""
     stages: list[StageReport]
-    """The finished bundle against its golden results; empty for bf16, which ONNX Runtime's CPU cannot run"""
+    """The finished bundle against its golden results; empty for bf16 without torch: ONNX Runtime's CPU has none"""
     agreement: Agreement | None
     """Of a reduced precision with float32"""
 
@@ -75,14 +77,15 @@ def build(
     name: str | None = None,
     golden: str | Path | None = None,
     reduced: Reduced | None = None,
+    prover: Prover = "onnxruntime",
     report: Report = lambda step: None,
 ) -> Built:
     """Build the engine directory `output`; an older one there is replaced once the new one is verified.
 
     config: YAML file with a partial RDNConfig; name: of the model, else of the directory; golden: video or folder of
-    images for the golden results; reduced: None builds in float32. `report(step)` comes before each step. Raises an
-    RDNError; Differs where a difference from torch exceeds its tolerance; PrecisionError where a reduced precision
-    overflows or detects something else than float32.
+    images for the golden results; reduced: None builds in float32; prover: the backend that the finished bundle is
+    verified with. `report(step)` comes before each step. Raises an RDNError; Differs where a difference from torch
+    exceeds its tolerance; PrecisionError where a reduced precision overflows or detects something else than float32.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     # Before the minutes that the graphs take, because a missing video is found here.
@@ -94,12 +97,15 @@ def build(
         source = {"checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)}
         named = _Named(name or output.name, source)
         if reduced is None or frames is None:
-            rows, stages = _float32(loaded, staging, images, named, report)
+            rows, stages = _float32(loaded, staging, images, named, prover, report)
             return Built(rows, stages, None)
         exact = staging.parent / "float32"
         exact.mkdir()
-        rows, _ = _float32(loaded, exact, images, named, report)
-        agreed, stages = _reduced(Bundle.open(exact), staging, frames, reduced, report)
+        rows, _ = _float32(loaded, exact, images, named, prover, report)
+        agreed = _reduced(Bundle.open(exact), staging, frames, reduced, report)
+        # Nothing else on a CPU has bf16.
+        provable = reduced.precision != "bf16" or prover == "torch"
+        stages = _verified(staging, prover, report) if provable else []
     return Built(rows, stages, agreed)
 
 
@@ -110,7 +116,7 @@ class _Named:
 
 
 def _float32(
-    loaded: Checkpoint, staging: Path, images: NDArray[np.uint8], named: _Named, report: Report
+    loaded: Checkpoint, staging: Path, images: NDArray[np.uint8], named: _Named, prover: Prover, report: Report
 ) -> tuple[list[Comparison], list[StageReport]]:
     model = loaded.model()
     report("backbone graph")
@@ -135,12 +141,10 @@ def _float32(
         parameters=parameters,
         tolerances={**BUNDLE_TOLERANCES, "detections": detection_tolerance(model, golden)},
     )
-    return rows, _verified(staging, report)
+    return rows, _verified(staging, prover, report)
 
 
-def _reduced(
-    exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report
-) -> tuple[Agreement, list[StageReport]]:
+def _reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Agreement:
     """From a float32 bundle, whose relation weights stay as they are."""
     told, weights = exact.manifest, exact.arrays("weights")
     stages, method, tolerances = write_reduced(exact, staging, frames, how, report)
@@ -169,12 +173,12 @@ def _reduced(
         tolerances={**told.tolerances, **tolerances},
         agreement=agreed,
     )
-    return agreed, [] if how.precision == "bf16" else _verified(staging, report)
+    return agreed
 
 
-def _verified(staging: Path, report: Report) -> list[StageReport]:
+def _verified(staging: Path, prover: Prover, report: Report) -> list[StageReport]:
     report("bundle against golden results")
-    stages = rdn_engine.verify.verify(staging)
+    stages = rdn_engine.verify.verify(staging, backend=prover)
     _refuse([f"{s.stage} ({s.executor}): {s.difference:.2g}" for s in stages if not s.passed], "the manifest's")
     return stages
 
@@ -230,10 +234,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--backend",
-        choices=("onnxruntime", "tensorrt", "tensorrt_rtx"),
+        choices=("onnxruntime", "torch", "tensorrt", "tensorrt_rtx"),
         default="onnxruntime",
-        help="what will run the bundle; TensorRT wants another int8, and its plans built on the machine that runs them "
-        "(rdn-engine build)",
+        help="what will run the bundle; torch (float32, fp16, bf16) then verifies it, not ONNX Runtime; TensorRT wants "
+        "another int8, and its plans built on the machine that runs them (rdn-engine build)",
     )
     parser.add_argument("--precision", default="float32", help=" or ".join(PRECISIONS))
     parser.add_argument(
@@ -267,7 +271,9 @@ def _reduced_options(arguments: argparse.Namespace) -> Reduced | None:
         )
     if not 0 <= arguments.min_agreement <= 1:
         raise PrecisionError(f"--min-agreement is {arguments.min_agreement}; wanted 0..1")
-    symmetric = arguments.backend != "onnxruntime"
+    if arguments.backend == "torch" and precision in ("int8", "fp8"):
+        raise PrecisionError(f"backend 'torch' does not run {precision}; wanted float32, {' or '.join(HALVES)}")
+    symmetric = arguments.backend in ("tensorrt", "tensorrt_rtx")
     return Reduced(
         precision, arguments.calibration, arguments.frames, arguments.min_agreement, arguments.accept, symmetric
     )
@@ -275,7 +281,7 @@ def _reduced_options(arguments: argparse.Namespace) -> Reduced | None:
 
 def _plans(directory: Path, backend: str, report: Report) -> list[str]:
     """For this machine, where it has the library; plans of another machine would not run here."""
-    if backend == "onnxruntime":
+    if backend not in ("tensorrt", "tensorrt_rtx"):
         return []
     bundle = Bundle.open(directory)
     try:
@@ -303,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name=arguments.name,
                 golden=arguments.golden,
                 reduced=_reduced_options(arguments),
+                prover="torch" if arguments.backend == "torch" else "onnxruntime",
                 report=report,
             )
             plans = _plans(arguments.output, arguments.backend, report)

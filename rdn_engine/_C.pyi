@@ -7,6 +7,7 @@ _F = NDArray[np.float32]
 _I = NDArray[np.int64]
 _D = NDArray[np.float64]
 _B = NDArray[np.uint8]
+_W = NDArray[np.float32 | np.uint16]
 
 cuda_built: bool
 """Whether the CUDA kernels are part of this build."""
@@ -41,19 +42,19 @@ def roi_pool(
 def sample_advanced(
     objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /
 ) -> tuple[_I, _F]: ...
-def linear(x: _F, weight: _F | NDArray[np.uint16], bias: _F, relu: bool, threads: int, /) -> _F: ...
-def prepare_geometry(weight: _F, bias: _F, /) -> _F: ...
-def pack_supports(keys: _F, values: _F, packed_keys: _F, packed_values: _F, key_length: _F, /) -> None: ...
+def linear(x: _F, weight: _W, bias: _F, relu: bool, threads: int, /) -> _F: ...
+def prepare_geometry(weight: _F, bias: _F, bfloat16: bool, /) -> _W: ...
+def pack_supports(keys: _F, values: _F, packed_keys: _W, packed_values: _W, key_length: _F, /) -> None: ...
 def relation_attention(
     query: _F,
     boxes: _F,
     residual: _F,
     value_bias: _F,
-    bank: tuple[_F, ...],
+    bank: tuple[_W, ...],
     slots: _I,
     counts: _I,
     multiplicity: _F,
-    geometry: _F,
+    geometry: _W,
     omega_range: tuple[int, int],
     threads: int,
     /,
@@ -63,12 +64,12 @@ def relation_refine(
     residual: _F,
     value_bias: _F,
     rows: _I,
-    bank: tuple[_F, ...],
+    bank: tuple[_W, ...],
     slots: _I,
     counts: _I,
     change: _F,
     restart: _B,
-    geometry: _F,
+    geometry: _W,
     values: _D,
     normaliser: _D,
     peak: _D,

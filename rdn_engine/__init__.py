@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
+from rdn_engine.device_frames import NV12
+from rdn_engine.device_results import DeviceDetections
 from rdn_engine.errors import (
     BackendUnavailable,
     BundleError,
@@ -23,12 +25,14 @@ except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+source"
 
 __all__ = [
+    "NV12",
     "BackendUnavailable",
     "BundleError",
     "CheckpointError",
     "ConfigError",
     "Detections",
     "Detector",
+    "DeviceDetections",
     "Dials",
     "FrameError",
     "RDNConfig",

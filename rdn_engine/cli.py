@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -176,6 +176,9 @@ def build(
     support: Annotated[int | None, typer.Option(help="Largest K.")] = None,
     window: Annotated[int | None, typer.Option(help="Largest T.")] = None,
     ratio: Annotated[float | None, typer.Option(help="Largest r.")] = None,
+    relation: Annotated[
+        Literal["graph", "plugin"], typer.Option(help="Modules of the relation graph: as they are, or one plugin each.")
+    ] = "graph",
 ) -> None:
     """Compile the graphs of DIR for this machine, into the cache that `--backend tensorrt` reads (docs/gpu.md)."""
     from rdn_engine.backends.plans import Limits, frame_size
@@ -189,7 +192,7 @@ def build(
                            proposals=proposals, support=support, window=window, ratio=ratio)  # fmt: skip
         table = _table("graph", "plan", "")
         with _progress() as report:
-            for role, path, built in build_plans(backend, bundle, limits, report):
+            for role, path, built in build_plans(backend, bundle, limits, report, plugin=relation == "plugin"):
                 table.add_row(role, str(path), "built" if built else "was there")
         _print(table)
 

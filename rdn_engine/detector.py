@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import numpy as np
 
@@ -16,12 +16,15 @@ from rdn_engine.bundle import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
 from rdn_engine.encoder import Encoder
 from rdn_engine.errors import ConfigError, FrameError, VideoError
+from rdn_engine.host_stream import EncoderLike, HostStream, Stages
 from rdn_engine.ops import Precision
 from rdn_engine.relation import EngineRelation, FusedRelation, Relation
 from rdn_engine.results import Detections
-from rdn_engine.stream import EncoderLike, Image, Stages, Stream
+from rdn_engine.stream import Image, Stream
 
 if TYPE_CHECKING:
+    from rdn_engine.device_detector import DeviceDetector
+    from rdn_engine.device_relation import DevicePrecision
     from rdn_engine.video import Frame
 
 Executor = Literal["fused", "engine"]
@@ -41,6 +44,32 @@ class Detector:
         self.threads = threads
         self._stages = Stages(config, encoder, relation, threads)
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        backend: BackendName = "onnxruntime",
+        device: Literal["cpu"] = "cpu",
+        threads: int | None = None,
+        executor: Executor = "fused",
+        relation_precision: Precision = "float32",
+    ) -> Detector: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        backend: BackendName = "onnxruntime",
+        device: Literal["cuda"],
+        threads: int | None = None,
+        executor: Executor = "fused",
+        relation_precision: DevicePrecision = "float32",
+    ) -> DeviceDetector: ...
+
     @classmethod
     def from_pretrained(
         cls,
@@ -50,13 +79,14 @@ class Detector:
         device: Device = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
-        relation_precision: Precision = "float32",
+        relation_precision: Precision | DevicePrecision = "float32",
     ) -> Detector:
         """Open an engine directory, after checking every file of it.
 
-        threads: 1..MOST_THREADS; None takes every CPU it may run on. executor: `fused` (compiled attention) or
-        `engine` (the relation graph on the backend); they agree within the bundle's tolerances. relation_precision of
-        `fused`: `bfloat16` rounds the operands of its fully connected layers, where the processor has AVX512-BF16.
+        device: `cuda` takes cupy and a GPU, cupy's current one; docs/device.md. threads: 1..MOST_THREADS; None takes
+        every CPU it may run on. executor: `fused` (compiled attention) or `engine` (the relation graph on the backend, on
+        the CPU); they agree within the bundle's tolerances. relation_precision of `fused`: `bfloat16` rounds the
+        operands of its products, where the processor has AVX512-BF16; `float16` is the device's.
         Raises BundleError, BackendUnavailable or ConfigError.
         """
         threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
@@ -64,13 +94,21 @@ class Detector:
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
         if executor == "engine" and relation_precision != "float32":
             raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'engine' wants 'float32'")
+        if executor == "engine" and device == "cuda":
+            raise ConfigError("executor is 'engine', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
         runner = load_backend(backend, device, threads)
         bundle = Bundle.open(directory)
+        if device == "cuda":
+            # Here, because they want what only a machine with a GPU has.
+            from rdn_engine.device_detector import DeviceDetector
+            from rdn_engine.gpu_cupy import CupyGpu
+
+            return DeviceDetector.load(bundle, runner, CupyGpu(), cast("DevicePrecision", relation_precision), threads)
         config = bundle.config
         graphs = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
         relation: Relation
         if executor == "fused":
-            relation = FusedRelation(config, bundle.arrays("weights"), threads, relation_precision)
+            relation = FusedRelation(config, bundle.arrays("weights"), threads, cast("Precision", relation_precision))
         else:
             relation = EngineRelation(config, runner.load(bundle.path("relation")))
         return cls(config, Encoder(config, *graphs, threads), relation, threads)
@@ -80,7 +118,7 @@ class Detector:
         and num_reference (N) that the dials may be turned to later, None for those of `dials`.
         """
         dials = self.config.dials if dials is None else dials
-        return Stream(self._stages, dials, dials if capacity is None else capacity, source_id)
+        return HostStream(self._stages, dials, dials if capacity is None else capacity, source_id)
 
     @overload
     def predict(

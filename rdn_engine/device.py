@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -46,11 +46,25 @@ def view_of(array: Any) -> View:
 
 
 def view_of_interface(interface: dict[str, Any]) -> View:
+    view, step = rows_of_interface(interface)
+    if step != _step(view):
+        raise ValueError(f"wanted a C-contiguous array, got {view} with {step} bytes from row to row")
+    return view
+
+
+def rows_of_interface(interface: dict[str, Any]) -> tuple[View, int]:
+    """An array whose rows (all but the first axis) are dense, and the bytes from one row to the next."""
     dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
-    strides = interface.get("strides")
-    if strides is not None and math.prod(shape) and tuple(strides) != _dense_strides(shape, dtype.itemsize):
-        raise ValueError(f"wanted a C-contiguous array, got {dtype} {list(shape)} with strides {list(strides)}")
-    return View(int(interface["data"][0]), shape, dtype)
+    view, strides = View(int(interface["data"][0]), shape, dtype), interface.get("strides")
+    if strides is None or not math.prod(shape):
+        return view, _step(view)
+    if tuple(strides[1:]) != _dense_strides(shape, dtype.itemsize)[1:] or (strides and strides[0] < _step(view)):
+        raise ValueError(f"wanted a C-contiguous array, got {view} with strides {list(strides)}")
+    return view, int(strides[0]) if strides else _step(view)
+
+
+def _step(view: View) -> int:
+    return view.dtype.itemsize * math.prod(view.shape[1:])
 
 
 def _dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -61,7 +75,14 @@ class Arrays:
     """Checks of one call's arguments: every method returns a view, or raises `ValueError` that quotes what it got."""
 
     def __init__(self, viewer: Viewer) -> None:
-        self._view = viewer
+        self._viewer = viewer
+
+    def _view(self, array: Any) -> View:
+        return array if isinstance(array, View) else self._viewer(array)
+
+    def all(self, arrays: Mapping[str, Any]) -> dict[str, View]:
+        """Whatever they are, by the same names."""
+        return {name: self._view(array) for name, array in arrays.items()}
 
     def any(self, array: Any, dtypes: Sequence[DTypeLike], shape: Sequence[int | None], wanted: str) -> View:
         """One of these types and this shape; None for an axis of any length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,8 @@ class Encoder:
         self._config = config
         self._threads = threads
         self._anchors = config.rpn.cell_anchors()
-        relation = config.relation
-        wanted = ["features"]
-        if relation.num_modules:
-            wanted += ["query", "keys", "values"]
-        if relation.advanced:
-            wanted += ["refine_query"]
-        self._backbone = _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
-        inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]
-        self._roi_head = _require(roi_head, "roi_head", inputs, wanted)
+        require_graphs(config, backbone, roi_head)
+        self._backbone, self._roi_head = backbone, roi_head
 
     def __call__(
         self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
@@ -102,9 +95,29 @@ class Encoder:
         return rows
 
 
-def _require(graph: Graph, role: str, inputs: list[str], outputs: list[str]) -> Graph:
+class _Named(Protocol):
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+
+def require_graphs(config: RDNConfig, backbone: _Named, roi_head: _Named) -> None:
+    """Raises BundleError for graphs whose inputs and outputs are not those of the configuration."""
+    relation = config.relation
+    _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
+    inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]
+    wanted = ["features"]
+    if relation.num_modules:
+        wanted += ["query", "keys", "values"]
+    if relation.advanced:
+        wanted += ["refine_query"]
+    _require(roi_head, "roi_head", inputs, wanted)
+
+
+def _require(graph: _Named, role: str, inputs: list[str], outputs: list[str]) -> None:
     if set(graph.inputs) != set(inputs):
         raise BundleError(f"graph {role} has inputs {list(graph.inputs)}; the model's configuration wants {inputs}")
     if not set(outputs) <= set(graph.outputs):
         raise BundleError(f"graph {role} has outputs {list(graph.outputs)}; the model's configuration wants {outputs}")
-    return graph

@@ -49,9 +49,9 @@ class SupportPool:
     """[R, 4] network-input pixels"""
     features: Float
     """[R, D]"""
-    keys: Float
-    """[P, slots, M, C / 16, d, 16] panels of 16 proposals, the layout of ops.SupportBank"""
-    values: Float
+    keys: ops.Packed
+    """[P, slots, M, C / 16, d, 16] panels of 16 proposals, the layout of ops.SupportBank, bfloat16 too"""
+    values: ops.Packed
     """[P, slots, M, C, d]"""
     key_length: Float
     """[P, slots, M]"""
@@ -76,7 +76,7 @@ class SupportPool:
     def rows(self) -> Index:
         """[S] support proposals of the window, oldest frame first"""
         starts = np.cumsum(self.counts) - self.counts
-        room = self.values.shape[3]
+        room = len(self.boxes) // len(self.slot_counts)
         rows: Index = np.arange(self.counts.sum()) + np.repeat(self.slots * room - starts, self.counts)
         return rows
 
@@ -91,12 +91,15 @@ class SupportPool:
         return ops.SupportBank(self.keys[module], self.values[module], self.key_length[module], boxes)
 
     def plain(self) -> tuple[Float, Float]:
-        """Keys and values of `rows`, [P, S, D] each, as the model's graphs have them."""
+        """Keys and values of `rows`, [P, S, D] each, as the model's graphs have them; of a float32 ring."""
         cached, _, heads, room, head_dim = self.values.shape
         slot, column = self.rows // room, self.rows % room
         keys = self.keys[:, slot, :, column // ops.PANEL, :, column % ops.PANEL]  # [S, P, M, d]
         values = self.values[:, slot, :, column]
-        both = (array.swapaxes(0, 1).reshape(cached, len(slot), heads * head_dim) for array in (keys, values))
+        both = (
+            np.asarray(array.swapaxes(0, 1).reshape(cached, len(slot), heads * head_dim), np.float32)
+            for array in (keys, values)
+        )
         return next(both), next(both)
 
 

@@ -16,6 +16,8 @@ from rdn_engine import _C
 
 Float = NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
+Packed = NDArray[np.float32 | np.uint16]
+"""float32, or pairs of bfloat16 as uint16: the last axis is 2."""
 Index = NDArray[np.int64]
 
 
@@ -44,16 +46,35 @@ PANEL = 16
 
 
 class SupportBank(NamedTuple):
-    """Support proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL."""
+    """Support proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL.
 
-    keys: Float
-    """[slots, M, C / 16, d, 16]"""
-    values: Float
-    """[slots, M, C, d]"""
+    In bfloat16, keys and values are pairs of it: of a key two channels that follow each other, of values a channel of
+    two supports. Past an odd count, the other support of the pair must be finite.
+    """
+
+    keys: Packed
+    """[slots, M, C / 16, d, 16], or bfloat16 [slots, M, C / 16, d / 2, 16, 2]"""
+    values: Packed
+    """[slots, M, C, d], or bfloat16 [slots, M, C / 2, d, 2]"""
     key_length: Float
     """[slots, M] at least the Euclidean length of every key of the slot"""
     boxes: Float
     """[slots, C, 4]"""
+
+
+def empty_supports(
+    shape: tuple[int, ...], room: int, heads: int, head_dim: int, precision: Precision
+) -> tuple[Packed, Packed]:
+    """Keys and values of a SupportBank, all zero, with `shape` in place of its slots and C = room."""
+    if precision == "float32":
+        return (
+            np.zeros((*shape, heads, room // PANEL, head_dim, PANEL), np.float32),
+            np.zeros((*shape, heads, room, head_dim), np.float32),
+        )
+    return (
+        np.zeros((*shape, heads, room // PANEL, head_dim // 2, PANEL, 2), np.uint16),
+        np.zeros((*shape, heads, room // 2, head_dim, 2), np.uint16),
+    )
 
 
 class RunningSums(NamedTuple):
@@ -183,7 +204,7 @@ def sample_advanced(
     )
 
 
-PackedWeight = Float | NDArray[np.uint16]
+PackedWeight = Packed
 """float32 [ceil(columns / 16), K, 16], or bfloat16 [ceil(columns / 16), K / 2, 16, 2]; zeros past the last column."""
 
 
@@ -209,13 +230,12 @@ def linear(x: Float, weight: PackedWeight, bias: Float, relu: bool = False, thre
     return _C.linear(np.ascontiguousarray(x), weight, np.ascontiguousarray(bias), relu, threads)
 
 
-def prepare_geometry(weight: Float, bias: Float) -> Float:
-    """Wg [M, 64] and b [M] of a relation module as its kernels read them, once for many calls.
+def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32") -> Packed:
+    """Wg [M, 64] and b [M] of a relation module as the kernels read them beside a bank of `precision`.
 
-    Part of Wg.E becomes cubics in the logarithms of E. They are as accurate as float32 logarithms allow, for sides and
-    distances within a factor of 2^20 of each other.
+    Wg.E becomes cubics in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
     """
-    return _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias))
+    return _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias), precision == "bfloat16")
 
 
 def pack_supports(keys: Float, values: Float, bank: SupportBank, slot: int) -> None:
@@ -238,7 +258,7 @@ def relation_attention(
     slots: Index,
     counts: Index,
     multiplicity: Float,
-    geometry: Float,
+    geometry: Packed,
     omega_range: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Attention:
@@ -275,7 +295,7 @@ def relation_refine(
     counts: Index,
     change: Float,
     restart: NDArray[np.bool_],
-    geometry: Float,
+    geometry: Packed,
     sums: RunningSums,
     threads: int = 1,
 ) -> Refined:

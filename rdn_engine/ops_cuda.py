@@ -147,13 +147,15 @@ class Kernels:
         workspace: Any,
         *,
         row_counts: Any = None,
+        scale: tuple[float, float] = (1.0, 1.0),
         stream: int = 0,
     ) -> None:
         """Detections of each image as `ops.detect`: logits [B, n, C + 1], deltas [B, n, 4 (C + 1)], boxes [B, n, 4].
 
         Fills xyxy [B, m, 4], confidence [B, m], class_id and proposal (row each comes from) int32 [B, m] and counts
         int32 [B], zeros past the count; n is at most 8192, m at most 2048. row_counts int32 [B]: rows past an image's
-        count take no part. The workspace has `detect_bytes` bytes.
+        count take no part. scale (x, y) turns pixels of the input into those of xyxy. The workspace has `detect_bytes`
+        bytes.
         """
         a = self.arrays
         logit = a.floats(logits, (None, None, None), "logits [B, n, C + 1]")
@@ -175,6 +177,8 @@ class Kernels:
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_detections=most,
+            scale_x=scale[0],
+            scale_y=scale[1],
             xyxy=found.pointer,
             confidence=a.float32(confidence, (batch, most), f"confidence [{batch}, {most}]").pointer,
             class_id=a.int32(class_id, (batch, most), f"class_id [{batch}, {most}]").pointer,
@@ -219,15 +223,27 @@ class Resizer:
 
     def nbytes(self, batch: int) -> int:
         """Size of the workspace, which must stay as `prepare` left it."""
-        return int(self._record(batch, None, 0, None, 0, 0, None).workspace_bytes())
+        return int(self._record(batch, None, 0, None, 0, None, None).workspace_bytes())
 
     def prepare(self, batch: int, workspace: Any, stream: int = 0) -> None:
         """Fill the workspace with the filter; once for batches of this size."""
         address = self._kernels.arrays.workspace(workspace, self.nbytes(batch))
-        self._record(batch, None, 0, None, 0, 0, address).prepare(stream)
+        self._record(batch, None, 0, None, 0, None, address).prepare(stream)
 
-    def __call__(self, images: Any, out: Any, workspace: Any, *, chroma: Any = None, stream: int = 0) -> None:
-        """-> out [B, 3, height, width], (pixel - mean) / std."""
+    def __call__(
+        self,
+        images: Any,
+        out: Any,
+        workspace: Any,
+        *,
+        chroma: Any = None,
+        row_bytes: int | None = None,
+        stream: int = 0,
+    ) -> None:
+        """-> out [B, 3, height, width], (pixel - mean) / std.
+
+        row_bytes: from one row to the next, in both planes, where rows of `images` and `chroma` (Views) have gaps.
+        """
         a = self._kernels.arrays
         height, width = self._image_size
         shape = (None, height, width, 3) if chroma is None else (None, height, width)
@@ -239,18 +255,25 @@ class Resizer:
         uv = a.pointer(chroma, np.uint8, (batch, rows, width), f"chroma [{batch}, {rows}, {width}]")
         result = a.floats(out, (batch, 3, *self._size), f"out [{batch}, 3, {self._size[0]}, {self._size[1]}]")
         address = a.workspace(workspace, self.nbytes(batch))
-        self._record(batch, image.pointer, len(shape), uv, FLOATS[result.dtype], result.pointer, address).run(stream)
+        step = row_bytes or (3 * width if chroma is None else width)
+        self._record(batch, image.pointer, step, uv, FLOATS[result.dtype], result.pointer, address).run(stream)
 
     def _record(
-        self, batch: int, image: int | None, axes: int, chroma: int | None, kind: int, out: int | None, workspace: Any
+        self,
+        batch: int,
+        image: int | None,
+        row_bytes: int,
+        chroma: int | None,
+        kind: int,
+        out: int | None,
+        workspace: Any,
     ) -> Any:
-        height, width = self._image_size
-        row_bytes = 3 * width if axes == 4 else width
+        height = self._image_size[0]
         return self._kernels.module.Resize(
             image=image,
             chroma=chroma,
             image_bytes=height * row_bytes,
-            chroma_bytes=(height + 1) // 2 * width,
+            chroma_bytes=(height + 1) // 2 * row_bytes,
             row_bytes=row_bytes,
             batch=batch,
             type=kind,

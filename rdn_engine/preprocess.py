@@ -26,12 +26,16 @@ def check_image(image: object) -> NDArray[np.uint8]:
     got = f"got {image.dtype} {list(image.shape)}; wanted uint8 [H, W, 3] RGB"
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise FrameError(f"{got}; {_hint(image)}")
-    height, width = image.shape[:2]
+    check_size(image.shape[0], image.shape[1], got)
+    return image
+
+
+def check_size(height: int, width: int, got: str) -> None:
+    """Raises FrameError, which begins with `got`, for a frame that is too small or too large."""
     if min(height, width) < MIN_SIDE:
         raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
     if height * width > MAX_PIXELS:
         raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
-    return image
 
 
 def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int) -> Float:

@@ -37,7 +37,7 @@ class Refinement:
         self._included[self._included[:, slot] != 0] = 0
 
     def step(
-        self, pool: SupportPool, module: int, value_bias: Float, geometry: Float, threads: int
+        self, pool: SupportPool, module: int, value_bias: Float, geometry: ops.Packed, threads: int
     ) -> tuple[Float, NDArray[np.bool_]]:
         """a + rel_module(a, S) of the pool's advanced rows -> [A, D], and which of them, [A], have to be computed from
         the whole pool instead, because their logits may be too large or something is not finite.

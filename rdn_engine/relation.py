@@ -16,6 +16,11 @@ from rdn_engine.features import Float, RelationOutput, SupportPool
 
 
 class Relation(Protocol):
+    @property
+    def precision(self) -> ops.Precision:
+        """Of the keys and values that it wants in the pool."""
+        ...
+
     def __call__(
         self, boxes: Float, features: Float, query: Float, pool: SupportPool, omega_rows: tuple[int, int] | None = None
     ) -> RelationOutput:
@@ -30,7 +35,7 @@ class FusedRelation:
     """Compiled kernels over the ring in place. Default.
 
     weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored. precision: of
-    the products with the stage's D x D weights; `bfloat16` needs a processor with AVX512-BF16 (BackendUnavailable).
+    the operands of all products, sums are float32; `bfloat16` needs a processor with AVX512-BF16 (BackendUnavailable).
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class FusedRelation:
             raise BackendUnavailable(
                 f"relation_precision is 'bfloat16', which wants the kernels of avx512_bf16; here are those of {_C.isa}"
             )
+        self.precision: ops.Precision = precision
         self._config = config.relation
         self._threads = threads
         self._num_logits = config.num_logits
@@ -64,7 +70,8 @@ class FusedRelation:
                 self._packed[name] = ops.pack_weight(single, precision if square else "float32")
         named = [f"rel.{i}.geometry" for i in range(self._config.num_modules)]
         self._geometry = [
-            ops.prepare_geometry(self._arrays.pop(f"{name}.weight"), self._arrays.pop(f"{name}.bias")) for name in named
+            ops.prepare_geometry(self._arrays.pop(f"{name}.weight"), self._arrays.pop(f"{name}.bias"), precision)
+            for name in named
         ]
         # The bias of keys adds the same to every logit of a row, so the softmax does not see it; that of values is
         # added after the softmax.
@@ -112,9 +119,8 @@ class FusedRelation:
         keys, values = (self._linear(f"rel.{module}.{part}", a, bias=self._no_bias) for part in ("key", "value"))
         room = -(-len(a) // ops.PANEL) * ops.PANEL
         bank = ops.SupportBank(
-            np.empty((1, r.heads, room // ops.PANEL, r.head_dim, ops.PANEL), np.float32),
-            np.empty((1, r.heads, room, r.head_dim), np.float32),
-            np.empty((1, r.heads), np.float32),
+            *ops.empty_supports((1,), room, r.heads, r.head_dim, self.precision),
+            np.zeros((1, r.heads), np.float32),
             np.zeros((1, room, 4), np.float32),
         )
         ops.pack_supports(keys, values, bank, 0)
@@ -160,6 +166,8 @@ class FusedRelation:
 
 class EngineRelation:
     """The relation graph on a backend: standard operators only, so that any runtime can run it."""
+
+    precision: ops.Precision = "float32"
 
     def __init__(self, config: RDNConfig, graph: Graph) -> None:
         known = {"features", "query", "boxes", "support_boxes", "keys", "values", "log_multiplicity",

@@ -171,7 +171,7 @@ def _encode(
 def relate(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
     """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end."""
     dials = config.dials
-    window = Window(config.relation, dials)
+    window = Window(config.relation, dials, relation.precision)
     outputs: list[RelationOutput] = []
 
     def emit(upto: int) -> None:

@@ -32,13 +32,14 @@ class Window:
     runs.
     """
 
-    def __init__(self, config: RelationConfig, capacity: Dials) -> None:
+    def __init__(self, config: RelationConfig, capacity: Dials, precision: ops.Precision = "float32") -> None:
+        """precision: of keys and values."""
         self._config = config
         self._slots = 2 * capacity.window + 2
         self._room = -(-capacity.num_support // ops.PANEL) * ops.PANEL
         self._waiting = capacity.window + 1
         try:
-            self._allocate(config, capacity.num_reference)
+            self._allocate(config, capacity.num_reference, precision)
         except MemoryError as error:
             size = f"T = {capacity.window}, K = {capacity.num_support}, N = {capacity.num_reference}"
             raise ConfigError(
@@ -47,14 +48,13 @@ class Window:
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 
-    def _allocate(self, config: RelationConfig, num_reference: int) -> None:
+    def _allocate(self, config: RelationConfig, num_reference: int, precision: ops.Precision) -> None:
         dim, heads, head_dim, cached = config.dim, config.heads, config.head_dim, config.num_cached
         slots, room = self._slots, self._room
         self._boxes = np.zeros((slots * room, 4), np.float32)
         self._objectness = np.zeros(slots * room, np.float32)
         self._features = np.zeros((slots * room, dim), np.float32)
-        self._keys = np.zeros((cached, slots, heads, room // ops.PANEL, head_dim, ops.PANEL), np.float32)
-        self._values = np.zeros((cached, slots, heads, room, head_dim), np.float32)
+        self._keys, self._values = ops.empty_supports((cached, slots), room, heads, head_dim, precision)
         self._key_length = np.zeros((cached, slots, heads), np.float32)
         self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
         self._support_counts = np.zeros(slots, np.int64)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from typing import Any
 
 import cuda_machines
 import pytest
+
+from tests import emulated_gpu
 
 REQUIRE_CUDA = os.environ.get("RDN_REQUIRE_CUDA") == "1"
 
@@ -20,6 +23,19 @@ def machine(request: pytest.FixtureRequest) -> cuda_machines.Machine:
             pytest.skip(f"needs a GPU: {missing}")
         return cuda_machines.Gpu()
     return cuda_machines.Emulated(descending=request.param == "emulated_descending")
+
+
+@pytest.fixture(params=["emulated", "gpu"])
+def gpu(request: pytest.FixtureRequest) -> Any:
+    """What streams on a device run on: the emulator, and a GPU."""
+    if request.param == "emulated":
+        return emulated_gpu.EmulatedGpu()
+    missing = cuda_machines.gpu_missing()
+    if missing is not None:
+        pytest.skip(f"needs a GPU: {missing}")
+    from rdn_engine.gpu_cupy import CupyGpu
+
+    return CupyGpu()
 
 
 @pytest.hookimpl(wrapper=True)

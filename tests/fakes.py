@@ -76,6 +76,8 @@ class FakeEncoder:
 class FakeRelation:
     """Remembers what each result looked at, and calls every proposal a cat."""
 
+    precision: ops.Precision = "float32"
+
     def __init__(self, num_logits: int = 3) -> None:
         self._num_logits = num_logits
         self.levels: list[int | None] = []
@@ -173,11 +175,12 @@ def fill_bundle(directory: Path, config: RDNConfig, graph: bytes = b"a graph") -
     )
 
 
-def empty_bank(slots: int, room: int, heads: int, head_dim: int) -> ops.SupportBank:
+def empty_bank(
+    slots: int, room: int, heads: int, head_dim: int, precision: ops.Precision = "float32"
+) -> ops.SupportBank:
     """Room for `room` support proposals, a multiple of ops.PANEL, in each slot."""
     return ops.SupportBank(
-        np.zeros((slots, heads, room // ops.PANEL, head_dim, ops.PANEL), np.float32),
-        np.zeros((slots, heads, room, head_dim), np.float32),
+        *ops.empty_supports((slots,), room, heads, head_dim, precision),
         np.zeros((slots, heads), np.float32),
         np.zeros((slots, room, 4), np.float32),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from cuda_machines import Machine
 
-from benchmarks.kernels_cuda import CASES, Sizes
-
-SMALL = Sizes(1, (30, 44), (20, 33), (4, 6), 60, 12, 16, 3, 2, 32, 64, 32, 32)
+from benchmarks.kernels_cuda import CASES, SMALL, main
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -16,3 +17,12 @@ def test_a_case_is_right_before_it_is_timed(machine: Machine, name: str) -> None
     work.run(0)
     work.check()
     assert work.nbytes > 0
+
+
+def test_it_runs_on_the_emulator_and_compares_no_times(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    main(["--device", "cpu", "--quick", "--output", str(path)])
+    results = json.loads(path.read_text())
+    assert (results["device"], results["ceilings"]) == ("cpu", {})
+    assert results["kernels"].keys() == CASES.keys()
+    assert all(k.keys() == {"microseconds", "bytes", "operations"} for k in results["kernels"].values())

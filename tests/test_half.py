@@ -215,12 +215,13 @@ def test_a_bundle_tells_what_it_changes(built: tuple[Half, Path], capsys: pytest
     assert half in capsys.readouterr().out
 
 
-def test_fp16_proves_itself_and_bf16_says_what_runs_it(built: tuple[Half, Path]) -> None:
+@pytest.mark.parametrize("prover", ["onnxruntime", "torch"])
+def test_a_bundle_proves_itself_or_says_what_runs_it(prover: Any, built: tuple[Half, Path]) -> None:
     half, directory = built
-    if half == "fp16":
-        assert [r for r in rdn_engine.verify.verify(directory) if not r.passed] == []
+    if (half, prover) != ("bf16", "onnxruntime"):
+        assert [r for r in rdn_engine.verify.verify(directory, backend=prover) if not r.passed] == []
     else:
-        with pytest.raises(BackendUnavailable, match=r"no kernel that backbone\.onnx needs.*'tensorrt'"):
+        with pytest.raises(BackendUnavailable, match=r"no kernel that backbone\.onnx needs.*'torch', 'tensorrt'"):
             Detector.from_pretrained(directory)
 
 

@@ -31,6 +31,20 @@ def test_packing_and_its_inverse():
         ops.pack_supports(np.zeros((33, 48), np.float32), np.zeros((33, 48), np.float32), bank, 0)
 
 
+def test_packing_of_bfloat16_pairs():
+    rng = np.random.default_rng(0)
+    bank = empty_bank(2, 32, 3, 16, "bfloat16")
+    keys, values = (rng.standard_normal((19, 48)).astype(np.float32) for _ in range(2))
+    bank.keys[:], bank.values[:] = 0x7FC0, 0x7FC0
+    ops.pack_supports(keys, values, bank, 1)
+    assert (bank.keys[0] == 0x7FC0).all()
+    packed_keys, packed_values = ((a[1].astype(np.uint32) << 16).view(np.float32) for a in (bank.keys, bank.values))
+    plain = packed_keys.transpose(1, 3, 0, 2, 4).reshape(32, 48)  # [C / 16, 16, M, d / 2, 2]
+    np.testing.assert_array_equal(plain, np.pad(rounded(keys), [(0, 13), (0, 0)]))
+    plain = packed_values.transpose(1, 3, 0, 2).reshape(32, 48)  # [C / 2, 2, M, d]
+    np.testing.assert_array_equal(plain, np.pad(rounded(values), [(0, 13), (0, 0)]))
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(0, 40), depth=st.integers(1, 600), columns=st.integers(1, 70), relu=st.booleans(), seed=st.integers(0)

@@ -163,6 +163,10 @@ def test_too_little_agreement_is_refused_unless_accepted(
     ("arguments", "message"),
     [
         (["--precision", "int8"], "PrecisionError: --precision int8 wants --calibration"),
+        (
+            ["--precision", "fp8", "--calibration", "CLIP", "--backend", "torch"],
+            "torch' does not run fp8; wanted float32",
+        ),
         (["--calibration", "."], "PrecisionError: --calibration is for --precision fp16, bf16, int8, fp8; got float32"),
         (["--precision", "int8", "--calibration", "no.mp4"], "VideoError: no.mp4"),
         (["--precision", "int8", "--calibration", "CLIP", "--frames", "0"], "PrecisionError: 0 calibration frames"),

@@ -69,7 +69,8 @@ def step(pool: SupportPool, weights: Weights) -> tuple[Float, NDArray[np.bool_]]
 def assert_step(pool: SupportPool, weights: Weights) -> None:
     got, left = step(pool, weights)
     assert not left.any()
-    np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=2e-4)
+    # Rows whose gates are all near zero are ill conditioned.
+    np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=4e-4)
 
 
 @settings(deadline=None, max_examples=60)
@@ -100,6 +101,26 @@ def test_every_step_is_the_whole_window_s(data: st.DataObject) -> None:
             due += 1
     for t in range(due, window.newest + 1):
         assert_step(window.pool(t, dials), weights)
+
+
+def test_a_bfloat16_ring_is_the_float32_one_s_but_for_rounding() -> None:
+    """And what is added is subtracted to the last bit."""
+    rng = np.random.default_rng(0)
+    dials = Dials(window=2, num_support=5, num_reference=5, advanced_ratio=0.5)
+    weights, window, single = make_weights(rng), Window(CONFIG, dials, "bfloat16"), Window(CONFIG, dials)
+    geometry = ops.prepare_geometry(weights.geometry_weight, weights.geometry_bias, "bfloat16")
+    for t in range(60):
+        frame = make_frame(rng, 5, 5)
+        window.append(frame)
+        single.append(frame)
+        pool = window.pool(max(t - 2, 0), dials)
+        got, left = pool.refinement.step(pool, 0, weights.value_bias, geometry, 1)
+        assert not left.any()
+        np.testing.assert_allclose(got, definition(single.pool(max(t - 2, 0), dials), weights), rtol=0, atol=5e-2)
+    pool.refinement.forget()
+    anew, _ = pool.refinement.step(pool, 0, weights.value_bias, geometry, 1)
+    np.testing.assert_allclose(got, anew, rtol=2e-7, atol=2e-7)
+    assert window.nbytes < single.nbytes
 
 
 def test_nothing_is_left_behind_over_many_steps() -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import onnx
 import pytest
@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from export import float8
 from export.calibration import CalibrationFrames
 from export.half import convert
-from export.precision import quantize
+from export.int8 import quantize
 from rdn_engine import cli
 from rdn_engine.backends import load_backend, tensorrt_library
 from rdn_engine.backends.plans import Limits, Machine, PlanCache, PlanKey, frame_size, graph_hash
@@ -50,10 +51,20 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> PlanBuilder:
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """rdn_tiny in the int8 that TensorRT takes."""
     directory = tmp_path_factory.mktemp("int8")
-    frames = list(SyntheticVideos("calibration", num_videos=1, num_frames=2)[0].frames)
-    held = CalibrationFrames(frames, [])
-    quantize(ENGINES, directory, Bundle.open(ENGINES).config, held, lambda step: None, symmetric=True)
+    quantize(ENGINES, directory, Bundle.open(ENGINES).config, calibration(), lambda step: None, symmetric=True)
     return directory
+
+
+@pytest.fixture(scope="module")
+def of_codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """rdn_tiny in fp8."""
+    directory, emulated = tmp_path_factory.mktemp("fp8"), tmp_path_factory.mktemp("emulated")
+    float8.quantize(ENGINES, directory, emulated, Bundle.open(ENGINES).config, calibration(), lambda step: None)
+    return directory
+
+
+def calibration() -> CalibrationFrames:
+    return CalibrationFrames(list(SyntheticVideos("calibration", num_videos=1, num_frames=2)[0].frames), [])
 
 
 @pytest.mark.parametrize("role", GRAPHS)
@@ -77,6 +88,16 @@ def test_quantised_graphs_compile(role: str, quantized: Path, builder: PlanBuild
     nodes = [n for n in graph.graph.node if n.op_type == "QuantizeLinear"]
     assert nodes
     assert {kinds[n.input[2]] for n in nodes} == {onnx.TensorProto.INT8}
+    assert builder.compile(graph.SerializeToString(), GRAPHS[role], LIMITS)
+
+
+@pytest.mark.parametrize("role", GRAPHS)
+def test_graphs_of_codes_compile(role: str, of_codes: Path, builder: PlanBuilder) -> None:
+    graph = onnx.load(of_codes / GRAPHS[role])
+    kinds = {t.name: t.data_type for t in graph.graph.initializer}
+    nodes = [n for n in graph.graph.node if n.op_type == "QuantizeLinear"]
+    assert bool(nodes) == (role != "relation")
+    assert {kinds[n.input[2]] for n in nodes} <= {onnx.TensorProto.FLOAT8E4M3FN}
     assert builder.compile(graph.SerializeToString(), GRAPHS[role], LIMITS)
 
 
@@ -132,6 +153,7 @@ def test_the_build_command_builds_once_for_each_set_of_limits(tmp_path: Path, mo
         (("--ratio", "2"), cli.USAGE, "ratio 2; wanted"),
         (("--backend", "tensorrt"), cli.NO_BACKEND, "'tensorrt' cannot be loaded"),
         (("--backend", "onnxruntime"), cli.NO_BACKEND, "compiles nothing"),
+        (("--relation", "plugin"), cli.NO_BACKEND, "no relation plugin for tensorrt_rtx; build it with RDN_CUDA=on"),
     ],
 )
 def test_what_cannot_be_built_is_one_message(options: tuple[str, ...], code: int, message: str) -> None:
@@ -241,6 +263,7 @@ OTHERS = [
     replace(KEY, machine=replace(MACHINE, library="tensorrt_rtx")),
     replace(KEY, graph=graph_hash(b"another graph")),
     replace(KEY, limits=replace(LIMITS, batch=3)),
+    replace(KEY, plugin="ab" * 32),
 ]
 
 
@@ -343,6 +366,50 @@ def test_loading_takes_the_plan_that_was_built_last(tmp_path: Path) -> None:
     assert cache.newest(MACHINE, KEY.graph) == KEY
     (tmp_path / KEY.file).write_bytes(b"")
     assert cache.newest(MACHINE, KEY.graph) == larger
+
+
+def test_a_plan_of_plugins_is_taken_where_the_same_plugin_is(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    of_plugins = replace(KEY, plugin="ab" * 32)
+    for second, key in enumerate((KEY, of_plugins)):
+        os.utime(cache.store(key, b"plan"), (second, second))
+    assert cache.newest(MACHINE, KEY.graph, of_plugins.plugin) == of_plugins
+    assert cache.newest(MACHINE, KEY.graph) == KEY  # a build without the plugin
+    assert cache.newest(MACHINE, KEY.graph, "cd" * 32) == KEY  # with another one
+    os.utime(tmp_path / KEY.file, (100, 100))
+    assert cache.newest(MACHINE, KEY.graph, of_plugins.plugin) == KEY
+
+
+def fake_tensorrt(loads: list[str], handle: object) -> ModuleType:
+    """As much of TensorRT as the library looks at before it compiles anything."""
+    module = ModuleType("tensorrt")
+    registry = SimpleNamespace(load_library=lambda path: loads.append(path) or handle)
+
+    class Logger:
+        Severity = SimpleNamespace(ERROR=1, INTERNAL_ERROR=0)
+
+    for name, value in {"__version__": "11.4.0", "ILogger": Logger, "get_plugin_registry": lambda: registry}.items():
+        setattr(module, name, value)
+    return module
+
+
+def test_the_plugin_is_loaded_once_and_its_content_names_the_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, loads = tmp_path / "librdn_tensorrt.so", []
+    monkeypatch.setattr(tensorrt_library, "LIBRARY", library)
+    monkeypatch.setattr(tensorrt_library.importlib, "import_module", lambda _: fake_tensorrt(loads, "handle"))
+    tensorrt_library._load_plugin.cache_clear()
+    assert tensorrt_library.Library("tensorrt").plugin == ""
+    tensorrt_library._load_plugin.cache_clear()
+    library.write_bytes(b"plugin")
+    assert [tensorrt_library.Library("tensorrt").plugin for _ in range(2)] == [graph_hash(b"plugin")] * 2
+    assert loads == [str(library)]
+    tensorrt_library._load_plugin.cache_clear()
+    monkeypatch.setattr(tensorrt_library.importlib, "import_module", lambda _: fake_tensorrt(loads, None))
+    with pytest.raises(BackendUnavailable, match=r"tensorrt 11\.4\.0 cannot load librdn_tensorrt\.so; wanted one that"):
+        tensorrt_library.Library("tensorrt")
+    tensorrt_library._load_plugin.cache_clear()
 
 
 def test_timings_are_those_of_the_machine(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@
 namespace rdn::cpu {
 namespace {
 
-constexpr int64_t kTileRows = 60;  // most query rows of one task
-constexpr float kBounded = 60.0f;  // score up to which no maximum is subtracted; it is a power of 2
+constexpr int64_t kTileRows = 13 * kMostRows;  // most query rows of one task
+constexpr float kBounded = 60.0f;              // score up to which no maximum is subtracted; it is a power of 2
 
 // Supports first .. first + count of a slot.
 struct Block {
@@ -57,7 +57,7 @@ inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, c
             float* column = blocks.columns + b * kColumnRows * kBlock;
             for (int64_t j = 0; j < blocks.block[b].panels() * kPanel; ++j) {
                 const float times = j >= count ? 0.0f : multiplicity ? multiplicity[position + first + j] : 1.0f;
-                fill_column(j < count ? boxes + 4 * j : no_box, times, column + j);
+                fill_column(j < count ? boxes + 4 * j : no_box, times, bank.bfloat16, column + j);
             }
         }
     }
@@ -66,7 +66,7 @@ inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, c
 // What a task is about, besides its rows.
 struct Module {
     SupportBank bank;
-    const float* geometry;  // as prepared
+    Geometry geometry;
     int64_t heads, head_dim;
 };
 
@@ -74,28 +74,23 @@ struct Module {
 struct Tile {
     Tile(const Module& module, float* memory)
         : query(memory),
-          sides(query + kTileRows * module.heads * module.head_dim),
-          gates(sides + kTileRows * kHalfExact * padded_heads(module.heads)),
+          gates(query + kTileRows * module.heads * module.head_dim),
           scores(gates + kTileRows * module.heads * kBlock),
           values(scores + kMostRows * kBlock) {}
 
     static int64_t size(const Module& module) {
-        return kTileRows * (module.heads * (module.head_dim + kBlock) + kHalfExact * padded_heads(module.heads)) +
-               kMostRows * (kBlock + module.head_dim);
+        return kTileRows * module.heads * (module.head_dim + kBlock) + kMostRows * (kBlock + module.head_dim);
     }
 
-    float* query;   // [heads][kTileRows][head_dim] times log2(e) / sqrt(head_dim)
-    float* sides;   // [kTileRows][kHalfExact][padded heads] weights of the supports' sides
+    float* query;   // [heads][kTileRows][head_dim] times log2(e) / sqrt(head_dim); of words the first half of a row
     float* gates;   // [heads][kTileRows][kBlock]
-    float* scores;  // [kMostRows][kBlock] of one head, base-2 logarithms of the softmax terms
+    float* scores;  // [kMostRows][kBlock] of one head, base-2 logarithms of the softmax terms; then weights, or words
     float* values;  // [kMostRows][head_dim] of one head
     RowBox box[kTileRows];
 };
 
 inline void load_row(const Module& module, const float* query, const float* box, int64_t r, Tile& tile) {
-    const int64_t padded = padded_heads(module.heads);
-    tile.box[r] = row_box(box);
-    turn_sides(module.geometry, box, padded, tile.sides + r * kHalfExact * padded);
+    tile.box[r] = row_box(box, module.bank.bfloat16);
     const float scale = static_cast<float>(1.4426950408889634 / sqrt(static_cast<double>(module.head_dim)));
     for (int64_t head = 0; head < module.heads; ++head) {
         const float* from = query + head * module.head_dim;
@@ -103,6 +98,26 @@ inline void load_row(const Module& module, const float* query, const float* box,
         for (int64_t d = 0; d < module.head_dim; ++d)
             to[d] = from[d] * scale;
     }
+}
+
+// Numbers become words of two bfloat16, in place: half as many.
+inline void store_pairs(int64_t count, float* data) {
+    for (int64_t j = 0; j < count; j += 2 * kLanes) {
+        const Floats second = j + kLanes < count ? load(data + j + kLanes) : Floats{};
+        store(data + j / 2, bits_as<Floats>(round_pairs(load(data + j), second)));
+    }
+}
+
+// Queries to the words that the products take; when their lengths are known.
+inline void pair_row(const Module& module, int64_t r, Tile& tile) {
+    for (int64_t head = 0; head < module.heads; ++head)
+        store_pairs(module.head_dim, tile.query + (head * kTileRows + r) * module.head_dim);
+}
+
+// Rows of a task, such that all threads find one, and whole tiles of the products.
+inline int64_t tile_height(int64_t rows, int threads) {
+    const int64_t height = even_part(rows, smaller(kTileRows, ceil_div(rows, threads)));
+    return ceil_div(height, kMostRows) * kMostRows;
 }
 
 // Times the length of a key, it bounds the score of the two.
@@ -116,14 +131,20 @@ inline float query_length(const Module& module, const Tile& tile, int64_t r, int
 
 // Gates of row r with all supports of block b, for every head, multiplicity included.
 inline void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, Tile& tile) {
-    const int64_t padded = padded_heads(module.heads), stride = kTileRows * kBlock;
     const float* columns = blocks.columns + b * kColumnRows * kBlock;
+    const float* multiplicity = columns + kWeightRow * kBlock;
     Pairs pairs;
     for (int64_t first = 0; first < blocks.block[b].panels() * kPanel; first += kPanel) {
-        place_pairs(tile.box[r], columns + first, padded, pairs);
-        for (int64_t head = 0; head < module.heads; head += kLanes)
-            gate_heads(module.geometry + head, tile.sides + r * kHalfExact * padded + head, columns + first, pairs,
-                       padded, module.heads - head, tile.gates + head * stride + r * kBlock + first, stride);
+        place_pairs(tile.box[r], columns + first, module.geometry, pairs);
+        float* gates = tile.gates + r * kBlock + first;
+        for (int64_t head = 0; head < module.heads; head += kLanes) {
+            if (module.geometry.bfloat16)
+                gate_heads<Pair>(module.geometry, head, module.heads, multiplicity + first, pairs, gates,
+                                 kTileRows * kBlock);
+            else
+                gate_heads<Single>(module.geometry, head, module.heads, multiplicity + first, pairs, gates,
+                                   kTileRows * kBlock);
+        }
     }
 }
 
@@ -131,17 +152,22 @@ inline void gate_row(const Module& module, const Blocks& blocks, int64_t b, int6
 template <class Use>
 void score_rows(const Module& module, const Block& block, int64_t begin, int64_t end, Tile& tile, const Use& use) {
     const int64_t height = even_part(end - begin, kMostRows), dim = module.head_dim;
+    const int64_t depth = dim / module.bank.per_word();
     for (int64_t head = 0; head < module.heads; ++head) {
         const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
-        const Right keys = {module.bank.keys + column * dim, dim * kPanel, kPanel};
+        const Right keys = {module.bank.keys + column * depth, depth * kPanel, kPanel};
         for (int64_t r = begin; r < end; r += height) {
             const int64_t rows = smaller(height, end - r);
             const float* query = tile.query + (head * kTileRows + r) * dim;
             constexpr int kUsual = 64;
-            if (dim == kUsual)
-                multiply<false, kUsual>(rows, query, dim, keys, block.vectors(), dim, tile.scores, kBlock);
+            if (module.bank.bfloat16 && dim == kUsual)
+                multiply<false, kUsual, Pair>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
+            else if (module.bank.bfloat16)
+                multiply<false, 0, Pair>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
+            else if (dim == kUsual)
+                multiply<false, kUsual>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
             else
-                multiply<false>(rows, query, dim, keys, block.vectors(), dim, tile.scores, kBlock);
+                multiply<false>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
             use(head, r, rows);
         }
     }
@@ -152,8 +178,16 @@ template <bool Add>
 void sum_values(const Module& module, const Block& block, int64_t head, int64_t rows, const Tile& tile, float* to,
                 int64_t stride) {
     const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
-    const Right values = {module.bank.values + column * module.head_dim, kPanel, module.head_dim};
-    multiply<Add, kBlock>(rows, tile.scores, kBlock, values, module.head_dim / kLanes, block.count, to, stride);
+    const int64_t word = column / module.bank.per_word(), depth = ceil_div(block.count, module.bank.per_word());
+    const Right values = {module.bank.values + word * module.head_dim, kPanel, module.head_dim};
+    const int64_t vectors = module.head_dim / kLanes;
+    if (module.bank.bfloat16) {
+        for (int64_t r = 0; r < rows; ++r)
+            store_pairs(ceil_div(block.count, kLanes) * kLanes, tile.scores + r * kBlock);
+        multiply<Add, kBlock, Pair>(rows, tile.scores, kBlock, values, vectors, depth, to, stride);
+    } else {
+        multiply<Add, kBlock>(rows, tile.scores, kBlock, values, vectors, depth, to, stride);
+    }
 }
 
 // All ones in the lanes that hold a support.

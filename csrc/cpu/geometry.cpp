@@ -31,32 +31,44 @@ struct Cubics {
     double node[kCoefficients], coefficient[kCoefficients][kCoefficients];
 };
 
-// Sines and cosines of the looked-up frequencies at a logarithm -> [kTermChannels], zero at the exact ones.
+// Sines and cosines of a logarithm's phases -> [kTermChannels]
 void embed(double log2_ratio, double* embedding) {
+    constexpr Frequencies turns = make_frequencies();
     for (int k = 0; k < kFrequencies; ++k) {
-        const double phase = 2.0 * M_PI * kTurns.exact[k] * log2_ratio;
-        embedding[k] = k < kExact ? 0.0 : std::sin(phase);
-        embedding[kFrequencies + k] = k < kExact ? 0.0 : std::cos(phase);
+        const double phase = 2.0 * M_PI * turns.exact[k] * log2_ratio;
+        embedding[k] = std::sin(phase);
+        embedding[kFrequencies + k] = std::cos(phase);
+    }
+}
+
+// Coefficients of one head -> words, `padded` apart.
+void write_coefficients(const PrepareGeometry& args, const double* coefficient, float* out, int64_t padded) {
+    for (int d = 0; d < kCoefficients; ++d) {
+        const float c = static_cast<float>(coefficient[d]);
+        if (args.bfloat16)
+            reinterpret_cast<uint16_t*>(out + d / 2 * padded)[d % 2] = bfloat16_bits(c);
+        else
+            out[d * padded] = c;
     }
 }
 
 void fill_segment(const PrepareGeometry& args, const Cubics& cubics, int term, int segment) {
-    const int64_t padded = padded_heads(args.heads);
+    const Geometry geometry = {args.out, padded_heads(args.heads), args.bfloat16};
     double embedding[kCoefficients][kTermChannels];
     for (int i = 0; i < kCoefficients; ++i)
-        embed(kLowest[term] + (segment + cubics.node[i]) / kSegments, embedding[i]);
-    float* out = args.out + (kTableRow + kCoefficients * (first_segment(term) + segment)) * padded;
+        embed(kLowest[term] + (segment + cubics.node[i]) / segments(args.bfloat16), embedding[i]);
+    float* out = args.out + kTableRow * geometry.padded +
+                 (first_segment(term, args.bfloat16) + segment) * geometry.segment_size();
     for (int64_t head = 0; head < args.heads; ++head) {
-        double at_node[kCoefficients] = {};
-        for (int i = 0; i < kCoefficients; ++i)
+        double coefficient[kCoefficients] = {};
+        for (int i = 0; i < kCoefficients; ++i) {
+            double at_node = 0.0;
             for (int c = 0; c < kTermChannels; ++c)
-                at_node[i] += args.weight[head * kGeometryChannels + term * kTermChannels + c] * embedding[i][c];
-        for (int d = 0; d < kCoefficients; ++d) {
-            double coefficient = 0.0;
-            for (int i = 0; i < kCoefficients; ++i)
-                coefficient += cubics.coefficient[d][i] * at_node[i];
-            out[d * padded + head] = static_cast<float>(coefficient);
+                at_node += args.weight[head * kGeometryChannels + term * kTermChannels + c] * embedding[i][c];
+            for (int d = 0; d < kCoefficients; ++d)
+                coefficient[d] += cubics.coefficient[d][i] * at_node;
         }
+        write_coefficients(args, coefficient, out + head, geometry.padded);
     }
 }
 
@@ -64,20 +76,12 @@ void fill_segment(const PrepareGeometry& args, const Cubics& cubics, int term, i
 
 void prepare_geometry(const PrepareGeometry& args) {
     const int64_t padded = padded_heads(args.heads);
-    memset(args.out, 0, sizeof(float) * kGeometryRows * padded);
-    for (int64_t head = 0; head < args.heads; ++head) {
+    memset(args.out, 0, sizeof(float) * geometry_rows(args.bfloat16) * padded);
+    for (int64_t head = 0; head < args.heads; ++head)
         args.out[kBiasRow * padded + head] = args.bias[head];
-        for (int term = 0; term < kTerms; ++term) {
-            for (int c = 0; c < kTermExact; ++c) {
-                const int channel = term * kTermChannels + c / kExact * kFrequencies + c % kExact;
-                args.out[(kExactRow + term * kTermExact + c) * padded + head] =
-                    args.weight[head * kGeometryChannels + channel];
-            }
-        }
-    }
     const Cubics cubics;
     for (int term = 0; term < kTerms; ++term)
-        for (int segment = 0; segment <= kOctaves[term] * kSegments; ++segment)
+        for (int segment = 0; segment <= kOctaves[term] * segments(args.bfloat16); ++segment)
             fill_segment(args, cubics, term, segment);
 }
 

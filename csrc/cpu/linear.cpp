@@ -23,12 +23,6 @@ int64_t parts(const Linear& args) {
     return ceil_div(words(args), kDepth);
 }
 
-// Rounded to nearest, ties to even; NaN stays NaN.
-uint32_t bfloat16_bits(float x) {
-    const uint32_t bits = bits_as<uint32_t>(x);
-    return x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : bits >> 16 | 0x40u;
-}
-
 void copy_row(const Linear& args, int64_t row, float* to) {
     const float* from = args.x + row * args.depth;
     for (int64_t part = 0; part < parts(args); ++part, to += args.rows * kRowStride) {
@@ -37,10 +31,14 @@ void copy_row(const Linear& args, int64_t row, float* to) {
             memcpy(to + row * kRowStride, from + begin, sizeof(float) * count);
             continue;
         }
-        for (int64_t k = 0; k < count; ++k) {
-            const float* pair = from + 2 * (begin + k);
-            to[row * kRowStride + k] = bits_as<float>(bfloat16_bits(pair[0]) | bfloat16_bits(pair[1]) << 16);
-        }
+        const float* numbers = from + 2 * begin;
+        int64_t k = 0;
+        for (; k + kLanes <= count; k += kLanes)
+            store(to + row * kRowStride + k,
+                  bits_as<Floats>(round_pairs(load(numbers + 2 * k), load(numbers + 2 * k + kLanes))));
+        for (; k < count; ++k)
+            to[row * kRowStride + k] = bits_as<float>(static_cast<uint32_t>(bfloat16_bits(numbers[2 * k])) |
+                                                      static_cast<uint32_t>(bfloat16_bits(numbers[2 * k + 1])) << 16);
     }
 }
 
@@ -74,6 +72,28 @@ void multiply_columns(const Linear& args, int64_t first, const float* x, float* 
     }
 }
 
+// One head of one support. Zeros where there is none: no key.
+void pack_floats(const PackSupports& args, int64_t head, int64_t row, const float* key, const float* value) {
+    const int64_t panel = head * args.capacity + row / kPanel * kPanel;
+    float* packed_key = args.packed_keys + panel * args.head_dim + row % kPanel;
+    float* packed_value = args.packed_values + (head * args.capacity + row) * args.head_dim;
+    for (int64_t d = 0; d < args.head_dim; ++d) {
+        packed_key[d * kPanel] = key ? key[d] : 0.0f;
+        packed_value[d] = key ? value[d] : 0.0f;
+    }
+}
+
+void pack_words(const PackSupports& args, int64_t head, int64_t row, const float* key, const float* value) {
+    const int64_t panel = head * args.capacity + row / kPanel * kPanel;
+    auto* packed_key = reinterpret_cast<uint16_t*>(args.packed_keys) + panel * args.head_dim + row % kPanel * 2;
+    auto* packed_value = reinterpret_cast<uint16_t*>(args.packed_values) +
+                         (head * args.capacity + row / 2 * 2) * args.head_dim + row % 2;
+    for (int64_t d = 0; d < args.head_dim; ++d) {
+        packed_key[d / 2 * 2 * kPanel + d % 2] = key ? bfloat16_bits(key[d]) : 0;
+        packed_value[2 * d] = key ? bfloat16_bits(value[d]) : 0;
+    }
+}
+
 }  // namespace
 
 void linear(const Linear& asked) {
@@ -101,17 +121,16 @@ void pack_supports(const PackSupports& args) {
     for (int64_t head = 0; head < args.heads; ++head) {
         float longest = 0.0f;
         for (int64_t row = 0; row < args.capacity; ++row) {
-            const int64_t from = row * dim + head * args.head_dim;
-            float* value = args.packed_values + (head * args.capacity + row) * args.head_dim;
-            float* key =
-                args.packed_keys + (head * args.capacity + row / kPanel * kPanel) * args.head_dim + row % kPanel;
+            const bool taken = row < args.rows;
+            const float* key = args.keys + row * dim + head * args.head_dim;
+            const float* value = args.values + row * dim + head * args.head_dim;
+            if (args.bfloat16)
+                pack_words(args, head, row, taken ? key : nullptr, value);
+            else
+                pack_floats(args, head, row, taken ? key : nullptr, value);
             float squares = 0.0f;
-            for (int64_t d = 0; d < args.head_dim; ++d) {
-                const float k = row < args.rows ? args.keys[from + d] : 0.0f;
-                key[d * kPanel] = k;
-                squares += k * k;
-                value[d] = row < args.rows ? args.values[from + d] : 0.0f;
-            }
+            for (int64_t d = 0; taken && d < args.head_dim; ++d)
+                squares += key[d] * key[d];
             longest = larger_or_nan(longest, sqrtf(squares));
         }
         args.key_length[head] = longest;

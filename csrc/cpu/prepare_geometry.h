@@ -9,7 +9,8 @@ struct PrepareGeometry {
     const float* weight;  // [heads, 64]
     const float* bias;    // [heads]
     int64_t heads;
-    float* out;  // [kGeometryRows][heads, padded to a multiple of kPanel]
+    bool bfloat16;
+    float* out;  // [geometry_rows(bfloat16)][heads, padded to a multiple of kPanel]
 };
 
 void prepare_geometry(const PrepareGeometry& args);

@@ -44,11 +44,13 @@ struct Right {
 
 // What an element of the operands is: a float, or two bfloat16 that follow each other along the depth.
 struct Single {
+    static constexpr int kNumbers = 1;
     static Floats add(const float* left, const float* right, Floats sum) {
         return fused(broadcast<Floats>(*left), load(right), sum);
     }
 };
 struct Pair {
+    static constexpr int kNumbers = 2;
     static Floats add(const float* left, const float* right, Floats sum) {
         int32_t pair;
         memcpy(&pair, left, sizeof pair);

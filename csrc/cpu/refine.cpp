@@ -36,6 +36,7 @@ void load_tile(const RelationRefine& args, const Module& module, const Task& tas
         const int64_t position = task.first + r, row = args.row[position];
         load_row(module, args.query + row * dim, args.bank.boxes + 4 * row, r, tile);
         args.status[position] = row_bounded(args, module, position, r, tile) ? kRight : kUnbounded;
+        if (module.bank.bfloat16) pair_row(module, r, tile);
         if (args.status[position] == kRight && args.restart[position]) {
             memset(args.values + row * dim, 0, sizeof(double) * dim);
             memset(args.normaliser + row * args.heads, 0, sizeof(double) * args.heads);
@@ -127,11 +128,12 @@ double operations(const RelationRefine& args) {
 
 void relation_refine(const RelationRefine& args) {
     if (args.rows == 0) return;
-    const Module module = {args.bank, args.geometry, args.heads, args.head_dim};
+    const Module module = {
+        args.bank, {args.geometry, padded_heads(args.heads), args.bank.bfloat16}, args.heads, args.head_dim};
     Blocks blocks(args.support);
     fill_blocks(args.support, args.bank, nullptr, blocks);
     const int threads = worth_waking(args.threads, operations(args));
-    const int64_t height = even_part(args.rows, smaller(kTileRows, ceil_div(args.rows, threads)));
+    const int64_t height = tile_height(args.rows, threads);
     const int64_t tiles = ceil_div(args.rows, height), tile_size = Tile::size(module);
     Array<float> scratch(smaller(threads, tiles) * tile_size);
     parallel_for(tiles, threads, [&](int64_t index, int worker) {

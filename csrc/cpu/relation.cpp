@@ -66,6 +66,7 @@ void load_tile(const RelationAttention& args, const Module& module, const float*
             softmax.shift[state] = softmax.fixed[state] ? 0.0f : kNone;
             softmax.normaliser[state] = 0.0f;
         }
+        if (module.bank.bfloat16) pair_row(module, r, tile);
     }
 }
 
@@ -143,7 +144,8 @@ double operations(const RelationAttention& args, const Blocks& blocks) {
 void relation_attention(const RelationAttention& args) {
     const int64_t size = args.rows * args.heads * args.head_dim;
     memset(args.omega, 0, sizeof(float) * args.rows * (args.omega_end - args.omega_begin));
-    const Module module = {args.bank, args.geometry, args.heads, args.head_dim};
+    const Module module = {
+        args.bank, {args.geometry, padded_heads(args.heads), args.bank.bfloat16}, args.heads, args.head_dim};
     Blocks blocks(args.support);
     if (args.rows == 0 || blocks.count == 0) {
         memcpy(args.out, args.residual, sizeof(float) * size);
@@ -153,7 +155,7 @@ void relation_attention(const RelationAttention& args) {
     memset(args.out, 0, sizeof(float) * size);
     const int threads = worth_waking(args.threads, operations(args, blocks));
     // Fewer rows where the threads would not all find a tile.
-    const int64_t height = even_part(args.rows, smaller(kTileRows, ceil_div(args.rows, threads)));
+    const int64_t height = tile_height(args.rows, threads);
     const int64_t tiles = ceil_div(args.rows, height), tile_size = Tile::size(module);
     Softmax softmax(args.rows * args.heads);
     Array<float> longest(args.heads), scratch(smaller(threads, tiles) * tile_size);

@@ -120,13 +120,18 @@ __global__ void __launch_bounds__(Threads) suppress_classes(Detect args, Workspa
         shared_memory<NmsMemory>());
 }
 
+__device__ Box scaled(const Box& box, double x, double y) {
+    return {static_cast<float>(box.x1 * x), static_cast<float>(box.y1 * y), static_cast<float>(box.x2 * x),
+            static_cast<float>(box.y2 * y)};
+}
+
 // Grid: images. Pairs are numbered class by class, so equal scores come by class, then by proposal.
 __global__ void __launch_bounds__(kBestThreads) choose_detections(Detect args, Workspace parts, int index_bits) {
     const int64_t image = blockIdx.x, pairs = args.classes * args.rows, most = args.max_detections;
     const auto score = [&](int64_t pair) { return parts.kept[image * pairs + pair]; };
     auto* xyxy = reinterpret_cast<Box*>(args.xyxy) + image * most;
     const auto use = [&](int position, int64_t pair) {
-        xyxy[position] = parts.boxes[image * pairs + pair];
+        xyxy[position] = scaled(parts.boxes[image * pairs + pair], args.scale_x, args.scale_y);
         args.confidence[image * most + position] = score(pair);
         args.class_id[image * most + position] = static_cast<int32_t>(pair / args.rows);
         args.proposal[image * most + position] = static_cast<int32_t>(pair % args.rows);

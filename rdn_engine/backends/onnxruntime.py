@@ -1,41 +1,31 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, and on a GPU where its CUDA provider is."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from rdn_engine.backends import Graph
 from rdn_engine.errors import BackendUnavailable, BundleError, RDNError
 
+if TYPE_CHECKING:
+    from rdn_engine.backends.onnxruntime_cuda import OnnxRuntimeCuda
+
 _FATAL_ONLY = 4  # what fails is raised, so the library need not print it too
+# It makes integers of fp8 layers' biases, with scales that float16 cannot hold.
+_DISABLED = ["WeightBiasQuantization"]
+
+Providers = list[str | tuple[str, dict[str, str]]]
 
 
 class OnnxRuntimeGraph:
     def __init__(self, path: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
-        # Idle threads that spin take the cores from the kernels and from BLAS, which run between two graphs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # A pattern is kept for every input shape met, and the number of proposals changes from frame to frame.
-        options.enable_mem_pattern = False
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # The library's exceptions have no common base of their own.
-            if "NOT_IMPLEMENTED" in str(error):
-                raise BackendUnavailable(
-                    f"ONNX Runtime {ort.__version__} has no CPU kernel that {path.name} needs, as for bf16: {error}; a "
-                    "bundle in that precision runs with backend='tensorrt' or 'tensorrt_rtx'"
-                ) from error
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}") from error
-        _trim()
+        self._session = open_session(path, threads, ["CPUExecutionProvider"])
         self._name = path.name
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
@@ -47,6 +37,30 @@ class OnnxRuntimeGraph:
             shapes = {name: f"{a.dtype}{list(a.shape)}" for name, a in feeds.items()}
             raise RDNError(f"{self._name} failed on {shapes}: {error}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+def open_session(path: Path, threads: int, providers: Providers) -> ort.InferenceSession:
+    """Raises BundleError for what is no graph, BackendUnavailable for one with an operator that no provider has."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    # Idle threads that spin take the cores from the kernels and from BLAS, which run between two graphs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is kept for every input shape met, and the number of proposals changes from frame to frame.
+    options.enable_mem_pattern = False
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=_DISABLED)
+    except Exception as error:
+        # The library's exceptions have no common base of their own.
+        if "NOT_IMPLEMENTED" in str(error):
+            raise BackendUnavailable(
+                f"ONNX Runtime {ort.__version__} has no kernel that {path.name} needs, as for bf16 on a CPU: {error}; "
+                "a bundle in that precision runs with backend='torch', 'tensorrt' or 'tensorrt_rtx'"
+            ) from error
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}") from error
+    _trim()
+    return session
 
 
 def _trim() -> None:
@@ -62,11 +76,16 @@ class OnnxRuntime:
     def __init__(self, threads: int) -> None:
         self._threads = threads
 
-    def load(self, path: Path) -> OnnxRuntimeGraph:
+    def load(self, path: Path) -> Graph:
         return OnnxRuntimeGraph(path, self._threads)
 
+    def load_device(self, path: Path) -> Any:
+        raise BackendUnavailable("backend 'onnxruntime' is open on 'cpu'; device arrays want device 'cuda'")
 
-def open_backend(name: str, device: str, threads: int) -> OnnxRuntime:
-    if device != "cpu":
-        raise BackendUnavailable(f"backend {name!r} runs on device 'cpu' in this version; got device {device!r}")
-    return OnnxRuntime(threads)
+
+def open_backend(name: str, device: str, threads: int) -> OnnxRuntime | OnnxRuntimeCuda:
+    if device == "cpu":
+        return OnnxRuntime(threads)
+    from rdn_engine.backends.onnxruntime_cuda import open_cuda
+
+    return open_cuda(threads)

@@ -22,7 +22,7 @@ from rdn_engine.errors import BackendUnavailable, ConfigError
 CACHE_VARIABLE = "RDN_ENGINE_CACHE"
 """Environment variable with the directory of the plans; else XDG_CACHE_HOME or ~/.cache, /rdn_engine."""
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER_LIMIT = 2**16  # bytes of the line in front of a plan
 
 _T = TypeVar("_T")
@@ -112,6 +112,8 @@ class PlanKey:
     graph: str
     """SHA-256 of the ONNX file"""
     limits: Limits
+    plugin: str = ""
+    """SHA-256 of the plugin library that the plan runs with; empty for a plan of the graph as it is"""
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": _FORMAT, **asdict(self)}
@@ -121,12 +123,12 @@ class PlanKey:
         """Raises KeyError, TypeError or ConfigError for anything that `to_dict` did not write."""
         if data["format"] != _FORMAT:
             raise KeyError(data["format"])
-        return cls(Machine(**data["machine"]), data["graph"], Limits(**data["limits"]))
+        return cls(Machine(**data["machine"]), data["graph"], Limits(**data["limits"]), data["plugin"])
 
     @property
     def file(self) -> str:
         """Equal in front for all limits of one graph on one machine."""
-        return f"{_stem(self.machine, self.graph)}-{_digest(asdict(self.limits))}.plan"
+        return f"{_stem(self.machine, self.graph)}-{_digest(asdict(self.limits) | {'plugin': self.plugin})}.plan"
 
 
 class PlanCache:
@@ -166,13 +168,15 @@ class PlanCache:
         kept = _read(self.directory / key.file)
         return kept is not None and _key(kept[0]) == key
 
-    def newest(self, machine: Machine, graph: str) -> PlanKey | None:
-        """Of the plans for this graph and machine, whatever their limits, the one that was built last."""
+    def newest(self, machine: Machine, graph: str, plugin: str = "") -> PlanKey | None:
+        """Of the plans for this graph and machine, whatever their limits, without plugins or with this one, the one
+        that was built last.
+        """
         found = []
         for path in self.directory.glob(f"{_stem(machine, graph)}-*.plan"):
             kept = _read(path)
             key = None if kept is None else _key(kept[0])
-            if key is not None and (key.machine, key.graph) == (machine, graph):
+            if key is not None and (key.machine, key.graph) == (machine, graph) and key.plugin in ("", plugin):
                 found.append((path.stat().st_mtime_ns, path.name, key))
         return max(found)[2] if found else None
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rdn_engine.backends import TensorSpec
+from rdn_engine.backends.device_graph import OnHost, Shapes, check_shapes, check_views, load_cupy
 from rdn_engine.backends.plans import Limits, Machine, PlanCache, PlanKey, graph_hash
+from rdn_engine.backends.plugin_graph import relation_with_plugin
 from rdn_engine.backends.tensorrt_library import Library, Report
 from rdn_engine.bundle import Bundle, Manifest
+from rdn_engine.device import View
 from rdn_engine.errors import BackendUnavailable, BundleError, RDNError
 
 if TYPE_CHECKING:
@@ -30,10 +32,27 @@ class PlanBuilder:
     def build(self, path: Path, limits: Limits, report: Report = lambda step: None) -> tuple[Path, bool]:
         """The file of the plan, and whether it was built now. Raises BundleError where the graph cannot be compiled."""
         graph = _graph(path)
-        key = PlanKey(self.machine, graph_hash(graph), limits)
+        return self._build(PlanKey(self.machine, graph_hash(graph), limits), graph, path.name, report)
+
+    def build_with_plugin(
+        self, bundle: Bundle, limits: Limits, report: Report = lambda step: None
+    ) -> tuple[Path, bool]:
+        """The same of the relation graph, each module a plugin; under the name of the bundle's own relation graph.
+
+        Raises BackendUnavailable where this build has no plugin.
+        """
+        if not self.library.plugin:
+            raise BackendUnavailable(
+                f"this build of rdn_engine has no relation plugin for {self.library.name}; build it with RDN_CUDA=on "
+                "and TENSORRT_ROOT, the folder of TensorRT"
+            )
+        key = PlanKey(self.machine, graph_hash(_graph(bundle.path("relation"))), limits, self.library.plugin)
+        return self._build(key, plugin_graph(bundle), "relation, of plugins", report)
+
+    def _build(self, key: PlanKey, graph: bytes, name: str, report: Report) -> tuple[Path, bool]:
         if self.cache.has(key):
             return self.cache.directory / key.file, False
-        return self.cache.store(key, self.compile(graph, path.name, limits, report)), True
+        return self.cache.store(key, self.compile(graph, name, key.limits, report)), True
 
     def compile(self, graph: bytes, name: str, limits: Limits, report: Report = lambda step: None) -> bytes:
         timings = self.cache.timings(self.machine)
@@ -44,11 +63,23 @@ class PlanBuilder:
 
 
 def build_plans(
-    name: str, bundle: Bundle, limits: Limits, report: Report = lambda step: None
+    name: str, bundle: Bundle, limits: Limits, report: Report = lambda step: None, *, plugin: bool = False
 ) -> list[tuple[str, Path, bool]]:
-    """Role, file of the plan and whether it was built now, of every graph. Raises BackendUnavailable or BundleError."""
+    """Role, file of the plan and whether it was built now, of every graph; plugin: for the modules of the relation
+    graph. Raises BackendUnavailable, BundleError, or ConfigError for a model without such modules.
+    """
     builder = PlanBuilder(name)
-    return [(role, *builder.build(bundle.path(role), limits, report)) for role in bundle.manifest.graphs]
+
+    def build(role: str) -> tuple[Path, bool]:
+        if plugin and role == "relation":
+            return builder.build_with_plugin(bundle, limits, report)
+        return builder.build(bundle.path(role), limits, report)
+
+    return [(role, *build(role)) for role in bundle.manifest.graphs]
+
+
+def plugin_graph(bundle: Bundle) -> bytes:
+    return relation_with_plugin(bundle.config, bundle.arrays("weights"))
 
 
 class TensorRT:
@@ -57,20 +88,27 @@ class TensorRT:
     def __init__(self, name: str, cache: PlanCache | None = None) -> None:
         self.name = name
         self._builder = PlanBuilder(name, cache)
-        self._cupy = _cupy(name)
+        self._cupy = load_cupy(name)
 
-    def load(self, path: Path) -> TensorRTGraph:
+    def load(self, path: Path) -> OnHost:
         """path: a graph beside its manifest. Raises BundleError where it cannot be compiled."""
+        return OnHost(self.load_device(path), self._cupy)
+
+    def load_device(self, path: Path) -> TensorRTGraph:
+        """The same for arrays on the current device."""
         graph = _graph(path)
         builder = self._builder
-        key = builder.cache.newest(builder.machine, graph_hash(graph))
+        key = builder.cache.newest(builder.machine, graph_hash(graph), builder.library.plugin)
         if key is None:
             limits = Limits.of(Manifest.read(path.parent).config)
             key = PlanKey(builder.machine, graph_hash(graph), limits)
-        limits = key.limits
-        return builder.cache.obtain(
-            key, lambda: builder.compile(graph, path.name, limits), lambda plan: self._open(plan, path.name)
-        )
+        limits, plugin = key.limits, key.plugin
+
+        def compile_() -> bytes:
+            again = plugin_graph(Bundle.open(path.parent)) if plugin else graph
+            return builder.compile(again, path.name, limits)
+
+        return builder.cache.obtain(key, compile_, lambda plan: self._open(plan, path.name))
 
     def _open(self, plan: bytes, name: str) -> TensorRTGraph | None:
         if TYPE_CHECKING:
@@ -79,90 +117,80 @@ class TensorRT:
             trt = self._builder.library.module
         runtime = trt.Runtime(self._builder.library.logger)
         engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
-            return None
-        context = engine.create_execution_context()
-        if context is None:
-            said = self._builder.library.said()
-            raise BackendUnavailable(f"{self.name} cannot start {name} on {self._builder.machine.gpu}: {said}")
-        return TensorRTGraph(self._builder.library, runtime, engine, context, name, self._cupy)
+        return None if engine is None else TensorRTGraph(self._builder.library, runtime, engine, name, self._cupy)
 
 
 class TensorRTGraph:
-    """A plan on the current device. Calls from several threads run one after the other."""
+    """A plan on the current device: one engine, and a context with memory of its own for each `bind`."""
 
-    def __init__(
-        self,
-        library: Library,
-        runtime: trt.Runtime,
-        engine: trt.ICudaEngine,
-        context: trt.IExecutionContext,
-        name: str,
-        cupy: Any,
-    ) -> None:
+    def __init__(self, library: Library, runtime: trt.Runtime, engine: trt.ICudaEngine, name: str, cupy: Any) -> None:
         if TYPE_CHECKING:
             import tensorrt as trt
         else:
             trt = library.module
-        self._library, self._name, self._cupy = library, name, cupy
-        # The runtime outlives the engine and the engine its context, in whatever order they are let go.
-        self._runtime, self._engine, self._context = runtime, engine, context
+        self.library, self.name, self.cupy = library, name, cupy
+        # The runtime outlives the engine and the engine its contexts, in whatever order they are let go.
+        self._runtime, self._engine = runtime, engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         given = {n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT}
         self.inputs: tuple[str, ...] = tuple(n for n in names if n in given)
         self.outputs: tuple[str, ...] = tuple(n for n in names if n not in given)
-        self._dtypes = {n: np.dtype(trt.nptype(engine.get_tensor_dtype(n))) for n in names}
+        self.dtypes = {n: np.dtype(trt.nptype(engine.get_tensor_dtype(n))) for n in names}
         self._bounds = {n: _bounds(engine, n) for n in self.inputs}
-        self._lock = threading.Lock()
-        self._device = cupy.cuda.Device()
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._done = cupy.cuda.Event(disable_timing=True)
 
-    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """Every input by name -> every output by name.
+    def bind(self, shapes: Shapes) -> TensorRTBound:
+        check_shapes(self.name, self.inputs, shapes)
+        for name, shape in shapes.items():
+            low, high = self._bounds[name]
+            if len(shape) != len(low) or not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
+                raise RDNError(
+                    f"{self.name}: {name} has shape {list(shape)}; this plan takes {list(low)} to {list(high)}. "
+                    "`rdn-engine build` makes one for other sizes (--batch, --size, --proposals, --support, --window)"
+                )
+        context = self.library.start(self._engine)
+        if context is None:
+            raise BackendUnavailable(f"{self.library.name} cannot start {self.name}: {self.library.said()}")
+        return TensorRTBound(self, context, shapes)
 
-        Arrays of numpy are copied, and numpy comes back when all is done. Where an input is on the device (anything
-        that cupy.asarray takes without a copy) all outputs are cupy arrays, in order on cupy's current stream.
-        """
-        if set(feeds) != set(self.inputs):
-            raise RDNError(f"{self._name} got the inputs {sorted(feeds)}; wanted {sorted(self.inputs)}")
-        on_host = all(isinstance(array, np.ndarray) for array in feeds.values())
-        cupy = self._cupy
-        with self._device:
-            stream = self._stream if on_host else cupy.cuda.get_current_stream()
-            with stream:
-                found = self._enqueue({n: self._input(n, feeds[n]) for n in self.inputs}, stream)
-                return {n: cupy.asnumpy(a, stream=stream) for n, a in found.items()} if on_host else found
 
-    def _input(self, name: str, array: Any) -> Any:
-        placed = self._cupy.ascontiguousarray(self._cupy.asarray(array, self._dtypes[name]))
-        low, high = self._bounds[name]
-        fits = placed.ndim == len(low) and all(a <= s <= b for a, s, b in zip(low, placed.shape, high, strict=True))
-        if not fits:
-            raise RDNError(
-                f"{self._name}: {name} has shape {list(placed.shape)}; this plan takes {list(low)} to {list(high)}. "
-                "`rdn-engine build` makes one for other sizes (--batch, --size, --proposals, --support, --window)"
-            )
-        return placed
+class TensorRTBound:
+    """An execution context at one shape. `run` only enqueues; TensorRT wants one run before a capture."""
 
-    def _enqueue(self, arrays: dict[str, Any], stream: Any) -> dict[str, Any]:
+    def __init__(self, graph: TensorRTGraph, context: trt.IExecutionContext, shapes: Shapes) -> None:
+        self._graph, self._context = graph, context
+        ready = all(context.set_input_shape(name, list(shape)) for name, shape in shapes.items())
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise self._failed(f"takes no inputs of these shapes ({error})", shapes) from error
+        if not ready or missing:
+            raise self._failed("takes no inputs of these shapes", shapes)
+        self.inputs = {n: TensorSpec(tuple(shapes[n]), graph.dtypes[n]) for n in graph.inputs}
+        self.outputs = {n: TensorSpec(tuple(context.get_tensor_shape(n)), graph.dtypes[n]) for n in graph.outputs}
+        self.capturable = graph.library.capturable(context, graph.cupy.cuda.get_current_stream().ptr)
+        self._unasked: dict[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, View], outputs: Mapping[str, View], stream: int) -> None:
+        check_views(self._graph.name, self.inputs, feeds)
+        check_views(self._graph.name, self.outputs, outputs, some=True)
+        placed = {name: view.pointer for name, view in (*feeds.items(), *outputs.items())}
+        placed |= {name: self._place(name) for name in self.outputs if name not in outputs}
         context = self._context
-        with self._lock:
-            # All calls share the context's memory, on whatever stream they are.
-            stream.wait_event(self._done)
-            ready = all(context.set_input_shape(n, list(a.shape)) for n, a in arrays.items())
-            if not ready or context.infer_shapes():
-                raise self._failed("takes no inputs of these shapes", arrays)
-            found = {n: self._cupy.empty(tuple(context.get_tensor_shape(n)), self._dtypes[n]) for n in self.outputs}
-            placed = all(context.set_tensor_address(n, a.data.ptr) for n, a in (arrays | found).items())
-            if not placed or not context.execute_async_v3(stream.ptr):
-                raise self._failed("failed", arrays)
-            self._done.record(stream)
-        return found
+        addressed = all(context.set_tensor_address(name, pointer) for name, pointer in placed.items())
+        if not addressed or not context.execute_async_v3(stream):
+            raise self._failed("failed", {name: view.shape for name, view in feeds.items()})
 
-    def _failed(self, what: str, arrays: dict[str, Any]) -> RDNError:
-        shapes = {name: f"{a.dtype}{list(a.shape)}" for name, a in arrays.items()}
-        return RDNError(f"{self._name} {what} in {self._library.name}: {shapes}: {self._library.said()}")
+    def _place(self, name: str) -> int:
+        """Memory for an output that nobody asked for, which TensorRT writes all the same."""
+        if name not in self._unasked:
+            spec = self.outputs[name]
+            self._unasked[name] = self._graph.cupy.empty(spec.shape, spec.dtype)
+        return int(self._unasked[name].data.ptr)
+
+    def _failed(self, what: str, shapes: Shapes) -> RDNError:
+        library = self._graph.library
+        named = {name: list(shape) for name, shape in shapes.items()}
+        return RDNError(f"{self._graph.name} {what} in {library.name}: {named}: {library.said()}")
 
 
 def open_backend(name: str, device: str, threads: int) -> TensorRT:
@@ -183,24 +211,7 @@ def _graph(path: Path) -> bytes:
         raise BundleError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def _cupy(name: str) -> Any:
-    try:
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"backend {name!r} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
-        ) from error
-    except Exception as error:
-        # CUDARuntimeError, whose module may be what failed.
-        raise BackendUnavailable(f"backend {name!r} finds no CUDA device: {error}") from error
-    if not count:
-        raise BackendUnavailable(f"backend {name!r} finds no CUDA device; wanted one or more")
-    return cupy
-
-
 def _gpu_name(name: str) -> str:
-    cupy = _cupy(name)
+    cupy = load_cupy(name)
     told = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
     return f"{told['name'].decode()}, sm_{told['major']}{told['minor']}, {told['multiProcessorCount']} multiprocessors"

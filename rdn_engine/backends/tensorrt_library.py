@@ -5,6 +5,8 @@ The two have the same bindings under two names. `trt` stands for either; types a
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
 import re
 from collections import deque
@@ -13,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, SupportsInt
 
 from rdn_engine.backends.plans import Limits
+from rdn_engine.backends.plugin_graph import LIBRARY
 from rdn_engine.errors import BackendUnavailable, BundleError
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class Library:
             raise BackendUnavailable(f"{name} is {self.version} here; wanted {wanted} or newer: {_INSTALL[name]}")
         self._messages: deque[str] = deque(maxlen=_LINES)
         self.logger = _logger(self.module, self._messages)
+        self.plugin = _load_plugin(name)
+        """SHA-256 of the relation plugin; empty where this build has none"""
 
     def said(self) -> str:
         """The errors since the last time, on one line."""
@@ -67,6 +72,10 @@ class Library:
             raise BundleError(f"{self.name} {self.version} cannot parse {name}: {'; '.join(reasons) or self.said()}")
         config = builder.create_builder_config()
         config.progress_monitor = _monitor(trt, name, report)
+        # On by default: products of float32 would have the mantissa of float16.
+        config.clear_flag(trt.BuilderFlag.TF32)
+        if self.name == "tensorrt_rtx":
+            config.set_flag(self.module.BuilderFlag.REQUIRE_USER_ALLOCATION)  # what a capture wants there
         profile = builder.create_optimization_profile()
         for i in range(network.num_inputs):
             self._set_range(profile, network.get_input(i), name, limits)
@@ -78,6 +87,20 @@ class Library:
         if plan is None:
             raise BundleError(f"{self.name} {self.version} cannot compile {name}: {self.said()}")
         return bytes(plan), b"" if measured is None else bytes(measured.serialize())
+
+    def start(self, engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
+        """A context with memory of its own; None where the device has none left."""
+        if self.name != "tensorrt_rtx":
+            return engine.create_execution_context()
+        config: Any = engine.create_runtime_config()
+        # It compiles kernels for a shape in the background otherwise, and a captured graph would keep the first ones.
+        eager = self.module.DynamicShapesKernelSpecializationStrategy.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = eager
+        return engine.create_execution_context(config)
+
+    def capturable(self, context: Any, stream: int) -> bool:
+        """TensorRT's own plans always, because our graphs have no shape that depends on values."""
+        return self.name != "tensorrt_rtx" or bool(context.is_stream_capturable(stream))
 
     def _set_range(self, profile: trt.IOptimizationProfile, tensor: trt.ITensor, name: str, limits: Limits) -> None:
         shape, ranges = list(tensor.shape), limits.ranges()
@@ -113,6 +136,23 @@ def _import(name: str) -> ModuleType:
     raise BackendUnavailable(
         f"backend {name!r} cannot be loaded ({'; '.join(reasons)}); {_INSTALL[name]}, or use backend='onnxruntime'"
     )
+
+
+@functools.cache
+def _load_plugin(name: str) -> str:
+    """Once a process: a second time TensorRT refuses what it has. SHA-256; empty where there is none for it."""
+    if name != "tensorrt" or not LIBRARY.exists():
+        return ""
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = _import(name)
+    if trt.get_plugin_registry().load_library(str(LIBRARY)) is None:
+        raise BackendUnavailable(
+            f"{name} {trt.__version__} cannot load {LIBRARY.name}; wanted one that was built for its version: "
+            "TENSORRT_ROOT"
+        )
+    return hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
 
 
 def _logger(module: Any, messages: deque[str]) -> trt.ILogger:

@@ -84,6 +84,53 @@ struct Ring {
     bool replicate;  // at the edges the first and the newest frame stand in for those that are not there
 };
 
+// Where a stream stands, put into device memory by value: the host may be any number of frames ahead.
+struct SetNumbers {
+    int64_t frame, newest;
+    int64_t* numbers;  // [2] frame, newest
+};
+Status run(const SetNumbers& args, Stream stream);
+
+// The rows of one frame in a ring: store copies them into the slot of frame `number`, otherwise out of it.
+constexpr int kRingItems = 8;
+struct RingItem {
+    void* dense;                  // [planes, rows, width]
+    void* ring;                   // [planes, slots, stride, width]
+    Type dense_type, ring_type;   // a type that differs is rounded to
+    int64_t planes, dense_plane;  // elements from one plane of `dense` to the next
+    int64_t rows, stride, width;  // rows at most stride
+};
+struct RingCopy {
+    const int64_t* number;  // [1]
+    int64_t slots;
+    bool store;
+    int32_t* dense_count;  // [1] rows that there are; what is copied out is at most `most`
+    int32_t* ring_counts;  // [slots]
+    int64_t most;
+    int64_t count;  // of items
+    RingItem items[kRingItems];
+};
+Status run(const RingCopy& args, Stream stream);
+
+// out[i] = source[rows[i]]
+struct TakeRows {
+    const float* source;  // [., width]
+    const int32_t* rows;  // [count]
+    int64_t count, width;
+    float* out;  // [count, width]
+};
+Status run(const TakeRows& args, Stream stream);
+
+// x + bias, in place, and its positive part where `relu`.
+struct AddBias {
+    void* x;  // [rows, width]
+    Type type;
+    const float* bias;  // [width]
+    bool relu;
+    int64_t rows, width;
+};
+Status run(const AddBias& args, Stream stream);
+
 // The support proposals of the window in a layout that does not depend on how many there are: frame f, oldest first,
 // proposal k of it, at f * frame_stride + k, with multiplicity 0 where there is none.
 struct Window {
@@ -140,12 +187,13 @@ struct Detect {
     float image_height, image_width;
     float box_weights[4];  // of dx, dy, dw, dh
     float score_threshold, nms_threshold;
-    int64_t max_detections;  // 1..2048
-    float* xyxy;             // [batch, max_detections, 4] zero past the count, as the others
-    float* confidence;       // [batch, max_detections] descending
-    int32_t* class_id;       // [batch, max_detections] 0 is the first foreground class
-    int32_t* proposal;       // [batch, max_detections] row that each comes from
-    int32_t* counts;         // [batch]
+    int64_t max_detections;   // 1..2048
+    double scale_x, scale_y;  // from pixels of the network input to those that xyxy is wanted in
+    float* xyxy;              // [batch, max_detections, 4] zero past the count, as the others
+    float* confidence;        // [batch, max_detections] descending
+    int32_t* class_id;        // [batch, max_detections] 0 is the first foreground class
+    int32_t* proposal;        // [batch, max_detections] row that each comes from
+    int32_t* counts;          // [batch]
     void* workspace;
 };
 std::size_t workspace_bytes(const Detect& args);

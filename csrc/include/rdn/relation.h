@@ -13,12 +13,17 @@
 namespace rdn {
 
 // Support proposals, packed for the products: `slots` frames of room for `capacity` each, a multiple of kPanel.
+// In bfloat16 a word of keys or values holds two, the first in the low bits: of a key two channels that follow each
+// other, of values one channel of two supports.
 struct SupportBank {
-    const float* keys;        // [slots][heads][capacity / kPanel][head_dim][kPanel]
-    const float* values;      // [slots][heads][capacity][head_dim]
+    const float* keys;        // [slots][heads][capacity / kPanel][head_dim][kPanel]; [head_dim / 2] of words
+    const float* values;      // [slots][heads][capacity][head_dim]; [capacity / 2] of words
     const float* key_length;  // [slots][heads] at least the Euclidean length of every key of the slot
     const float* boxes;       // [slots][capacity][4]
     int64_t slots, capacity;
+    bool bfloat16;
+
+    int64_t per_word() const { return bfloat16 ? 2 : 1; }
 };
 
 // The supports that a call looks at: the first count[f] of slot[f], for each frame f.
@@ -38,7 +43,7 @@ struct RelationAttention {
     SupportBank bank;
     SupportFrames support;
     const float* multiplicity;  // [supports] positive: how often each counts, frame after frame
-    const float* geometry;      // [kGeometryRows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
+    const float* geometry;      // [geometry_rows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
     int64_t omega_begin, omega_end;  // part of the supports whose weights are wanted
     float* out;                      // [rows, heads * head_dim]
     float* omega;                    // [rows, omega_end - omega_begin] multiplicity included, mean of the heads
@@ -57,7 +62,7 @@ struct RelationRefine {
     SupportFrames support;   // every frame that comes or goes
     const float* change;     // [rows, frames] how many times more a frame counts than before, 0 where as often
     const uint8_t* restart;  // [rows] 1: the sums begin at zero
-    const float* geometry;   // [kGeometryRows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
+    const float* geometry;   // [geometry_rows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
     double* values;          // [R, heads * head_dim] sums of weight times value
     double* normaliser;      // [R, heads] sums of weights
     double* peak;            // [R, heads] largest normaliser since the restart
@@ -71,8 +76,9 @@ struct PackSupports {
     const float* keys;    // [rows, heads * head_dim]
     const float* values;  // [rows, heads * head_dim]
     int64_t rows, heads, head_dim, capacity;
-    float* packed_keys;    // [heads][capacity / kPanel][head_dim][kPanel], zero where there is no row
-    float* packed_values;  // [heads][capacity][head_dim], likewise
+    bool bfloat16;
+    float* packed_keys;    // as of SupportBank, zero where there is no row
+    float* packed_values;  // likewise
     float* key_length;     // [heads]
 };
 
@@ -98,7 +104,13 @@ enum RefineStatus : uint8_t {
 constexpr int kFrequencies = 8;
 constexpr int kTermChannels = 2 * kFrequencies;  // of one of the 4 terms: sines, then cosines
 constexpr int kGeometryChannels = 4 * kTermChannels;
-constexpr int kGeometryRows = 26913;  // of a module's prepared geometry (cpu/geometry.h)
+// Of a module's prepared geometry (cpu/geometry.h).
+constexpr int64_t geometry_segments(bool bfloat16) {
+    return bfloat16 ? 8964 : 26884;
+}
+constexpr int64_t geometry_rows(bool bfloat16) {
+    return 1 + geometry_segments(bfloat16) * (bfloat16 ? 2 : 4);
+}
 
 // 100 ln 2 / (2 pi 1000^(k/8)): turns of frequency k for each doubling. `coarse` has few enough bits that its product
 // with a whole number below 256 is exact; `fine` is the rest.

@@ -23,6 +23,20 @@ struct BitsOf<float> {
     using Type = int32_t;
 };
 
+template <class To, class From>
+RDN_HD To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+// The bfloat16 nearest to x, ties to even; NaN stays NaN.
+RDN_HD uint16_t bfloat16_bits(float x) {
+    const uint32_t bits = bits_as<uint32_t>(x);
+    return static_cast<uint16_t>(x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : bits >> 16 | 0x40u);
+}
+
 #ifndef __CUDACC__
 
 // What one register of the target holds: a wider vector would be split by the compiler, and split through memory.
@@ -65,6 +79,42 @@ RDN_HD Floats dot_pairs(Ints a, Ints b, Floats c) {
 #endif
 }
 
+// Of every lane, in the low half of a word.
+RDN_HD Ints nearest_bfloat16(Floats x) {
+    const Ints bits = bits_as<Ints>(x), known = x == x ? bits : Ints{};
+    const Ints nearest = known + 0x7fff + (known >> 16 & 1);
+    return (x == x ? nearest : bits | 0x400000) >> 16 & 0xffff;
+}
+
+// Lanes 0, 2, 4, ... (First = 0) or 1, 3, 5, ... of two vectors, one after the other.
+template <int First, int... Lane>
+RDN_HD Ints every_other(Ints a, Ints b, std::integer_sequence<int, Lane...>) {
+    return __builtin_shufflevector(a, b, (2 * Lane + First)...);
+}
+
+// Two vectors, one after the other, as the pairs of bfloat16 that dot_pairs takes.
+RDN_HD Ints round_pairs(Floats a, Floats b) {
+#if defined(__AVX512BF16__)
+    return (Ints)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+#else
+    using Lanes = std::make_integer_sequence<int, kLanes>;
+    const Ints first = nearest_bfloat16(a), second = nearest_bfloat16(b);
+    return every_other<0>(first, second, Lanes{}) | every_other<1>(first, second, Lanes{}) << 16;
+#endif
+}
+
+// The same of lane after lane: word i is of the i-th of either.
+RDN_HD Ints pair_up(Floats first, Floats second) {
+#if defined(__AVX512BF16__)
+    const Ints apart = round_pairs(first, second);
+    return (Ints)_mm512_permutexvar_epi16(_mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                                           23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),
+                                          (__m512i)apart);
+#else
+    return nearest_bfloat16(first) | nearest_bfloat16(second) << 16;
+#endif
+}
+
 RDN_HD Floats load(const float* from) {
     Floats v;
     memcpy(&v, from, sizeof v);
@@ -104,14 +154,6 @@ RDN_HD float largest(Floats v) {
 
 template <class T>
 using Bits = typename BitsOf<T>::Type;
-
-template <class To, class From>
-RDN_HD To bits_as(From from) {
-    static_assert(sizeof(To) == sizeof(From), "the same bits");
-    To to;
-    memcpy(&to, &from, sizeof to);
-    return to;
-}
 
 template <class T>
 RDN_HD T broadcast(float x) {

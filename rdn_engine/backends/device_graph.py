@@ -1,0 +1,90 @@
+"""What device backends share: checks of a call's arrays, and a device graph that takes and gives arrays of numpy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.backends import BoundGraph, DeviceGraph, TensorSpec
+from rdn_engine.device import View, view_of
+from rdn_engine.errors import BackendUnavailable, RDNError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_shapes(name: str, inputs: tuple[str, ...], shapes: Shapes) -> None:
+    """Of every input and of nothing else. Raises RDNError."""
+    if set(shapes) != set(inputs):
+        raise RDNError(f"{name} got the inputs {sorted(shapes)}; wanted {sorted(inputs)}")
+
+
+def check_views(name: str, wanted: Mapping[str, TensorSpec], views: Mapping[str, View], *, some: bool = False) -> None:
+    """`views` are those of `wanted`, or some of them. Raises RDNError."""
+    fits = views.keys() <= wanted.keys() if some else views.keys() == wanted.keys()
+    wrong = [n for n, view in views.items() if n not in wanted or (view.shape, view.dtype) != wanted[n]]
+    if wrong or not fits:
+        got = {n: str(view) for n, view in views.items()}
+        raise RDNError(f"{name} got {got}; wanted { {n: f'{s.dtype} {list(s.shape)}' for n, s in wanted.items()} }")
+
+
+class OnHost:
+    """A device graph behind numpy (`rdn_engine.backends.Graph`): copies in, runs, copies out, one call at a time.
+
+    It is bound anew whenever the shapes change, and is for checks; streams keep their arrays on the device.
+    """
+
+    def __init__(self, graph: DeviceGraph, cupy: Any) -> None:
+        self._graph, self._cupy = graph, cupy
+        self._device = cupy.cuda.Device()
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._lock = threading.Lock()
+        self._shapes: Shapes = {}
+        self._bound: BoundGraph | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self._graph.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._graph.outputs
+
+    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        cupy = self._cupy
+        with self._lock, self._device, self._stream:
+            bound = self._bind({name: tuple(array.shape) for name, array in feeds.items()})
+            given = {n: cupy.asarray(np.ascontiguousarray(feeds[n], spec.dtype)) for n, spec in bound.inputs.items()}
+            found = {name: cupy.empty(spec.shape, spec.dtype) for name, spec in bound.outputs.items()}
+            bound.run(_views(given), _views(found), self._stream.ptr)
+            return {name: cupy.asnumpy(array, stream=self._stream) for name, array in found.items()}
+
+    def _bind(self, shapes: Shapes) -> BoundGraph:
+        if self._bound is None or shapes != self._shapes:
+            self._bound, self._shapes = self._graph.bind(shapes), shapes
+        return self._bound
+
+
+def _views(arrays: Mapping[str, Any]) -> dict[str, View]:
+    return {name: view_of(array) for name, array in arrays.items()}
+
+
+def load_cupy(name: str) -> Any:
+    """cupy, where there is a device. Raises BackendUnavailable that says what backend `name` lacks."""
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"backend {name!r} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
+        ) from error
+    except Exception as error:
+        # CUDARuntimeError, whose module may be what failed.
+        raise BackendUnavailable(f"backend {name!r} finds no CUDA device: {error}") from error
+    if not count:
+        raise BackendUnavailable(f"backend {name!r} finds no CUDA device; wanted one or more")
+    return cupy

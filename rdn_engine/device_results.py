@@ -1,0 +1,142 @@
+"""Results that stay on the device, and their way to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rdn_engine.errors import RDNError
+from rdn_engine.gpu import DEFAULT_STREAM, Gpu, Queue
+from rdn_engine.results import Detections
+
+
+class DeviceArrays(NamedTuple):
+    """Arrays of the device, with `__cuda_array_interface__` and `__dlpack__`; m = max_detections rows, zeros past the
+    count.
+    """
+
+    xyxy: Any
+    """float32 [m, 4] corners in pixels of the frame, highest confidence first"""
+    confidence: Any
+    """float32 [m]"""
+    class_id: Any
+    """int32 [m]"""
+    proposal: Any
+    """int32 [m] reference proposal that each comes from"""
+    count: Any
+    """int32 [1] detections that there are"""
+
+
+class Records:
+    """Room for the results of one stream: the one that is being made, and the latest ones, here and on the host."""
+
+    def __init__(self, gpu: Gpu, queue: Queue, most: int, kept: int) -> None:
+        self.kept, self._most, self._queue = kept, most, queue
+        nbytes = 28 * most + 16
+        self._made = queue.zeros(nbytes, np.uint8)
+        self._device = queue.zeros((kept, nbytes), np.uint8)
+        self._host = gpu.pinned((kept, nbytes), np.uint8)
+        self._copied = [gpu.event() for _ in range(kept)]
+        self._readers: list[set[int]] = [set() for _ in range(kept)]
+        self._results = 0
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._made.nbytes + self._device.nbytes)
+
+    @property
+    def made(self) -> DeviceArrays:
+        """What the kernels fill; the same for every result."""
+        return _arrays(self._made, self._most)
+
+    def keep(self) -> int:
+        """Put what was made aside, and send it to the host; returns the number of the result."""
+        number = self._results
+        slot = number % self.kept
+        for stream in self._readers[slot]:
+            self._queue.follow(stream)
+        self._readers[slot].clear()
+        self._queue.copy(self._device[slot], self._made)
+        self._queue.copy(self._host[slot], self._made)
+        self._queue.record(self._copied[slot])
+        self._results += 1
+        return number
+
+    def on(self, number: int, stream: int) -> DeviceArrays:
+        slot = self._slot(number)
+        self._copied[slot].lead(stream)
+        self._readers[slot].add(stream)
+        return _arrays(self._device[slot], self._most)
+
+    def wait(self, number: int) -> DeviceArrays:
+        """The same arrays on the host, once they are there."""
+        slot = self._slot(number)
+        self._copied[slot].wait()
+        return _arrays(self._host[slot], self._most)
+
+    def _slot(self, number: int) -> int:
+        if number < self._results - self.kept:
+            raise RDNError(f"this result made room for later ones: a stream keeps the last {self.kept} on the device")
+        return number % self.kept
+
+
+def _arrays(memory: Any, most: int) -> DeviceArrays:
+    ends = np.cumsum([16 * most, 4 * most, 4 * most, 4 * most, 4]).tolist()
+    kinds = (np.float32, np.float32, np.int32, np.int32, np.int32)
+    xyxy, *rest = (
+        memory[start:end].view(kind) for start, end, kind in zip([0, *ends[:-1]], ends, kinds, strict=True)
+    )  # fmt: skip
+    return DeviceArrays(xyxy.reshape(most, 4), *rest)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceDetections:
+    """The detections of one frame, on the device, as soon as the work that makes them was started.
+
+    They stay there until as many later results of their stream as `kept` says.
+    """
+
+    _records: Records
+    _number: int
+    class_names: tuple[str, ...]
+    frame_index: int
+    pts: float | None
+    source_id: str
+    height: int
+    width: int
+    pool_fill: int
+    lookahead: int
+    epoch: int
+
+    @property
+    def kept(self) -> int:
+        return self._records.kept
+
+    def on(self, stream: int = DEFAULT_STREAM) -> DeviceArrays:
+        """The arrays, for work that is put on `stream` (address of a cudaStream_t) from now on. Nobody waits.
+
+        Raises RDNError where the result made room for later ones.
+        """
+        return self._records.on(self._number, stream)
+
+    def cpu(self) -> Detections:
+        """The same on the host; waits until they are there. Raises RDNError as `on`."""
+        found = self._records.wait(self._number)
+        count = int(found.count[0])
+        return Detections(
+            xyxy=found.xyxy[:count].copy(),
+            confidence=found.confidence[:count].copy(),
+            class_id=found.class_id[:count].astype(np.int64),
+            tracker_id=None,
+            class_names=self.class_names,
+            frame_index=self.frame_index,
+            pts=self.pts,
+            source_id=self.source_id,
+            height=self.height,
+            width=self.width,
+            pool_fill=self.pool_fill,
+            lookahead=self.lookahead,
+            epoch=self.epoch,
+        )
