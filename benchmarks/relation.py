@@ -5,7 +5,8 @@
 Ours is what a Stream runs for a frame after its encoder: projections of the new frame's proposals (ONNX Runtime; in a
 bundle they are part of the roi_head graph), Window.append, reference and pool, and FusedRelation; once in float32, once
 with the operands of the stage's products in bfloat16 where the processor has them. The other side is
-benchmarks/baseline.py on the same features and boxes. Each side is a process of its own, on the same core, and they
+benchmarks/baseline.py on the same features and boxes, and benchmarks/planar.py, which lays the same operations out with
+more care than public code does. Each side is a process of its own, on the same core, and they
 take turns, frame by frame. None is timed before its outputs match float64, nor reported if the last ones do not.
 """
 
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ Outputs = dict[str, Float]
 ENVIRONMENT = environment_of(threads=1)
 """Of both sides' processes."""
 
-TOLERANCE = {"ours": 1e-4, "ours_bfloat16": 1e-2, "baseline": 1e-4}
+TOLERANCE = {"ours": 1e-4, "ours_bfloat16": 1e-2, "baseline": 1e-4, "planar": 1e-4}
 """Relative error against float64, norm over norm, above which nothing is timed."""
 WARM_UP = 2  # rounds that are not counted
 HEIGHT, WIDTH, CLASSES = 600, 1000, 30
@@ -198,18 +200,19 @@ def ours_bfloat16(case: Case, weights: Mapping[str, Float]) -> Ours:
 class Baseline:
     """Public code: proposals and features of the window are kept, nothing else. Starts once the window is full."""
 
-    def __init__(self, case: Case, weights: Mapping[str, Float]) -> None:
+    def __init__(self, case: Case, weights: Mapping[str, Float], planar: bool = False) -> None:
         # Here, so that our side's process has no torch in its memory.
         import torch
 
         from benchmarks.baseline import BaselineRelation
+        from benchmarks.planar import PlanarRelation
         from training.model.inference import advanced_rows
         from training.model.relation import RelationStage
 
         torch.set_num_threads(1)
         stage = RelationStage(case.relation, case.config.num_logits)
         stage.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-        self._relation = BaselineRelation(stage.eval())
+        self._relation = (PlanarRelation if planar else BaselineRelation)(stage.eval())
         self._torch, self._advanced_rows, self._case = torch, advanced_rows, case
         self._kept: deque[Proposals] = deque(maxlen=case.frames)
 
@@ -232,7 +235,7 @@ class Baseline:
 SIDES: dict[str, Callable[[Case, Mapping[str, Float]], Ours | Baseline]] = {"ours": Ours}
 if _C.isa == "avx512_bf16":
     SIDES["ours_bfloat16"] = ours_bfloat16
-SIDES["baseline"] = Baseline
+SIDES |= {"baseline": Baseline, "planar": partial(Baseline, planar=True)}
 
 
 def serve(name: str, case: Case, core: int, pipe: Connection) -> None:
@@ -315,7 +318,7 @@ def measure(case: Case) -> dict[str, Any]:
         **{
             name.replace("ours", "ratio"): {"pairs": [round(r, 3) for r in pairs], **spread(pairs, "ratio")}
             for name, pairs in ratios.items()
-            if name != "baseline"
+            if name.startswith("ours")
         },
     }
 
@@ -333,7 +336,7 @@ def table(result: Mapping[str, Any]) -> str:
         times = " ".join(f"{s[f'{kind}_ms']:9.1f}" for kind in ("median", "min", "max"))
         rows.append(f"{name:13} {times} {s['peak_mb']:9.0f} {s['loaded_mb']:7.0f} {error:9.1e}")
     for name in SIDES:
-        if name != "baseline":
+        if name.startswith("ours"):
             r, parts = result[name.replace("ours", "ratio")], result[name]["parts_ms"]
             rows.append(
                 f"baseline / {name}, pair by pair: median {r['median_ratio']:.2f}, {r['min_ratio']:.2f} to "
