@@ -93,6 +93,7 @@ class Idle:
 
     def __init__(self, relation: Relation, num_logits: int) -> None:
         self._relation, self._num_logits = relation, num_logits
+        self.precision = relation.precision
         self.idle = False
 
     def __call__(
