@@ -94,7 +94,7 @@ build() {
 # shellcheck disable=SC2329
 device_tests() {
   "$python" -m pytest -p no:cacheprovider tests/test_cuda_{benchmark,boxes,relation,ring,window}.py \
-    tests/test_device_stream.py -k gpu
+    tests/test_device_{batch,frames,link,programs,stream}.py tests/test_backends.py -k gpu
 }
 
 # shellcheck disable=SC2329
@@ -113,7 +113,7 @@ suite() {
 sanitize() {
   compute-sanitizer --tool "$1" --error-exitcode 9 "$python" -m pytest -p no:cacheprovider \
     tests/test_cuda_{boxes,relation,ring,window}.py \
-    "gpu and not real_size and not (equals_the_cpu and bfloat16)" --maxfail 1
+    -k "gpu and not real_size and not (equals_the_cpu and bfloat16)" --maxfail 1
 }
 
 export -f build machine device_tests suite sanitize
