@@ -32,7 +32,8 @@ class Reduced:
     min_agreement: float = MIN_AGREEMENT
     """Share of detections, 0..1, that has to be the same as in float32."""
     accept: bool = False
-    """Build below `min_agreement` too; the manifest tells."""
+    """Build below `min_agreement` too, which the manifest tells, and where this machine's detections are not the golden
+    ones."""
     symmetric: bool = False
     """int8: activations without a zero point, as TensorRT wants them."""
 

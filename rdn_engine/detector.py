@@ -84,8 +84,8 @@ class Detector:
         """Open an engine directory, after checking every file of it.
 
         device: `cuda` takes cupy and a GPU, cupy's current one; docs/device.md. threads: 1..MOST_THREADS; None takes
-        every CPU it may run on. executor: `fused` (compiled attention) or `engine` (the relation graph on the backend, on
-        the CPU); they agree within the bundle's tolerances. relation_precision of `fused`: `bfloat16` rounds the
+        every CPU it may run on. executor: `fused` (compiled attention) or `engine` (the relation graph on the backend,
+        on the CPU); they agree within the bundle's tolerances. relation_precision of `fused`: `bfloat16` rounds the
         operands of its products, where the processor has AVX512-BF16; `float16` is the device's.
         Raises BundleError, BackendUnavailable or ConfigError.
         """

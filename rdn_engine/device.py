@@ -123,3 +123,21 @@ def load_kernels() -> ModuleType:
         raise BackendUnavailable(
             f"this build of rdn_engine has no CUDA kernels ({error}); build it where nvcc is, with RDN_CUDA=on"
         ) from None
+
+
+def load_cupy(asker: str) -> Any:
+    """cupy, where there is a device. Raises BackendUnavailable that says what `asker` lacks."""
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{asker} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
+        ) from error
+    except Exception as error:
+        # CUDARuntimeError, whose module may be what failed.
+        raise BackendUnavailable(f"{asker} finds no CUDA device: {error}") from error
+    if not count:
+        raise BackendUnavailable(f"{asker} finds no CUDA device; wanted one or more")
+    return cupy

@@ -46,7 +46,8 @@ class StreamBatch:
         """What became ready of each stream. One wait, at the end. Raises as `Stream.push`, and FrameError for frames of
         several sizes; then no stream has taken its frame.
         """
-        return _on_host(self.push_device(frames, pts))
+        found = self._push(frames, pts, DEFAULT_STREAM)
+        return [one.on_host(ready) for one, ready in zip(self._streams, found, strict=True)]
 
     def push_device(
         self,
@@ -55,6 +56,12 @@ class StreamBatch:
         stream: int = DEFAULT_STREAM,
     ) -> list[list[DeviceDetections]]:
         """As `DeviceStream.push_device`, of each stream."""
+        self._streams[0].check_unlinked()
+        return [[one for one in ready if one is not None] for ready in self._push(frames, pts, stream)]
+
+    def _push(
+        self, frames: Sequence[Any | None], pts: Sequence[float | None] | None, stream: int
+    ) -> list[list[DeviceDetections | None]]:
         pts = [None] * len(frames) if pts is None else pts
         if not len(frames) == len(pts) == len(self._streams):
             raise ConfigError(
@@ -72,7 +79,7 @@ class StreamBatch:
             return [[] if frame is None else one.add(frame) for one, frame in zip(self._streams, taken, strict=True)]
 
     def flush(self) -> list[list[Detections]]:
-        return _on_host(self.flush_device())
+        return [stream.flush() for stream in self._streams]
 
     def flush_device(self) -> list[list[DeviceDetections]]:
         return [stream.flush_device() for stream in self._streams]
@@ -88,7 +95,3 @@ class StreamBatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _on_host(found: list[list[DeviceDetections]]) -> list[list[Detections]]:
-    return [[one.cpu() for one in of_stream] for of_stream in found]

@@ -60,7 +60,6 @@ class DeviceEncoder:
         num_reference: int,
         num_support: int,
     ) -> None:
-        _check_limits(config, num_reference)
         self._gpu, self._queue, self._config = gpu, queue, config
         self.size, self.batch, self.num_reference = size, batch, num_reference
         self._num_support = num_support
@@ -171,7 +170,8 @@ def _outputs(queue: Queue, graph: BoundGraph) -> dict[str, Any]:
     return {name: queue.empty(*spec) for name, spec in graph.outputs.items()}
 
 
-def _check_limits(config: RDNConfig, num_reference: int) -> None:
+def check_limits(config: RDNConfig, num_reference: int) -> None:
+    """Raises ConfigError for what the kernels do not take."""
     for name, got, most in (
         ("rpn.pre_nms_top_n", config.rpn.pre_nms_top_n, MOST_CANDIDATES),
         ("num_reference (N)", num_reference, MOST_PROPOSALS),

@@ -110,11 +110,11 @@ class Intake:
         np.copyto(self._pinned[i], image)
         self._read[i].lead(self._copies.ptr)
         self._copies.copy(self._placed[i], self._pinned[i])
-        self._copies.record(self._copied[i])
+        self._copied[i].record(self._copies.ptr)
         self._copied[i].lead(self._queue.ptr)
         (view,) = self._gpu.kernels.arrays.all({"image": self._placed[i]}).values()
         encoder.load(place, view, None, 3 * image.shape[1])
-        self._queue.record(self._read[i])
+        self._read[i].record(self._queue.ptr)
 
     def _make_room(self, shape: tuple[int, ...]) -> None:
         self._copies.wait()

@@ -79,7 +79,9 @@ class _Advanced(NamedTuple):
 class RelationSteps:
     """slide() after each append, prime() once before all when the ring has frames, result() for each result.
 
-    All sizes are those of the dials, whatever there is: what is missing counts 0. All work is capturable.
+    All sizes are those of the dials, whatever there is: what is missing counts 0. All work is capturable. omega
+    [N, stride]: weights of the reference proposals for those of the next frame, where the dials link by relations and
+    the window reaches so far; else None.
     """
 
     def __init__(self, weights: DeviceRelation, queue: Queue, window: DeviceWindow, dials: Dials) -> None:
@@ -98,6 +100,12 @@ class RelationSteps:
         advanced = 0
         if r.advanced:
             advanced = self._prepare_advanced(frames)
+        # Where frame t + 1 is in the list of the window, for its links.
+        begin = (dials.window + 1) * window.stride
+        self._linked = begin, begin + window.stride
+        self.omega = self._sums = None
+        if dials.link == "relations" and r.num_basic and dials.frames_ahead:
+            self.omega, self._sums = empty((n, window.stride), np.float32), empty((n, r.heads, 2), np.float32)
         self._scratch = Scratch(queue, self._kernels, r, weights.kind)
         if r.num_basic:
             self._scratch.reserve(n, frames * window.stride, modules=min(r.num_basic, 2))
@@ -214,7 +222,13 @@ class RelationSteps:
             attention = self._attention(
                 i, queries, supports, query, window.keys[i], window.values[i], shared=self._relation.num_basic
             )
-            self._look(i, queries, supports, attention, x, residual=x)
+            last = i == self._relation.num_basic - 1
+            self._look(i, queries, supports, attention, x, residual=x, weight=self._sums if last else None)
+            if last and self.omega is not None:
+                relation_cuda.average_weights(
+                    self._kernels, queries, supports, attention, self._sums, self._linked, self.omega,
+                    workspace=self._scratch.geometry, stream=queue.ptr,
+                )  # fmt: skip
         return x, query
 
     def _distil(self, x: Any, query: Any) -> None:
@@ -294,8 +308,9 @@ class RelationSteps:
         *,
         residual: Any,
         residual_rows: Any = None,
+        weight: Any = None,
     ) -> None:
-        """out = residual + rel_module(queries, supports)."""
+        """out = residual + rel_module(queries, supports); weight: as `relation_cuda.combine`."""
         split, partials = self._scratch.partials(queries_count(queries), supports_count(supports))
         relation_cuda.attend(
             self._kernels, queries, supports, attention, split, partials, workspace=self._scratch.geometry,
@@ -303,7 +318,7 @@ class RelationSteps:
         )  # fmt: skip
         relation_cuda.combine(
             self._kernels, partials, out, value_bias=self._weights.value_bias(module), residual=residual,
-            residual_rows=residual_rows, stream=self._queue.ptr,
+            residual_rows=residual_rows, weight=weight, stream=self._queue.ptr,
         )  # fmt: skip
 
 

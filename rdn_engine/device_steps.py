@@ -12,6 +12,7 @@ from rdn_engine.device_relation import DeviceRelation, RelationSteps
 from rdn_engine.device_results import Records
 from rdn_engine.device_window import DeviceWindow
 from rdn_engine.gpu import Program, Queue
+from rdn_engine.linking import FLOOR
 
 
 class DeviceSteps:
@@ -46,6 +47,15 @@ class DeviceSteps:
     @property
     def nbytes(self) -> int:
         return int(self._workspace.nbytes) + self._relation.nbytes
+
+    def drop(self) -> None:
+        """Gives the graphs back, and with the last word of these steps their memory: not when garbage is collected."""
+        self._programs.clear()
+
+    @property
+    def omega(self) -> Any:
+        """As `RelationSteps.omega`."""
+        return self._relation.omega
 
     def prime(self, frame: int, newest: int) -> None:
         """Once, where the window has frames that these steps did not append."""
@@ -85,12 +95,16 @@ class DeviceSteps:
         )  # fmt: skip
         scale = encoder.size[1] / encoder.network[1], encoder.size[0] / encoder.network[0]
 
+        threshold = self.dials.score_threshold
+        if self.dials.link != "off":
+            threshold = min(threshold, FLOOR)
+
         def one(array: Any) -> Any:
             return array.reshape(1, *array.shape)
 
         self._weights.gpu.kernels.detect(
             one(self._relation.logits), one(self._relation.deltas), one(reference.boxes), encoder.network,
-            detection.box_weights, self.dials.score_threshold, detection.nms_threshold,
+            detection.box_weights, threshold, detection.nms_threshold,
             one(made.xyxy), one(made.confidence), one(made.class_id), one(made.proposal), made.count, self._workspace,
             row_counts=reference.count, scale=scale, stream=self._queue.ptr,
         )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.device_encoder import DeviceEncoder, DeviceGraphs
+from rdn_engine.device_encoder import DeviceEncoder, DeviceGraphs, check_limits
 from rdn_engine.device_frames import DeviceImage, Intake
 from rdn_engine.device_relation import DeviceRelation
 from rdn_engine.device_results import DeviceDetections, Records
@@ -14,14 +16,17 @@ from rdn_engine.device_steps import DeviceSteps
 from rdn_engine.device_window import DeviceWindow
 from rdn_engine.errors import ConfigError, FrameError
 from rdn_engine.gpu import DEFAULT_STREAM, Gpu, Program
+from rdn_engine.linking import BoxLinker
 from rdn_engine.results import Detections
-from rdn_engine.stream import About, Image, Stream, Taken
+from rdn_engine.stream import About, Image, Stream, Taken, Timings
 
 if TYPE_CHECKING:
     from rdn_engine.video import Frame
 
 KEPT = 8
 """Results that stay on the device after those of the latest call."""
+SPENT = ("launch", "wait", "linking")
+"""What `timings` tell apart, of the host's time. A profiler tells the device's, by the names of the stages."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,11 @@ class DeviceStream(Stream):
         place: int = 0,
     ) -> None:
         super().__init__(stages.config, dials, capacity, source_id)
+        check_limits(stages.config, capacity.num_reference)
         self._stages, self._place = stages, place
         self._encodes = lane is None
         gpu = stages.gpu
-        with gpu.current():
+        with gpu.current(), _room(capacity):
             self._lane = Lane(stages, 1) if lane is None else lane
             self._queue = self._lane.queue if lane is None else gpu.queue()
             self._intake = Intake(gpu, self._lane.queue)
@@ -108,7 +114,9 @@ class DeviceStream(Stream):
         self._number = -1
         self._deferred = False  # the newest frame is appended together with the next result, in one program
         self._caller = DEFAULT_STREAM
-        self._ready: list[DeviceDetections] = []
+        self._ready: list[DeviceDetections | None] = []  # None: an epoch ends here
+        self._linker = BoxLinker()
+        self.timings = Timings(seconds=dict.fromkeys(SPENT, 0.0))
 
     @property
     def nbytes(self) -> int:
@@ -118,28 +126,37 @@ class DeviceStream(Stream):
         return self._window.nbytes + self._records.nbytes + self._intake.nbytes + encoder + steps
 
     def push(self, frame: Any, pts: float | None = None) -> list[Detections]:
-        return [found.cpu() for found in self.push_device(frame, pts)]
+        return self.on_host(self._push(frame, pts, DEFAULT_STREAM))
 
     def push_device(
         self, frame: Image | Frame | Any, pts: float | None = None, stream: int = DEFAULT_STREAM
     ) -> list[DeviceDetections]:
-        """As `push`, without a wait. frame: an array of the host, as ever, or uint8 [H, W, 3] RGB on the device with
-        `__cuda_array_interface__` or `__dlpack__`, or NV12.
+        """As `push`, without a wait and without links (ConfigError where the dials have them). frame: an array of the
+        host, as ever, or uint8 [H, W, 3] RGB on the device with `__cuda_array_interface__` or `__dlpack__`, or NV12.
 
         stream: address of the cudaStream_t that fills a frame of the device: the frame is read after what that stream
         has now, and what it gets later may overwrite it.
         """
+        self.check_unlinked()
+        return [result for result in self._push(frame, pts, stream) if result is not None]
+
+    def _push(self, frame: Any, pts: float | None, stream: int) -> list[DeviceDetections | None]:
         with self._stages.gpu.current(), self._stages.gpu.range("push"):
             return self.add(self.take(frame, pts, stream))
 
     def take(self, frame: Any, pts: float | None, stream: int) -> Taken:
-        """The first half of `push_device`, for a batch: until the frame stands before the encoder."""
+        """The first half of a push, for a batch: until the frame stands before the encoder."""
+        self.timings.start()
+        self._settle()  # where the last push failed, its frame still stands before the encoder
         self._caller = stream
-        return self._take(frame, pts)
+        taken = self._take(frame, pts)
+        self.timings.lap("launch")
+        return taken
 
-    def add(self, taken: Taken) -> list[DeviceDetections]:
-        """The second half. Where the stream does not encode, its batch has."""
+    def add(self, taken: Taken) -> list[DeviceDetections | None]:
+        """The second half; None where an epoch ends. Where the stream does not encode, its batch has."""
         lane = self._lane.queue
+        self.timings.start()
         if not self._encodes:
             self._queue.follow(lane.ptr)
         self._add(taken)
@@ -147,28 +164,65 @@ class DeviceStream(Stream):
         if not self._encodes:
             # The next batch overwrites what was read here.
             self._queue.lead(lane.ptr)
+        self.timings.lap("launch")
         return ready
 
     def flush(self) -> list[Detections]:
-        return [found.cpu() for found in self.flush_device()]
+        return self.on_host(self._flush())
 
     def flush_device(self) -> list[DeviceDetections]:
-        """As `flush`, without a wait."""
+        """As `flush`, without a wait and without links."""
+        self.check_unlinked()
+        return [result for result in self._flush() if result is not None]
+
+    def _flush(self) -> list[DeviceDetections | None]:
+        self.timings.start()
         with self._stages.gpu.current():
             self._finish()
-            return self._take_ready()
+            ready = self._take_ready()
+        self.timings.lap("launch")
+        return ready
+
+    def on_host(self, results: list[DeviceDetections | None]) -> list[Detections]:
+        """Results as `push` gives them: waited for and, if the dials say so, linked."""
+        dials, linker, ready = self._dials, self._linker, []
+        self.timings.start()
+        for result in results:
+            if result is None or dials.link == "off":
+                ready += linker.flush(dials.score_threshold)
+            if result is None:
+                continue
+            found = result.linkable()
+            self.timings.lap("wait")
+            if dials.link == "off":
+                ready.append(found.found)
+            else:
+                ready += linker.push(found, dials.link, dials.link_delay, dials.score_threshold)
+            self.timings.lap("linking")
+        return ready
+
+    def check_unlinked(self) -> None:
+        if self._dials.link != "off":
+            raise ConfigError(
+                f"link is {self._dials.link!r}; links are made on the host: wanted 'off', or push and flush"
+            )
 
     def close(self) -> None:
         super().close()
+        self._deferred = False
         self._ready.clear()
+        self._linker = BoxLinker()
         with self._stages.gpu.current():
-            self._queue.wait()
+            self._drop_steps()
 
-    def _take_ready(self) -> list[DeviceDetections]:
-        if self._deferred:
-            self._run(self._next, append=True, result=False)
+    def _take_ready(self) -> list[DeviceDetections | None]:
+        self._settle()
         ready, self._ready = self._ready, []
         return ready
+
+    def _settle(self) -> None:
+        if self._deferred:
+            self._run(self._next, append=True, result=False)
 
     @property
     def _newest(self) -> int:
@@ -179,7 +233,8 @@ class DeviceStream(Stream):
 
     def _encode(self, image: DeviceImage, size: tuple[int, int]) -> DeviceEncoder:
         support = self._capacity.num_support
-        encoder = self._lane.encoder(size, max(self._dials.num_reference, support), support)
+        with _room(self._dials):
+            encoder = self._lane.encoder(size, max(self._dials.num_reference, support), support)
         self._intake.load(image, encoder, self._place)
         self.timings.frames += 1
         return encoder
@@ -192,14 +247,18 @@ class DeviceStream(Stream):
     def _forget(self) -> None:
         self._number = -1
 
+    def _end_epoch(self) -> None:
+        self._ready.append(None)
+
     def _result(self, t: int, about: About) -> None:
-        self._run(t, append=self._deferred, result=True)
+        steps = self._run(t, append=self._deferred, result=True)
+        omega = steps.omega if t < self._number else None
         assert self._size is not None
         dials = self._dials
         self._ready.append(
             DeviceDetections(
                 self._records,
-                self._records.keep(),
+                self._records.keep(omega),
                 class_names=self._config.class_names,
                 frame_index=about.frame_index,
                 pts=about.pts,
@@ -209,32 +268,46 @@ class DeviceStream(Stream):
                 pool_fill=min(t + dials.frames_ahead, self._number) - max(t - dials.window, 0) + 1,
                 lookahead=dials.frames_ahead,
                 epoch=self.epoch,
+                _related=omega is not None,
             )
         )
 
-    def _run(self, t: int, *, append: bool, result: bool) -> None:
+    def _run(self, t: int, *, append: bool, result: bool) -> DeviceSteps:
         steps = self._steps
         if steps is None or steps.dials != self._dials or steps.encoder is not self._encoder:
             steps = self._make_steps(t)
         steps.run(t, self._number, append=append, result=result)
         self._deferred = self._deferred and not append
+        return steps
 
     def _make_steps(self, t: int) -> DeviceSteps:
         """For other dials or another frame size; waits until what it replaces is idle."""
         assert self._encoder is not None
-        self._queue.wait()
-        self._steps = None  # so that its memory can be used for the next
-        stages = self._stages
-        self._steps = DeviceSteps(
-            self._queue, stages.relation, self._window, self._records, self._encoder, self._dials,
-            place=self._place, encodes=self._encodes,
-        )  # fmt: skip
+        self._drop_steps()  # so that its memory can be used for the next
+        with _room(self._dials):
+            self._steps = DeviceSteps(
+                self._queue, self._stages.relation, self._window, self._records, self._encoder, self._dials,
+                place=self._place, encodes=self._encodes,
+            )  # fmt: skip
+        self._records.make_room(self._steps.omega)
         appended = self._number - self._deferred
         if appended >= 0:
             self._steps.prime(t, appended)
         return self._steps
 
-    def _check_dials(self, dials: Dials) -> None:
-        super()._check_dials(dials)
-        if dials.link != "off":
-            raise ConfigError(f"link is {dials.link!r}; boxes are linked on device 'cpu' only: wanted 'off'")
+    def _drop_steps(self) -> None:
+        self._queue.wait()
+        if self._steps is not None:
+            self._steps.drop()
+            self._steps = None
+
+
+@contextlib.contextmanager
+def _room(dials: Dials) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        size = f"T = {dials.window}, K = {dials.num_support}, N = {dials.num_reference}, r = {dials.advanced_ratio}"
+        raise ConfigError(
+            f"a stream for {size} does not fit into the device's memory ({error}); wanted smaller dials or frames"
+        ) from None

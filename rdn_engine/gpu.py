@@ -19,8 +19,12 @@ DEFAULT_STREAM = 0
 
 
 class Event(Protocol):
+    def record(self, stream: int) -> None:
+        """Stands for what `stream` has now."""
+        ...
+
     def wait(self) -> None:
-        """The host waits until the queue has come to where this was last recorded; not at all where it never was."""
+        """The host waits for what this stands for; for nothing where it was never recorded."""
         ...
 
     def lead(self, stream: int) -> None:
@@ -49,8 +53,6 @@ class Queue(Protocol):
     def product(self, x: Any, weight: Any, out: Any) -> None:
         """out [n, m] = x [n, d] weight [m, d]^T, summed in float32. x and weight of one type, out of it or float32."""
         ...
-
-    def record(self, event: Event) -> None: ...
 
     def follow(self, stream: int) -> None:
         """What comes next on this queue comes after what `stream` has now."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rdn_engine.cublas import Cublas
-from rdn_engine.errors import BackendUnavailable
-from rdn_engine.gpu import DEFAULT_STREAM, Event
+from rdn_engine.device import load_cupy
+from rdn_engine.gpu import DEFAULT_STREAM
 from rdn_engine.ops_cuda import Kernels
 
 _HOPPER = 90
@@ -21,32 +21,19 @@ _WORKSPACE = {False: 4 << 20, True: 32 << 20}  # bytes, as the library's documen
 _NAMED_DEFAULT = {1: DEFAULT_STREAM}  # what __cuda_array_interface__ calls the default stream
 
 
-def import_cupy() -> Any:
-    """cupy, on a machine with a GPU. Raises BackendUnavailable that says which of the two is missing."""
-    try:
-        import cupy
-    except ImportError as error:
-        raise BackendUnavailable(f"device 'cuda' wants cupy ({error}); pip install rdn-engine[gpu]") from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:
-        # CUDARuntimeError, whose module may be what failed.
-        raise BackendUnavailable(f"device 'cuda' finds no GPU: {error}") from error
-    if not count:
-        raise BackendUnavailable("device 'cuda' finds no GPU; wanted one or more")
-    return cupy
-
-
 class CupyEvent:
     def __init__(self, cupy: Any) -> None:
         self._runtime = cupy.cuda.runtime
-        self.handle = cupy.cuda.Event(block=False, disable_timing=True)
+        self._event = cupy.cuda.Event(block=False, disable_timing=True)
+
+    def record(self, stream: int) -> None:
+        self._runtime.eventRecord(self._event.ptr, stream)
 
     def wait(self) -> None:
-        self.handle.synchronize()
+        self._event.synchronize()
 
     def lead(self, stream: int) -> None:
-        self._runtime.streamWaitEvent(stream, self.handle.ptr)
+        self._runtime.streamWaitEvent(stream, self._event.ptr)
 
 
 class CupyQueue:
@@ -77,13 +64,9 @@ class CupyQueue:
         if self._blas is None:
             # Its address stays the same for as long as the handle and the graphs that were captured with it.
             self._workspace = self.empty(_WORKSPACE[int(self._device.compute_capability) >= _HOPPER], np.uint8)
-            self._blas = Cublas(self.ptr, self._workspace.data.ptr, self._workspace.nbytes)
+            self._blas = Cublas(self.ptr, _address(self._workspace), self._workspace.nbytes)
         if n:
             self._blas.product(_address(x), _address(weight), _address(out), (n, m, d), x.dtype, out.dtype)
-
-    def record(self, event: Event) -> None:
-        assert isinstance(event, CupyEvent)
-        event.handle.record(self._stream)
 
     def follow(self, stream: int) -> None:
         runtime = self._cupy.cuda.runtime
@@ -128,12 +111,12 @@ class CupyQueue:
 
 
 class CupyGpu:
-    """The current device of cupy."""
+    """The current device of cupy; BackendUnavailable where there is none. kernels: for tests, which have others."""
 
-    def __init__(self) -> None:
-        self._cupy = import_cupy()
+    def __init__(self, kernels: Kernels | None = None) -> None:
+        self._cupy = load_cupy("device 'cuda'")
         self._id = int(self._cupy.cuda.Device().id)
-        self.kernels = Kernels()
+        self.kernels = kernels or Kernels()
 
     def current(self) -> AbstractContextManager[Any]:
         return self._cupy.cuda.Device(self._id)  # type: ignore[no-any-return]

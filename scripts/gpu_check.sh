@@ -94,7 +94,7 @@ build() {
 # shellcheck disable=SC2329
 device_tests() {
   "$python" -m pytest -p no:cacheprovider tests/test_cuda_{benchmark,boxes,relation,ring,window}.py \
-    tests/test_device_{batch,frames,link,programs,stream}.py tests/test_backends.py -k gpu
+    tests/test_device_{batch,frames,graphs,link,programs,stream}.py -k gpu
 }
 
 # shellcheck disable=SC2329

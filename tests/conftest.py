@@ -38,6 +38,12 @@ def gpu(request: pytest.FixtureRequest) -> Any:
     return CupyGpu()
 
 
+@pytest.fixture(params=["alone", "others first"])
+def late(request: pytest.FixtureRequest) -> emulated_gpu.EmulatedGpu:
+    """Work runs when it is waited for, with as little or as much of what else there is as may be."""
+    return emulated_gpu.EmulatedGpu(others_first=request.param == "others first")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from rdn_engine.device_stream import DeviceStages
 from rdn_engine.encoder import Encoder
 from rdn_engine.relation import FusedRelation
 from rdn_engine.results import Detections
-from tests.emulated_gpu import EmulatedGpu, EmulatedGraph
+from tests.emulated_gpu import Elsewhere, EmulatedGpu, EmulatedGraph
 from tests.fakes import FakeGraph, relation_weights
 
 DIALS = Dials(window=1, num_support=3, num_reference=6, advanced_ratio=0.67, score_threshold=0.05)
+BASIC = RelationConfig(32, 2, num_basic=1, advanced=False)
+AT_ONCE = replace(DIALS, look_ahead=0)
 STRIDE, CHANNELS, BINS = 16, 4, 2
 KINDS = {"support": np.int64}
 
@@ -70,8 +72,8 @@ class Model:
         return DeviceDetector(DeviceStages(gpu, self.config, DeviceGraphs(*loaded), relation), 1)
 
 
-def small_model(config: RDNConfig, seed: int = 0, empty_below: float = 0.0) -> Model:
-    """Random weights. empty_below: frames darker than this, in grey levels, have only boxes of no size, hence few."""
+def small_model(config: RDNConfig, seed: int = 0, dark_below: float = 0.0, in_the_dark: int = 1) -> Model:
+    """Random weights. Frames darker than dark_below, in grey levels, have in_the_dark proposals, 1 or 0."""
     rng = np.random.default_rng(seed)
     r, anchors = config.relation, config.rpn.num_anchors
     weights = relation_weights(config, seed)
@@ -91,10 +93,13 @@ def small_model(config: RDNConfig, seed: int = 0, empty_below: float = 0.0) -> M
         cells = cells.transpose(0, 2, 4, 1, 3, 5).reshape(batch, rows, columns, 12)
         found = {name: cells @ weight for name, weight in maps.items()}
         deltas = 0.4 * found["deltas"].reshape(batch, -1, 4)
-        dark = image.reshape(batch, -1).mean(1) < (empty_below - 118) / 61
+        objectness = 1 / (1 + np.exp(-found["objectness"].reshape(batch, -1)))
+        dark = image.reshape(batch, -1).mean(1) < (dark_below - 118) / 61
         deltas[dark, :, :2], deltas[dark, :, 2:] = 0, 3  # all of them the whole frame: one is left
+        if not in_the_dark:
+            objectness[dark] = np.nan
         return {
-            "objectness": 1 / (1 + np.exp(-found["objectness"].reshape(batch, -1))),
+            "objectness": objectness,
             "deltas": deltas,
             "feature_map": np.ascontiguousarray(found["feature_map"]),
         }
@@ -118,6 +123,16 @@ def small_model(config: RDNConfig, seed: int = 0, empty_below: float = 0.0) -> M
         outputs += ("query", "keys", "values") + (("refine_query",) if r.advanced else ())
     first = FakeGraph(("image",), ("objectness", "deltas", "feature_map"), backbone)
     return Model(config, weights, first, FakeGraph(inputs, outputs, roi_head))
+
+
+def basic_model() -> Model:
+    """One basic module, results at once: quick."""
+    return small_model(small_config(BASIC, AT_ONCE))
+
+
+def device_array(gpu: Any, array: np.ndarray) -> Any:
+    """An array that some other library has put on the device."""
+    return Elsewhere(gpu.put(array)) if isinstance(gpu, EmulatedGpu) else gpu.put(array)
 
 
 def _linear(weights: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
@@ -177,7 +192,9 @@ def assert_same(got: Detections, wanted: Detections, tolerance: float = 1e-3) ->
     for name in ("frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch"):
         assert getattr(got, name) == getattr(wanted, name), name
     assert got.class_names == wanted.class_names
-    assert got.tracker_id is None
+    assert (got.tracker_id is None) == (wanted.tracker_id is None)
+    if got.tracker_id is not None and wanted.tracker_id is not None:
+        assert got.tracker_id.tolist() == wanted.tracker_id.tolist()
     assert got.class_id.tolist() == wanted.class_id.tolist()
     np.testing.assert_allclose(got.xyxy, wanted.xyxy, atol=tolerance)
     np.testing.assert_allclose(got.confidence, wanted.confidence, atol=tolerance / 10)

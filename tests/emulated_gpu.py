@@ -32,6 +32,7 @@ class EmulatedGpu:
         self.queues: dict[int, EmulatedQueue] = {}
         self.kernels = Kernels(_DeferredModule(module, self), _view)
         self.memory: list[np.ndarray] = []  # what was freed may still be wanted by work that has not run
+        self.room = 1 << 40  # bytes
         self.waits = 0
         self.queue()  # number 0, the default stream
 
@@ -72,6 +73,8 @@ class EmulatedGpu:
         assert not any(queue.captured is not None for queue in self.queues.values()), "memory asked for in a capture"
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if nbytes > self.room:
+            raise MemoryError(f"{nbytes} bytes")
         memory = np.full(nbytes + 64, 0xFF, np.uint8)
         self.memory.append(memory)
         start = -memory.ctypes.data % 64
@@ -122,10 +125,6 @@ class EmulatedQueue:
 
         self.enqueue(work)
 
-    def record(self, event: EmulatedEvent) -> None:
-        assert self.captured is None
-        event.token = self, self.put
-
     def follow(self, stream: int) -> None:
         assert self.captured is None
         other = self._gpu.queues[stream]
@@ -167,6 +166,11 @@ class EmulatedEvent:
     def __init__(self, gpu: EmulatedGpu) -> None:
         self._gpu = gpu
         self.token: tuple[EmulatedQueue, int] | None = None
+
+    def record(self, stream: int) -> None:
+        queue = self._gpu.queues[stream]
+        assert queue.captured is None
+        self.token = queue, queue.put
 
     def wait(self) -> None:
         if self.token is not None:

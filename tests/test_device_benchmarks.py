@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import environment, steady_frame, training_throughput
-from benchmarks.device_side import DeviceSide
+from benchmarks import environment, latency, steady_frame, training_throughput
+from benchmarks.device_side import DeviceSide, share_in_common
 from benchmarks.settings import Process, Setting, make_sweep
 from benchmarks.sides import EngineSide
 from rdn_engine.config import Dials, RDNConfig
@@ -79,6 +80,42 @@ def test_only_a_device_is_asked_for_eight_streams() -> None:
         assert sweep is not None
         values[device] = [value for value, _ in sweep.points]
     assert values == {"cpu": ["1", "2", "4"], "cuda": ["1", "2", "4", "8"]}
+
+
+def rows(*boxes: tuple[float, float, float]) -> np.ndarray:
+    """x, score and class of boxes 0.1 wide."""
+    return np.array([[x, 0, x + 0.1, 0.1, score, 1e3 * kind] for x, score, kind in boxes]).reshape(-1, 6)
+
+
+@pytest.mark.parametrize(
+    ("got", "share"),
+    [
+        ([(0.0, 0.9, 0), (0.5, 0.4, 1)], 1.0),
+        ([(0.5, 0.4, 1), (0.0, 0.8, 0)], 1.0),  # in any order
+        ([(0.03, 0.9, 0), (0.5, 0.4, 1)], 1.0),  # IoU 0.54
+        ([(0.04, 0.9, 0), (0.5, 0.4, 1)], 0.5),  # IoU 0.43
+        ([(0.0, 0.9, 0), (0.5, 0.4, 0)], 0.5),  # another class
+        ([(0.0, 0.4, 0), (0.5, 0.4, 1)], 0.75),  # half the score is less from one side only
+        ([(0.0, 0.9, 0)], 2 / 3),
+        ([], 0.0),
+    ],
+)
+def test_boxes_in_common(got: list[tuple[float, float, float]], share: float) -> None:
+    wanted = rows((0.0, 0.9, 0), (0.5, 0.4, 1))
+    assert share_in_common([rows(*got)], [wanted]) == pytest.approx(share)
+    assert share_in_common([wanted], [rows(*got)]) == pytest.approx(share)
+    # Of proposals the features are not looked at.
+    proposals = [np.column_stack([r[:, :5], np.full((len(r), 8), float(i))]) for i, r in enumerate((wanted, wanted))]
+    assert share_in_common(proposals[:1], proposals[1:]) == 1.0
+
+
+def test_a_device_that_finds_other_boxes_is_not_timed() -> None:
+    right = rows(*((x / 10, 0.9, 0) for x in range(10)))
+    checked = latency._check_device("T = 2", [right], [right], 0.9)
+    assert (checked["in_common"], checked["detections"]) == (1.0, 10)
+    moved = np.where(np.arange(10)[:, None] < 8, right, right + np.array([0, 0.5, 0, 0.5, 0, 0]))
+    with pytest.raises(latency.Mismatch, match=r"T = 2: 80\.0% of the boxes are the CPU's too; wanted 90%\. Not timed"):
+        latency._check_device("T = 2", [moved], [right], 0.9)
 
 
 def test_calls_that_wait_are_told_from_those_that_enqueue() -> None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rdn_engine import ConfigError, FrameError, RDNError, StreamClosed
-from rdn_engine.config import RelationConfig
+from rdn_engine import FrameError, RDNError
 from rdn_engine.device_frames import NV12
 from rdn_engine.device_stream import KEPT
 from rdn_engine.video import Frame
-from tests.device_models import DIALS, Model, assert_same, frames, small_config, small_model
-from tests.emulated_gpu import Elsewhere, EmulatedGpu, EmulatedQueue
-
-BASIC = RelationConfig(32, 2, num_basic=1, advanced=False)
-AT_ONCE = replace(DIALS, look_ahead=0)
-
-
-def basic_model(dials: Any = AT_ONCE) -> Model:
-    return small_model(small_config(BASIC, dials))
-
-
-def device_array(gpu: Any, array: np.ndarray) -> Any:
-    return gpu.put(array) if not isinstance(gpu, EmulatedGpu) else Elsewhere(gpu.put(array))
+from tests.device_models import (
+    AT_ONCE,
+    assert_same,
+    basic_model,
+    device_array,
+    frames,
+)
+from tests.emulated_gpu import Elsewhere, EmulatedGpu
 
 
 def on_host(gpu: Any, array: Any) -> np.ndarray:
@@ -41,12 +34,6 @@ def test_frames_of_the_device_give_what_frames_of_the_host_give(gpu: Any) -> Non
         [got] = there.push(image)
         [wanted] = here.push(frame)
         assert_same(got, wanted)
-
-
-@pytest.fixture(params=["alone", "others first"])
-def late(request: pytest.FixtureRequest) -> EmulatedGpu:
-    """Work runs when it is waited for, with as little or as much of what else there is as may be."""
-    return EmulatedGpu(others_first=request.param == "others first")
 
 
 def test_the_host_may_run_ahead(late: EmulatedGpu) -> None:
@@ -169,16 +156,16 @@ def test_results_stay_on_the_device_until_later_ones_need_the_room(gpu: Any) -> 
         with pytest.raises(RDNError, match=f"keeps the last {kept}"):
             gone.cpu()
         with pytest.raises(RDNError, match=f"keeps the last {kept}"):
-            gone.on()
+            gone.on().__enter__()
     for result in results[len(results) - kept :]:
         host = result.cpu()
-        arrays = result.on()
-        count = int(on_host(gpu, arrays.count)[0])
-        assert count == len(host) > 0
-        np.testing.assert_array_equal(on_host(gpu, arrays.xyxy)[:count], host.xyxy)
-        np.testing.assert_array_equal(on_host(gpu, arrays.confidence)[:count], host.confidence)
-        np.testing.assert_array_equal(on_host(gpu, arrays.class_id)[:count], host.class_id)
-        assert not on_host(gpu, arrays.confidence)[count:].any()
+        with result.on() as arrays:
+            count = int(on_host(gpu, arrays.count)[0])
+            assert count == len(host) > 0
+            np.testing.assert_array_equal(on_host(gpu, arrays.xyxy)[:count], host.xyxy)
+            np.testing.assert_array_equal(on_host(gpu, arrays.confidence)[:count], host.confidence)
+            np.testing.assert_array_equal(on_host(gpu, arrays.class_id)[:count], host.class_id)
+            assert not on_host(gpu, arrays.confidence)[count:].any()
 
 
 def test_a_reader_sees_its_result_before_the_room_is_used_again(late: EmulatedGpu) -> None:
@@ -187,140 +174,11 @@ def test_a_reader_sees_its_result_before_the_room_is_used_again(late: EmulatedGp
     video = frames(AT_ONCE.window + 5 + KEPT)
     for frame in video:
         [result] = stream.push_device(device_array(late, frame))
-        arrays, copy = result.on(reader.ptr), np.empty((7, 4), np.float32)
-        reader.copy(copy, arrays.xyxy)
-        read.append(copy)
+        read.append(np.empty((7, 4), np.float32))
+        with result.on(reader.ptr) as found:
+            reader.copy(read[-1], found.xyxy)
     reader.wait()
     here = model.on_cpu().open_stream()
     for copy, frame in zip(read, video, strict=True):
         [wanted] = here.push(frame)
         np.testing.assert_allclose(copy[: len(wanted)], wanted.xyxy, atol=1e-3)
-
-
-def test_a_steady_frame_is_one_graph_that_nobody_waits_for() -> None:
-    gpu = EmulatedGpu()
-    model = small_model(small_config())
-    stream = model.on(gpu).open_stream()
-    video = [device_array(gpu, frame) for frame in frames(9)]
-    for frame in video[:4]:
-        stream.push_device(frame)
-    waits, memory = gpu.waits, len(gpu.memory)
-    before = launches(gpu)
-    for frame in video[4:]:
-        stream.push_device(frame)
-    assert (gpu.waits, len(gpu.memory)) == (waits, memory)
-    assert launches(gpu) == before + 5
-    for frame in video[:2]:
-        stream.push(frame)
-    assert gpu.waits == waits + 2
-
-
-def launches(gpu: EmulatedGpu) -> int:
-    return sum(queue.launches for queue in gpu.queues.values() if isinstance(queue, EmulatedQueue))
-
-
-def test_graphs_are_captured_anew_when_a_dial_moves_and_replaced_nowhere_else() -> None:
-    gpu, model, video = EmulatedGpu(), small_model(small_config()), frames(5)
-    stream = model.on(gpu).open_stream()
-    captures = []
-    for dials in (DIALS, replace(DIALS, num_support=2)):
-        stream.dials = dials
-        for frame in video:
-            stream.push(frame)
-        captures.append(sum(queue.captures for queue in gpu.queues.values()))
-    assert captures == [1, 2]
-
-
-def test_backends_that_cannot_be_captured_run_as_they_are() -> None:
-    gpu, model, video = EmulatedGpu(), basic_model(), frames(4)
-    there, here = model.on(gpu, capturable=False).open_stream(), model.on_cpu().open_stream()
-    for frame in video:
-        assert_same(there.push(frame)[0], here.push(frame)[0])
-    assert launches(gpu) == 3
-
-
-def test_memory_is_known(gpu: Any) -> None:
-    model, video = basic_model(), frames(6)
-    stream = model.on(gpu).open_stream()
-    stream.push(video[0])
-    known = stream.nbytes
-    for frame in video:
-        stream.push(frame)
-    assert stream.nbytes == known > 10_000
-
-
-def test_what_a_device_does_not_do_is_said_when_it_is_asked_for(gpu: Any) -> None:
-    model = basic_model()
-    detector = model.on(gpu)
-    with pytest.raises(ConfigError, match="linked on device 'cpu' only"):
-        detector.open_stream(replace(AT_ONCE, link="boxes"))
-    stream = detector.open_stream()
-    with pytest.raises(ConfigError, match="linked on device 'cpu' only"):
-        stream.dials = replace(AT_ONCE, link="boxes")
-    with pytest.raises(ConfigError, match="window \\(T\\) is 3; this stream has room for 1"):
-        stream.dials = replace(AT_ONCE, window=3)
-    stream.close()
-    with pytest.raises(StreamClosed):
-        stream.push(frames(1)[0])
-    many = replace(model.config, detection=replace(model.config.detection, max_detections=4000))
-    with pytest.raises(ConfigError, match="max_detections is 4000; device 'cuda' takes up to 2048"):
-        small_model(many).on(gpu).open_stream().push(frames(1)[0])
-    odd = small_config(RelationConfig(48, 1))
-    with pytest.raises(ConfigError, match="heads have 48 channels"):
-        small_model(odd).on(gpu, "float16")
-
-
-# A batch of streams
-
-
-def test_streams_of_a_batch_are_as_streams_alone(gpu: Any) -> None:
-    """Three videos, of which one has no frame now and then; dials move; another size."""
-    model = small_model(small_config())
-    batch = model.on(gpu).open_streams(["a", "b", "c"])
-    alone = [model.on_cpu().open_stream(source_id=name) for name in "abc"]
-    videos = [frames(5, seed=seed) for seed in range(3)]
-    for t in range(5):
-        now = [None if t == 2 and i == 1 else video[t] for i, video in enumerate(videos)]
-        if t == 3:
-            batch.dials = replace(DIALS, num_reference=4, num_support=2)
-            for one in alone:
-                one.dials = batch.dials
-        for got, stream, frame in zip(batch.push(now, [t / 25] * 3), alone, now, strict=True):
-            wanted = [] if frame is None else stream.push(frame, t / 25)
-            for one, other in zip(got, wanted, strict=True):
-                assert_same(one, other)
-    large = frames(2, 60, 50)
-    for frame in large:
-        for got, stream in zip(batch.push([frame] * 3), alone, strict=True):
-            for one, other in zip(got, stream.push(frame), strict=True):
-                assert_same(one, other)
-    for got, stream in zip(batch.flush(), alone, strict=True):
-        for one, other in zip(got, stream.flush(), strict=True):
-            assert_same(one, other)
-
-
-def test_a_batch_may_run_ahead(late: EmulatedGpu) -> None:
-    """One encoder for all: the next batch waits until every stream has taken its part of this one."""
-    model, videos = basic_model(), [frames(5, seed=seed) for seed in range(2)]
-    batch = model.on(late).open_streams(["a", "b"])
-    started = [batch.push_device(now) for now in zip(*videos, strict=True)]
-    for i, (name, video) in enumerate(zip("ab", videos, strict=True)):
-        here = model.on_cpu().open_stream(source_id=name)
-        for found, frame in zip(started, video, strict=True):
-            assert_same(found[i][0].cpu(), here.push(frame)[0])
-
-
-def test_a_batch_with_a_bad_frame_takes_none_of_them(gpu: Any) -> None:
-    model, video = basic_model(), frames(2)
-    batch, alone = model.on(gpu).open_streams(["a", "b"]), model.on_cpu().open_stream(source_id="a")
-    with pytest.raises(FrameError, match="got list"):
-        batch.push([video[0], [1]])
-    with pytest.raises(FrameError, match="a batch wants one size"):
-        batch.push([video[0], frames(1, 60, 50)[0]])
-    with pytest.raises(ConfigError, match="got 1 frames and 1 times; this batch has 2 streams"):
-        batch.push([video[0]])
-    for frame in video:
-        [[got], [_]] = batch.push([frame, frame])
-        assert_same(got, alone.push(frame)[0])
-    with pytest.raises(ConfigError, match="0 streams"):
-        model.on(gpu).open_streams([])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from cuda_machines import gpu_missing
 
-from rdn_engine import Detector
+from rdn_engine import BackendUnavailable, Detector
+from rdn_engine.backends import BackendName
 from rdn_engine.bundle import Bundle
 from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.device_detector import DeviceDetector
@@ -134,9 +136,10 @@ def test_epochs(gpu: Any) -> None:
     assert there.accepted == here.accepted == 7
 
 
-def test_frames_with_few_proposals(gpu: Any) -> None:
-    """Dark frames have one proposal, fewer than K: what is missing is nowhere looked at."""
-    there, here = both(gpu, empty_below=40)
+@pytest.mark.parametrize("proposals", [0, 1])
+def test_frames_with_few_proposals(gpu: Any, proposals: int) -> None:
+    """Fewer than K: what is missing is nowhere looked at."""
+    there, here = both(gpu, dark_below=40, in_the_dark=proposals)
     bright = frames(6)
     video = [frame if t in (0, 3, 5) else frame // 8 for t, frame in enumerate(bright)]
     for frame in video:
@@ -170,3 +173,22 @@ def test_the_committed_model_finds_the_same_boxes(gpu: Any, precision: DevicePre
             assert_same(got, wanted, tolerance)
             found += len(got)
     assert found > 3
+
+
+def test_every_backend_that_is_there_finds_the_same_boxes_on_a_gpu() -> None:
+    missing = gpu_missing()
+    if missing is not None:
+        pytest.skip(f"needs a GPU: {missing}")
+    dials = Dials(window=2, num_support=8, num_reference=20, advanced_ratio=0.5, score_threshold=0.2)
+    here = Detector.from_pretrained(ENGINES, threads=1)
+    video = SyntheticVideos("device", num_videos=1, num_frames=8)[0].frames
+    tried = []
+    for backend in get_args(BackendName):
+        try:
+            there = Detector.from_pretrained(ENGINES, backend=backend, device="cuda", threads=1)
+        except BackendUnavailable:
+            continue
+        tried.append(backend)
+        for got, wanted in zip(there.predict(video, dials=dials), here.predict(video, dials=dials), strict=True):
+            assert_same(got, wanted, 0.05)
+    assert tried

@@ -125,8 +125,8 @@ def test_every_test_and_script_it_names_is_there() -> None:
     text = SCRIPT.read_text()
     for name, test in re.findall(r"(tests/\w+\.py)(?:::(\w+))?", text):
         assert test in (ROOT / name).read_text()
-    for group in re.findall(r"tests/test_cuda_\{(.*?)\}\.py", text):
-        assert all((ROOT / "tests" / f"test_cuda_{part}.py").exists() for part in group.split(","))
+    for name, group in re.findall(r"tests/(\w+)\{(.*?)\}\.py", text):
+        assert all((ROOT / "tests" / f"{name}{part}.py").exists() for part in group.split(","))
     scripts = re.findall(r"benchmarks/\w+\.py", text)
     assert len(scripts) >= 5
     assert all((ROOT / script).exists() for script in scripts)

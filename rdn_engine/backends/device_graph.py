@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine import device
 from rdn_engine.backends import BoundGraph, DeviceGraph, TensorSpec
 from rdn_engine.device import View, view_of
-from rdn_engine.errors import BackendUnavailable, RDNError
+from rdn_engine.errors import RDNError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -74,17 +75,4 @@ def _views(arrays: Mapping[str, Any]) -> dict[str, View]:
 
 def load_cupy(name: str) -> Any:
     """cupy, where there is a device. Raises BackendUnavailable that says what backend `name` lacks."""
-    try:
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"backend {name!r} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
-        ) from error
-    except Exception as error:
-        # CUDARuntimeError, whose module may be what failed.
-        raise BackendUnavailable(f"backend {name!r} finds no CUDA device: {error}") from error
-    if not count:
-        raise BackendUnavailable(f"backend {name!r} finds no CUDA device; wanted one or more")
-    return cupy
+    return device.load_cupy(f"backend {name!r}")
