@@ -157,7 +157,7 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
 py::tuple relation_refine(const py::array& query, const py::array& residual, const py::array& value_bias,
                           const py::array& rows, const Bank& bank, const py::array& slots, const py::array& counts,
                           const py::array& change, const py::array& restart, const py::array& geometry,
-                          py::array values, py::array normaliser, py::array peak, int threads) {
+                          py::array values, py::array normaliser, py::array peak, py::array shift, int threads) {
     RelationRefine args{};
     args.heads = check_heads(bank);
     args.query = checked<float>(query, {kAny, kAny}, "query [R, D]");
@@ -186,6 +186,7 @@ py::tuple relation_refine(const py::array& query, const py::array& residual, con
     args.values = written<double>(values, {storage, dim}, sized("values " + r + ", D = ", dim));
     args.normaliser = written<double>(normaliser, {storage, args.heads}, "normaliser " + r + m);
     args.peak = written<double>(peak, {storage, args.heads}, "peak " + r + m);
+    args.shift = written<float>(shift, {storage, args.heads}, "shift " + r + m);
     args.threads = checked_threads(threads);
     Floats out({args.rows, dim});
     py::array_t<uint8_t> status(args.rows);

@@ -73,6 +73,7 @@ def relation_refine(
     values: _D,
     normaliser: _D,
     peak: _D,
+    shift: _F,
     threads: int,
     /,
 ) -> tuple[_F, _B]: ...

@@ -86,6 +86,8 @@ class RunningSums(NamedTuple):
     """[R, M] weights"""
     peak: NDArray[np.float64]
     """[R, M] largest normaliser since the row's sums began"""
+    shift: Float
+    """[R, M] what is subtracted from its scores since then: logits times log2(e)"""
 
 
 class Attention(NamedTuple):
@@ -95,7 +97,7 @@ class Attention(NamedTuple):
     """[n, W] softmax weights averaged over heads"""
 
 
-RIGHT, CANCELLED, UNBOUNDED = range(3)
+RIGHT, CANCELLED = range(2)
 """Status of a refined row: see `relation_refine`."""
 
 
@@ -303,9 +305,8 @@ def relation_refine(
 
     query, residual [R, D] of every row, R = slots x C; rows [A] distinct, those wanted. change [A, F]: how many times
     more than before the first counts[f] of slots[f] count for a row; restart [A]: sums begin at zero. `sums` are
-    updated in place. Status of a row: RIGHT; CANCELLED where no more than 1e-6 of the largest normaliser is left or
-    something is not finite: restart it; UNBOUNDED where logits may be too large to be summed this way: its sums are as
-    before.
+    updated in place. Status of a row: RIGHT; CANCELLED where no more than 1e-6 of the largest normaliser is left, a
+    logit is far above those that the sums began with, or something is not finite: restart it.
     """
     out, status = _C.relation_refine(
         np.ascontiguousarray(query),

@@ -18,7 +18,9 @@ class Refinement:
 
     def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
         rows = slots * room
-        self._sums = ops.RunningSums(np.zeros((rows, dim)), np.zeros((rows, heads)), np.zeros((rows, heads)))
+        self._sums = ops.RunningSums(
+            np.zeros((rows, dim)), *np.zeros((2, rows, heads)), np.zeros((rows, heads), np.float32)
+        )
         self._included = np.zeros((rows, slots), np.float32)  # how often a row's sums hold the frame of a slot
         self._counts = np.zeros(slots, np.int64)  # support proposals of those frames
         self._room = room
@@ -40,7 +42,7 @@ class Refinement:
         self, pool: SupportPool, module: int, value_bias: Float, geometry: ops.Packed, threads: int
     ) -> tuple[Float, NDArray[np.bool_]]:
         """a + rel_module(a, S) of the pool's advanced rows -> [A, D], and which of them, [A], have to be computed from
-        the whole pool instead, because their logits may be too large or something is not finite.
+        the whole pool instead, because something is not finite.
         """
         rows, slots, counts = pool.advanced_rows, pool.slots, pool.slot_counts
         self._included[self._included[:, counts != self._counts].any(1)] = 0

@@ -142,7 +142,9 @@ def test_nothing_is_left_behind_over_many_steps() -> None:
     np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=2e-5)
 
 
-def test_a_step_computes_the_new_frame_s_rows_and_columns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("common", [0, 100])
+def test_a_step_computes_the_new_frame_s_rows_and_columns_alone(monkeypatch: pytest.MonkeyPatch, common: float) -> None:
+    """Also where keys have so much in common that their lengths bound no score."""
     rng = np.random.default_rng(0)
     dials = Dials(window=3, num_support=4, num_reference=4, advanced_ratio=0.5)
     weights, window = make_weights(rng), Window(CONFIG, dials)
@@ -156,9 +158,13 @@ def test_a_step_computes_the_new_frame_s_rows_and_columns_alone(monkeypatch: pyt
 
     monkeypatch.setattr(ops, "relation_refine", watched)
     for t in range(12):
-        window.append(make_frame(rng, 4, 4))
+        frame = make_frame(rng, 4, 4)
+        window.append(replace(frame, keys=frame.keys + np.float32(common)))
         if t >= 3:
-            step(window.pool(t - 3, dials), weights)
+            pool = window.pool(t - 3, dials)
+            got, left = step(pool, weights)
+            assert not left.any()
+            np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=4e-4)
     # 7 frames: 12 rows see one frame come and one go, 2 rows are new; at the end no frame stands in for another.
     assert pairs[-2:] == [12 * 8 + 2 * 28] * 2
 
@@ -184,7 +190,22 @@ def test_a_row_is_summed_anew_where_nearly_nothing_is_left() -> None:
     assert peak[rows].max() < 1e3
 
 
-@pytest.mark.parametrize("bad", ["large", "nan key", "nan value", "nan query", "nan box"])
+@pytest.mark.parametrize("scale", [30, 300])
+def test_a_frame_of_large_logits_comes_and_goes(scale: float) -> None:
+    """Far above those that a row began with, and then far below."""
+    rng = np.random.default_rng(0)
+    dials = Dials(window=1, num_support=4, num_reference=4, advanced_ratio=0.5, edges="clip")
+    weights, window = make_weights(rng), Window(CONFIG, dials)
+    for t in range(9):
+        window.append(make_frame(rng, 4, 4, key_scale=scale if t in (3, 7) else 1))
+        if t >= 1:
+            pool = window.pool(t - 1, dials)
+            got, left = step(pool, weights)
+            assert not left.any()
+            np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("bad", ["nan key", "nan value", "nan query", "nan box"])
 def test_rows_that_cannot_be_summed_are_left_to_the_caller(bad: str) -> None:
     """And no trace of it stays when the frame has left."""
     rng = np.random.default_rng(0)
@@ -192,8 +213,8 @@ def test_rows_that_cannot_be_summed_are_left_to_the_caller(bad: str) -> None:
     weights, window = make_weights(rng), Window(CONFIG, dials)
     left_at = {}
     for t in range(9):
-        frame = make_frame(rng, 4, 4, key_scale=300 if (bad, t) == ("large", 3) else 1)
-        if t == 3 and bad != "large":
+        frame = make_frame(rng, 4, 4)
+        if t == 3:
             name = {"key": "keys", "value": "values", "query": "refine_query", "box": "boxes"}[bad.split()[1]]
             getattr(frame, name)[..., 0, :] = np.nan
         window.append(frame)

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kTileRows = 13 * kMostRows;  // most query rows of one task
 constexpr float kBounded = 60.0f;              // score up to which no maximum is subtracted; it is a power of 2
+constexpr float kNone = -1e30f;                // largest of no scores
 
 // Supports first .. first + count of a slot.
 struct Block {
@@ -196,6 +197,16 @@ inline Ints taken_lanes(int64_t left) {
     for (int i = 0; i < kLanes; ++i)
         lane[i] = i;
     return lane < static_cast<int32_t>(smaller(left, kLanes));
+}
+
+// The largest of the scores and of `least`; what is no number counts for nothing.
+inline float largest_score(const float* scores, int64_t count, float least) {
+    Floats top = broadcast<Floats>(least);
+    for (int64_t j = 0; j < count; j += kLanes) {
+        const Floats score = load(scores + j);
+        top = (score > top) & taken_lanes(count - j) ? score : top;
+    }
+    return largest(top);
 }
 
 // Scores become weights exp2(score - shift) gate, in place; returns their sum.

@@ -1,8 +1,9 @@
 // Sliding refinement: the advanced rows' sums over the window, of which a step changes what came and what went.
 //
 // A frame's part of a row's sums is computed in float32, always by the same operations, and added to sums in float64:
-// what is added once and subtracted once leaves nothing behind. All parts have shift 0, so a row is left to the caller
-// where its scores are not bounded. How many times more a frame counts is a factor of its part.
+// what is added once and subtracted once leaves nothing behind. All parts of a row have one shift: 0 where the lengths
+// of query and keys bound its scores, elsewhere the largest score that it began with. How many times more a frame
+// counts is a factor of its part.
 #include "attention.h"
 #include "isa.h"
 #include "parallel.h"
@@ -17,9 +18,17 @@ struct Task {
     int64_t first, rows;
 };
 
+// Of a tile's rows.
+struct Guard {
+    bool bounded[kTileRows];  // no score is above kBounded, and the shift is 0
+    bool over[kTileRows];     // some score is too far above the shift
+};
+
 bool row_bounded(const RelationRefine& args, const Module& module, int64_t position, int64_t r, const Tile& tile) {
     const float* change = args.change + position * args.support.frames;
+    const float* shift = args.shift + args.row[position] * args.heads;
     for (int64_t head = 0; head < args.heads; ++head) {
+        if (!args.restart[position] && shift[head] != 0.0f) return false;
         const float length = query_length(module, tile, r, head);
         for (int64_t f = 0; f < args.support.frames; ++f) {
             const float key_length = args.bank.key_length[args.support.slot[f] * args.heads + head];
@@ -30,17 +39,20 @@ bool row_bounded(const RelationRefine& args, const Module& module, int64_t posit
     return true;
 }
 
-void load_tile(const RelationRefine& args, const Module& module, const Task& task, Tile& tile) {
+void load_tile(const RelationRefine& args, const Module& module, const Task& task, Tile& tile, Guard& guard) {
     const int64_t dim = args.heads * args.head_dim;
     for (int64_t r = 0; r < task.rows; ++r) {
         const int64_t position = task.first + r, row = args.row[position];
         load_row(module, args.query + row * dim, args.bank.boxes + 4 * row, r, tile);
-        args.status[position] = row_bounded(args, module, position, r, tile) ? kRight : kUnbounded;
+        guard.bounded[r] = row_bounded(args, module, position, r, tile);
+        guard.over[r] = false;
         if (module.bank.bfloat16) pair_row(module, r, tile);
-        if (args.status[position] == kRight && args.restart[position]) {
+        if (args.restart[position]) {
             memset(args.values + row * dim, 0, sizeof(double) * dim);
             memset(args.normaliser + row * args.heads, 0, sizeof(double) * args.heads);
             memset(args.peak + row * args.heads, 0, sizeof(double) * args.heads);
+            for (int64_t head = 0; head < args.heads; ++head)
+                args.shift[row * args.heads + head] = guard.bounded[r] ? 0.0f : kNone;
         }
     }
 }
@@ -60,41 +72,68 @@ void add_part(const RelationRefine& args, const Module& module, const Block& blo
 
 // Rows begin .. end of the tile, which all take part in the block.
 void change_rows(const RelationRefine& args, const Module& module, const Blocks& blocks, int64_t b, int64_t first,
-                 int64_t begin, int64_t end, Tile& tile) {
+                 int64_t begin, int64_t end, Tile& tile, Guard& guard) {
     const Block& block = blocks.block[b];
     for (int64_t r = begin; r < end; ++r)
         gate_row(module, blocks, b, r, tile);
     score_rows(module, block, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
         float normaliser[kMostRows];
-        for (int64_t r = 0; r < rows; ++r)
-            normaliser[r] = weigh_row(tile.gates + (head * kTileRows + from + r) * kBlock, block.count, 0.0f,
-                                      tile.scores + r * kBlock);
+        for (int64_t r = 0; r < rows; ++r) {
+            float* scores = tile.scores + r * kBlock;
+            const float shift = args.shift[args.row[first + from + r] * args.heads + head];
+            if (!guard.bounded[from + r] && largest_score(scores, block.count, shift) > shift + kBounded)
+                guard.over[from + r] = true;
+            normaliser[r] = weigh_row(tile.gates + (head * kTileRows + from + r) * kBlock, block.count, shift, scores);
+        }
         add_part(args, module, block, head, first + from, rows, normaliser, tile);
     });
 }
 
-void change_tile(const RelationRefine& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile) {
-    for (int64_t b = 0; b < blocks.count; ++b) {
-        const auto takes_part = [&](int64_t r) {
-            const int64_t position = task.first + r;
-            return args.status[position] == kRight &&
-                   args.change[position * args.support.frames + blocks.block[b].frame] != 0.0f;
-        };
-        for (int64_t begin = 0, end = 0; begin < task.rows; begin = end) {
-            for (end = begin; end < task.rows && takes_part(end);)
-                ++end;
-            if (begin < end) change_rows(args, module, blocks, b, task.first, begin, end, tile);
-            end = larger(end, begin + 1);
-        }
+// Calls use(begin, end) for the rows of the tile that take part in block b, neighbours together.
+template <class Wanted, class Use>
+void for_rows(const RelationRefine& args, const Blocks& blocks, int64_t b, const Task& task, const Wanted& wanted,
+              const Use& use) {
+    const auto takes_part = [&](int64_t r) {
+        return wanted(r) && args.change[(task.first + r) * args.support.frames + blocks.block[b].frame] != 0.0f;
+    };
+    for (int64_t begin = 0, end = 0; begin < task.rows; begin = larger(end, begin + 1)) {
+        for (end = begin; end < task.rows && takes_part(end);)
+            ++end;
+        if (begin < end) use(begin, end);
     }
 }
 
-void finish(const RelationRefine& args, const Task& task) {
+// The largest score of the rows that begin anew without a bound.
+void find_shifts(const RelationRefine& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile,
+                 const Guard& guard) {
+    const auto wanted = [&](int64_t r) { return args.restart[task.first + r] && !guard.bounded[r]; };
+    for (int64_t b = 0; b < blocks.count; ++b) {
+        for_rows(args, blocks, b, task, wanted, [&](int64_t begin, int64_t end) {
+            score_rows(module, blocks.block[b], begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
+                for (int64_t r = 0; r < rows; ++r) {
+                    float& shift = args.shift[args.row[task.first + from + r] * args.heads + head];
+                    shift = largest_score(tile.scores + r * kBlock, blocks.block[b].count, shift);
+                }
+            });
+        });
+    }
+}
+
+void change_tile(const RelationRefine& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile,
+                 Guard& guard) {
+    const auto wanted = [](int64_t) { return true; };
+    for (int64_t b = 0; b < blocks.count; ++b) {
+        for_rows(args, blocks, b, task, wanted, [&](int64_t begin, int64_t end) {
+            change_rows(args, module, blocks, b, task.first, begin, end, tile, guard);
+        });
+    }
+}
+
+void finish(const RelationRefine& args, const Task& task, const Guard& guard) {
     const int64_t dim = args.heads * args.head_dim;
     for (int64_t position = task.first; position < task.first + task.rows; ++position) {
-        if (args.status[position] != kRight) continue;
         const int64_t row = args.row[position];
-        bool right = true;
+        bool right = !guard.over[position - task.first];
         for (int64_t head = 0; head < args.heads; ++head) {
             const int64_t state = row * args.heads + head;
             const double normaliser = args.normaliser[state];
@@ -139,9 +178,11 @@ void relation_refine(const RelationRefine& args) {
     parallel_for(tiles, threads, [&](int64_t index, int worker) {
         Tile tile(module, scratch + worker * tile_size);
         const Task task = {index * height, smaller(height, args.rows - index * height)};
-        load_tile(args, module, task, tile);
-        change_tile(args, module, blocks, task, tile);
-        finish(args, task);
+        Guard guard;
+        load_tile(args, module, task, tile, guard);
+        find_shifts(args, module, blocks, task, tile, guard);
+        change_tile(args, module, blocks, task, tile, guard);
+        finish(args, task, guard);
     });
 }
 

@@ -11,8 +11,6 @@
 namespace rdn::cpu::RDN_ISA {
 namespace {
 
-constexpr float kNone = -1e30f;  // maximum of no score
-
 // The softmax of every (row, head), [rows, heads]: the values' sum lies in args.out until the end.
 struct Softmax {
     explicit Softmax(int64_t size) : shift(size), normaliser(size), fixed(size) {}
@@ -35,12 +33,7 @@ void longest_keys(const RelationAttention& args, float* longest) {
 
 // Raises the shift to the largest score of the row; what was summed before is scaled to it.
 void raise_shift(const float* scores, int64_t count, float* shift, float* normaliser, float* values, int64_t head_dim) {
-    Floats top = broadcast<Floats>(*shift);
-    for (int64_t j = 0; j < count; j += kLanes) {
-        const Floats score = load(scores + j);
-        top = (score > top) & taken_lanes(count - j) ? score : top;
-    }
-    const float raised = largest(top);
+    const float raised = largest_score(scores, count, *shift);
     if (!(raised > *shift)) return;
     const float shrink = exp2_or_zero(*shift - raised);
     *shift = raised;

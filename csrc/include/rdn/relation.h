@@ -66,6 +66,7 @@ struct RelationRefine {
     double* values;          // [R, heads * head_dim] sums of weight times value
     double* normaliser;      // [R, heads] sums of weights
     double* peak;            // [R, heads] largest normaliser since the restart
+    float* shift;            // [R, heads] what is subtracted from scores, base 2, since the restart
     float* out;       // [rows, heads * head_dim] residual + relation, of no meaning where the status is not kRight
     uint8_t* status;  // [rows] RefineStatus
     int threads;
@@ -98,7 +99,6 @@ struct Linear {
 enum RefineStatus : uint8_t {
     kRight = 0,
     kCancelled = 1,  // too little is left of a sum, or it is no finite number
-    kUnbounded = 2,  // a logit may be too large for weights without a running maximum; the sums were left alone
 };
 
 constexpr int kFrequencies = 8;
