@@ -18,8 +18,9 @@ class Refinement:
 
     def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
         rows = slots * room
+        per_head = rows, heads
         self._sums = ops.RunningSums(
-            np.zeros((rows, dim)), *np.zeros((2, rows, heads)), np.zeros((rows, heads), np.float32)
+            np.zeros((rows, dim)), np.zeros(per_head), np.zeros(per_head), np.zeros(per_head, np.float32)
         )
         self._included = np.zeros((rows, slots), np.float32)  # how often a row's sums hold the frame of a slot
         self._counts = np.zeros(slots, np.int64)  # support proposals of those frames
