@@ -250,7 +250,7 @@ def test_a_bundle_that_differs_never_appears(part: str, checkpoint: Path, monkey
             return {"backbone": 1}
 
         monkeypatch.setattr(export.build_engines, "export_graphs", copied)
-        monkeypatch.setattr(rdn_engine.verify, "verify", lambda _: [report])
+        monkeypatch.setattr(rdn_engine.verify, "verify", lambda *_, **__: [report])
     with pytest.raises(Differs, match="logits"):
         build(checkpoint, output)
     assert not output.exists()
