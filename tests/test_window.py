@@ -170,7 +170,8 @@ def test_a_window_without_any_proposal_is_empty() -> None:
 @pytest.mark.parametrize(
     ("config", "widths"),
     [
-        # floats of a support row (4 + 1 + D + 2 P D + D', M where it is refined), doubles (D + 2 M), floats of a reference row (4 + D + D')
+        # floats of a support row (4 + 1 + D + 2 P D + D', where it is refined + M), doubles (D + 2 M),
+        # floats of a reference row (4 + D + D')
         (RelationConfig(dim=16, heads=1, num_basic=2), (5 + 16 + 6 * 16 + 16 + 1, 18, 4 + 32)),
         (RelationConfig(dim=16, heads=1, num_basic=1, advanced=False), (5 + 16 + 2 * 16, 0, 4 + 32)),
         (RelationConfig(dim=16, heads=1, num_basic=0, advanced=False), (5 + 16, 0, 4 + 16)),
