@@ -28,22 +28,19 @@ from training.model.relation import WAVELENGTHS, RelationModule, RelationStage
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
     """Relative geometry E of all pairs: boxes [n, 4], support_boxes [S, 4] -> [1, 64, n, S], stored channels last."""
-    w, h, cx, cy = sizes_and_centres(boxes[:, None])
-    u, v, ux, uy = sizes_and_centres(support_boxes[None])
-    p = torch.stack(
-        [
-            ((cx - ux).abs() / w + 1e-3).log(),
-            ((cy - uy).abs() / h + 1e-3).log(),
-            (w / u).log(),
-            (h / v).log(),
-        ],
-        2,
-    )
+    p = torch.stack(relative_positions(boxes, support_boxes), 2)
     phase = (100 * p)[..., None] / torch.tensor(WAVELENGTHS, dtype=p.dtype, device=p.device)
     return torch.cat([phase.sin(), phase.cos()], 3).flatten(2).permute(2, 0, 1)[None]
 
 
-def sizes_and_centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def relative_positions(boxes: Tensor, support_boxes: Tensor) -> list[Tensor]:
+    """The four logarithms of equation 3, each [n, S]."""
+    w, h, cx, cy = _sizes_and_centres(boxes[:, None])
+    u, v, ux, uy = _sizes_and_centres(support_boxes[None])
+    return [((cx - ux).abs() / w + 1e-3).log(), ((cy - uy).abs() / h + 1e-3).log(), (w / u).log(), (h / v).log()]
+
+
+def _sizes_and_centres(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """boxes [..., 4] -> width, height, centre x, centre y, each [...]"""
     x1, y1, x2, y2 = boxes.unbind(-1)
     return x2 - x1 + 1, y2 - y1 + 1, 0.5 * (x1 + x2), 0.5 * (y1 + y2)

@@ -9,22 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.baseline import BaselineRelation, sizes_and_centres
+from benchmarks.baseline import BaselineRelation, relative_positions
 from training.model.relation import WAVELENGTHS, RelationModule
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
     """As `baseline.embed`, [1, 64, n, S], stored in this order."""
-    w, h, cx, cy = sizes_and_centres(boxes[:, None])
-    u, v, ux, uy = sizes_and_centres(support_boxes[None])
-    p = torch.stack(
-        [
-            ((cx - ux).abs() / w + 1e-3).log(),
-            ((cy - uy).abs() / h + 1e-3).log(),
-            (w / u).log(),
-            (h / v).log(),
-        ]
-    )
+    p = torch.stack(relative_positions(boxes, support_boxes))
     phase = (100 * p)[:, None] / torch.tensor(WAVELENGTHS, dtype=p.dtype, device=p.device)[:, None, None]
     return torch.cat([phase.sin(), phase.cos()], 1).flatten(0, 1)[None]
 
