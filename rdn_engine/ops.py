@@ -7,10 +7,11 @@ Every function raises `ValueError` that quotes the shape or type it got where an
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rdn_engine import _C
 
@@ -68,13 +69,27 @@ def empty_supports(
     """Keys and values of a SupportBank, all zero, with `shape` in place of its slots and C = room."""
     if precision == "float32":
         return (
-            np.zeros((*shape, heads, room // PANEL, head_dim, PANEL), np.float32),
-            np.zeros((*shape, heads, room, head_dim), np.float32),
+            _aligned_zeros((*shape, heads, room // PANEL, head_dim, PANEL), np.float32),
+            _aligned_zeros((*shape, heads, room, head_dim), np.float32),
         )
     return (
-        np.zeros((*shape, heads, room // PANEL, head_dim // 2, PANEL, 2), np.uint16),
-        np.zeros((*shape, heads, room // 2, head_dim, 2), np.uint16),
+        _aligned_zeros((*shape, heads, room // PANEL, head_dim // 2, PANEL, 2), np.uint16),
+        _aligned_zeros((*shape, heads, room // 2, head_dim, 2), np.uint16),
     )
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Packed:
+    """From a cache line's boundary on: a vector that lies across two is loaded twice."""
+    line, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _aligned(array: Packed) -> Packed:
+    copy = _aligned_zeros(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 class RunningSums(NamedTuple):
@@ -217,11 +232,11 @@ def pack_weight(weight: Float, precision: Precision = "float32") -> PackedWeight
     padded[:columns] = weight
     panels = np.ascontiguousarray(padded.reshape(-1, PANEL, depth).swapaxes(1, 2))
     if precision == "float32":
-        return panels
+        return _aligned(panels)
     bits = panels.view(np.uint32)
     nearest = np.where(np.isnan(panels), bits | 0x400000, bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     pairs = nearest.astype(np.uint16).reshape(-1, depth // 2, 2, PANEL)
-    return np.ascontiguousarray(pairs.swapaxes(2, 3))
+    return _aligned(pairs.swapaxes(2, 3))
 
 
 def linear(x: Float, weight: PackedWeight, bias: Float, relu: bool = False, threads: int = 1) -> Float:
@@ -235,9 +250,11 @@ def linear(x: Float, weight: PackedWeight, bias: Float, relu: bool = False, thre
 def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32") -> Packed:
     """Wg [M, 64] and b [M] of a relation module as the kernels read them beside a bank of `precision`.
 
-    Wg.E becomes cubics in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
+    Wg.E becomes cubic splines in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
     """
-    return _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias), precision == "bfloat16")
+    return _aligned(
+        _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias), precision == "bfloat16")
+    )
 
 
 def pack_supports(keys: Float, values: Float, bank: SupportBank, slot: int) -> None:

@@ -1,21 +1,22 @@
 // The geometry's part of the logits, Wg.E + b, for a row of boxes and a panel of supports.
 //
-// Every head's share of one of the four terms of E is a function of one logarithm: a cubic in each of the segments of
-// an octave, looked up for all heads at once: heads lie in the lanes. In float32 the fit's error is 5.6e-6 times the
-// weights of the highest frequency, 2e-7 times those of the next, and 6e-9 and less times the others'; a logarithm in
-// float32 brings the highest frequency as much. In bfloat16 the coefficients are rounded to it, 4e-3 of a share.
+// Every head's share of one of the four terms of E is a function of one logarithm, kept as a uniform cubic B-spline:
+// four coefficients that follow each other, looked up for all heads at once: heads lie in the lanes. Neighbouring
+// segments share three of the four, so that what a frame touches of the tables nearly fits the second-level cache. In
+// float32 the spline's error is 4.4e-6 of the weights of the highest frequency, 1.3e-7 of those of the next, 4e-9 and
+// less of the others'; a logarithm in float32 brings the highest frequency as much. In bfloat16 coefficients and
+// B-splines are rounded to it, 4e-3 of a share.
 #pragma once
-
-#include <utility>
 
 #include "product.h"
 #include "rdn/relation.h"
+#include "transpose.h"
 
 namespace rdn::cpu {
 namespace {
 
 constexpr int kTerms = 4;  // of E: x, y, width, height
-constexpr int kCoefficients = 4;
+constexpr int kOrder = 4;  // B-splines that are not zero at a point
 
 // Logarithms to base 2 that the tables hold, of |c - c'| / w + 1e-3 and of w / w'; beyond, their ends stand.
 constexpr int kLowest[kTerms] = {-10, -10, -20, -20};
@@ -23,23 +24,27 @@ constexpr int kOctaves[kTerms] = {30, 30, 40, 40};
 
 // Of an octave.
 constexpr int segments(bool bfloat16) {
-    return bfloat16 ? 64 : 192;
+    return bfloat16 ? 96 : 288;
 }
 
-// First segment of a term; of the fourth, their number. Segments are centred on whole numbers.
-constexpr int first_segment(int term, bool bfloat16) {
+// Coefficients of a term. A segment is centred on a whole number, and its first coefficient has that number.
+constexpr int num_coefficients(int term, bool bfloat16) {
+    return kOctaves[term] * segments(bfloat16) + kOrder;
+}
+
+// First coefficient of a term; of the fourth, how many there are.
+constexpr int first_coefficient(int term, bool bfloat16) {
     int first = 0;
     for (int t = 0; t < term; ++t)
-        first += kOctaves[t] * segments(bfloat16) + 1;
+        first += num_coefficients(t, bfloat16);
     return first;
 }
-static_assert(first_segment(kTerms, false) == geometry_segments(false), "relation.h says how many");
-static_assert(first_segment(kTerms, true) == geometry_segments(true), "relation.h says how many");
 
-// Rows of kPanel-padded heads: bias, then the coefficients by segment, from that of the 0th power on; in bfloat16 two
-// to a word.
+// Rows of kPanel-padded heads: bias, then the coefficients; in bfloat16 words of a coefficient and of the next.
 constexpr int kBiasRow = 0;
 constexpr int kTableRow = 1;
+static_assert(kTableRow + first_coefficient(kTerms, false) == geometry_rows(false), "relation.h says how many");
+static_assert(kTableRow + first_coefficient(kTerms, true) == geometry_rows(true), "relation.h says how many");
 
 inline int64_t padded_heads(int64_t heads) {
     return ceil_div(heads, kPanel) * kPanel;
@@ -50,8 +55,6 @@ struct Geometry {
     const float* rows;  // [geometry_rows][padded]
     int64_t padded;     // heads
     bool bfloat16;
-
-    int64_t segment_size() const { return padded * kCoefficients / (bfloat16 ? 2 : 1); }
 };
 
 // A logarithm counted in segments: a whole number and what is left of it.
@@ -102,10 +105,22 @@ inline void fill_column(const float* box, float multiplicity, bool bfloat16, flo
 
 // Between one box and a panel of supports: where in the tables its logarithms lie.
 struct Pairs {
-    alignas(64) float part[kTerms][kPanel];    // of a segment, t in -0.5..0.5; in bfloat16 a word of 1 and t
-    alignas(64) float powers[kTerms][kPanel];  // in bfloat16 a word of t^2 and t^3
-    alignas(64) int32_t at[kTerms][kPanel];    // the segment's first coefficient
+    alignas(64) float spline[kTerms][kOrder][kPanel];  // values there; in bfloat16 half as many words of two
+    alignas(64) int32_t at[kTerms][kPanel];            // the segment's first coefficient
 };
+
+// The cubic B-splines that reach into a segment, at t in -0.5..0.5 of it.
+inline void b_splines(Floats t, Floats* value) {
+    const Floats right = t + 0.5f, left = 0.5f - t;
+    const Floats right2 = right * right, left2 = left * left;
+    const auto inner = [](Floats x, Floats x2) {
+        return fused(x2, fused(x, broadcast<Floats>(0.5f), broadcast<Floats>(-1.0f)), broadcast<Floats>(2.0f / 3.0f));
+    };
+    value[0] = left * left2 * (1.0f / 6.0f);
+    value[1] = inner(right, right2);
+    value[2] = inner(left, left2);
+    value[3] = right * right2 * (1.0f / 6.0f);
+}
 
 inline void place(Floats whole, Floats part, int term, const Geometry& geometry, int lane, Pairs& pairs) {
     const int octave = segments(geometry.bfloat16);
@@ -115,15 +130,17 @@ inline void place(Floats whole, Floats part, int term, const Geometry& geometry,
     segment = segment < last ? segment : broadcast<Floats>(last);
     segment = segment > 0.0f ? segment : Floats{};
     // Where it is no number the first segment is as good as any: the part is none either.
-    const Floats known = part == part ? segment : Floats{}, t = part - nearest;
-    if (geometry.bfloat16) {
-        store(pairs.part[term] + lane, bits_as<Floats>(pair_up(broadcast<Floats>(1.0f), t)));
-        store(pairs.powers[term] + lane, bits_as<Floats>(pair_up(t * t, t * t * t)));
-    } else {
-        store(pairs.part[term] + lane, t);
+    const Floats known = part == part ? segment : Floats{};
+    Floats value[kOrder];
+    b_splines(part - nearest, value);
+    for (int i = 0; i < kOrder; ++i) {
+        if (!geometry.bfloat16)
+            store(pairs.spline[term][i] + lane, value[i]);
+        else if (i % 2 == 0)
+            store(pairs.spline[term][i / 2] + lane, bits_as<Floats>(pair_up(value[i], value[i + 1])));
     }
     const Ints index = bits_as<Ints>(known + kRounder) - kRounderBits;
-    const Ints at = (index + first_segment(term, geometry.bfloat16)) * static_cast<int32_t>(geometry.segment_size());
+    const Ints at = (index + first_coefficient(term, geometry.bfloat16)) * static_cast<int32_t>(geometry.padded);
     memcpy(pairs.at[term] + lane, &at, sizeof at);
 }
 
@@ -144,39 +161,14 @@ inline void place_pairs(const RowBox& row, const float* columns, const Geometry&
     }
 }
 
-// Heads in lanes -> pairs in lanes.
-template <int Step, int... Lane>
-Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::true_type) {
-    return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane : kLanes + Lane - Step)...);
-}
-template <int Step, int... Lane>
-Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::false_type) {
-    return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane + Step : kLanes + Lane)...);
-}
-
-template <int Step>
-void transpose_step(Floats* row) {
-    using Lanes = std::make_integer_sequence<int, kLanes>;
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-        if (i & Step) continue;
-        const Floats a = row[i], b = row[i + Step];
-        row[i] = mixed<Step>(a, b, Lanes{}, std::true_type{});
-        row[i + Step] = mixed<Step>(a, b, Lanes{}, std::false_type{});
-    }
-    if constexpr (Step > 1) transpose_step<Step / 2>(row);
-}
-
 // Of kLanes heads: what a term adds to Wg.E for support j.
 template <class Element>
 Floats share(const float* table, const Pairs& pairs, int term, int j, int64_t padded) {
-    if constexpr (Element::kNumbers == 2)
-        return Pair::add(pairs.powers[term] + j, table + padded, Pair::add(pairs.part[term] + j, table, Floats{}));
-    const Floats t = broadcast<Floats>(pairs.part[term][j]);
-    Floats y = load(table + 3 * padded);
-    y = fused(y, t, load(table + 2 * padded));
-    y = fused(y, t, load(table + padded));
-    return fused(y, t, load(table));
+    Floats sum = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < kOrder; i += Element::kNumbers)
+        sum = Element::add(pairs.spline[term][i / Element::kNumbers] + j, table + i * padded, sum);
+    return sum;
 }
 
 // Gates of kLanes heads from `first` on with a panel of supports, multiplicity included -> [kLanes][kPanel], rows
@@ -200,7 +192,7 @@ void gate_heads(const Geometry& geometry, int64_t first, int64_t heads, const fl
 #pragma GCC unroll 16
         for (int j = 0; j < kLanes; ++j)
             row[j] = load(pair[j]);
-        transpose_step<kLanes / 2>(row);
+        transpose(row);
         const Floats times = load(multiplicity + column);
         for (int head = 0; head < smaller(kLanes, heads - first); ++head)
             store(gates + (first + head) * stride + column, row[head] * times);

@@ -4,6 +4,7 @@
 #include "product.h"
 #include "rdn/relation.h"
 #include "scratch.h"
+#include "transpose.h"
 
 namespace rdn::cpu::RDN_ISA {
 namespace {
@@ -72,25 +73,49 @@ void multiply_columns(const Linear& args, int64_t first, const float* x, float* 
     }
 }
 
-// One head of one support. Zeros where there is none: no key.
-void pack_floats(const PackSupports& args, int64_t head, int64_t row, const float* key, const float* value) {
-    const int64_t panel = head * args.capacity + row / kPanel * kPanel;
-    float* packed_key = args.packed_keys + panel * args.head_dim + row % kPanel;
-    float* packed_value = args.packed_values + (head * args.capacity + row) * args.head_dim;
-    for (int64_t d = 0; d < args.head_dim; ++d) {
-        packed_key[d * kPanel] = key ? key[d] : 0.0f;
-        packed_value[d] = key ? value[d] : 0.0f;
+// A panel of one head: supports row .. row + kPanel. Zeros where there is none, so no key.
+struct PanelRows {
+    const float* data;  // of the first
+    int64_t stride, count;
+
+    Floats at(int64_t row, int64_t channel) const {
+        return row < count ? load(data + row * stride + channel) : Floats{};
     }
+};
+
+// Keys: channels become rows. Returns the squared lengths' largest, or no number.
+float pack_keys(const PanelRows& keys, int64_t head_dim, bool bfloat16, float* to) {
+    float longest = 0.0f;
+    for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
+        Floats squares = {};
+        for (int64_t channel = 0; channel < head_dim; channel += kLanes) {
+            Floats row[kLanes];
+            for (int64_t i = 0; i < kLanes; ++i)
+                row[i] = keys.at(lane + i, channel);
+            transpose(row);
+            for (int64_t i = 0; i < kLanes; ++i) {
+                squares = fused(row[i], row[i], squares);
+                if (!bfloat16)
+                    store(to + (channel + i) * kPanel + lane, row[i]);
+                else if (i % 2 == 0)
+                    store(to + (channel + i) / 2 * kPanel + lane, bits_as<Floats>(pair_up(row[i], row[i + 1])));
+            }
+        }
+        for (int64_t i = 0; i < kLanes; ++i)
+            longest = larger_or_nan(longest, squares[i]);
+    }
+    return longest;
 }
 
-void pack_words(const PackSupports& args, int64_t head, int64_t row, const float* key, const float* value) {
-    const int64_t panel = head * args.capacity + row / kPanel * kPanel;
-    auto* packed_key = reinterpret_cast<uint16_t*>(args.packed_keys) + panel * args.head_dim + row % kPanel * 2;
-    auto* packed_value = reinterpret_cast<uint16_t*>(args.packed_values) +
-                         (head * args.capacity + row / 2 * 2) * args.head_dim + row % 2;
-    for (int64_t d = 0; d < args.head_dim; ++d) {
-        packed_key[d / 2 * 2 * kPanel + d % 2] = key ? bfloat16_bits(key[d]) : 0;
-        packed_value[2 * d] = key ? bfloat16_bits(value[d]) : 0;
+void pack_values(const PanelRows& values, int64_t head_dim, bool bfloat16, float* to) {
+    for (int64_t row = 0; row < kPanel; row += bfloat16 ? 2 : 1) {
+        for (int64_t channel = 0; channel < head_dim; channel += kLanes) {
+            const Floats first = values.at(row, channel);
+            if (bfloat16)
+                store(to + row / 2 * head_dim + channel, bits_as<Floats>(pair_up(first, values.at(row + 1, channel))));
+            else
+                store(to + row * head_dim + channel, first);
+        }
     }
 }
 
@@ -117,23 +142,17 @@ void linear(const Linear& asked) {
 }
 
 void pack_supports(const PackSupports& args) {
-    const int64_t dim = args.heads * args.head_dim;
+    const int64_t dim = args.heads * args.head_dim, per_word = args.bfloat16 ? 2 : 1;
     for (int64_t head = 0; head < args.heads; ++head) {
         float longest = 0.0f;
-        for (int64_t row = 0; row < args.capacity; ++row) {
-            const bool taken = row < args.rows;
-            const float* key = args.keys + row * dim + head * args.head_dim;
-            const float* value = args.values + row * dim + head * args.head_dim;
-            if (args.bfloat16)
-                pack_words(args, head, row, taken ? key : nullptr, value);
-            else
-                pack_floats(args, head, row, taken ? key : nullptr, value);
-            float squares = 0.0f;
-            for (int64_t d = 0; taken && d < args.head_dim; ++d)
-                squares += key[d] * key[d];
-            longest = larger_or_nan(longest, sqrtf(squares));
+        for (int64_t row = 0; row < args.capacity; row += kPanel) {
+            const int64_t from = row * dim + head * args.head_dim, count = larger(0, args.rows - row);
+            const int64_t to = (head * args.capacity + row) * args.head_dim / per_word;
+            longest = larger_or_nan(longest, pack_keys({args.keys + from, dim, count}, args.head_dim, args.bfloat16,
+                                                       args.packed_keys + to));
+            pack_values({args.values + from, dim, count}, args.head_dim, args.bfloat16, args.packed_values + to);
         }
-        args.key_length[head] = longest;
+        args.key_length[head] = sqrtf(longest);
     }
 }
 

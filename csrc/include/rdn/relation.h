@@ -105,11 +105,8 @@ constexpr int kFrequencies = 8;
 constexpr int kTermChannels = 2 * kFrequencies;  // of one of the 4 terms: sines, then cosines
 constexpr int kGeometryChannels = 4 * kTermChannels;
 // Of a module's prepared geometry (cpu/geometry.h).
-constexpr int64_t geometry_segments(bool bfloat16) {
-    return bfloat16 ? 8964 : 26884;
-}
 constexpr int64_t geometry_rows(bool bfloat16) {
-    return 1 + geometry_segments(bfloat16) * (bfloat16 ? 2 : 4);
+    return bfloat16 ? 13457 : 40337;
 }
 
 // 100 ln 2 / (2 pi 1000^(k/8)): turns of frequency k for each doubling. `coarse` has few enough bits that its product

@@ -1,0 +1,38 @@
+// A square of kLanes vectors, rows to columns.
+#pragma once
+
+#include <utility>
+
+#include "rdn/simd.h"
+
+namespace rdn::cpu {
+namespace {
+
+template <int Step, int... Lane>
+Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::true_type) {
+    return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane : kLanes + Lane - Step)...);
+}
+template <int Step, int... Lane>
+Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::false_type) {
+    return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane + Step : kLanes + Lane)...);
+}
+
+template <int Step>
+void transpose_step(Floats* row) {
+    using Lanes = std::make_integer_sequence<int, kLanes>;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+        if (i & Step) continue;
+        const Floats a = row[i], b = row[i + Step];
+        row[i] = mixed<Step>(a, b, Lanes{}, std::true_type{});
+        row[i + Step] = mixed<Step>(a, b, Lanes{}, std::false_type{});
+    }
+    if constexpr (Step > 1) transpose_step<Step / 2>(row);
+}
+
+inline void transpose(Floats* row) {
+    transpose_step<kLanes / 2>(row);
+}
+
+}  // namespace
+}  // namespace rdn::cpu
