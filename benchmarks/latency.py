@@ -198,7 +198,9 @@ def run(
         results["sweeps"][sweep.name] = state
 
         def save() -> None:
-            results.update(describe(bundles, cores, energy.source))
+            about = describe(bundles, cores, energy.source)
+            results.update(about)
+            state["measured"] = {name: about[name] for name in ("command", "date", "commit")}
             write(output, results)
 
         measure(sweep, state, sweep.rounds(rounds), save, start, cores)

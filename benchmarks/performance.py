@@ -48,31 +48,41 @@ def having(sweep: str, **files: str) -> dict[str, Results]:
 
 
 def provenance(results: Results) -> str:
+    return f"{_machine(results)}; {_when_and_how(results)}"
+
+
+def _machine(results: Results) -> str:
     machine, versions = results["machine"], results["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "numpy") if name in versions)
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels']}; {packages}; {results['date']}, "
-        f"commit {str(results['commit'])[:10]}. `{results['command']}`"
-    )
+    return f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels']}; {packages}"
 
 
-def _rounds(results: Results) -> str:
-    counts = sorted({len(p["rounds"]) for s in results["sweeps"].values() for p in s["points"].values()})
-    return f"{counts[0]} to {counts[-1]} rounds" if len(counts) > 1 else f"{counts[0]} rounds"
+def _when_and_how(measured: Results) -> str:
+    return f"{measured['date']}, commit {str(measured['commit'])[:10]}. `{measured['command']}`"
+
+
+def _sweep_provenance(results: Results, name: str) -> str:
+    """A file's sweeps may come from different runs."""
+    found = results["sweeps"][name]
+    counts = {len(p["rounds"]) for p in found["points"].values()}
+    return f"{max(counts)} rounds. {_when_and_how(found['measured'])}"
 
 
 def stages() -> str:
     """Where a frame's time goes."""
     measured = having("T", float32=FLOAT32, INT8=INT8)
-    first = next(iter(measured.values()))
     body = tables.stage_table({title: (r, "T", "18") for title, r in measured.items()})
-    return "\n".join([body, "", f"Medians of {_rounds(first)}. {provenance(first)}"])
+    runs = [f"{title}: {_sweep_provenance(r, 'T')}" for title, r in measured.items()]
+    machine = _machine(next(iter(measured.values())))
+    return "\n".join([body, "", f"Medians. {machine}.", "", *(f"- {run}" for run in runs)])
 
 
 def sides(file: str) -> str:
     """The straightforward implementation and ours, in one run."""
     results = having("baseline", sides=file)["sides"]
-    return "\n".join([tables.side_table(results), "", f"{_rounds(results)}. {provenance(results)}"])
+    found = results["sweeps"]["baseline"]
+    rounds = max(len(p["rounds"]) for p in found["points"].values())
+    return "\n".join([tables.side_table(results), "", f"{rounds} rounds. {provenance(results | found['measured'])}"])
 
 
 def relation() -> str:
@@ -105,18 +115,26 @@ def growth() -> str:
 
 def sweep(file: str, name: str) -> str:
     """One sweep of one file."""
-    return tables.sweep_table(having(name, it=file)["it"], name)
+    results = having(name, it=file)["it"]
+    return f"{tables.sweep_table(results, name)}\n\n{_sweep_provenance(results, name)}"
 
 
 def dial(name: str) -> str:
     """One dial, float32 and INT8 below each other."""
     files = {"float32": BASIC, "INT8": BASIC_INT8} if name == "K" else {"float32": FLOAT32, "INT8": INT8}
-    return _titled({t: tables.sweep_table(r, name) for t, r in having(name, **files).items()})
+    return _titled(
+        {t: f"{tables.sweep_table(r, name)}\n\n{_sweep_provenance(r, name)}" for t, r in having(name, **files).items()}
+    )
 
 
 def first() -> str:
     """From the first frame to the first result."""
-    return _titled({t: tables.first_table(r) for t, r in having("first", float32=FLOAT32, INT8=INT8).items()})
+    return _titled(
+        {
+            t: f"{tables.first_table(r)}\n\n{_sweep_provenance(r, 'first')}"
+            for t, r in having("first", float32=FLOAT32, INT8=INT8).items()
+        }
+    )
 
 
 def _titled(parts: dict[str, str]) -> str:
