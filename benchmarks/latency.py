@@ -197,7 +197,7 @@ def run(
         print(f"{sweep.name}: {', '.join(value for value, _ in sweep.points)}", flush=True)
         results["sweeps"][sweep.name] = state
 
-        def save() -> None:
+        def save(state: Results = state) -> None:
             about = describe(bundles, cores, energy.source)
             results.update(about)
             state["measured"] = {name: about[name] for name in ("command", "date", "commit")}
