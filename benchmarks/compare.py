@@ -2,7 +2,8 @@
 
     python benchmarks/compare.py runs/4dcd7c7 --engines models/rdn_tiny/engines
 
-The other checkout must be built (`python setup.py build_ext --inplace`), and detect what this one does.
+The other checkout must be built (`python setup.py build_ext --inplace`), and detect what this one does. Where it does
+not read the same bundle, `--before-engines` is one that it built from the same weights.
 """
 
 from __future__ import annotations
@@ -111,11 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--before-engines", type=Path, help="of the other checkout; default: the same")
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
-    sides = [Checkout(root, arguments.engines, arguments.core) for root in (arguments.before, ROOT)]
+    before = Checkout(arguments.before, arguments.before_engines or arguments.engines, arguments.core)
+    sides = [before, Checkout(ROOT, arguments.engines, arguments.core)]
     if len({side.package for side in sides}) != 2:
         raise SystemExit(f"both processes run {sides[0].package}; wanted a checkout with rdn_engine of its own")
     result = compare(*sides, arguments.frames)

@@ -13,7 +13,7 @@ RESULTS = Path(__file__).with_name("results")
 FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
-KERNELS, RELATION = "kernels_cpu.json", "relation_cpu.json"
+KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
 
@@ -97,6 +97,18 @@ def relation() -> str:
             rows.append([name, *ends, f"{ratio:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"])
     header = ["relation stage", "ms, median", "least", "most", "times faster", "error against float64", "peak MB"]
     return "\n".join([tables.table(header, rows), "", f"{results['rounds']} rounds. {provenance(results)}"])
+
+
+def compared() -> str:
+    """An earlier commit and this one on the demo model."""
+    results = load(COMPARED)
+    before, now, ratio = results["before"]["ms"], results["now"]["ms"], results["now_over_before"]
+    header = ["demo model, its own dials", "ms a frame", "p90", "now over before, frame by frame"]
+    rows = [
+        [f"commit {results['before_is']}", tables.milliseconds(before["p50"]), tables.milliseconds(before["p90"]), ""],
+        ["now", *(tables.milliseconds(now[p]) for p in ("p50", "p90")), f"{ratio['p50']:.3f}"],
+    ]
+    return "\n".join([tables.table(header, rows), "", f"{results['frames']} frames. {provenance(results)}"])
 
 
 def growth() -> str:
@@ -186,6 +198,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-stages": stages,
     "perf-sides": lambda: sides(SIDES),
     "perf-demo": lambda: sides(DEMO),
+    "perf-compared": compared,
     "perf-relation": relation,
     "perf-growth": growth,
     "perf-T": lambda: dial("T"),
