@@ -35,8 +35,9 @@ from rdn_engine.verify import detection_rows
 
 DISTINCT = 4
 """frames that are encoded to fill windows"""
-LARGEST_N, LARGEST_K = 300, 300
-"""of any setting; frames that fill windows are encoded for them"""
+LARGEST_N, USUAL_K, LARGEST_K = 300, 75, 300
+"""Frames that fill windows are encoded for these, for LARGEST_K once a setting wants more than USUAL_K: the four would
+be 44 MB of a peak memory that is not theirs."""
 
 Rows = NDArray[np.float64]
 
@@ -125,9 +126,13 @@ class EngineSide:
         self._streams: dict[str, list[Stream]] = {}
         self._pushed: dict[str, int] = {}
         self._encodings: list[EncodedFrame] = []
+        self._encoded_k = USUAL_K
 
     def open(self, key: str, setting: Setting) -> None:
         self._settings[key], self._pushed[key] = setting, 0
+        if setting.dials.num_support > self._encoded_k:
+            self._encoded_k = LARGEST_K
+            self._encodings.clear()
         if setting.kind == "push":
             self._streams[key] = [self._detector.open_stream(setting.dials) for _ in range(setting.streams)]
             for stream in self._streams[key]:
@@ -213,7 +218,7 @@ class EngineSide:
     def _encoding(self, i: int) -> EncodedFrame:
         while len(self._encodings) < DISTINCT:
             images = self._network(len(self._encodings))
-            self._encodings += self._replay.encode(images, LARGEST_N, LARGEST_K, _no_lap)
+            self._encodings += self._replay.encode(images, LARGEST_N, self._encoded_k, _no_lap)
         return self._encodings[i]
 
 

@@ -105,13 +105,15 @@ class Detector:
 
             return DeviceDetector.load(bundle, runner, CupyGpu(), cast("DevicePrecision", relation_precision), threads)
         config = bundle.config
-        graphs = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
+        # The larger one first: loading takes several times its size, of which the other uses some again.
+        roi_head = runner.load(bundle.path("roi_head"))
+        backbone = runner.load(bundle.path("backbone"))
         relation: Relation
         if executor == "fused":
             relation = FusedRelation(config, bundle.arrays("weights"), threads, cast("Precision", relation_precision))
         else:
             relation = EngineRelation(config, runner.load(bundle.path("relation")))
-        return cls(config, Encoder(config, *graphs, threads), relation, threads)
+        return cls(config, Encoder(config, backbone, roi_head, threads), relation, threads)
 
     def open_stream(self, dials: Dials | None = None, *, capacity: Dials | None = None, source_id: str = "") -> Stream:
         """State for one video. dials: None takes the model's own; capacity: the largest window (T), num_support (K)

@@ -154,3 +154,26 @@ def test_no_device_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
     with pytest.raises(BackendUnavailable, match="finds no CUDA device; wanted one"):
         device_graph.load_cupy("torch")
+
+
+def test_graphs_share_the_memory_they_work_in(tmp_path: Path) -> None:
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    steps = [("Sin", "x", "y"), ("Cos", "y", "z"), ("ReduceMax", "z", "largest")]
+    nodes = [helper.make_node(op, [given], [made]) for op, given, made in steps]
+    given = helper.make_tensor_value_info("x", kind, ["rows", 1024])
+    made = helper.make_tensor_value_info("largest", kind, [1, 1])
+    graph = helper.make_graph(nodes, "wide", [given], [made])
+    path = tmp_path / "wide.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    script = (
+        "import resource, sys; from pathlib import Path; import numpy as np\n"
+        "from rdn_engine.backends import load_backend\n"
+        "backend, x = load_backend('onnxruntime', 'cpu', 1), np.ones((16384, 1024), np.float32)\n"
+        "for graph in [backend.load(Path(sys.argv[1])) for _ in range(3)]:\n"
+        "    graph({'x': x})\n"
+        "    pages = int(Path('/proc/self/statm').read_text().split()[1])\n"
+        "    print(pages * resource.getpagesize() / x.nbytes)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    after = [float(line) for line in done.stdout.split()]
+    assert after[2] - after[0] < 0.5, after
