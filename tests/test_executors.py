@@ -402,7 +402,7 @@ def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
         Detector.from_pretrained(tmp_path, device="cuda")
     with write_bundle(tmp_path / "engines") as staging:
         fill_bundle(staging, tiny_config())
-    with pytest.raises(BundleError, match=r"cannot load backbone.onnx"):
+    with pytest.raises(BundleError, match=r"cannot load roi_head.onnx"):
         Detector.from_pretrained(tmp_path / "engines", threads=1)
     (tmp_path / "engines" / "relation.npz").write_bytes(b"changed")
     with pytest.raises(BundleError, match=r"'relation.npz' has 7 bytes"):

@@ -221,7 +221,7 @@ def test_a_bundle_proves_itself_or_says_what_runs_it(prover: Any, built: tuple[H
     if (half, prover) != ("bf16", "onnxruntime"):
         assert [r for r in rdn_engine.verify.verify(directory, backend=prover) if not r.passed] == []
     else:
-        with pytest.raises(BackendUnavailable, match=r"no kernel that backbone\.onnx needs.*'torch', 'tensorrt'"):
+        with pytest.raises(BackendUnavailable, match=r"no kernel that roi_head\.onnx needs.*'torch', 'tensorrt'"):
             Detector.from_pretrained(directory)
 
 
