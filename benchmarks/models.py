@@ -37,6 +37,7 @@ from rdn_engine.config import Backbone, RDNConfig
 from training.data.synthetic import render_video
 from training.model.inference import detect_video, to_input
 from training.model.rdn import RDN
+from training.model.relation import RelationStage
 
 Precision = Literal["float32", "fp16", "bf16", "int8", "fp8"]
 
@@ -91,11 +92,21 @@ def frames(count: int, seed: int = 0, size: tuple[int, int] = FRAME_SIZE) -> NDA
     return render_video(np.random.default_rng([seed, 101]), count, *size).frames
 
 
+def draw_relation(stage: RelationStage) -> None:
+    """Draws what a new stage begins without, its values and FCs: here every weight should count."""
+    for module in stage.rel:
+        nn.init.xavier_uniform_(module.value.weight)
+    for fc in (*stage.basic_fc, stage.advanced_fc):
+        if fc is not None:
+            nn.init.kaiming_uniform_(fc.weight, nonlinearity="relu")
+
+
 @torch.no_grad()
 def write_checkpoint(path: Path, config: RDNConfig, seed: int = 0) -> None:
     """A safetensors checkpoint of `config` with synthetic weights, the same for the same seed; frozen norms only."""
     torch.manual_seed(seed)
     model = RDN(config).eval()
+    draw_relation(model.relation)
     for name, module in model.backbone.named_modules():
         if name.endswith("bn3"):
             nn.init.constant_(module.weight, RESIDUAL_GAIN)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from benchmarks.models import draw_relation
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from tests.reference_evaluation import Box, Detection
 from training.data.coco_vid import Annotation, Category, Dataset, Frame, Video
@@ -86,4 +87,6 @@ def micro_model():
         dials=Dials(window=1, num_support=5, num_reference=12, advanced_ratio=0.4),
     )
     torch.manual_seed(0)
-    return RDN(config)
+    model = RDN(config)
+    draw_relation(model.relation)
+    return model

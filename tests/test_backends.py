@@ -16,6 +16,7 @@ import pytest
 import torch
 from graph_feeds import assert_close, feeds_of
 
+from benchmarks.models import draw_relation
 from export.calibration import CalibrationFrames
 from export.graphs import describe, export_graph
 from export.half import Half, convert
@@ -61,6 +62,7 @@ def test_torch_runs_a_model_of_another_kind(tmp_path: Path) -> None:
     backbone = BackboneConfig("resnet18", width=0.25, norm="group")
     torch.manual_seed(0)
     model = RDN(replace(Bundle.open(ENGINES).config, backbone=backbone, relation=relation)).eval()
+    draw_relation(model.relation)
     for role, graph in describe(model).items():
         path = tmp_path / GRAPHS[role]
         export_graph(graph, role, path)

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import baseline, planar
 from benchmarks.baseline import BaselineRelation, BaselineVideo, detect_video
+from benchmarks.models import draw_relation
 from benchmarks.planar import PlanarRelation
 from rdn_engine.config import Dials, RelationConfig
 from tests.parity_table import (
@@ -92,6 +93,7 @@ def test_relation_stage_is_the_model_s(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     stage = RelationStage(RelationConfig(64, 4, num_basic, advanced, advanced_fc), 6).double()
+    draw_relation(stage)
     for module in stage.rel:
         torch.nn.init.normal_(module.geometry.weight, std=0.2)
         torch.nn.init.normal_(module.value.bias)

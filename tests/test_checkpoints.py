@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from benchmarks.models import draw_relation
 from export.checkpoints import (
     TORCHVISION_EPS,
     detect_layout,
@@ -46,7 +47,9 @@ def tiny(**relation: Any) -> RDNConfig:
 
 def state_of(config: RDNConfig) -> State:
     torch.manual_seed(0)
-    return RDN(config).state_dict()
+    model = RDN(config)
+    draw_relation(model.relation)
+    return model.state_dict()
 
 
 def as_public(config: RDNConfig) -> State:

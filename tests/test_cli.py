@@ -17,6 +17,7 @@ from fakes import fake_detector
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from benchmarks.models import draw_relation
 from export.build_engines import build as build_bundle
 from export.checkpoints import save_checkpoint
 from rdn_engine import cli
@@ -69,6 +70,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     torch.manual_seed(0)
     model = RDN(CONFIG).eval()
+    draw_relation(model.relation)
     save_checkpoint(folder / "w.safetensors", model.state_dict(), CONFIG)
     build_bundle(folder / "w.safetensors", folder / "engines", golden=write_video(folder / "golden.mp4", 3))
     return folder / "engines"

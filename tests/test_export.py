@@ -17,6 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 import export.build_engines
 import rdn_engine.verify
+from benchmarks.models import draw_relation
 from export.build_engines import Differs, build, main
 from export.checkpoints import save_checkpoint
 from export.golden import LONGEST_SIDE, NUM_FRAMES, golden_frames
@@ -52,6 +53,7 @@ def model_of(config: RDNConfig) -> RDN:
     """Random weights of which none is idle: norms differ from the identity, heads tell proposals apart."""
     torch.manual_seed(0)
     model = RDN(config)
+    draw_relation(model.relation)
     torch.manual_seed(1)  # the same norms, whatever the relation stage drew
     randomise_norms(model.backbone)
     with torch.no_grad():

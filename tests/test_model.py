@@ -89,6 +89,18 @@ def test_relation_stage_is_the_written_definition(config: RelationConfig) -> Non
         np.testing.assert_allclose(out.omega.numpy(), wanted["omega"], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("num_basic", [0, 1, 2, 4])
+def test_a_new_relation_stage_changes_nothing(num_basic: int) -> None:
+    torch.manual_seed(num_basic)
+    rng = np.random.default_rng(num_basic)
+    stage = RelationStage(RelationConfig(256, 4, num_basic=num_basic), 5)
+    x, support = torch.randn(6, 256).relu(), torch.randn(14, 256).relu()
+    with torch.no_grad():
+        out = stage(x, _boxes(rng, 6), support, _boxes(rng, 14), torch.tensor([0, 1, 5, 9]))
+        untouched = stage.classify(x)
+    torch.testing.assert_close(out.logits, untouched)
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=25)
 def test_encode_is_the_inverse_of_decode(seed: int) -> None:

@@ -61,10 +61,18 @@ def test_every_class_occurs():
     assert found == set(range(len(CLASS_NAMES)))
 
 
+def test_objects_come_in_herds():
+    rng = np.random.default_rng(1)
+    repeated = [len(looks) - len(set(looks)) for looks in (synthetic._draw_looks(rng, 5) for _ in range(500))]
+    assert abs(np.mean(repeated) / 4 - synthetic._HERD) < 0.05  # of five objects, four have one before them
+    look = synthetic._draw_looks(rng, 1)[0]
+    assert np.array_equal(look.sprite(30), look.sprite(30))
+
+
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32), t=st.integers(0, 23))
 def test_boxes_are_tight(seed, t):
-    thing = synthetic._Thing.draw(np.random.default_rng(seed), 24, WIDTH, HEIGHT)
+    thing = synthetic._Thing.draw(np.random.default_rng(seed), synthetic._Look(seed % 6, seed), 24, WIDTH, HEIGHT)
     frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     owner = np.full((HEIGHT, WIDTH), -1, np.int16)
     object.__setattr__(thing, "occluder", None)
@@ -79,8 +87,7 @@ def test_boxes_are_tight(seed, t):
 
 def test_hidden_objects_are_not_annotated():
     rng = np.random.default_rng(0)
-    thing = synthetic._Thing.draw(rng, 1, WIDTH, HEIGHT)
-    object.__setattr__(thing, "label", 2)
+    thing = synthetic._Thing.draw(rng, synthetic._Look(2, 0), 1, WIDTH, HEIGHT)
     video = synthetic.Video(np.zeros((1, 10, 10, 3), np.uint8), [], [], [], np.zeros(1, np.float32))
     owner = np.full((10, 10), -1, np.int16)
     owner[:6, :5] = 0

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from benchmarks.models import draw_relation
 from export.graphs import describe, export_graph
 from rdn_engine.backends.plugin_graph import relation_with_plugin
 from rdn_engine.bundle import GRAPHS, Bundle
@@ -262,6 +263,7 @@ def test_it_is_made_for_every_kind_of_model(relation: RelationConfig, tmp_path: 
         Bundle.open(ENGINES).config, relation=relation, backbone=BackboneConfig("resnet18", width=0.25, norm="batch")
     )
     model = RDN(config).eval()
+    draw_relation(model.relation)
     export_graph(describe(model)["relation"], "relation", tmp_path / "relation.onnx")
     state = model.relation.state_dict()
     weights = {name: state[name].numpy() for name in fused_shapes(config)}

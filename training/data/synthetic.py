@@ -25,6 +25,9 @@ from training.data.weather import Weather, episodes
 MIN_VISIBLE = 0.3
 """An object of which less than this part is seen (hidden, or outside the frame) is not annotated."""
 
+_HERD = 0.6
+"""Part of a video's objects that look like an earlier one of it, each with a size, a path and a blur of its own"""
+
 _MARGIN = 40  # pixels of background around the frame for the camera to move in
 
 Float = NDArray[np.float32]
@@ -72,7 +75,8 @@ def render_video(rng: np.random.Generator, num_frames: int, width: int, height: 
     canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
     camera = _camera_path(rng, num_frames)
     crowd = max(1, round(num_frames / 36))
-    things = [_Thing.draw(rng, num_frames, width, height) for _ in range(int(rng.integers(4, 7)) * crowd)]
+    looks = _draw_looks(rng, int(rng.integers(4, 7)) * crowd)
+    things = [_Thing.draw(rng, look, num_frames, width, height) for look in looks]
     weather = Weather.draw(rng, num_frames)
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     video = Video(frames, [], [], [], weather.strength)
@@ -86,6 +90,17 @@ def render_video(rng: np.random.Generator, num_frames: int, width: int, height: 
     return video
 
 
+def _draw_looks(rng: np.random.Generator, count: int) -> list[_Look]:
+    looks: list[_Look] = []
+    for _ in range(count):
+        if looks and rng.random() < _HERD:
+            looks.append(looks[rng.integers(len(looks))])
+        else:
+            label = int(rng.integers(len(CLASS_NAMES))) if rng.random() < 0.8 else None
+            looks.append(_Look(label, int(rng.integers(2**32))))
+    return looks
+
+
 def _annotate(video: Video, things: list[_Thing], placed: list[_Placed | None], owner: NDArray[np.int16]) -> None:
     seen = np.bincount(owner.ravel() + 1, minlength=len(things) + 1)[1:]
     rows = [
@@ -96,6 +111,18 @@ def _annotate(video: Video, things: list[_Thing], placed: list[_Placed | None], 
     video.boxes.append(np.array([placed[i].box for i in rows], np.float32).reshape(-1, 4))  # type: ignore[union-attr]
     video.labels.append(np.array([things[i].label for i in rows], np.int64))
     video.track_ids.append(np.array(rows, np.int64))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the animals of a herd have in common: class, shape and colours."""
+
+    label: int | None
+    """None of a plain shape that is no object"""
+    seed: int
+
+    def sprite(self, size: float) -> Image.Image:
+        return draw_sprite(np.random.default_rng(self.seed), self.label, size)
 
 
 @dataclass(frozen=True)
@@ -126,8 +153,7 @@ class _Thing:
     occluder: _Occluder | None
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, num_frames: int, width: int, height: int) -> _Thing:
-        label = int(rng.integers(len(CLASS_NAMES))) if rng.random() < 0.8 else None
+    def draw(cls, rng: np.random.Generator, look: _Look, num_frames: int, width: int, height: int) -> _Thing:
         size = float(np.exp(rng.uniform(np.log(24), np.log(64))))
         heading = rng.uniform(0, 2 * np.pi)
         # Turning and growing change the box too: what moves little does little of either.
@@ -135,8 +161,8 @@ class _Thing:
         liveliness = min(speed / 2, 1.0)
         hidden = episodes(rng, num_frames, 0.15, (5, 9))
         return cls(
-            label=label,
-            sprite=draw_sprite(rng, label, size),
+            label=look.label,
+            sprite=look.sprite(size),
             size=size,
             centre=(rng.uniform(0.12, 0.88, 2) * (width, height)).astype(np.float32),
             velocity=np.array([np.cos(heading), np.sin(heading)], np.float32) * np.float32(speed),

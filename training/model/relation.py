@@ -40,8 +40,11 @@ class RelationModule(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.geometry = nn.Linear(64, heads)
-        for linear in (self.query, self.key, self.value):
+        for linear in (self.query, self.key):
             nn.init.xavier_uniform_(linear.weight)
+        # A module begins by adding nothing, so that it does not upset what single frames have taught.
+        nn.init.zeros_(self.value.weight)
+        for linear in (self.query, self.key, self.value):
             nn.init.zeros_(linear.bias)
         # Where Wg.E + b is negative a pair gets no gradient and almost no weight: start with all pairs equal.
         nn.init.normal_(self.geometry.weight, std=0.01)
@@ -114,7 +117,7 @@ class RelationStage(nn.Module):
         self.regress = nn.Linear(dim, 4 * num_logits)
         for fc in [*self.basic_fc, self.advanced_fc]:
             if fc is not None:
-                nn.init.kaiming_uniform_(fc.weight, nonlinearity="relu")
+                nn.init.eye_(fc.weight)  # of what is not negative: it begins by changing nothing
                 nn.init.zeros_(fc.bias)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.normal_(self.regress.weight, std=0.001)
