@@ -78,8 +78,8 @@ def _single_frames(base: dict[str, Any]) -> dict[str, int]:
 ROWS = (
     Row("single", "single-frame detector", "none", num_basic=0, other_frames=False, seeds=3),
     Row("full", "basic and advanced stage (RDN)", "full", seeds=3),
-    Row("within", "relation within the frame", "basic", other_frames=False),
-    Row("basic", "basic stage", "basic"),
+    Row("within", "relation within the frame", "basic", other_frames=False, seeds=3),
+    Row("basic", "basic stage", "basic", seeds=3),
     Row("basic1", "basic stage, 1 module", "basic", num_basic=1),
     Row("basic3", "basic stage, 3 modules", "basic", num_basic=3),
     Row("basic4", "basic stage, 4 modules", "basic", num_basic=4),

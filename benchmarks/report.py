@@ -58,6 +58,20 @@ def rdn_tiny() -> str:
     return "\n".join([*lines, "", f"{rdn['vid']['protocol']}. {coco} Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
 
 
+def from_nothing() -> str:
+    """What rdn_tiny.yaml takes and comes to from drawn weights."""
+    result = load("from_nothing.json")
+    minutes, columns = result["minutes"], _ap50_columns(result)
+    found = ", ".join(f"{name} {value:.1f}" for name, value in columns.items())
+    phases = ", ".join(f"{name} {value:.0f}" for name, value in minutes.items())
+    threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
+    return (
+        f"`training/configs/rdn_tiny.yaml` from drawn weights, with {threads} on {result['machine']['cpu']}: "
+        f"{sum(minutes.values()):.0f} minutes ({phases}). AP50 of the same held-out videos: {found}. "
+        f"Commit {result['commit'][:10]}, `{result['command']}`."
+    )
+
+
 def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
     """The VID protocol's figures of a result of training/evaluate.py, under the names of their columns."""
     conditions, speed = result["vid"]["conditions"], result["speed"]
@@ -86,7 +100,7 @@ def parity() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains},
     "docs/accuracy.md": accuracy_tables.BLOCKS,
-    "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny},
+    "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
     "docs/parity.md": {"parity": parity},
     "docs/linking.md": linking_tables.BLOCKS,
     "docs/performance.md": performance.BLOCKS,
