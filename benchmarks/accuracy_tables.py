@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -68,6 +69,18 @@ def gains() -> str:
     rows = [[f"seed {s}", *(f"{gain[s][c]:+.1f}" for c in columns)] for s in both]
     rows.append(["mean", *(f"{mean(gain[s][c] for s in both):+.1f}" for c in columns)])
     return table(["RDN less single frame", *columns], rows)
+
+
+def steps() -> str:
+    """Each stage less the one before it, AP50 seed by seed, over the seeds that all have."""
+    common = sorted(set.intersection(*(set(seeds(row)) for row in STAGES)))
+    found = {row: {s: setting(row, "own", s)["all"] for s in common} for row in STAGES}
+    rows = []
+    for before, row in pairwise(STAGES):
+        gain = [found[row][s] - found[before][s] for s in common]
+        names = load(row, 0)["title"], load(before, 0)["title"]
+        rows.append([f"{names[0]} less {names[1]}", *(f"{g:+.1f}" for g in gain), f"{mean(gain):+.1f}"])
+    return table(["AP50, all", *(f"seed {s}" for s in common), "mean"], rows)
 
 
 def modules() -> str:
@@ -140,6 +153,7 @@ def source(rows: Sequence[str]) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy-stages": stages,
     "accuracy-gains": gains,
+    "accuracy-steps": steps,
     "accuracy-modules": modules,
     "accuracy-window": partial(sweep, "T", ("full", "basic")),
     "accuracy-support": partial(sweep, "K", ("full", "basic")),
