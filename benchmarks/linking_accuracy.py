@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -143,11 +143,31 @@ def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64
     return overlap / (areas[0][:, None] + areas[1][None] - overlap)
 
 
-def relation_factors(recorded: Recorded) -> dict[str, float]:
-    """e^omega of all pairs of boxes that may be linked: how far relations can move a link's score."""
-    factors = []
-    for frames in recorded.values():
-        for before, now in pairwise(frames):
+def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray[np.int64]:
+    """The annotated object that each box lies on, of its class and by an IoU of 0.5 or more; -1 where none.
+
+    truth: of the same frame; names: of its labels.
+    """
+    objects = np.full(len(found), -1)
+    for label, name in enumerate(names):
+        rows, there = found.class_id == found.class_names.index(name), truth[truth.label == label]
+        if rows.any() and len(there):
+            iou = _iou(found.xyxy[rows], there.xyxy)
+            objects[rows] = np.where(iou.max(1) >= 0.5, there.instance[iou.argmax(1)], -1)
+    return objects
+
+
+def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, float]:
+    """e^omega of all pairs of boxes that may be linked: how far relations can move a link's score, and where to.
+
+    The means are of the pairs on the same object and of those on two, both boxes on one.
+    """
+    truth, names = Truth.of(videos.dataset), videos.dataset.class_names
+    factors, same, other = [], [], []
+    for name, ids in videos.videos():
+        frames = recorded[name]
+        objects = [objects_of(at.found, truth[truth.image == f.id], names) for at, f in zip(frames, ids, strict=True)]
+        for t, (before, now) in enumerate(pairwise(frames)):
             a, b = before.found, now.found
             target, source, _ = ops.overlaps(b.xyxy, b.class_id, a.xyxy, a.class_id, MIN_IOU)
             weights = np.zeros(len(source))
@@ -156,6 +176,10 @@ def relation_factors(recorded: Recorded) -> dict[str, float]:
                 known = j < before.omega.shape[1]
                 weights[known] = before.omega[i[known], j[known]]
             factors.append(np.exp(weights))
+            origin, goal = objects[t][source], objects[t + 1][target]
+            both = (origin >= 0) & (goal >= 0)
+            same.append(factors[-1][both & (origin == goal)])
+            other.append(factors[-1][both & (origin != goal)])
     every = np.concatenate(factors)
     quantiles = {f"p{q}": float(np.percentile(every, q)) for q in (50, 90, 99)}
     return {
@@ -163,6 +187,10 @@ def relation_factors(recorded: Recorded) -> dict[str, float]:
         "part_with_a_weight": float((every > 1).mean()),
         **quantiles,
         "max": float(every.max()),
+        "same_object": sum(map(len, same)),
+        "same_object_mean": float(np.concatenate(same).mean()),
+        "other_object": sum(map(len, other)),
+        "other_object_mean": float(np.concatenate(other).mean()),
     }
 
 
@@ -191,7 +219,7 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
         "protocol": result["vid"]["protocol"],
         "identity": IDENTITY,
         "rows": rows,
-        "relation_factor": relation_factors(recorded),
+        "relation_factor": relation_factors(recorded, videos),
         **environment(),
     }
 
