@@ -55,7 +55,7 @@ def accuracy() -> str:
             f"The factor e^omega of {factor['links']} pairs of boxes that may be linked: "
             f"{100 * factor['part_with_a_weight']:.0f}% have a weight at all; median {factor['p50']:.4f}, "
             f"90% below {factor['p90']:.3f}, 99% below {factor['p99']:.3f}, at most {factor['max']:.2f}. "
-            f"Its mean is {factor['same_object_mean']:.4f} over the {factor['same_object']} pairs that lie on one object, "
+            f"Its mean is {factor['same_object_mean']:.4f} over the {factor['same_object']} pairs on one object, "
             f"{factor['other_object_mean']:.4f} over the {factor['other_object']} on two objects of a class. "
             f"Commit {result['commit'][:10]}, `{result['command']}`.",
         ]
