@@ -33,7 +33,7 @@ def main() -> None:
 
     rdn_engine("verify", arguments.engines)
     clip = arguments.output / "clip.mp4"
-    write_clip(clip, index=3, magnify=3)
+    write_clip(clip, index=7, magnify=3)
     sources = {"clip": str(clip)} | ({"video": arguments.video} if arguments.video else {})
     for name, source in sources.items():
         lines, drawn = arguments.output / f"{name}.jsonl", arguments.output / f"{name}_annotated.mp4"
