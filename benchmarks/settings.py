@@ -71,7 +71,8 @@ class Sweep:
 T_VALUES = (3, 6, 9, 12, 15, 18, 21, 24)
 K_VALUES = (25, 50, 75, 100, 150, 200, 250, 300)
 R_VALUES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-QUICK_VALUES: dict[str, tuple[float, ...]] = {"T": (3, 18, 24), "K": (25, 75, 300), "r": (0.1, 0.2, 1.0)}
+# Not K = 300: the demo model has an advanced stage, whose pairs the check against the other executor writes to memory.
+QUICK_VALUES: dict[str, tuple[float, ...]] = {"T": (3, 18, 24), "K": (25, 75, 150), "r": (0.1, 0.2, 1.0)}
 PAPER_POINT = Dials(window=18, num_support=75, num_reference=300, advanced_ratio=0.2)
 """T, K, N and r to which the paper's rows and ours are normalised."""
 
