@@ -203,6 +203,11 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
+def held_out() -> AnnotatedVideos:
+    """The videos that everything is evaluated on."""
+    return from_synthetic(SyntheticVideos("test", 60, 24))
+
+
 def main() -> None:
     every = {f"{row.name}-{seed}": (row, seed) for seed in range(MOST_SEEDS) for row in ROWS if seed < row.seeds}
     names = list(every)
@@ -211,8 +216,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="ROW-SEED", help=", ".join(names))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    videos = from_synthetic(SyntheticVideos("test", 60, 24))
-    plan = Plan(arguments.runs, arguments.threads, videos, yaml.safe_load(BASE.read_text()))
+    plan = Plan(arguments.runs, arguments.threads, held_out(), yaml.safe_load(BASE.read_text()))
     chosen = [every[name] for name in names if name in arguments.only]
     for row, seed in chosen:
         plan.evaluate(row, seed, sweep=False)

@@ -4,7 +4,7 @@
 
 Trains as `training/train.py` does, exports, and evaluates on the held-out videos of `make accuracy` through
 `rdn_engine.Detector`. Stopped at any point, the same command goes on. The time is that of the steps, the drawing of the
-videos included, which the steps wait for; saving, a few seconds in all, is not.
+videos included, which the steps wait for; saving is not in it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.accuracy import write_json
+from benchmarks.accuracy import held_out, write_json
 from benchmarks.environment import environment
 from export.build_engines import build
 from rdn_engine import Detector
-from training.data.synthetic import SyntheticVideos
 from training.evaluation.detect import RunDetector
 from training.evaluation.score import evaluate
-from training.evaluation.videos import from_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "training/configs/rdn_tiny.yaml"
@@ -60,7 +58,7 @@ def main() -> None:
         build(run / "model.safetensors", run / "engines")
     seconds = seconds_of([json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()])
     detector = Detector.from_pretrained(run / "engines", threads=threads)
-    found = evaluate(RunDetector(detector, detector.config.dials), from_synthetic(SyntheticVideos("test", 60, 24)))
+    found = evaluate(RunDetector(detector, detector.config.dials), held_out())
     minutes = {name: round(value / 60, 1) for name, value in seconds.items()}
     write_json(RESULT, {**where, "config": CONFIG, "threads": threads, "minutes": minutes, **found})
 

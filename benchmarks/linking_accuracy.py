@@ -84,10 +84,15 @@ def linked(recorded: Recorded, videos: AnnotatedVideos, method: LinkMethod | Non
     return found
 
 
+def annotated(videos: AnnotatedVideos) -> Truth:
+    """All objects that count."""
+    truth = Truth.of(videos.dataset)
+    return truth[~truth.ignore]
+
+
 def identities(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict[str, float]:
     """HOTA, DetA, AssA, MOTA and IDF1 in percent, and identity switches."""
-    truth = Truth.of(videos.dataset)
-    truth = truth[~truth.ignore]
+    truth = annotated(videos)
     sequences = []
     for _, frames in videos.videos():
         ids = [frame.id for frame in frames]
@@ -162,7 +167,7 @@ def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, f
 
     The means are of the pairs on the same object and of those on two, both boxes on one.
     """
-    truth, names = Truth.of(videos.dataset), videos.dataset.class_names
+    truth, names = annotated(videos), videos.dataset.class_names
     factors, same, other = [], [], []
     for name, ids in videos.videos():
         frames = recorded[name]

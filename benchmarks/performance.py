@@ -65,7 +65,7 @@ def _sweep_provenance(results: Results, name: str) -> str:
     """A file's sweeps may come from different runs."""
     found = results["sweeps"][name]
     counts = {len(p["rounds"]) for p in found["points"].values()}
-    return f"{max(counts)} rounds. {_when_and_how(found['measured'])}"
+    return f"{max(counts)} round{'' if max(counts) == 1 else 's'}. {_when_and_how(found['measured'])}"
 
 
 def stages() -> str:
@@ -128,25 +128,23 @@ def growth() -> str:
 def sweep(file: str, name: str) -> str:
     """One sweep of one file."""
     results = having(name, it=file)["it"]
-    return f"{tables.sweep_table(results, name)}\n\n{_sweep_provenance(results, name)}"
+    return _with_run(tables.sweep_table(results, name), results, name)
 
 
 def dial(name: str) -> str:
     """One dial, float32 and INT8 below each other."""
     files = {"float32": BASIC, "INT8": BASIC_INT8} if name == "K" else {"float32": FLOAT32, "INT8": INT8}
-    return _titled(
-        {t: f"{tables.sweep_table(r, name)}\n\n{_sweep_provenance(r, name)}" for t, r in having(name, **files).items()}
-    )
+    return _titled({t: _with_run(tables.sweep_table(r, name), r, name) for t, r in having(name, **files).items()})
 
 
 def first() -> str:
     """From the first frame to the first result."""
-    return _titled(
-        {
-            t: f"{tables.first_table(r)}\n\n{_sweep_provenance(r, 'first')}"
-            for t, r in having("first", float32=FLOAT32, INT8=INT8).items()
-        }
-    )
+    found = having("first", float32=FLOAT32, INT8=INT8)
+    return _titled({t: _with_run(tables.first_table(r), r, "first") for t, r in found.items()})
+
+
+def _with_run(table: str, results: Results, name: str) -> str:
+    return f"{table}\n\n{_sweep_provenance(results, name)}"
 
 
 def _titled(parts: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from torch import nn
 from benchmarks import kernels, latency, measure, settings, tables
 from benchmarks.baseline import BaselineVideo
 from benchmarks.frames import make_frame
+from benchmarks.from_nothing import seconds_of
 from benchmarks.kernel_cases import Case
 from benchmarks.latency import DEMO, Mismatch
 from benchmarks.machine import Rates
@@ -326,3 +327,13 @@ def test_floor_is_the_slower_of_bytes_and_operations() -> None:
     rates = Rates(copy_gbs=10, gflops=100)
     assert rates.floor_ms(10e9, 1) == pytest.approx(1000)
     assert rates.floor_ms(1, 200e9) == pytest.approx(2000)
+
+
+def test_the_time_of_a_training_is_that_of_its_steps() -> None:
+    log = [
+        {"iteration": 25, "phase": "start", "step_seconds": 0.2},
+        {"iteration": 50, "phase": "start", "step_seconds": 0.4},
+        {"iteration": 50, "phase": "start", "validation_seconds": 7.0},
+        {"iteration": 60, "phase": "basic", "step_seconds": 1.0},
+    ]
+    assert seconds_of(log) == pytest.approx({"start": 15.0, "basic": 10.0})

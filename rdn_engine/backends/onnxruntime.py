@@ -74,7 +74,7 @@ def open_session(path: Path, threads: int, providers: Providers) -> ort.Inferenc
 @functools.cache
 def _share_arena() -> None:
     """One arena of the process for what graphs work in. Those of a frame run one after the other, and an arena gives
-    nothing back to the system: with one each, a frame holds the memory of all of them, 100 MB more for a ResNet-101.
+    nothing back to the system: with one each, a frame would hold the memory of all of them.
     """
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     # Some versions refuse a second one: then what the application registered itself is shared.
