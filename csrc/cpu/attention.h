@@ -80,13 +80,15 @@ struct Tile {
           values(scores + kMostRows * kBlock) {}
 
     static int64_t size(const Module& module) {
-        return kTileRows * module.heads * (module.head_dim + kBlock) + kMostRows * (kBlock + module.head_dim);
+        return kTileRows * module.heads * (2 * module.head_dim + kBlock) + kMostRows * kBlock;
     }
+
+    int64_t row(int64_t head, int64_t r) const { return head * kTileRows + r; }
 
     float* query;   // [heads][kTileRows][head_dim] times log2(e) / sqrt(head_dim); of words the first half of a row
     float* gates;   // [heads][kTileRows][kBlock]
     float* scores;  // [kMostRows][kBlock] of one head, base-2 logarithms of the softmax terms; then weights, or words
-    float* values;  // [kMostRows][head_dim] of one head
+    float* values;  // [heads][kTileRows][head_dim] sums of weight times value
     RowBox box[kTileRows];
 };
 
@@ -131,22 +133,36 @@ inline float query_length(const Module& module, const Tile& tile, int64_t r, int
 }
 
 // Gates of row r with all supports of block b, for every head, multiplicity included.
-inline void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, Tile& tile) {
+template <class Element>
+void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, Tile& tile) {
     const float* columns = blocks.columns + b * kColumnRows * kBlock;
-    const float* multiplicity = columns + kWeightRow * kBlock;
-    Pairs pairs;
-    for (int64_t first = 0; first < blocks.block[b].panels() * kPanel; first += kPanel) {
-        place_pairs(tile.box[r], columns + first, module.geometry, pairs);
-        float* gates = tile.gates + r * kBlock + first;
-        for (int64_t head = 0; head < module.heads; head += kLanes) {
-            if (module.geometry.bfloat16)
-                gate_heads<Pair>(module.geometry, head, module.heads, multiplicity + first, pairs, gates,
-                                 kTileRows * kBlock);
-            else
-                gate_heads<Single>(module.geometry, head, module.heads, multiplicity + first, pairs, gates,
-                                   kTileRows * kBlock);
-        }
+    const int64_t panels = blocks.block[b].panels();
+    // All of them first: a panel's chains of logarithms hide behind another's, but not behind the long loop over
+    // tables.
+    Pairs pairs[kBlock / kPanel];
+    for (int64_t panel = 0; panel < panels; ++panel)
+        place_pairs<Element>(tile.box[r], columns + panel * kPanel, module.geometry, pairs[panel]);
+    for (int64_t panel = 0; panel < panels; ++panel) {
+        const int64_t first = panel * kPanel;
+        for (int64_t head = 0; head < module.heads; head += kLanes)
+            gate_heads<Element>(module.geometry, head, module.heads, columns + kWeightRow * kBlock + first,
+                                pairs[panel], tile.gates + r * kBlock + first, kTileRows * kBlock);
     }
+}
+
+inline void gate_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile) {
+    for (int64_t r = begin; r < end; ++r) {
+        if (module.geometry.bfloat16)
+            gate_row<Pair>(module, blocks, b, r, tile);
+        else
+            gate_row<Single>(module, blocks, b, r, tile);
+    }
+}
+
+// First word of a head's keys or values in a block: floats, or pairs of bfloat16.
+inline const float* head_words(const Module& module, const float* words, const Block& block, int64_t head) {
+    const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
+    return words + column * module.head_dim / module.bank.per_word();
 }
 
 // Calls use(head, first row, rows) with the tile's scores of those rows, for rows begin .. end of the tile.
@@ -155,8 +171,7 @@ void score_rows(const Module& module, const Block& block, int64_t begin, int64_t
     const int64_t height = even_part(end - begin, kMostRows), dim = module.head_dim;
     const int64_t depth = dim / module.bank.per_word();
     for (int64_t head = 0; head < module.heads; ++head) {
-        const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
-        const Right keys = {module.bank.keys + column * depth, depth * kPanel, kPanel};
+        const Right keys = {head_words(module, module.bank.keys, block, head), depth * kPanel, kPanel};
         for (int64_t r = begin; r < end; r += height) {
             const int64_t rows = smaller(height, end - r);
             const float* query = tile.query + (head * kTileRows + r) * dim;
@@ -174,21 +189,18 @@ void score_rows(const Module& module, const Block& block, int64_t begin, int64_t
     }
 }
 
-// to[row][head_dim] = or += scores, which have become weights, times the block's values of that head.
+// The tile's values of a head, from row `first` on: = or += scores, which have become weights, times the block's
+// values.
 template <bool Add>
-void sum_values(const Module& module, const Block& block, int64_t head, int64_t rows, const Tile& tile, float* to,
-                int64_t stride) {
-    const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
-    const int64_t word = column / module.bank.per_word(), depth = ceil_div(block.count, module.bank.per_word());
-    const Right values = {module.bank.values + word * module.head_dim, kPanel, module.head_dim};
+void sum_values(const Module& module, const Block& block, int64_t head, int64_t first, int64_t rows, Tile& tile) {
+    const Right values = {head_words(module, module.bank.values, block, head), kPanel, module.head_dim};
+    const int64_t depth = ceil_div(block.count, module.bank.per_word());
     const int64_t vectors = module.head_dim / kLanes;
-    if (module.bank.bfloat16) {
-        for (int64_t r = 0; r < rows; ++r)
-            store_pairs(ceil_div(block.count, kLanes) * kLanes, tile.scores + r * kBlock);
-        multiply<Add, kBlock, Pair>(rows, tile.scores, kBlock, values, vectors, depth, to, stride);
-    } else {
-        multiply<Add, kBlock>(rows, tile.scores, kBlock, values, vectors, depth, to, stride);
-    }
+    float* to = tile.values + tile.row(head, first) * module.head_dim;
+    if (module.bank.bfloat16)
+        multiply<Add, kBlock, Pair>(rows, tile.scores, kBlock, values, vectors, depth, to, module.head_dim);
+    else
+        multiply<Add, kBlock>(rows, tile.scores, kBlock, values, vectors, depth, to, module.head_dim);
 }
 
 // All ones in the lanes that hold a support.
@@ -209,17 +221,32 @@ inline float largest_score(const float* scores, int64_t count, float least) {
     return largest(top);
 }
 
-// Scores become weights exp2(score - shift) gate, in place; returns their sum.
-inline float weigh_row(const float* gates, int64_t count, float shift, float* scores) {
+// Scores become weights exp2(score - shift) gate, in place, as the elements that the values are multiplied with;
+// returns their sum.
+template <class Element>
+float weigh_row(const float* gates, int64_t count, float shift, float* scores) {
     Floats total = {};
-    for (int64_t j = 0; j < count; j += kLanes) {
-        const Floats weight = exp2_or_zero(load(scores + j) - shift) * load(gates + j);
+    const auto weigh = [&](int64_t j) {
+        const Floats weight = exp2_clamped<Element::kExponential>(load(scores + j) - shift) * load(gates + j);
         // Not a product with 0: what lies past the count may be no number.
-        const Floats kept = bits_as<Floats>(bits_as<Ints>(weight) & taken_lanes(count - j));
-        store(scores + j, kept);
+        const Floats kept =
+            count - j >= kLanes ? weight : bits_as<Floats>(bits_as<Ints>(weight) & taken_lanes(count - j));
         total += kept;
+        return kept;
+    };
+    for (int64_t j = 0; j < count; j += Element::kNumbers * kLanes) {
+        Floats weight = weigh(j);
+        if constexpr (Element::kNumbers == 2)
+            weight = bits_as<Floats>(round_pairs(weight, j + kLanes < count ? weigh(j + kLanes) : Floats{}));
+        store(scores + j / Element::kNumbers, weight);
     }
     return sum(total);
+}
+
+// The same for rows of a bank's kind.
+inline float weigh_row(const Module& module, const float* gates, int64_t count, float shift, float* scores) {
+    return module.bank.bfloat16 ? weigh_row<Pair>(gates, count, shift, scores)
+                                : weigh_row<Single>(gates, count, shift, scores);
 }
 
 }  // namespace

@@ -122,8 +122,10 @@ inline void b_splines(Floats t, Floats* value) {
     value[3] = right * right2 * (1.0f / 6.0f);
 }
 
-inline void place(Floats whole, Floats part, int term, const Geometry& geometry, int lane, Pairs& pairs) {
-    const int octave = segments(geometry.bfloat16);
+template <class Element>
+RDN_HD void place(Floats whole, Floats part, int term, const Geometry& geometry, int lane, Pairs& pairs) {
+    constexpr bool bfloat16 = Element::kNumbers == 2;
+    constexpr int octave = segments(bfloat16);
     const Floats nearest = nearest_integer(part);
     Floats segment = whole + nearest - static_cast<float>(kLowest[term] * octave);
     const float last = static_cast<float>(kOctaves[term] * octave);
@@ -134,36 +136,38 @@ inline void place(Floats whole, Floats part, int term, const Geometry& geometry,
     Floats value[kOrder];
     b_splines(part - nearest, value);
     for (int i = 0; i < kOrder; ++i) {
-        if (!geometry.bfloat16)
+        if (!bfloat16)
             store(pairs.spline[term][i] + lane, value[i]);
         else if (i % 2 == 0)
             store(pairs.spline[term][i / 2] + lane, bits_as<Floats>(pair_up(value[i], value[i + 1])));
     }
     const Ints index = bits_as<Ints>(known + kRounder) - kRounderBits;
-    const Ints at = (index + first_coefficient(term, geometry.bfloat16)) * static_cast<int32_t>(geometry.padded);
+    const Ints at = (index + first_coefficient(term, bfloat16)) * static_cast<int32_t>(geometry.padded);
     memcpy(pairs.at[term] + lane, &at, sizeof at);
 }
 
-inline void place_pairs(const RowBox& row, const float* columns, const Geometry& geometry, Pairs& pairs) {
+template <class Element>
+void place_pairs(const RowBox& row, const float* columns, const Geometry& geometry, Pairs& pairs) {
+    constexpr float octave = segments(Element::kNumbers == 2);
     for (int lane = 0; lane < kPanel; lane += kLanes) {
+#pragma GCC unroll 2
         for (int axis = 0; axis < 2; ++axis) {
             const float* centre = columns + (kCentreRow + 2 * axis) * kBlock + lane;
             const Split<float> c = row.centre[axis], inverse = row.inverse_side[axis];
             const Log2<Floats> offset = log2_offset<Floats>(
                 {broadcast<Floats>(c.high), broadcast<Floats>(c.low)}, {load(centre), load(centre + kBlock)},
                 {broadcast<Floats>(inverse.high), broadcast<Floats>(inverse.low)});
-            const float octave = static_cast<float>(segments(geometry.bfloat16));
-            place(offset.exponent * octave, offset.fraction * octave, axis, geometry, lane, pairs);
+            place<Element>(offset.exponent * octave, offset.fraction * octave, axis, geometry, lane, pairs);
             const float* side = columns + (kSideRow + 2 * axis) * kBlock + lane;
-            place(row.side[axis].whole - load(side), row.side[axis].part - load(side + kBlock), 2 + axis, geometry,
-                  lane, pairs);
+            place<Element>(row.side[axis].whole - load(side), row.side[axis].part - load(side + kBlock), 2 + axis,
+                           geometry, lane, pairs);
         }
     }
 }
 
 // Of kLanes heads: what a term adds to Wg.E for support j.
 template <class Element>
-Floats share(const float* table, const Pairs& pairs, int term, int j, int64_t padded) {
+RDN_HD Floats share(const float* table, const Pairs& pairs, int term, int j, int64_t padded) {
     Floats sum = {};
 #pragma GCC unroll 4
     for (int i = 0; i < kOrder; i += Element::kNumbers)
@@ -194,8 +198,11 @@ void gate_heads(const Geometry& geometry, int64_t first, int64_t heads, const fl
             row[j] = load(pair[j]);
         transpose(row);
         const Floats times = load(multiplicity + column);
-        for (int head = 0; head < smaller(kLanes, heads - first); ++head)
-            store(gates + (first + head) * stride + column, row[head] * times);
+        float* to = gates + first * stride + column;
+        const int64_t present = smaller(kLanes, heads - first);
+#pragma GCC unroll 16
+        for (int head = 0; head < kLanes; ++head)
+            if (head < present) store(to + head * stride, row[head] * times);
     }
 }
 

@@ -45,12 +45,14 @@ struct Right {
 // What an element of the operands is: a float, or two bfloat16 that follow each other along the depth.
 struct Single {
     static constexpr int kNumbers = 1;
+    static constexpr int kExponential = 5;  // degree of exp2_clamped whose error is below its own
     static Floats add(const float* left, const float* right, Floats sum) {
         return fused(broadcast<Floats>(*left), load(right), sum);
     }
 };
 struct Pair {
     static constexpr int kNumbers = 2;
+    static constexpr int kExponential = 3;
     static Floats add(const float* left, const float* right, Floats sum) {
         int32_t pair;
         memcpy(&pair, left, sizeof pair);

@@ -57,35 +57,36 @@ void load_tile(const RelationRefine& args, const Module& module, const Task& tas
     }
 }
 
-void add_part(const RelationRefine& args, const Module& module, const Block& block, int64_t head, int64_t position,
-              int64_t rows, const float* normaliser, const Tile& tile) {
-    sum_values<false>(module, block, head, rows, tile, tile.values, args.head_dim);
+void add_part(const RelationRefine& args, const Module& module, const Block& block, const Task& task, int64_t head,
+              int64_t first, int64_t rows, const float* normaliser, Tile& tile) {
+    sum_values<false>(module, block, head, first, rows, tile);
     for (int64_t r = 0; r < rows; ++r) {
-        const double times = args.change[(position + r) * args.support.frames + block.frame];
-        const int64_t state = args.row[position + r] * args.heads + head;
+        const int64_t position = task.first + first + r, state = args.row[position] * args.heads + head;
+        const double times = args.change[position * args.support.frames + block.frame];
+        const float* values = tile.values + tile.row(head, first + r) * args.head_dim;
         double* sums = args.values + state * args.head_dim;
         for (int64_t d = 0; d < args.head_dim; ++d)
-            sums[d] += times * tile.values[r * args.head_dim + d];
+            sums[d] += times * values[d];
         args.normaliser[state] += times * normaliser[r];
     }
 }
 
 // Rows begin .. end of the tile, which all take part in the block.
-void change_rows(const RelationRefine& args, const Module& module, const Blocks& blocks, int64_t b, int64_t first,
+void change_rows(const RelationRefine& args, const Module& module, const Blocks& blocks, int64_t b, const Task& task,
                  int64_t begin, int64_t end, Tile& tile, Guard& guard) {
     const Block& block = blocks.block[b];
-    for (int64_t r = begin; r < end; ++r)
-        gate_row(module, blocks, b, r, tile);
+    gate_rows(module, blocks, b, begin, end, tile);
     score_rows(module, block, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
         float normaliser[kMostRows];
         for (int64_t r = 0; r < rows; ++r) {
             float* scores = tile.scores + r * kBlock;
-            const float shift = args.shift[args.row[first + from + r] * args.heads + head];
+            const float shift = args.shift[args.row[task.first + from + r] * args.heads + head];
             if (!guard.bounded[from + r] && largest_score(scores, block.count, shift) > shift + kBounded)
                 guard.over[from + r] = true;
-            normaliser[r] = weigh_row(tile.gates + (head * kTileRows + from + r) * kBlock, block.count, shift, scores);
+            normaliser[r] =
+                weigh_row(module, tile.gates + tile.row(head, from + r) * kBlock, block.count, shift, scores);
         }
-        add_part(args, module, block, head, first + from, rows, normaliser, tile);
+        add_part(args, module, block, task, head, from, rows, normaliser, tile);
     });
 }
 
@@ -124,7 +125,7 @@ void change_tile(const RelationRefine& args, const Module& module, const Blocks&
     const auto wanted = [](int64_t) { return true; };
     for (int64_t b = 0; b < blocks.count; ++b) {
         for_rows(args, blocks, b, task, wanted, [&](int64_t begin, int64_t end) {
-            change_rows(args, module, blocks, b, task.first, begin, end, tile, guard);
+            change_rows(args, module, blocks, b, task, begin, end, tile, guard);
         });
     }
 }

@@ -11,7 +11,7 @@
 namespace rdn::cpu::RDN_ISA {
 namespace {
 
-// The softmax of every (row, head), [rows, heads]: the values' sum lies in args.out until the end.
+// The softmax of every (row, head), [rows, heads]: the values' sum lies in the tile until the end.
 struct Softmax {
     explicit Softmax(int64_t size) : shift(size), normaliser(size), fixed(size) {}
 
@@ -35,7 +35,7 @@ void longest_keys(const RelationAttention& args, float* longest) {
 void raise_shift(const float* scores, int64_t count, float* shift, float* normaliser, float* values, int64_t head_dim) {
     const float raised = largest_score(scores, count, *shift);
     if (!(raised > *shift)) return;
-    const float shrink = exp2_or_zero(*shift - raised);
+    const float shrink = exp2_clamped(*shift - raised);
     *shift = raised;
     *normaliser *= shrink;
     for (int64_t d = 0; d < head_dim; ++d)
@@ -65,23 +65,21 @@ void load_tile(const RelationAttention& args, const Module& module, const float*
 
 void attend(const RelationAttention& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile,
             Softmax& softmax) {
-    const int64_t dim = args.heads * args.head_dim;
+    memset(tile.values, 0, sizeof(float) * kTileRows * args.heads * args.head_dim);
     for (int64_t b = 0; b < blocks.count; ++b) {
         const Block& block = blocks.block[b];
-        for (int64_t r = 0; r < task.rows; ++r)
-            gate_row(module, blocks, b, r, tile);
+        gate_rows(module, blocks, b, 0, task.rows, tile);
         score_rows(module, block, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
-            float* out = args.out + (task.first + first) * dim + head * args.head_dim;
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t state = (task.first + first + r) * args.heads + head;
                 float* scores = tile.scores + r * kBlock;
                 if (!softmax.fixed[state])
-                    raise_shift(scores, block.count, &softmax.shift[state], &softmax.normaliser[state], out + r * dim,
-                                args.head_dim);
-                softmax.normaliser[state] += weigh_row(tile.gates + (head * kTileRows + first + r) * kBlock,
+                    raise_shift(scores, block.count, &softmax.shift[state], &softmax.normaliser[state],
+                                tile.values + tile.row(head, first + r) * args.head_dim, args.head_dim);
+                softmax.normaliser[state] += weigh_row(module, tile.gates + tile.row(head, first + r) * kBlock,
                                                        block.count, softmax.shift[state], scores);
             }
-            sum_values<true>(module, block, head, rows, tile, out, dim);
+            sum_values<true>(module, block, head, first, rows, tile);
         });
     }
 }
@@ -95,14 +93,13 @@ void average_weights(const RelationAttention& args, const Module& module, const 
         const int64_t begin = larger(args.omega_begin - block.position, 0);
         const int64_t end = smaller(args.omega_end - block.position, block.count);
         if (begin >= end) continue;
-        for (int64_t r = 0; r < task.rows; ++r)
-            gate_row(module, blocks, b, r, tile);
+        gate_rows(module, blocks, b, 0, task.rows, tile);
         score_rows(module, block, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t row = task.first + first + r, state = row * args.heads + head;
                 float* scores = tile.scores + r * kBlock;
-                weigh_row(tile.gates + (head * kTileRows + first + r) * kBlock, block.count, softmax.shift[state],
-                          scores);
+                weigh_row<Single>(tile.gates + tile.row(head, first + r) * kBlock, block.count, softmax.shift[state],
+                                  scores);
                 const float share = 1.0f / (softmax.normaliser[state] * static_cast<float>(args.heads));
                 float* omega = args.omega + row * wanted + block.position - args.omega_begin;
                 for (int64_t j = begin; j < end; ++j)
@@ -113,15 +110,15 @@ void average_weights(const RelationAttention& args, const Module& module, const 
 }
 
 // Softmax weights add up to 1, so the bias of every value is the bias of their mean.
-void finish(const RelationAttention& args, const Task& task, const Softmax& softmax) {
-    const int64_t dim = args.heads * args.head_dim;
-    for (int64_t row = task.first; row < task.first + task.rows; ++row) {
+void finish(const RelationAttention& args, const Task& task, const Tile& tile, const Softmax& softmax) {
+    for (int64_t r = 0; r < task.rows; ++r) {
         for (int64_t head = 0; head < args.heads; ++head) {
-            const float normaliser = softmax.normaliser[row * args.heads + head];
-            for (int64_t c = head * args.head_dim; c < (head + 1) * args.head_dim; ++c) {
-                float* out = args.out + row * dim + c;
-                *out = args.residual[row * dim + c] + (*out / normaliser + args.value_bias[c]);
-            }
+            const int64_t state = (task.first + r) * args.heads + head, channel = head * args.head_dim;
+            const float* values = tile.values + tile.row(head, r) * args.head_dim;
+            const float* residual = args.residual + state * args.head_dim;
+            for (int64_t d = 0; d < args.head_dim; ++d)
+                args.out[state * args.head_dim + d] =
+                    residual[d] + (values[d] / softmax.normaliser[state] + args.value_bias[channel + d]);
         }
     }
 }
@@ -145,7 +142,6 @@ void relation_attention(const RelationAttention& args) {
         return;
     }
     fill_blocks(args.support, args.bank, args.multiplicity, blocks);
-    memset(args.out, 0, sizeof(float) * size);
     const int threads = worth_waking(args.threads, operations(args, blocks));
     // Fewer rows where the threads would not all find a tile.
     const int64_t height = tile_height(args.rows, threads);
@@ -159,7 +155,7 @@ void relation_attention(const RelationAttention& args) {
         load_tile(args, module, longest, task, tile, softmax);
         attend(args, module, blocks, task, tile, softmax);
         if (args.omega_begin < args.omega_end) average_weights(args, module, blocks, task, tile, softmax);
-        finish(args, task, softmax);
+        finish(args, task, tile, softmax);
     });
 }
 

@@ -1,4 +1,4 @@
-// A square of kLanes vectors, rows to columns.
+// A square of kLanes vectors, rows to columns. Inlined by force, so that it stays in registers.
 #pragma once
 
 #include <utility>
@@ -9,16 +9,16 @@ namespace rdn::cpu {
 namespace {
 
 template <int Step, int... Lane>
-Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::true_type) {
+RDN_HD Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::true_type) {
     return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane : kLanes + Lane - Step)...);
 }
 template <int Step, int... Lane>
-Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::false_type) {
+RDN_HD Floats mixed(Floats a, Floats b, std::integer_sequence<int, Lane...>, std::false_type) {
     return __builtin_shufflevector(a, b, ((Lane & Step) == 0 ? Lane + Step : kLanes + Lane)...);
 }
 
 template <int Step>
-void transpose_step(Floats* row) {
+RDN_HD void transpose_step(Floats* row) {
     using Lanes = std::make_integer_sequence<int, kLanes>;
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
@@ -30,7 +30,7 @@ void transpose_step(Floats* row) {
     if constexpr (Step > 1) transpose_step<Step / 2>(row);
 }
 
-inline void transpose(Floats* row) {
+RDN_HD void transpose(Floats* row) {
     transpose_step<kLanes / 2>(row);
 }
 

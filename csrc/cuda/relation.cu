@@ -133,8 +133,8 @@ __device__ void add_supports(const RelationAttention& args, bool valid, float ga
     float* maximum = tile.maximum + warp * heads + head;
     float* total = tile.total + warp * heads + head;
     const float before = *maximum, raised = greater(warp_largest(score), before);
-    const float shrink = exp2_or_zero(before - raised);
-    const float weight = valid ? exp2_or_zero(score - raised) * gate : 0.0f;
+    const float shrink = exp2_clamped(before - raised);
+    const float weight = valid ? exp2_clamped(score - raised) * gate : 0.0f;
     const float sum = warp_sum(weight);
     __syncwarp();
     if (lane == 0) *maximum = raised, *total = *total * shrink + sum;
@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kThreads) average_weights(RelationOmega args, 
             const float gate = gate_of(pair, tile.weights + head * kCentreChannels,
                                        tile.turned + (warp * heads + head) * kSides, all.geometry_bias[head]);
             const float score = dot(tile.query + (warp * heads + head) * head_dim, keys + head * head_dim, head_dim);
-            sum += exp2_or_zero(score - weight[0]) * gate / weight[1];
+            sum += exp2_clamped(score - weight[0]) * gate / weight[1];
         }
         sum *= multiplicity_of(all.supports, j) / static_cast<float>(heads);
     }

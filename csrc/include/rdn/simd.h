@@ -215,21 +215,28 @@ RDN_HD void sincos_turns(T t, T* sine, T* cosine) {
     *cosine = bits_as<T>(bits_as<Bits<T>>(across) ^ (((quarter + 1) & 2) << 30));
 }
 
-// 2^t for t <= 127; 0 below -100, which keeps products with it out of the slow denormals; NaN stays NaN.
-template <class T>
-RDN_HD T exp2_or_zero(T t) {
-    const auto tiny = t < -100.0f;
-    const T shifted = (tiny ? T{} : t) + kRounder;
-    const T f = (tiny ? T{} : t) - (shifted - kRounder);
-    T p = broadcast<T>(1.5475926e-4f);  // within 2e-9 of 2^f
-    p = fused(p, f, broadcast<T>(1.34003099e-3f));
-    p = fused(p, f, broadcast<T>(9.61800532e-3f));
-    p = fused(p, f, broadcast<T>(5.55032768e-2f));
-    p = fused(p, f, broadcast<T>(2.40226513e-1f));
-    p = fused(p, f, broadcast<T>(6.93147206e-1f));
+// 2^t for t <= 127; 2^-100 below -100, which keeps products with it out of the slow denormals; NaN stays NaN. Relative
+// error: 1.2e-7 in degree 5, 1e-4 in degree 3.
+template <int Degree = 5, class T>
+RDN_HD T exp2_clamped(T t) {
+    static_assert(Degree == 3 || Degree == 5, "polynomials of 2^f for f in -0.5..0.5");
+    const T clamped = t < -100.0f ? broadcast<T>(-100.0f) : t;
+    const T shifted = clamped + kRounder, f = clamped - (shifted - kRounder);
+    T p;
+    if (Degree == 3) {
+        p = broadcast<T>(5.50089255e-2f);
+        p = fused(p, f, broadcast<T>(2.42210954e-1f));
+        p = fused(p, f, broadcast<T>(6.93282902e-1f));
+    } else {
+        p = broadcast<T>(1.32647273e-3f);
+        p = fused(p, f, broadcast<T>(9.67151299e-3f));
+        p = fused(p, f, broadcast<T>(5.55073358e-2f));
+        p = fused(p, f, broadcast<T>(2.40222424e-1f));
+        p = fused(p, f, broadcast<T>(6.93147004e-1f));
+    }
     p = fused(p, f, broadcast<T>(1.0f));
-    const T power = bits_as<T>(bits_as<Bits<T>>(p) + ((bits_as<Bits<T>>(shifted) - kRounderBits) << 23));
-    return tiny ? T{} : power;
+    // The rounder's own bits are shifted out.
+    return bits_as<T>(bits_as<Bits<T>>(p) + (bits_as<Bits<T>>(shifted) << 23));
 }
 
 }  // namespace rdn
