@@ -165,15 +165,34 @@ inline const float* head_words(const Module& module, const float* words, const B
     return words + column * module.head_dim / module.bank.per_word();
 }
 
-// Calls use(head, first row, rows) with the tile's scores of those rows, for rows begin .. end of the tile.
+// Asks the second-level cache for a part of a head's keys and values: `part` of `parts`.
+inline void prefetch_head(const Module& module, const Block& block, int64_t head, int64_t part, int64_t parts) {
+    constexpr int64_t kLine = 64 / sizeof(float);
+    const int64_t lines = block.panels() * kPanel * module.head_dim / module.bank.per_word() / kLine;
+    const float* keys = head_words(module, module.bank.keys, block, head);
+    const float* values = head_words(module, module.bank.values, block, head);
+    for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
+        __builtin_prefetch(keys + line * kLine, 0, 2);
+        __builtin_prefetch(values + line * kLine, 0, 2);
+    }
+}
+
+// Calls use(head, first row, rows) with the tile's scores against block b, for rows begin .. end of the tile. A
+// window's keys and values fit no cache, and a tile's rows read a head's many times, so the next head's are asked for
+// meanwhile.
 template <class Use>
-void score_rows(const Module& module, const Block& block, int64_t begin, int64_t end, Tile& tile, const Use& use) {
-    const int64_t height = even_part(end - begin, kMostRows), dim = module.head_dim;
-    const int64_t depth = dim / module.bank.per_word();
+void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile,
+                const Use& use) {
+    const Block& block = blocks.block[b];
+    const int64_t height = even_part(end - begin, kMostRows), parts = ceil_div(end - begin, height);
+    const int64_t dim = module.head_dim, depth = dim / module.bank.per_word();
     for (int64_t head = 0; head < module.heads; ++head) {
         const Right keys = {head_words(module, module.bank.keys, block, head), depth * kPanel, kPanel};
+        const bool last = head + 1 == module.heads;
         for (int64_t r = begin; r < end; r += height) {
             const int64_t rows = smaller(height, end - r);
+            if (!last || b + 1 < blocks.count)
+                prefetch_head(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1, (r - begin) / height, parts);
             const float* query = tile.query + (head * kTileRows + r) * dim;
             constexpr int kUsual = 64;
             if (module.bank.bfloat16 && dim == kUsual)

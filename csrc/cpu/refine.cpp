@@ -76,7 +76,7 @@ void change_rows(const RelationRefine& args, const Module& module, const Blocks&
                  int64_t begin, int64_t end, Tile& tile, Guard& guard) {
     const Block& block = blocks.block[b];
     gate_rows(module, blocks, b, begin, end, tile);
-    score_rows(module, block, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
+    score_rows(module, blocks, b, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
         float normaliser[kMostRows];
         for (int64_t r = 0; r < rows; ++r) {
             float* scores = tile.scores + r * kBlock;
@@ -110,7 +110,7 @@ void find_shifts(const RelationRefine& args, const Module& module, const Blocks&
     const auto wanted = [&](int64_t r) { return args.restart[task.first + r] && !guard.bounded[r]; };
     for (int64_t b = 0; b < blocks.count; ++b) {
         for_rows(args, blocks, b, task, wanted, [&](int64_t begin, int64_t end) {
-            score_rows(module, blocks.block[b], begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
+            score_rows(module, blocks, b, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
                 for (int64_t r = 0; r < rows; ++r) {
                     float& shift = args.shift[args.row[task.first + from + r] * args.heads + head];
                     shift = largest_score(tile.scores + r * kBlock, blocks.block[b].count, shift);

@@ -69,7 +69,7 @@ void attend(const RelationAttention& args, const Module& module, const Blocks& b
     for (int64_t b = 0; b < blocks.count; ++b) {
         const Block& block = blocks.block[b];
         gate_rows(module, blocks, b, 0, task.rows, tile);
-        score_rows(module, block, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
+        score_rows(module, blocks, b, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t state = (task.first + first + r) * args.heads + head;
                 float* scores = tile.scores + r * kBlock;
@@ -94,7 +94,7 @@ void average_weights(const RelationAttention& args, const Module& module, const 
         const int64_t end = smaller(args.omega_end - block.position, block.count);
         if (begin >= end) continue;
         gate_rows(module, blocks, b, 0, task.rows, tile);
-        score_rows(module, block, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
+        score_rows(module, blocks, b, 0, task.rows, tile, [&](int64_t head, int64_t first, int64_t rows) {
             for (int64_t r = 0; r < rows; ++r) {
                 const int64_t row = task.first + first + r, state = row * args.heads + head;
                 float* scores = tile.scores + r * kBlock;
