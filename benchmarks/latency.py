@@ -66,7 +66,8 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
 def reference_of(process: Process) -> Process:
     """The process whose detections a side must give: the other executor of the same bundle, one thread."""
     other = "engine" if process.executor == "fused" and process.side == "engine" else "fused"
-    return replace(process, side="engine", backend="onnxruntime", device="cpu", threads=1, executor=other)
+    return replace(process, side="engine", backend="onnxruntime", device="cpu", threads=1, executor=other,
+                   relation_precision="float32")  # fmt: skip
 
 
 def check(sweep: Sweep, workers: Mapping[Process, Any], start: StartWorker, cores: Sequence[int]) -> dict[str, Any]:
@@ -98,10 +99,12 @@ def _check_one(
     else:
         got = worker.ask("check", value)
     reference.ask("drop", value)
-    if setting.process.device == "cuda":
-        exact = Bundle.open(setting.process.engines).manifest.precision == "float32"
+    rounded = setting.process.relation_precision != "float32"
+    if rounded or setting.process.device == "cuda":
+        exact = not rounded and Bundle.open(setting.process.engines).manifest.precision == "float32"
         least = LEAST_IN_COMMON if exact else LEAST_IN_COMMON_REDUCED
-        return _check_device(f"{sweep} = {value} ({setting.process.side})", got, wanted, least)
+        name = process.executor if rounded else "the CPU"
+        return _check_shared(f"{sweep} = {value} ({setting.process.side})", name, got, wanted, least)
     difference = set_difference(got, wanted)
     tolerance = Bundle.open(setting.process.engines).manifest.tolerances["detections"]
     if not difference <= tolerance:
@@ -113,11 +116,20 @@ def _check_one(
     return {"reference": process.executor, "difference": difference, "tolerance": tolerance, "detections": detections}
 
 
-def _check_device(what: str, got: Sequence[Any], wanted: Sequence[Any], least: float) -> dict[str, Any]:
+def _check_shared(what: str, reference: str, got: Sequence[Any], wanted: Sequence[Any], least: float) -> dict[str, Any]:
     common = share_in_common(got, wanted)
     if not common >= least:
-        raise Mismatch(f"{what}: {common:.1%} of the boxes are the CPU's too; wanted {least:.0%}. Not timed.")
-    return {"reference": "cpu", "in_common": common, "least": least, "detections": len(wanted[0])}
+        raise Mismatch(f"{what}: {common:.1%} of the boxes are {reference}'s too; wanted {least:.0%}. Not timed.")
+    return {"reference": reference, "in_common": common, "least": least, "detections": len(wanted[0])}
+
+
+def cores_wanted(sweep: Sweep) -> dict[Process, int]:
+    """Of each process: a core for every thread of a call, or for every stream that pushes at once."""
+    wanted: dict[Process, int] = {}
+    for _, setting in sweep.points:
+        count = max(setting.process.threads, setting.streams)
+        wanted[setting.process] = max(wanted.get(setting.process, 0), count)
+    return wanted
 
 
 def measure(
@@ -126,10 +138,8 @@ def measure(
     """Adds rounds to `state["points"]` until there are `rounds`, calling `save` after each."""
     workers: dict[Process, Any] = {}
     try:
-        for _, setting in sweep.points:
-            if setting.process not in workers:
-                count = max(setting.process.threads, setting.streams)
-                workers[setting.process] = start(setting.process, cores[:count])
+        for process, count in cores_wanted(sweep).items():
+            workers[process] = start(process, cores[:count])
         checked = check(sweep, workers, start, cores)
         points = state.setdefault(
             "points", {value: {"setting": s.to_dict(), "rounds": []} for value, s in sweep.points}

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rdn_engine import _C
 from rdn_engine.backends import BackendName, Device
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.detector import Executor
+from rdn_engine.detector import Executor, RelationPrecision
 
 Kind = Literal["push", "first", "batch"]
 
@@ -25,6 +26,7 @@ class Process:
     backend: BackendName = "onnxruntime"
     device: Device = "cpu"
     executor: Executor = "fused"
+    relation_precision: RelationPrecision = "float32"
     threads: int = 1
     shorter_side: int | None = None
     """pixels of the network input, the longer side in proportion; None is the bundle's own"""
@@ -119,8 +121,10 @@ def make_sweep(
     if name == "N":
         return vary("N", "num_reference", (75, 150, 300), dials.num_reference)
     if name == "executor":
-        pair = {e: Setting(replace(base, executor=e), dials) for e in ("fused", "engine")}
-        return sweep("executor", pair, "fused")
+        executors = {"fused": base, "engine": replace(base, executor="engine")}
+        if _C.isa == "avx512_bf16" and base.device == "cpu":
+            executors["fused, bfloat16"] = replace(base, relation_precision="bfloat16")
+        return sweep("executor", {name: Setting(process, dials) for name, process in executors.items()}, "fused")
     if name == "backend":
         return sweep("backend", {b: Setting(replace(base, backend=b), dials) for b in backends}, base.backend)
     if name == "resolution":

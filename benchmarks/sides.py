@@ -111,8 +111,14 @@ class EngineSide:
     """The product's Detector and its streams, with a Replay in front of the encoder."""
 
     def __init__(self, process: Process) -> None:
-        detector = Detector.from_pretrained(process.engines, backend=process.backend, device=process.device,
-                                            threads=process.threads, executor=process.executor)  # fmt: skip
+        detector = Detector.from_pretrained(
+            process.engines,
+            backend=process.backend,
+            device=process.device,
+            threads=process.threads,
+            executor=process.executor,
+            relation_precision=process.relation_precision,
+        )
         self.config = resized(detector.config, process.shorter_side)
         self._replay = Replay(detector._stages.encoder)
         detector._stages = replace(detector._stages, config=self.config, encoder=self._replay)

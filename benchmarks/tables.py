@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.arithmetic import relation_operations
+from benchmarks.settings import bundle_label
+from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.stream import STAGES
 
 Results = Mapping[str, Any]
@@ -61,15 +64,40 @@ def growth(results: Results, name: str) -> float | None:
     return statistics.median(b["ms"] / a["ms"] for a, b in pairs)
 
 
-def growth_table(measured: Mapping[str, Results]) -> str:
-    """How much longer a frame takes at the end of each of the paper's ranges; title -> results."""
+def least_growth(results: Results, name: str, gflops: float) -> float | None:
+    """The same if the relation stage were its counted operations alone, at `gflops` (10^9 a second); the rest of the
+    frame is the median at the reference point.
+    """
+    first, last, _ = PAPER_GROWTH[name]
+    sweep = results["sweeps"].get(name, {})
+    points = sweep.get("points", {})
+    if not {first, last} <= set(points):
+        return None
+    reference = points[sweep["reference"]]
+    bundle = results["bundles"][bundle_label(reference["setting"]["process"]["engines"])]
+    relation = RelationConfig(**bundle["relation"])
+    rest = reference["ms"]["p50"] - reference["stages_ms"]["relation"]
+    least = [rest + relation_operations(relation, Dials(**points[v]["setting"]["dials"]), bundle["classes"] + 1)
+             / (1e6 * gflops) for v in (first, last)]  # fmt: skip
+    return least[1] / least[0]
+
+
+def growth_table(measured: Mapping[str, Mapping[str, Results]], gflops: float | None = None) -> str:
+    """How much longer a frame takes at the end of each of the paper's ranges; title -> sweep -> results that hold it.
+    With `gflops` the least that it could be stands beside it.
+    """
     rows = []
     for name, (first, last, paper) in PAPER_GROWTH.items():
-        found = [growth(results, name) for results in measured.values()]
-        cells = ["" if g is None else f"{g:.3f}" for g in found]
+        cells: list[str] = []
+        for results in (found.get(name, {"sweeps": {}}) for found in measured.values()):
+            found_growth = [growth(results, name)]
+            if gflops is not None:
+                found_growth.append(least_growth(results, name, gflops))
+            cells += ["" if g is None else f"{g:.3f}" for g in found_growth]
         what = f"{name} = {last} over {name} = {first}"
         rows.append([what, *cells, f"{paper:.2f}" + (", basic stage only" if name == "K" else "")])
-    return table(["a whole frame", *measured, "paper"], rows)
+    titles = [cell for title in measured for cell in (title, f"{title}, least")[: 1 if gflops is None else 2]]
+    return table(["a whole frame", *titles, "paper"], rows)
 
 
 def stage_table(measured: Mapping[str, tuple[Results, str, str]]) -> str:
@@ -120,5 +148,5 @@ def sweep_tables(results: Results) -> str:
         parts.append("## against the straightforward implementation\n\n" + side_table(results))
     if results["sweeps"].get("first", {}).get("complete"):
         parts.append("## first result\n\n" + first_table(results))
-    parts.append("## growth\n\n" + growth_table({"ours": results}))
+    parts.append("## growth\n\n" + growth_table({"ours": dict.fromkeys(PAPER_GROWTH, results)}))
     return "\n\n".join([*parts, f"Energy: {results['energy']}."])

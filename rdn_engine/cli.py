@@ -15,7 +15,7 @@ import typer
 from rdn_engine.backends import BackendName, Device
 from rdn_engine.bundle import Bundle, Manifest
 from rdn_engine.config import Dials, Edges, LinkMethod, RDNConfig, Sampling
-from rdn_engine.detector import Detector, Executor
+from rdn_engine.detector import Detector, Executor, RelationPrecision
 from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.run import Run
 from rdn_engine.video import open_source
@@ -73,6 +73,9 @@ def predict(
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
     link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
+    relation_precision: Annotated[
+        RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
+    ] = "float32",
     backend: BackendOption = "onnxruntime",
     device: DeviceOption = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
@@ -88,7 +91,12 @@ def predict(
         with open_source(source) as video:
             _keep_source([path for path in (output, save_video) if path is not None], source, video.files)
             detector = Detector.from_pretrained(
-                engines, backend=backend, device=device, threads=threads, executor=executor
+                engines,
+                backend=backend,
+                device=device,
+                threads=threads,
+                executor=executor,
+                relation_precision=relation_precision,
             )
             given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                      "advanced_ratio": ratio, "sampling": sampling, "edges": edges,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rdn_engine.video import Frame
 
 Executor = Literal["fused", "engine"]
+RelationPrecision = Literal["float32", "bfloat16", "float16"]
 Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
 
 _NOTHING = object()  # no frame at all, unlike a first item that is None, which is a wrong frame
@@ -54,7 +55,7 @@ class Detector:
         device: Literal["cpu"] = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
-        relation_precision: Precision = "float32",
+        relation_precision: RelationPrecision = "float32",
     ) -> Detector: ...
 
     @overload
@@ -67,7 +68,7 @@ class Detector:
         device: Literal["cuda"],
         threads: int | None = None,
         executor: Executor = "fused",
-        relation_precision: DevicePrecision = "float32",
+        relation_precision: RelationPrecision = "float32",
     ) -> DeviceDetector: ...
 
     @classmethod
@@ -79,7 +80,7 @@ class Detector:
         device: Device = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
-        relation_precision: Precision | DevicePrecision = "float32",
+        relation_precision: RelationPrecision = "float32",
     ) -> Detector:
         """Open an engine directory, after checking every file of it.
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks import kernels, latency, measure, settings, tables
+from benchmarks.arithmetic import projection_operations, relation_operations
 from benchmarks.baseline import BaselineVideo
 from benchmarks.frames import make_frame
 from benchmarks.from_nothing import seconds_of
@@ -26,6 +27,7 @@ from benchmarks.latency import DEMO, Mismatch
 from benchmarks.machine import Rates
 from benchmarks.settings import NAMES, Process, Setting, Sweep, make_sweep
 from benchmarks.sides import BaselineSide, EngineSide, Sample, head
+from rdn_engine import _C
 from rdn_engine.bundle import Bundle
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
 from rdn_engine.verify import set_difference
@@ -123,6 +125,16 @@ def test_sweeps_hold_their_reference_once(name: str) -> None:
     assert len({setting for _, setting in sweep.points}) == len(values)
 
 
+def test_a_process_has_a_core_for_each_of_its_threads_and_streams() -> None:
+    wanted = {}
+    for name in ("threads", "streams"):
+        sweep = make_sweep(name, BASE, RDNConfig(("a",), dials=SMALL), cores=2)
+        assert sweep is not None
+        wanted[name] = latency.cores_wanted(sweep)
+    assert wanted["threads"] == {replace(BASE, threads=n): n for n in (1, 2)}
+    assert wanted["streams"] == {BASE: 4}  # of those it is given, however few they are
+
+
 def test_what_a_model_lacks_is_not_swept() -> None:
     single = RDNConfig(("a",), relation=RelationConfig(num_basic=0, advanced=False))
     basic = RDNConfig(("a",), relation=RelationConfig(advanced=False))
@@ -202,6 +214,35 @@ def test_a_bundle_that_fails_verify_is_not_timed(tmp_path: Path, monkeypatch: py
         latency.run([sweep_of()], tmp_path / "r.json", 1, [0], FakeWorker)
 
 
+def test_a_rounded_relation_stage_is_held_to_the_boxes_of_one_that_is_not() -> None:
+    config = RDNConfig(("a",), relation=RelationConfig(64, 4, 2), dials=SMALL)
+    sweep = make_sweep("executor", BASE, config)
+    assert sweep is not None
+    points = dict(sweep.points)
+    assert ("fused, bfloat16" in points) == (_C.isa == "avx512_bf16")
+    for setting in points.values():
+        assert latency.reference_of(setting.process).relation_precision == "float32"
+    rounded = replace(BASE, relation_precision="bfloat16")
+    reference = latency.reference_of(rounded)
+    assert (reference.executor, reference.engines) == ("engine", BASE.engines)
+    setting = Setting(rounded, SMALL)
+    boxes = np.array([[10.0 * i, 0, 10 * i + 8, 8, 0.9, 1] for i in range(4)])
+
+    class Answers(FakeWorker):
+        boxes: Any = None
+
+        def ask(self, command: str, *arguments: Any) -> Any:
+            return [self.boxes] if command == "check" else None
+
+    worker, other = Answers(rounded, [0]), Answers(reference, [0])
+    worker.boxes, other.boxes = boxes[1:], boxes
+    checked = latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
+    assert (checked["reference"], checked["in_common"]) == ("engine", pytest.approx(6 / 7))
+    worker.boxes = boxes[3:]
+    with pytest.raises(Mismatch, match=r"40\.0% of the boxes are engine's too; wanted 50%"):
+        latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     def point(*ms: float) -> dict[str, Any]:
         return {"rounds": [{"ms": m, "stages": {"relation": m / 2}, "joules": None, "proposals": 7} for m in ms]}
@@ -224,7 +265,51 @@ def test_tables_show_the_paper_at_its_own_point_only() -> None:
     assert [line.count("|") for line in lines] == [9] * 5
     assert [line.endswith("| 94.2 (1.000) |") for line in lines[2:]] == [False, True, False]
     assert "| 24 | 115 | 115 | 115 | ±0.0% | 5.00 | 1.045 |  |" in lines
-    assert "| T = 24 over T = 3 | 1.150 | 1.14 |" in tables.growth_table({"ours": results})
+    assert "| T = 24 over T = 3 | 1.150 | 1.14 |" in tables.growth_table({"ours": {"T": results}})
+
+
+def test_operations_of_a_relation_stage_are_those_of_its_parts() -> None:
+    # S = 10 supports of 5 frames; with r = 50% one of each is refined.
+    dials = Dials(window=2, num_support=2, num_reference=3, advanced_ratio=0.5)
+    dim, heads, logits = 32, 2, 4
+    pair, square = 2 * (2 * dim + 16 * heads), 2 * dim * dim
+    outputs = 2 * 3 * dim * (logits + 4 * logits)
+
+    def count(num_basic: int, advanced: bool, fc: bool = False) -> float:
+        return relation_operations(RelationConfig(dim, heads, num_basic, advanced, fc), dials, logits)
+
+    assert count(0, False) == outputs
+    assert count(1, False) == outputs + 3 * 10 * pair
+    # Two modules, and an FC and a query between them for each reference proposal.
+    assert count(2, False) == outputs + 2 * 3 * 10 * pair + 2 * 3 * square
+    # The new frame's row against 10, four rows against the two that came and the two that went; keys and values of
+    # five, and a query for each reference proposal.
+    refinement, distillation = (10 + 4 * 4) * pair, (3 + 2 * 5) * square + 3 * 5 * pair
+    assert count(1, True) == count(1, False) + refinement + distillation
+    assert count(1, True, fc=True) == count(1, True) + 5 * square
+    # Three queries; of two proposals keys and values of the basic module and of the refinement, and its query.
+    assert projection_operations(RelationConfig(dim, heads, 1, True, False), dials) == (3 + 2 * 5) * square
+    assert projection_operations(RelationConfig(dim, heads, 1, False, False), dials) == (3 + 2 * 2) * square
+
+
+def test_least_growth_leaves_the_rest_of_the_frame_as_it_is() -> None:
+    dials = Dials(window=3, num_support=75, num_reference=300, advanced_ratio=0.2)
+    longer = replace(dials, window=24)
+
+    def point(ms: float, relation: float, at: Dials) -> dict[str, Any]:
+        setting = Setting(BASE, at).to_dict()
+        return {"ms": {"p50": ms}, "stages_ms": {"relation": relation}, "setting": setting}
+
+    points = {"3": point(100, 20, dials), "18": point(130, 50, dials), "24": point(150, 70, longer)}
+    relation = RelationConfig()
+    results = {
+        "sweeps": {"T": {"reference": "18", "points": points}},
+        "bundles": {settings.bundle_label(str(DEMO)): {"relation": dataclasses.asdict(relation), "classes": 30}},
+    }
+    few, many = (relation_operations(relation, d, 31) for d in (dials, longer))
+    assert tables.least_growth(results, "T", 100) == pytest.approx((80 + many / 1e8) / (80 + few / 1e8))
+    assert tables.least_growth(results, "T", 1e9) == pytest.approx(1, abs=1e-4)
+    assert tables.least_growth(results, "r", 100) is None
 
 
 def test_a_smaller_n_and_k_are_a_prefix() -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from benchmarks.models import draw_relation
 from export.build_engines import build as build_bundle
 from export.checkpoints import save_checkpoint
-from rdn_engine import cli
+from rdn_engine import _C, cli
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import VideoError
@@ -294,6 +294,21 @@ def test_real_bundle_from_video_to_lines_with_both_executors(tmp_path: Path, bun
     assert sum(len(d) for d in found["fused"]) > 0
     for a, b in zip(found["fused"], found["engine"], strict=True):
         assert np.allclose(a.confidence, b.confidence, atol=1e-3)
+
+
+def test_relation_precision_is_the_processor_s(tmp_path: Path, bundle: Path) -> None:
+    video, found = write_video(tmp_path / "a.mp4", 4), {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / f"{precision}.jsonl"
+        result = run("predict", video, "--engines", bundle, "--output", out, "--relation-precision", precision)
+        if precision == "bfloat16" and _C.isa != "avx512_bf16":
+            assert result.exit_code == cli.NO_BACKEND
+            assert f"here are those of {_C.isa}" in result.stderr
+            return
+        assert result.exit_code == 0, result.output
+        found[precision] = [line["detections"] for line in lines(out)]
+    assert found["bfloat16"] != found["float32"]
+    assert [len(d) for d in found["bfloat16"]] == pytest.approx([len(d) for d in found["float32"]], abs=3)
 
 
 def test_info_says_what_there_is(bundle: Path) -> None:

@@ -112,11 +112,11 @@ def test_boxes_in_common(got: list[tuple[float, float, float]], share: float) ->
 
 def test_a_device_that_finds_other_boxes_is_not_timed() -> None:
     right = rows(*((x / 10, 0.9, 0) for x in range(10)))
-    checked = latency._check_device("T = 2", [right], [right], 0.9)
+    checked = latency._check_shared("T = 2", "the CPU", [right], [right], 0.9)
     assert (checked["in_common"], checked["detections"]) == (1.0, 10)
     moved = np.where(np.arange(10)[:, None] < 8, right, right + np.array([0, 0.5, 0, 0.5, 0, 0]))
     with pytest.raises(latency.Mismatch, match=r"T = 2: 80\.0% of the boxes are the CPU's too; wanted 90%\. Not timed"):
-        latency._check_device("T = 2", [moved], [right], 0.9)
+        latency._check_shared("T = 2", "the CPU", [moved], [right], 0.9)
 
 
 def test_calls_that_wait_are_told_from_those_that_enqueue() -> None:
