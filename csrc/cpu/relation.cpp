@@ -65,7 +65,8 @@ void load_tile(const RelationAttention& args, const Module& module, const float*
 
 void attend(const RelationAttention& args, const Module& module, const Blocks& blocks, const Task& task, Tile& tile,
             Softmax& softmax) {
-    memset(tile.values, 0, sizeof(float) * kTileRows * args.heads * args.head_dim);
+    for (int64_t head = 0; head < args.heads; ++head)
+        memset(tile.values + tile.row(head, 0) * args.head_dim, 0, sizeof(float) * task.rows * args.head_dim);
     for (int64_t b = 0; b < blocks.count; ++b) {
         const Block& block = blocks.block[b];
         gate_rows(module, blocks, b, 0, task.rows, tile);
