@@ -1,4 +1,4 @@
-"""What a steady relation stage has to compute, counted: below it no implementation of the same algebra can go."""
+"""What the fused executor has to multiply and add on the CPU, counted: the floor of its way of computing the stage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from rdn_engine.config import Dials, RelationConfig
 
 SPLINES = 16
 """multiply-adds of a pair's geometry and one head: four terms of four coefficients"""
+
+
+def pair_operations(relation: RelationConfig) -> int:
+    """Of one proposal with one support, all heads: score, weighted sum, geometry."""
+    return 4 * relation.dim + 2 * SPLINES * relation.heads
 
 
 def relation_operations(relation: RelationConfig, dials: Dials, num_logits: int) -> float:
@@ -18,7 +23,7 @@ def relation_operations(relation: RelationConfig, dials: Dials, num_logits: int)
     n, k, dim = dials.num_reference, dials.num_support, relation.dim
     frames, chosen = 2 * dials.window + 1, dials.num_advanced
     supports, advanced = k * frames, chosen * frames
-    pair, square = 4 * dim + 2 * SPLINES * relation.heads, 2 * dim * dim
+    pair, square = pair_operations(relation), 2 * dim * dim
     basic = relation.num_basic * n * supports * pair + 2 * max(relation.num_basic - 1, 0) * n * square
     heads = 2 * n * dim * 5 * num_logits
     if not relation.advanced:

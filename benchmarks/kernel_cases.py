@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.arithmetic import pair_operations
 from benchmarks.baseline import embed
 from benchmarks.frames import make_frame
 from export.checkpoints import read_config
 from rdn_engine import ops
-from rdn_engine.config import RDNConfig
+from rdn_engine.config import RDNConfig, RelationConfig
 from tests import reference_relation
 from training.model import boxes as box_ops
 from training.model.inference import select_detections
@@ -264,7 +265,6 @@ def attention() -> Case:
         mask = Eager().scores(tensors[1], tensors[4])[None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1).flatten(1)
 
-    pairs = N * supports
     return Case(
         "relation attention",
         lambda: ops.relation_attention(query, boxes, nothing, nothing[0], bank, slots, counts, ones, geometry).out,
@@ -274,7 +274,7 @@ def attention() -> Case:
         1e-4,
         "relative, norm over norm",
         moved=query.nbytes * 2 + keys.nbytes + values.nbytes + boxes.nbytes + support_boxes.nbytes,
-        operations=2 * pairs * (2 * dim + 64 * heads),
+        operations=N * supports * pair_operations(RelationConfig(dim, heads)),
         others={"scaled_dot_product_attention": fused_attention},
         truth=lambda: [
             reference_relation.relation(query, boxes, keys, values, support_boxes, rows, ones, weight, bias)

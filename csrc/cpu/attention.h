@@ -97,7 +97,7 @@ inline void load_row(const Module& module, const float* query, const float* box,
     const float scale = static_cast<float>(1.4426950408889634 / sqrt(static_cast<double>(module.head_dim)));
     for (int64_t head = 0; head < module.heads; ++head) {
         const float* from = query + head * module.head_dim;
-        float* to = tile.query + (head * kTileRows + r) * module.head_dim;
+        float* to = tile.query + tile.row(head, r) * module.head_dim;
         for (int64_t d = 0; d < module.head_dim; ++d)
             to[d] = from[d] * scale;
     }
@@ -114,7 +114,7 @@ inline void store_pairs(int64_t count, float* data) {
 // Queries to the words that the products take; when their lengths are known.
 inline void pair_row(const Module& module, int64_t r, Tile& tile) {
     for (int64_t head = 0; head < module.heads; ++head)
-        store_pairs(module.head_dim, tile.query + (head * kTileRows + r) * module.head_dim);
+        store_pairs(module.head_dim, tile.query + tile.row(head, r) * module.head_dim);
 }
 
 // Rows of a task, such that all threads find one, and whole tiles of the products.
@@ -125,7 +125,7 @@ inline int64_t tile_height(int64_t rows, int threads) {
 
 // Times the length of a key, it bounds the score of the two.
 inline float query_length(const Module& module, const Tile& tile, int64_t r, int64_t head) {
-    const float* query = tile.query + (head * kTileRows + r) * module.head_dim;
+    const float* query = tile.query + tile.row(head, r) * module.head_dim;
     Floats squares = {};
     for (int64_t d = 0; d < module.head_dim; d += kLanes)
         squares += load(query + d) * load(query + d);
@@ -193,7 +193,7 @@ void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t b
             const int64_t rows = smaller(height, end - r);
             if (!last || b + 1 < blocks.count)
                 prefetch_head(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1, (r - begin) / height, parts);
-            const float* query = tile.query + (head * kTileRows + r) * dim;
+            const float* query = tile.query + tile.row(head, r) * dim;
             constexpr int kUsual = 64;
             if (module.bank.bfloat16 && dim == kUsual)
                 multiply<false, kUsual, Pair>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
