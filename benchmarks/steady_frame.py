@@ -34,6 +34,7 @@ from benchmarks.settings import paper_dials
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle import Bundle
 from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.ops import pooled_width
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "models" / "rdn_tiny" / "engines"
@@ -105,7 +106,7 @@ def graph_seconds(arguments: argparse.Namespace, config: RDNConfig, dials: Dials
     height, width = config.input.shorter_side, config.input.longer_side
     image = np.zeros((1, 3, *config.input.network_size(height, width)), np.float32)
     host = load_backend("onnxruntime", "cpu", arguments.threads).load(bundle.path("backbone"))({"image": image})
-    pooled = (dials.num_reference, config.roi.size, config.roi.size, host["feature_map"].shape[3])
+    pooled = (dials.num_reference, pooled_width(config.roi.size, host["feature_map"].shape[3]))
     feeds: dict[str, dict[str, Any]] = {"backbone": {"image": image}, "roi_head": {"pooled": np.zeros(pooled, "f4")}}
     if config.relation.num_modules:
         feeds["roi_head"]["support"] = np.arange(dials.num_support)

@@ -103,7 +103,7 @@ py::tuple propose(const py::array& objectness, const py::array& deltas, Size gri
 }
 
 Floats roi_pool(const py::array& feature_map, const py::array& boxes, const py::array& image_index, double scale,
-                int64_t size, bool max, int threads) {
+                int64_t size, bool max, int64_t row, int threads) {
     RoiPool args{};
     args.feature_map = checked<float>(feature_map, {kAny, kAny, kAny, kAny}, "feature_map [B, H, W, C]");
     args.height = feature_map.shape(1), args.width = feature_map.shape(2), args.channels = feature_map.shape(3);
@@ -118,11 +118,14 @@ Floats roi_pool(const py::array& feature_map, const py::array& boxes, const py::
     require_each(args.boxes, 4 * args.rois, "boxes must be finite", [](float value) { return std::isfinite(value); });
     require(std::isfinite(scale) && scale > 0, "scale must be positive, got " + std::to_string(scale));
     require(size >= 1 && size <= 1024, "size must lie in 1..1024, got " + std::to_string(size));
-    args.scale = static_cast<float>(scale), args.size = size, args.max = max;
+    require(row >= size * size * args.channels, "row must hold size * size * C = " +
+                                                     std::to_string(size * size * args.channels) +
+                                                     " floats, got " + std::to_string(row));
+    args.scale = static_cast<float>(scale), args.size = size, args.max = max, args.row = row;
     args.threads = checked_threads(threads);
     // Never destroyed: arrays may outlive the module.
     static Recycler& recycler = *new Recycler;
-    Floats out = recycler.array({args.rois, size, size, args.channels});
+    Floats out = recycler.array({args.rois, row});
     args.out = out.mutable_data();
     call(cpu::kernels().roi_pool, args);
     return out;

@@ -5,7 +5,7 @@ RoI pooling, whose operators no two engines agree on.
 
     backbone   image [batch, 3, height, width] -> objectness [batch, H*W*A], deltas [batch, H*W*A, 4],
                feature_map [batch, H, W, C]
-    roi_head   pooled [rows, size, size, C], support [support_rows] -> features [rows, D], query [rows, D],
+    roi_head   pooled [rows, W] (as ops.roi_pool), support [support_rows] -> features [rows, D], query [rows, D],
                keys and values [P, support_rows, D], refine_query [support_rows, D]
     relation   features and query [rows, D], boxes [rows, 4], support_boxes [supports, 4], keys and values
                [P, supports, D], log_multiplicity [supports], advanced_boxes [advanced, 4], advanced_features and
@@ -36,6 +36,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rdn_engine.bundle import GRAPHS, WEIGHTS
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError
+from rdn_engine.ops import pooled_width
 from rdn_engine.relation import fused_shapes
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
@@ -79,12 +80,13 @@ class RoIHeadGraph(nn.Module):
         size = model.config.roi.size
         # Pooled cells arrive channels-last, the trained layer expects (C, size, size).
         weight = model.roi.fc.weight.detach().unflatten(1, (-1, size, size)).permute(0, 2, 3, 1).flatten(1)
-        self.register_buffer("weight", weight.contiguous())
+        zeros = pooled_width(size, model.roi.channels) - weight.shape[1]
+        self.register_buffer("weight", nn.functional.pad(weight, (0, zeros)))
         self.register_buffer("bias", model.roi.fc.bias.detach())
         self.relation = model.relation
 
     def forward(self, pooled: Tensor, support: Tensor | None = None) -> tuple[Tensor, ...]:
-        features = nn.functional.linear(pooled.flatten(1), self.weight, self.bias).relu()
+        features = nn.functional.linear(pooled, self.weight, self.bias).relu()
         if support is None:
             return (features,)
         keys, values, refine_query = self.relation.project(features.index_select(0, support))
@@ -124,8 +126,8 @@ def _backbone(model: RDN) -> Graph:
 
 
 def _roi_head(model: RDN, config: RDNConfig) -> Graph:
-    size = config.roi.size
-    inputs = {"pooled": Input(torch.zeros(7, size, size, model.roi.channels), {0: "rows"})}
+    width = pooled_width(config.roi.size, model.roi.channels)
+    inputs = {"pooled": Input(torch.zeros(7, width), {0: "rows"})}
     outputs: dict[str, Axes] = {"features": {0: "rows"}}
     if config.relation.num_modules:
         inputs["support"] = Input(torch.arange(5), {0: "support_rows"})

@@ -18,6 +18,7 @@ from torch import Tensor
 from rdn_engine.backends import Graph, load_backend
 from rdn_engine.bundle import GRAPHS
 from rdn_engine.errors import RDNError
+from rdn_engine.ops import pooled_width
 from training.model.inference import advanced_rows, to_input
 from training.model.rdn import RDN
 from training.model.relation import Advanced
@@ -157,7 +158,9 @@ def _backbone_case(model: RDN, name: str, image: Tensor) -> _Case:
 
 def _roi_head_case(model: RDN, name: str, pooled: Tensor, support: Tensor) -> _Case:
     features = model.roi.fc(pooled.flatten(1)).relu()
-    feeds, wanted = {"pooled": pooled.permute(0, 2, 3, 1)}, {"features": features}
+    cells = pooled.permute(0, 2, 3, 1).flatten(1)
+    zeros = pooled_width(model.config.roi.size, model.roi.channels) - cells.shape[1]
+    feeds, wanted = {"pooled": torch.nn.functional.pad(cells, (0, zeros))}, {"features": features}
     if model.config.relation.num_modules:
         keys, values, refine_query = model.relation.project(features[support])
         feeds["support"] = support

@@ -37,7 +37,7 @@ def propose(
     /,
 ) -> tuple[_F, _F, _I]: ...
 def roi_pool(
-    feature_map: _F, boxes: _F, image_index: _I, scale: float, size: int, max: bool, threads: int, /
+    feature_map: _F, boxes: _F, image_index: _I, scale: float, size: int, max: bool, row: int, threads: int, /
 ) -> _F: ...
 def sample_advanced(
     objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /

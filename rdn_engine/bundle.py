@@ -20,7 +20,7 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError, ConfigError
 
 FORMAT = "rdn-engine"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
 WEIGHTS = "relation.npz"
@@ -124,10 +124,12 @@ class Manifest:
         version = _field(data, "version", int)
         if version > VERSION:
             raise BundleError(
-                f"newer manifest: version is {version}, this rdn_engine reads up to {VERSION}; upgrade rdn_engine"
+                f"newer manifest: version is {version}, this rdn_engine reads {VERSION}; upgrade rdn_engine"
             )
-        if version < 1:
-            raise BundleError(f"{MANIFEST}: version is {version}; wanted 1..{VERSION}")
+        if version < VERSION:
+            raise BundleError(
+                f"older manifest: version is {version}, this rdn_engine reads {VERSION}; build the engines anew"
+            )
         try:
             config = RDNConfig.from_dict(_field(data, "config", dict))
         except ConfigError as error:

@@ -11,6 +11,7 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.device import View
 from rdn_engine.errors import BundleError, ConfigError
 from rdn_engine.gpu import Gpu, Queue
+from rdn_engine.ops import pooled_width
 from rdn_engine.ops_cuda import Resizer
 
 MOST_CANDIDATES, MOST_PROPOSALS = 8192, 2048
@@ -92,14 +93,14 @@ class DeviceEncoder:
     def _prepare_rows(self, graph: DeviceGraph) -> None:
         feature_map, side = self._found["feature_map"], self._config.roi.size
         rows = self.batch * self.num_reference
-        shapes: dict[str, tuple[int, ...]] = {"pooled": (rows, side, side, feature_map.shape[3])}
+        shapes: dict[str, tuple[int, ...]] = {"pooled": (rows, pooled_width(side, feature_map.shape[3]))}
         if self._config.relation.num_modules:
             shapes["support"] = (self.batch * self._num_support,)
         self._roi_head = graph.bind(shapes)
         pooled = self._roi_head.inputs["pooled"]
         if pooled.dtype != feature_map.dtype:
             raise BundleError(f"graph roi_head reads {pooled.dtype}, graph backbone puts out {feature_map.dtype}")
-        self._feeds = {"pooled": self._queue.empty(*pooled)}
+        self._feeds = {"pooled": self._queue.zeros(*pooled)}  # for good past the cells of a row
         if "support" in shapes:
             kept = np.arange(self.batch)[:, None] * self.num_reference + np.arange(self._num_support)
             self._feeds["support"] = self._gpu.put(kept.ravel().astype(self._roi_head.inputs["support"].dtype))
@@ -137,7 +138,7 @@ class DeviceEncoder:
         with gpu.range("roi_pool"):
             gpu.kernels.roi_pool(
                 found["feature_map"], self._boxes.reshape(-1, 4), self._feeds["pooled"], 1 / rpn.stride,
-                self._config.roi.pooling, counts=self._counts, stream=stream,
+                self._config.roi.size, self._config.roi.pooling, counts=self._counts, stream=stream,
             )  # fmt: skip
         with gpu.range("roi_head"):
             self._roi_head.run(view(self._feeds), view(self._rows), stream)

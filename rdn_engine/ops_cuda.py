@@ -31,6 +31,7 @@ class Kernels:
         boxes: Any,
         out: Any,
         scale: float,
+        size: int,
         pooling: Literal["align", "max"],
         *,
         counts: Any = None,
@@ -40,9 +41,10 @@ class Kernels:
     ) -> None:
         """RoIAlign (aligned=False, adaptive sampling) or RoI max pooling of finite boxes.
 
-        feature_map [B, H, W, C], boxes [R, 4], out [R, size, size, C]; with `channels_last=False` [B, C, H, W] and
-        [R, C, size, size]. Without image_index int32 [R] the first R / B boxes are of image 0, and so on; then counts
-        int32 [B] may say how many of an image there are, and the rest give zeros.
+        feature_map [B, H, W, C], boxes [R, 4], out [R, W], W at least size * size * C: cells [size, size, C], and what
+        follows them is left alone. With `channels_last=False` [B, C, H, W] and [C, size, size]. Without image_index
+        int32 [R] the first R / B boxes are of image 0, and so on; then counts int32 [B] may say how many of an image
+        there are, and the rest give zeros.
         """
         a = self.arrays
         layout = "[B, H, W, C]" if channels_last else "[B, C, H, W]"
@@ -53,11 +55,10 @@ class Kernels:
         rois = box.shape[0]
         if image_index is None and rois % max(batch, 1):
             raise ValueError(f"{rois} boxes do not divide among {batch} images; wanted image_index")
-        pooled = a.any(out, (image.dtype,), (rois, *(None,) * 3), f"out [R = {rois}, ...] of the map's type")
-        size = pooled.shape[1 if channels_last else 2]
-        wanted = (rois, size, size, channels) if channels_last else (rois, channels, size, size)
-        if pooled.shape != wanted:
-            raise ValueError(f"wanted out {list(wanted)}, got {pooled}")
+        least = size * size * channels
+        pooled = a.any(out, (image.dtype,), (rois, None), f"out [R = {rois}, {least} or more] of the map's type")
+        if pooled.shape[1] < least:
+            raise ValueError(f"wanted out [R = {rois}, {least} or more], got {pooled}")
         self.module.RoiPool(
             feature_map=image.pointer,
             boxes=box.pointer,
@@ -73,6 +74,7 @@ class Kernels:
             scale=scale,
             size=size,
             max=pooling == "max",
+            row=pooled.shape[1],
             out=pooled.pointer,
         ).run(stream)
 

@@ -18,6 +18,7 @@ from rdn_engine.device_encoder import DeviceGraphs
 from rdn_engine.device_relation import DevicePrecision, DeviceRelation
 from rdn_engine.device_stream import DeviceStages
 from rdn_engine.encoder import Encoder
+from rdn_engine.ops import pooled_width
 from rdn_engine.relation import FusedRelation
 from rdn_engine.results import Detections
 from tests.emulated_gpu import Elsewhere, EmulatedGpu, EmulatedGraph
@@ -81,7 +82,7 @@ def small_model(config: RDNConfig, seed: int = 0, dark_below: float = 0.0, in_th
         name: rng.normal(0, 1, (12, width)).astype(np.float32)
         for name, width in (("objectness", anchors), ("deltas", 4 * anchors), ("feature_map", CHANNELS))
     }
-    project = rng.normal(0, 0.2, (BINS * BINS * CHANNELS, r.dim)).astype(np.float32)
+    project = rng.normal(0, 0.2, (pooled_width(BINS, CHANNELS), r.dim)).astype(np.float32)
 
     def backbone(image: np.ndarray) -> dict[str, np.ndarray]:
         batch, _, height, width = image.shape
@@ -105,7 +106,7 @@ def small_model(config: RDNConfig, seed: int = 0, dark_below: float = 0.0, in_th
         }
 
     def roi_head(pooled: np.ndarray, support: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        features = np.maximum(pooled.reshape(len(pooled), -1) @ project, 0)
+        features = np.maximum(pooled @ project, 0)
         if support is None:
             return {"features": features}
         kept, first = features[support], 0 if r.num_basic else 1

@@ -122,6 +122,11 @@ def _bilinear(plane: Array, y: float, x: float) -> Array:
     return (1 - fy) * upper + fy * lower
 
 
+def cells(pooled: Array, size: int, channels: int) -> Array:
+    """Rows of `ops.roi_pool` -> [R, size, size, C]."""
+    return pooled[:, : size * size * channels].reshape(len(pooled), size, size, channels)
+
+
 def roi_align(plane: Array, box: Array, scale: float, size: int) -> Array:
     """plane [H, W, C] -> [size, size, C]; aligned=False, ceil(side / size) samples a bin and side."""
     x1, y1, x2, y2 = (float(value) * scale for value in box)

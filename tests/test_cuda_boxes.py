@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 from cuda_machines import Emulated, Machine, fill
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,11 +44,15 @@ PRECISION = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
 def pool(machine: Machine, feature_map: np.ndarray, boxes: np.ndarray, size: int, pooling: Any, **options: Any) -> Any:
     last = options.get("channels_last", True)
     channels = feature_map.shape[3 if last else 1]
-    shape = (len(boxes), size, size, channels) if last else (len(boxes), channels, size, size)
-    out = fill(machine, shape, feature_map.dtype)
+    filled = size * size * channels
+    out = machine.put(np.ones((len(boxes), ops.pooled_width(size, channels)), feature_map.dtype))
     arrays = {name: machine.put(value) for name, value in options.items() if isinstance(value, np.ndarray)}
-    machine.kernels.roi_pool(machine.put(feature_map), machine.put(boxes), out, 1 / 16, pooling, **(options | arrays))
-    return machine.get(out)
+    machine.kernels.roi_pool(
+        machine.put(feature_map), machine.put(boxes), out, 1 / 16, size, pooling, **(options | arrays)
+    )
+    rows = machine.get(out)
+    assert (rows[:, filled:] == 1).all()
+    return rows[:, :filled].reshape(len(boxes), *((size, size, channels) if last else (channels, size, size)))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -64,7 +69,8 @@ def test_roi_pool_equals_the_cpu(machine, pooling, kind, channels_last, channels
     laid_out = feature_map if channels_last else feature_map.transpose(0, 3, 1, 2)
     got = as_float32(pool(machine, laid_out, boxes, 7, pooling, image_index=image_index, channels_last=channels_last))
     got = got if channels_last else got.transpose(0, 2, 3, 1)
-    wanted = ops.roi_pool(as_float32(feature_map), boxes, image_index.astype(np.int64), 1 / 16, 7, pooling)
+    rows = ops.roi_pool(as_float32(feature_map), boxes, image_index.astype(np.int64), 1 / 16, 7, pooling)
+    wanted = reference.cells(rows, 7, channels)
     allowed = 0 if pooling == "max" else PRECISION[kind] * (1 + np.abs(wanted))
     assert (np.abs(got - wanted) <= allowed).all()
 
@@ -279,19 +285,19 @@ def kernels() -> Kernels:
 
 def test_arguments_that_do_not_fit_are_quoted(kernels):
     feature_map, boxes = np.zeros((1, 3, 3, 2), np.float32), np.zeros((2, 4), np.float32)
-    good = {"feature_map": feature_map, "boxes": boxes, "out": np.zeros((2, 7, 7, 2), np.float32)}
+    good = {"feature_map": feature_map, "boxes": boxes, "out": np.zeros((2, 98), np.float32)}
     for change, message in [
         ({"feature_map": feature_map[0]}, r"\[B, H, W, C\], got float32 \[3, 3, 2\]"),
         ({"feature_map": feature_map.astype(np.float64)}, r"float32 or float16 or bfloat16 .* got float64"),
         ({"feature_map": np.zeros((1, 3, 2, 3), np.float32).transpose(0, 1, 3, 2)}, "C-contiguous"),
         ({"boxes": np.zeros((2, 5), np.float32)}, r"boxes \[R, 4\], got float32 \[2, 5\]"),
-        ({"out": np.zeros((2, 7, 6, 2), np.float32)}, r"out \[2, 7, 7, 2\], got float32 \[2, 7, 6, 2\]"),
-        ({"out": np.zeros((2, 7, 7, 2), np.float16)}, "of the map's type, got float16"),
+        ({"out": np.zeros((2, 97), np.float32)}, r"out \[R = 2, 98 or more\], got float32 \[2, 97\]"),
+        ({"out": np.zeros((2, 98), np.float16)}, "of the map's type, got float16"),
         ({"boxes": [[0, 0, 1, 1]]}, "on a CUDA device, got list"),
         ({"counts": np.zeros(2, np.int32)}, r"counts \[B = 1\], got int32 \[2\]"),
     ]:
         with pytest.raises(ValueError, match=message):
-            kernels.roi_pool(**(good | change), scale=1 / 16, pooling="align")
+            kernels.roi_pool(**(good | change), scale=1 / 16, size=7, pooling="align")
     case = proposal_case(0, (1, 1), 1, 9000, 2)
     with pytest.raises(RuntimeError, match="invalid argument"):
         propose(Emulated(descending=False), case, 60)

@@ -272,7 +272,7 @@ def fake_graphs(config: RDNConfig) -> tuple[FakeGraph, FakeGraph]:
         return {"objectness": level, "deltas": deltas, "feature_map": grid.repeat(4, 3)}
 
     def roi_head(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        features = np.repeat(pooled.mean((1, 2, 3))[:, None], r.dim, 1)
+        features = np.repeat(pooled.mean(1)[:, None], r.dim, 1)
         cached = np.stack([features[support] + i for i in range(r.num_cached)])
         rows = {"features": features, "query": -features, "refine_query": features[support]}
         return rows | {"keys": cached, "values": -cached}

@@ -46,8 +46,10 @@ def test_equals_reference(seed, shape, boxes, scale, size, pooling):
     feature_map = random_map(seed, *shape)
     array = np.array(boxes, np.float32).reshape(-1, 4)
     images = np.random.default_rng(seed).integers(0, shape[0], len(boxes))
-    got = ops.roi_pool(feature_map, array, images, scale, size, pooling)
-    assert got.shape == (len(boxes), size, size, shape[3])
+    rows = ops.roi_pool(feature_map, array, images, scale, size, pooling)
+    assert rows.shape == (len(boxes), ops.pooled_width(size, shape[3]))
+    assert not rows[:, size * size * shape[3] :].any()
+    got = reference.cells(rows, size, shape[3])
     one = reference.roi_align if pooling == "align" else reference.roi_max
     for roi, image in enumerate(images):
         wanted = one(feature_map[image].astype(np.float64), array[roi], scale, size)
@@ -67,7 +69,8 @@ def test_max_pooling_of_57_cells_in_7_bins_ends_a_cell_late():
     # 57 / 7 * 7 is more than 57 in float32, so the last bin takes the 58th cell; torchvision's rule.
     feature_map = np.zeros((1, 60, 60, 1), np.float32)
     feature_map[0, 57, :] = 1
-    got = ops.roi_pool(feature_map, np.array([[0, 0, 56, 56]], np.float32), np.zeros(1, np.int64), 1.0, 7, "max")
+    rows = ops.roi_pool(feature_map, np.array([[0, 0, 56, 56]], np.float32), np.zeros(1, np.int64), 1.0, 7, "max")
+    got = reference.cells(rows, 7, 1)
     assert got[0, 6].all()
     assert not got[0, 5].any()
 
@@ -77,7 +80,24 @@ def test_max_pooling_rounds_halves_away_from_zero(side, cell):
     feature_map = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None], (1, 6, 6, 1))
     box = np.array([[side, side, side, side]], np.float32)
     got = ops.roi_pool(feature_map, box, np.zeros(1, np.int64), 1.0, 1, "max")
-    assert got.item() == cell  # at -1 the bin is off the map, so 0
+    assert reference.cells(got, 1, 1).item() == cell  # at -1 the bin is off the map, so 0
+
+
+def test_rows_lie_in_different_lines_of_a_cache():
+    for size, channels in ((7, 2048), (7, 256), (7, 1), (5, 64), (1, 0)):
+        width = ops.pooled_width(size, channels)
+        assert 0 <= width - size * size * channels <= 128
+        starts = 4 * width * np.arange(12)  # bytes; the lines of a way of the first-level cache repeat after 4096
+        assert len(np.unique(starts // 64 % 64)) == 12
+
+
+def test_zeros_follow_the_cells_in_memory_that_was_used_before():
+    feature_map, boxes = np.ones((1, 9, 9, 129), np.float32), np.tile(np.float32([0, 0, 140, 140]), (80, 1))
+    for size, pooling in ((7, "align"), (6, "max"), (7, "max")):
+        rows = ops.roi_pool(feature_map, boxes, np.zeros(80, np.int64), 1 / 16, size, pooling)
+        assert (rows[:, : size * size * 129] == 1).all()
+        assert rows.shape[1] > size * size * 129
+        assert not rows[:, size * size * 129 :].any()
 
 
 @pytest.mark.parametrize("pooling", ["align", "max"])

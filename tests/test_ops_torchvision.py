@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 import torch
 import torchvision
 
@@ -25,7 +26,8 @@ def test_pooling_equals_torchvision(pooling, size, scale):
     else:
         wanted = torchvision.ops.roi_pool(channels_first, rois, size, scale)
     tolerance = 2e-5 if pooling == "align" else 0
-    np.testing.assert_allclose(got, wanted.permute(0, 2, 3, 1).numpy(), rtol=0, atol=tolerance)
+    cells = reference.cells(got, size, 40)
+    np.testing.assert_allclose(cells, wanted.permute(0, 2, 3, 1).numpy(), rtol=0, atol=tolerance)
 
 
 def test_suppression_equals_torchvision_once_sides_gain_a_pixel():

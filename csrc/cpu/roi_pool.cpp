@@ -1,5 +1,6 @@
 // RoIAlign and RoI max pooling on a channels-last map: the inner loops run over contiguous channels. One RoI a task.
 #include <cfloat>
+#include <cstring>
 
 #include "isa.h"
 #include "parallel.h"
@@ -90,7 +91,9 @@ void roi_pool(const RoiPool& args) {
     const double operations = 32.0 * cells * args.channels;  // four taps of four samples in a usual bin
     parallel_for(args.rois, worth_waking(args.threads, operations), [&](int64_t roi, int) {
         const float* map = args.feature_map + args.image_index[roi] * args.height * args.width * args.channels;
-        float* out = args.out + roi * args.size * args.size * args.channels;
+        float* out = args.out + roi * args.row;
+        const int64_t filled = args.size * args.size * args.channels;
+        memset(out + filled, 0, sizeof(float) * (args.row - filled));
         if (args.max) {
             max_roi(args, args.boxes + 4 * roi, map, out);
             return;

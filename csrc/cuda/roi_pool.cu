@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, 4) pool_channels_last(RoiPool args) 
     const int64_t roi = blockIdx.x;
     const int row = blockIdx.y, size = static_cast<int>(args.size);
     const int packs = static_cast<int>(args.channels) / Count;
-    T* out = static_cast<T*>(args.out) + (roi * size + row) * size * args.channels;
+    T* out = static_cast<T*>(args.out) + roi * args.row + int64_t{row} * size * args.channels;
     if (!wanted(args, roi)) {
         for (int k = threadIdx.x; k < size * packs; k += blockDim.x)
             store_pack<T, Count>(out + int64_t{k} * Count, Pack<T, Count>{});
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) pool_channels_first(RoiPool args, in
     const int64_t first = static_cast<int64_t>(blockIdx.y) * channels_per_block;
     const int channels =
         static_cast<int>(args.channels - first < channels_per_block ? args.channels - first : channels_per_block);
-    T* out = static_cast<T*>(args.out) + (roi * args.channels + first) * bins_per_channel;
+    T* out = static_cast<T*>(args.out) + roi * args.row + first * bins_per_channel;
     if (!wanted(args, roi)) {
         for (int k = threadIdx.x; k < channels * bins_per_channel; k += blockDim.x)
             out[k] = from_float<T>(0.0f);
@@ -136,7 +136,8 @@ Status run_channels_last(const RoiPool& args, Stream stream) {
     constexpr int kMost = 16 / sizeof(T);
     const dim3 grid(static_cast<unsigned>(args.rois), static_cast<unsigned>(args.size));
     const std::size_t shared = bins_bytes(args);
-    const bool whole = args.channels % kMost == 0 && aligned(args.feature_map, 16) && aligned(args.out, 16);
+    const bool whole = args.channels % kMost == 0 && args.row % kMost == 0 && aligned(args.feature_map, 16) &&
+                       aligned(args.out, 16);
     return whole ? launch(pool_channels_last<T, kMost>, grid, kThreads, shared, stream, args)
                  : launch(pool_channels_last<T, 1>, grid, kThreads, shared, stream, args);
 }
@@ -156,7 +157,7 @@ Status run(const RoiPool& args, Stream stream) {
     if (args.rois == 0 || args.channels == 0) return 0;
     const bool fits = args.size >= 1 && args.size <= 1024 && bins_bytes(args) <= kMostShared &&
                       args.height * args.width < int64_t{1} << 31 &&
-                      args.size * args.size * args.channels < int64_t{1} << 31;
+                      args.size * args.size * args.channels <= args.row && args.row < int64_t{1} << 31;
     if (!fits || (args.image_index == nullptr && args.rois_per_image < 1)) return kBadArgument;
     return with_type(args.type, [&](auto zero) {
         using T = decltype(zero);

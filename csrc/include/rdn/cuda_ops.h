@@ -34,7 +34,8 @@ struct RoiPool {
     float scale;   // map cells per pixel
     int64_t size;  // bins per side
     bool max;      // RoI max pooling instead of RoIAlign
-    void* out;     // [rois, size, size, channels], or [rois, channels, size, size]
+    int64_t row;   // elements from a RoI of out to the next, size * size * channels or more
+    void* out;     // [rois, row]: [size, size, channels] or [channels, size, size]; what follows stays as it is
 };
 Status run(const RoiPool& args, Stream stream);
 

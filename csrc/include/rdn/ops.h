@@ -42,7 +42,8 @@ struct RoiPool {
     float scale;   // map cells per pixel
     int64_t size;  // bins per side
     bool max;      // RoI max pooling instead of RoIAlign
-    float* out;    // [rois, size, size, channels]
+    int64_t row;   // floats of a row of out, size * size * channels or more
+    float* out;    // [rois, row]: [size, size, channels], then zeros
     int threads;
 };
 
