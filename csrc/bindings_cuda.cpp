@@ -97,7 +97,10 @@ void bind_boxes(py::module_& module) {
     roi_pool.field("channels_last", &RoiPool::channels_last).field("height", &RoiPool::height);
     roi_pool.field("width", &RoiPool::width).field("channels", &RoiPool::channels).field("rois", &RoiPool::rois);
     roi_pool.field("rois_per_image", &RoiPool::rois_per_image).field("scale", &RoiPool::scale);
-    roi_pool.field("size", &RoiPool::size).field("max", &RoiPool::max).field("row", &RoiPool::row).field("out", &RoiPool::out);
+    roi_pool.field("size", &RoiPool::size)
+        .field("max", &RoiPool::max)
+        .field("row", &RoiPool::row)
+        .field("out", &RoiPool::out);
     runs(roi_pool.done());
 
     auto propose = Record<Propose>(module, "Propose");

@@ -136,8 +136,8 @@ Status run_channels_last(const RoiPool& args, Stream stream) {
     constexpr int kMost = 16 / sizeof(T);
     const dim3 grid(static_cast<unsigned>(args.rois), static_cast<unsigned>(args.size));
     const std::size_t shared = bins_bytes(args);
-    const bool whole = args.channels % kMost == 0 && args.row % kMost == 0 && aligned(args.feature_map, 16) &&
-                       aligned(args.out, 16);
+    const bool whole =
+        args.channels % kMost == 0 && args.row % kMost == 0 && aligned(args.feature_map, 16) && aligned(args.out, 16);
     return whole ? launch(pool_channels_last<T, kMost>, grid, kThreads, shared, stream, args)
                  : launch(pool_channels_last<T, 1>, grid, kThreads, shared, stream, args);
 }
