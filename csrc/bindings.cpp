@@ -118,9 +118,9 @@ Floats roi_pool(const py::array& feature_map, const py::array& boxes, const py::
     require_each(args.boxes, 4 * args.rois, "boxes must be finite", [](float value) { return std::isfinite(value); });
     require(std::isfinite(scale) && scale > 0, "scale must be positive, got " + std::to_string(scale));
     require(size >= 1 && size <= 1024, "size must lie in 1..1024, got " + std::to_string(size));
-    require(row >= size * size * args.channels, "row must hold size * size * C = " +
-                                                     std::to_string(size * size * args.channels) +
-                                                     " floats, got " + std::to_string(row));
+    require(row >= size * size * args.channels,
+            "row must hold size * size * C = " + std::to_string(size * size * args.channels) + " floats, got " +
+                std::to_string(row));
     args.scale = static_cast<float>(scale), args.size = size, args.max = max, args.row = row;
     args.threads = checked_threads(threads);
     // Never destroyed: arrays may outlive the module.
