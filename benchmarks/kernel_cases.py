@@ -7,6 +7,7 @@ floor is lower than what any real kernel reaches.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,9 @@ from benchmarks.arithmetic import pair_operations
 from benchmarks.baseline import embed
 from benchmarks.frames import make_frame
 from export.checkpoints import read_config
+from export.graphs import Graph, Input, export_graph
 from rdn_engine import ops
+from rdn_engine.backends import load_backend
 from rdn_engine.config import RDNConfig, RelationConfig
 from tests import reference_relation
 from training.model import boxes as box_ops
@@ -192,6 +195,36 @@ def roi_pool(pooling: str) -> Case:
     )
 
 
+def roi_fc() -> Case:
+    """The FC behind RoI pooling as the roi_head graph has it, for all proposals; peers read the cells without zeros."""
+    rng = np.random.default_rng(6)
+    count, dim = 49 * CHANNELS, 1024
+    cells = np.maximum(rng.standard_normal((N, count), dtype=np.float32), 0)
+    plain = nn.Sequential(nn.Linear(count, dim), nn.ReLU()).requires_grad_(False)
+    weight, bias = plain[0].weight.detach(), plain[0].bias.detach()
+    rows = F.pad(torch.from_numpy(cells), (0, ops.pooled_width(7, CHANNELS) - count))
+    padded = nn.Sequential(nn.Linear(rows.shape[1], dim), nn.ReLU()).requires_grad_(False)
+    padded[0].weight.copy_(F.pad(weight, (0, rows.shape[1] - count)))
+    padded[0].bias.copy_(bias)
+    graph = Graph(padded, {"pooled": Input(rows[:7], {0: "rows"})}, {"features": {0: "rows"}})
+    with tempfile.TemporaryDirectory() as folder:
+        export_graph(graph, "roi_head", Path(folder) / "roi_fc.onnx")
+        loaded = load_backend("onnxruntime", "cpu", 1).load(Path(folder) / "roi_fc.onnx")
+    packed = ops.pack_weight(weight.numpy())
+    return Case(
+        "FC behind RoI pooling",
+        lambda: loaded({"pooled": rows.numpy()})["features"],
+        plain,
+        (torch.from_numpy(cells),),
+        lambda ours, theirs: relative(ours, theirs[0]),
+        1e-5,
+        "relative, norm over norm",
+        moved=4 * (N * count + dim * count + N * dim),
+        operations=2 * N * dim * count,
+        others={"ops.linear": lambda: ops.linear(cells, packed, bias.numpy(), relu=True)},
+    )
+
+
 def sampling(rule: str) -> Case:
     """The advanced support proposals of a full window."""
     rng = np.random.default_rng(3)
@@ -336,6 +369,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "proposals": proposals,
     "roi_align": lambda: roi_pool("align"),
     "roi_max": lambda: roi_pool("max"),
+    "roi_fc": roi_fc,
     "sampling_per_frame": lambda: sampling("per_frame"),
     "sampling_global": lambda: sampling("global"),
     "attention": attention,
