@@ -64,6 +64,8 @@ performance: $(VENV)/dev.stamp
 	  $(LATENCY) --engines engines/r101_basic/$$p --sweeps K --output $(RESULTS)/latency_r101_basic_$$p.json && \
 	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch \
 	    --output $(RESULTS)/latency_r101_$$p.json || exit 1; done
+	$(LATENCY) --engines engines/r101/float32 --sweeps backend --backends onnxruntime torch \
+	  --output $(RESULTS)/latency_r101_float32.json
 	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 $(N_B:%=engines/r101_nb%/float32) engines/x101/float32 \
 	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json

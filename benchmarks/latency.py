@@ -304,7 +304,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.rounds < 1:
         parser.error(f"--rounds is {arguments.rounds}; wanted 1 or more")
     if arguments.quick:
-        arguments.sweeps = [n for n in arguments.sweeps if n in QUICK_NAMES]
+        wanted, arguments.sweeps = arguments.sweeps, [n for n in arguments.sweeps if n in QUICK_NAMES]
+        if not arguments.sweeps:
+            parser.error(f"--sweeps has {wanted}; --quick measures {list(QUICK_NAMES)}")
         arguments.against = "baseline"
     return arguments
 

@@ -222,6 +222,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-N": lambda: dial("N"),
     "perf-first": first,
     "perf-executor": lambda: dial("executor"),
+    "perf-backend": lambda: sweep(FLOAT32, "backend"),
     "perf-resolution": lambda: dial("resolution"),
     "perf-threads": lambda: dial("threads"),
     "perf-streams": lambda: dial("streams"),

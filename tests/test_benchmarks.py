@@ -372,6 +372,9 @@ def test_demo_model_from_the_command_line(
     assert state["versions"]["onnxruntime"]
     assert state["energy"]
     assert "| 50% |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        latency.main(["--quick", "--sweeps", "backend", "--backends", "onnxruntime", "torch"])
+    assert "--sweeps has ['backend']; --quick measures ['T'," in capsys.readouterr().err
 
 
 def case(ours: float, tolerance: float = 1e-3, truth: float | None = None) -> Case:
