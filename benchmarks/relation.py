@@ -310,6 +310,7 @@ def measure(case: Case) -> dict[str, Any]:
     return {
         "dials": asdict(case.dials),
         "relation": asdict(case.relation),
+        "classes": CLASSES,
         "supports": case.frames * case.dials.num_support,
         "advanced": case.frames * case.dials.num_advanced,
         "process": {"threads": 1, "core": core, "environment": ENVIRONMENT},
