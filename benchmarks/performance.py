@@ -17,7 +17,6 @@ BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 
-CLASSES = 30  # of relation.py
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
 
 Results = dict[str, Any]
@@ -98,10 +97,10 @@ def relation() -> str:
             ratio = results["baseline"]["median_ms"] / side["median_ms"]
             ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
             rows.append([name, *ends, f"{ratio:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"])
-    header = ["relation stage", "ms, median", "least", "most", "times faster", "error against float64", "peak MB"]
+    header = ["relation stage", "ms, median", "shortest", "longest", "times faster", "error against float64", "peak MB"]
     gflops = load(KERNELS)["rates"]["gflops"]
     dials, config = Dials(**results["dials"]), RelationConfig(**results["relation"])
-    counted = relation_operations(config, dials, CLASSES + 1) + projection_operations(config, dials)
+    counted = relation_operations(config, dials, results["classes"] + 1) + projection_operations(config, dials)
     ms = counted / (1e6 * gflops)
     least = (
         f"The multiply-adds alone are {counted / 1e9:.1f} GFLOP (`benchmarks/arithmetic.py`): {ms:.0f} ms in float32 "
