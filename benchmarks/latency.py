@@ -93,7 +93,9 @@ def _check_one(
     """reference runs `process`."""
     reference.ask("open", value, replace(setting, process=process, streams=1))
     wanted = reference.ask("check", value) * setting.streams
-    if setting.process.side == "baseline":
+    # Another library rounds in another order: BaselineSide.check says what comes of that.
+    other_library = setting.process.device == "cpu" and setting.process.backend != process.backend
+    if setting.process.side == "baseline" or (other_library and setting.kind == "push"):
         wanted = [*wanted, reference.ask("proposals", value)]
         got = worker.ask("check", value, reference.ask("encodings", value))
     else:

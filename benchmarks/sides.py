@@ -149,7 +149,10 @@ class EngineSide:
         """Gives the memory of a setting back."""
         self._streams.pop(key, None)
 
-    def check(self, key: str) -> list[Rows]:
+    def check(self, key: str, encodings: Sequence[EncodedFrame] | None = None) -> list[Rows]:
+        """Detections of the next frame, of every stream; with `encodings`, those of another side: what detections they
+        give here, and the proposals of the next frame, as `BaselineSide.check`.
+        """
         setting = self._settings[key]
         if setting.kind == "batch":
             images = np.concatenate([self._network(t) for t in range(setting.batch)])
@@ -161,7 +164,18 @@ class EngineSide:
         frame = make_frame(self._pushed[key], self._size)
         self._pushed[key] += 1
         # Of all streams, so that their windows stay alike.
-        return [rows_of(stream.push(frame)[0]) for stream in self._streams[key]]
+        found = [rows_of(stream.push(frame)[0]) for stream in self._streams[key]]
+        return found if encodings is None else [self._related(setting.dials, encodings), self.proposals(key)]
+
+    def _related(self, dials: Dials, encodings: Sequence[EncodedFrame]) -> Rows:
+        """Detections from a window of `encodings`, of which the last is the newest frame."""
+        own, self._encodings = self._encodings, list(encodings[:DISTINCT])
+        with self._detector.open_stream(dials) as stream:
+            self._fill(stream, dials.window + dials.frames_ahead)
+            self._replay.stored = encodings[-1]
+            found = stream.push(np.zeros((*self._size, 3), np.uint8))[0]
+        self._replay.stored, self._encodings = None, own
+        return rows_of(found)
 
     def encodings(self, key: str) -> list[EncodedFrame]:
         """The frames that windows are filled with, and last the one that `check` encoded."""

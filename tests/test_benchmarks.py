@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -339,9 +339,10 @@ def test_a_filled_window_is_a_pushed_one() -> None:
     torch.testing.assert_close(filled.confidence, slow.confidence, rtol=0, atol=1e-6)
 
 
-def test_both_sides_agree_from_equal_inputs_and_on_the_proposals() -> None:
+@pytest.mark.parametrize("other", [BaselineSide, lambda process: EngineSide(replace(process, backend="torch"))])
+def test_both_sides_agree_from_equal_inputs_and_on_the_proposals(other: Callable[[Process], Any]) -> None:
     setting = Setting(BASE, SMALL)
-    ours, plain = EngineSide(BASE), BaselineSide(BASE)
+    ours, plain = EngineSide(BASE), other(BASE)
     for side in (ours, plain):
         side.open("a", setting)
     wanted = [*ours.check("a"), ours.proposals("a")]
