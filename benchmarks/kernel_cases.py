@@ -25,7 +25,7 @@ from benchmarks.arithmetic import pair_operations
 from benchmarks.baseline import embed
 from benchmarks.frames import make_frame
 from export.checkpoints import read_config
-from export.graphs import Graph, Input, export_graph
+from export.graphs import Graph, Input, export_graph, pad_cells
 from rdn_engine import ops
 from rdn_engine.backends import load_backend
 from rdn_engine.config import RDNConfig, RelationConfig
@@ -202,9 +202,9 @@ def roi_fc() -> Case:
     cells = np.maximum(rng.standard_normal((N, count), dtype=np.float32), 0)
     plain = nn.Sequential(nn.Linear(count, dim), nn.ReLU()).requires_grad_(False)
     weight, bias = plain[0].weight.detach(), plain[0].bias.detach()
-    rows = F.pad(torch.from_numpy(cells), (0, ops.pooled_width(7, CHANNELS) - count))
+    rows = pad_cells(torch.from_numpy(cells), 7, CHANNELS)
     padded = nn.Sequential(nn.Linear(rows.shape[1], dim), nn.ReLU()).requires_grad_(False)
-    padded[0].weight.copy_(F.pad(weight, (0, rows.shape[1] - count)))
+    padded[0].weight.copy_(pad_cells(weight, 7, CHANNELS))
     padded[0].bias.copy_(bias)
     graph = Graph(padded, {"pooled": Input(rows[:7], {0: "rows"})}, {"features": {0: "rows"}})
     with tempfile.TemporaryDirectory() as folder:

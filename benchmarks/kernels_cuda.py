@@ -96,12 +96,13 @@ def roi_pool(machine: Machine, sizes: Sizes, seed: int) -> Work:
     feature_map = rng.standard_normal((sizes.batch, *sizes.grid, sizes.channels), np.float32).astype(np.float16)
     boxes = random_boxes(rng, (sizes.batch * sizes.proposals,), sizes)
     arrays = machine.put(feature_map), machine.put(boxes)
-    out = machine.put(np.zeros((len(boxes), ops.pooled_width(7, sizes.channels)), np.float16))
+    out = fill(machine, (len(boxes), ops.pooled_width(7, sizes.channels)), np.float16)
 
     def check() -> None:
         last = feature_map[-1:].astype(np.float32)
         wanted = ops.roi_pool(last, boxes[-3:], np.zeros(3, np.int64), 1 / 16, 7, "align")
-        np.testing.assert_allclose(machine.get(out[-3:]), wanted, rtol=2e-3, atol=2e-3)
+        cells = 49 * sizes.channels
+        np.testing.assert_allclose(machine.get(out[-3:])[:, :cells], wanted[:, :cells], rtol=2e-3, atol=2e-3)
 
     return Work(
         lambda stream: machine.kernels.roi_pool(*arrays, out, 1 / 16, 7, "align", stream=stream),

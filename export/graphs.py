@@ -74,14 +74,18 @@ class BackboneGraph(nn.Module):
         return objectness.sigmoid(), deltas, feature_map.permute(0, 2, 3, 1)
 
 
+def pad_cells(rows: Tensor, size: int, channels: int) -> Tensor:
+    """Rows of size * size * C cells, or of weights for them, with zeros behind as `ops.roi_pool` leaves them."""
+    return nn.functional.pad(rows, (0, pooled_width(size, channels) - rows.shape[1]))
+
+
 class RoIHeadGraph(nn.Module):
     def __init__(self, model: RDN) -> None:
         super().__init__()
         size = model.config.roi.size
         # Pooled cells arrive channels-last, the trained layer expects (C, size, size).
         weight = model.roi.fc.weight.detach().unflatten(1, (-1, size, size)).permute(0, 2, 3, 1).flatten(1)
-        zeros = pooled_width(size, model.roi.channels) - weight.shape[1]
-        self.register_buffer("weight", nn.functional.pad(weight, (0, zeros)))
+        self.register_buffer("weight", pad_cells(weight, size, model.roi.channels))
         self.register_buffer("bias", model.roi.fc.bias.detach())
         self.relation = model.relation
 

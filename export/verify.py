@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from export.graphs import pad_cells
 from rdn_engine.backends import Graph, load_backend
 from rdn_engine.bundle import GRAPHS
 from rdn_engine.errors import RDNError
-from rdn_engine.ops import pooled_width
 from training.model.inference import advanced_rows, to_input
 from training.model.rdn import RDN
 from training.model.relation import Advanced
@@ -159,8 +159,8 @@ def _backbone_case(model: RDN, name: str, image: Tensor) -> _Case:
 def _roi_head_case(model: RDN, name: str, pooled: Tensor, support: Tensor) -> _Case:
     features = model.roi.fc(pooled.flatten(1)).relu()
     cells = pooled.permute(0, 2, 3, 1).flatten(1)
-    zeros = pooled_width(model.config.roi.size, model.roi.channels) - cells.shape[1]
-    feeds, wanted = {"pooled": torch.nn.functional.pad(cells, (0, zeros))}, {"features": features}
+    feeds = {"pooled": pad_cells(cells, model.config.roi.size, model.roi.channels)}
+    wanted = {"features": features}
     if model.config.relation.num_modules:
         keys, values, refine_query = model.relation.project(features[support])
         feeds["support"] = support
