@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,37 @@ def compared() -> str:
     return "\n".join([tables.table(header, rows), "", f"{results['frames']} frames. {provenance(results)}"])
 
 
+def summary() -> str:
+    """README's: the paper's model on one core, against the straightforward implementation, and how its cost grows."""
+    results = having("baseline", sides=SIDES)["sides"]
+    header = ["RDN, ResNet-101, 600 x 1000, one core", "ms a frame", "times faster", "peak MB"]
+    rows = []
+    for name, point in {
+        "straightforward torch implementation": "baseline",
+        "rdn_engine, float32": "r101/float32, 1 thread",
+        "rdn_engine, INT8": "r101/int8, 1 thread",
+    }.items():
+        found = results["sweeps"]["baseline"]["points"][point]
+        faster = statistics.median(tables.speed_ups(results, point))
+        rows.append([name, tables.milliseconds(found["ms"]["p50"]), f"{faster:.1f}", f"{found['peak_mb']:.0f}"])
+    measured = results["sweeps"]["baseline"]["measured"]
+    run = f"First table: {_machine(results)}; {_when_and_how(measured)}"
+    return "\n".join([tables.table(header, rows), "", tables.growth_table(_growth_measured()), "", run])
+
+
 def growth() -> str:
     """The dials' ends, beside the paper's."""
+    gflops = load(KERNELS)["rates"]["gflops"]
+    least = (
+        "Least: if the relation stage were its multiply-adds alone (`benchmarks/arithmetic.py` counts them; no "
+        f"logarithm, exponential or division), at the {gflops:.0f} GFLOP/s that one core was measured to reach. The "
+        "rest of the frame is what it is at the reference point."
+    )
+    return f"{tables.growth_table(_growth_measured(), gflops)}\n\n{least}"
+
+
+def _growth_measured() -> dict[str, dict[str, Results]]:
+    """title -> dial -> results that hold it. Raises Unmeasured where none does."""
     measured = {}
     for title, (full, basic) in {"float32": (FLOAT32, BASIC), "INT8": (INT8, BASIC_INT8)}.items():
         found = there(T=full, r=full, K=basic)
@@ -132,13 +162,7 @@ def growth() -> str:
             measured[title] = found
     if not measured:
         raise Unmeasured("growth")
-    gflops = load(KERNELS)["rates"]["gflops"]
-    least = (
-        "Least: if the relation stage were its multiply-adds alone (`benchmarks/arithmetic.py` counts them; no "
-        f"logarithm, exponential or division), at the {gflops:.0f} GFLOP/s that one core was measured to reach. The "
-        "rest of the frame is what it is at the reference point."
-    )
-    return f"{tables.growth_table(measured, gflops)}\n\n{least}"
+    return measured
 
 
 def sweep(file: str, name: str) -> str:
@@ -234,3 +258,4 @@ _BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 BLOCKS = {name: _or_unmeasured(block) for name, block in _BLOCKS.items()}
+README = {"perf-summary": _or_unmeasured(summary)}

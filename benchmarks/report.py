@@ -98,7 +98,7 @@ def parity() -> str:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"accuracy-gains": accuracy_tables.gains},
+    "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
     "docs/parity.md": {"parity": parity},
