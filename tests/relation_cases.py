@@ -14,18 +14,18 @@ from tests.reference_relation import boxes_of_kind
 Case = dict[str, Any]
 
 
-def make_case(
-    n: int, supports: int, heads: int, head_dim: int, seed: int = 0, kind: str = "spread", scale: float = 1.0
+def draw_case(
+    rng: np.random.Generator, n: int, supports: int, heads: int, head_dim: int, kind: str = "spread", scale: float = 1.0
 ) -> Case:
-    """Arguments of `run`; logits q.k / sqrt(d) have deviation scale^2. The supports are cut in frames of any size."""
-    rng = np.random.default_rng(seed)
+    """n query rows and supports that each have a box, a key and a value, and a geometry; logits q.k / sqrt(d) have
+    deviation scale^2.
+    """
     dim = heads * head_dim
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
     drawn = boxes_of_kind(rng, n + supports, kind)
-    cuts = np.sort(rng.integers(0, supports + 1, rng.integers(0, 4)))
     return {
         "query": normal(n, dim) * np.float32(scale),
         "boxes": drawn[:n],
@@ -35,8 +35,16 @@ def make_case(
         "multiplicity": rng.integers(1, 4, supports).astype(np.float32),
         "geometry_weight": normal(heads, 64) * np.float32(0.2),
         "geometry_bias": normal(heads),
-        "counts": np.diff([0, *cuts, supports]),
     }
+
+
+def make_case(
+    n: int, supports: int, heads: int, head_dim: int, seed: int = 0, kind: str = "spread", scale: float = 1.0
+) -> Case:
+    """Arguments of `run`. The supports are cut in frames of any size."""
+    rng = np.random.default_rng(seed)
+    cuts = np.sort(rng.integers(0, supports + 1, rng.integers(0, 4)))
+    return draw_case(rng, n, supports, heads, head_dim, kind, scale) | {"counts": np.diff([0, *cuts, supports])}
 
 
 def arguments(case: Case, precision: ops.Precision = "float32") -> dict[str, Any]:

@@ -11,32 +11,17 @@ from cuda_machines import Machine, fill
 
 from rdn_engine import relation_cuda
 from rdn_engine.relation_cuda import Attention, Partials, Queries, Supports
-
-Case = dict[str, Any]
+from tests.relation_cases import Case, draw_case
 
 
 def make_case(
     n: int, supports: int, heads: int, head_dim: int, seed: int = 0, kind: str = "spread", scale: float = 1.0
 ) -> Case:
-    """Arguments of `reference_relation.relation`; logits q.k / sqrt(d) have deviation scale^2."""
+    """Arguments of `reference_relation.relation`: `supports` of them, in any order, out of some more."""
     rng = np.random.default_rng(seed)
-    dim, storage = heads * head_dim, supports + 3
-
-    def normal(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32)
-
-    drawn = reference_relation.boxes_of_kind(rng, n + storage, kind)
-    return {
-        "query": normal(n, dim) * np.float32(scale),
-        "boxes": drawn[:n],
-        "keys": normal(storage, dim) * np.float32(scale),
-        "values": normal(storage, dim),
-        "support_boxes": drawn[n:],
-        "rows": rng.permutation(storage)[:supports],
-        "multiplicity": rng.integers(1, 4, supports).astype(np.float32),
-        "geometry_weight": normal(heads, 64) * np.float32(0.2),
-        "geometry_bias": normal(heads),
-    }
+    case = draw_case(rng, n, supports + 3, heads, head_dim, kind, scale)
+    rows = rng.permutation(supports + 3)[:supports]
+    return case | {"rows": rows, "multiplicity": case["multiplicity"][rows]}
 
 
 def padded(case: Case) -> Case:

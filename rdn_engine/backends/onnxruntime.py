@@ -83,7 +83,7 @@ def _share_arena() -> None:
 
 
 def _trim() -> None:
-    """Return to the system what reading a graph took: glibc keeps it otherwise, 180 MB for a ResNet-101."""
+    """Return to the system what reading a graph took: glibc keeps it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
