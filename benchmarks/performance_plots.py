@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.performance import BASIC, BASIC_INT8, FLOAT32, INT8, KERNELS, there
-from benchmarks.tables import PAPER_GROWTH
+from benchmarks.tables import PAPER_GROWTH, over
 from rdn_engine.stream import STAGES
 
 Results = Mapping[str, Any]
@@ -54,8 +54,7 @@ def draw_dials(full: Mapping[str, Results], basic: Mapping[str, Results], path: 
 
 
 def _curve(axis: Axes, points: Mapping[str, Any], first: str, label: str) -> None:
-    base = points[first]["ratio"]["p50"]
-    x, y = zip(*((_number(v), p["ratio"]["p50"] / base) for v, p in points.items()), strict=True)
+    x, y = zip(*((_number(value), over(points, first, value)) for value in points), strict=True)
     axis.plot(x, y, "o-", color=COLOURS[label], markersize=3, linewidth=1.3, label=label)
 
 
@@ -66,12 +65,13 @@ def _number(value: str) -> float:
 def draw_stages(points: Mapping[str, Any], path: Path) -> None:
     """One bar a precision, one colour a stage; title -> point."""
     figure, [axis] = _figure(1, (8, 0.9 + 0.5 * len(points)))
+    longest = max(point["ms"]["p50"] for point in points.values())
     for row, point in enumerate(points.values()):
         left = 0.0
         for stage, colour in zip(STAGES, STAGE_COLOURS, strict=False):
             ms = point["stages_ms"].get(stage, 0.0)
             axis.barh(row, ms, left=left, color=colour, height=0.6, label=stage if row == 0 else None)
-            if ms > 0.06 * point["ms"]["p50"]:
+            if ms > 0.04 * longest:  # room for its figure
                 axis.text(left + ms / 2, row, f"{ms:.0f}", ha="center", va="center", fontsize=8, color="white")
             left += ms
     axis.set_yticks(range(len(points)), list(points))

@@ -58,8 +58,11 @@ def growth(results: Results, name: str) -> float | None:
     """Last over first value of the paper's range, median of the rounds; None where it was not measured."""
     first, last, _ = PAPER_GROWTH[name]
     points = results["sweeps"].get(name, {}).get("points", {})
-    if not {first, last} <= set(points):
-        return None
+    return over(points, first, last) if {first, last} <= set(points) else None
+
+
+def over(points: Results, first: str, last: str) -> float:
+    """How many times as long a frame takes at `last` as at `first`: median of the rounds."""
     pairs = zip(points[first]["rounds"], points[last]["rounds"], strict=True)
     return statistics.median(b["ms"] / a["ms"] for a, b in pairs)
 
