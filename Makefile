@@ -46,7 +46,7 @@ accuracy: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/report.py
 
-# Measures every figure of docs/performance.md: two hours on two cores that have nothing else to do, 8 GB of disk for the
+# Measures every figure of docs/performance.md but the comparison with an earlier commit: two hours on two cores that have nothing else to do, 8 GB of disk for the
 # synthetic models under engines/; stopped at any point, it goes on where it was.
 MODELS := $(BIN)/python benchmarks/models.py
 LATENCY := $(BIN)/python benchmarks/latency.py
@@ -70,6 +70,7 @@ performance: $(VENV)/dev.stamp
 	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
 	$(BIN)/python benchmarks/kernels.py --output $(RESULTS)/kernels_cpu.json
+	$(BIN)/python benchmarks/relation.py --output $(RESULTS)/relation_cpu.json
 	$(BIN)/python benchmarks/report.py
 
 clean:

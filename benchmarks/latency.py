@@ -6,7 +6,8 @@
 Nothing is timed before it matches: a bundle must pass `rdn-engine verify`, and the detections of each setting's first
 steady frame must be those of the other executor of the same bundle, within the bundle's tolerance. Then every setting
 of a sweep is measured once a round, in another order each round, each in a Stream of its own. Rounds are written as
-they end; a run that was stopped goes on where it was, unless code, bundle or machine changed since.
+they end; a run that was stopped goes on where it was, unless code, bundle or machine changed since. Beside the JSON
+come the tables as Markdown, and pictures of the dials and of the stages.
 """
 
 from __future__ import annotations
@@ -280,9 +281,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not sweeps:
         raise ConfigError(f"nothing to vary among {arguments.sweeps} for {first}; wanted a sweep the model has")
     results = run(sweeps, arguments.output, arguments.rounds, arguments.cores)
-    from benchmarks.tables import sweep_tables
+    from benchmarks import latency_report
 
-    print(sweep_tables(results))
+    page, *pictures = latency_report.write(results, arguments.output)
+    print(page.read_text())
+    print("written:", *(os.path.relpath(path) for path in (arguments.output, page, *pictures)))
+    if not pictures:
+        print("no pictures: matplotlib is missing, or no dial was measured")
     return 0
 
 

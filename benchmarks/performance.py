@@ -139,7 +139,7 @@ def summary() -> str:
         rows.append([name, tables.milliseconds(found["ms"]["p50"]), f"{faster:.1f}", f"{found['peak_mb']:.0f}"])
     measured = results["sweeps"]["baseline"]["measured"]
     run = f"First table: {_machine(results)}; {_when_and_how(measured)}"
-    return "\n".join([tables.table(header, rows), "", tables.growth_table(_growth_measured()), "", run])
+    return "\n".join([tables.table(header, rows), "", tables.growth_table(growth_measured()), "", run])
 
 
 def growth() -> str:
@@ -150,10 +150,10 @@ def growth() -> str:
         f"logarithm, exponential or division), at the {gflops:.0f} GFLOP/s that one core was measured to reach. The "
         "rest of the frame is what it is at the reference point."
     )
-    return f"{tables.growth_table(_growth_measured(), gflops)}\n\n{least}"
+    return f"{tables.growth_table(growth_measured(), gflops)}\n\n{least}"
 
 
-def _growth_measured() -> dict[str, dict[str, Results]]:
+def growth_measured() -> dict[str, dict[str, Results]]:
     """title -> dial -> results that hold it. Raises Unmeasured where none does."""
     measured = {}
     for title, (full, basic) in {"float32": (FLOAT32, BASIC), "INT8": (INT8, BASIC_INT8)}.items():

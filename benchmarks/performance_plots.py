@@ -1,7 +1,8 @@
-"""The pictures of docs/performance.md."""
+"""The pictures of docs/performance.md, and those that latency.py draws of a run."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,49 +14,54 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.performance import BASIC, BASIC_INT8, FLOAT32, INT8, KERNELS, there
+from benchmarks.performance import FLOAT32, INT8, KERNELS, growth_measured, there
 from benchmarks.tables import PAPER_GROWTH, over
 from rdn_engine.stream import STAGES
 
 Results = Mapping[str, Any]
 
-COLOURS = {"float32": "#4477aa", "INT8": "#cc3355", "paper": "#222222"}
+CURVES, PAPER = ("#4477aa", "#cc3355", "#228833", "#885533"), "#222222"
 STAGE_COLOURS = ("#bbbbbb", "#4477aa", "#66ccee", "#228833", "#99bb55", "#dddddd", "#cc3355", "#aa3377", "#885533")
 PEERS = {"ours": "#4477aa", "torch eager": "#bbbbbb", "torch.compile": "#999999", "ONNX Runtime": "#ccaa33"}
 
 
 def draw(folder: Path) -> None:
     """performance_dials.svg, performance_stages.svg and performance_kernels.svg in `folder`, those with results."""
-    full, basic = there(float32=FLOAT32, INT8=INT8), there(float32=BASIC, INT8=BASIC_INT8)
+    full = there(float32=FLOAT32, INT8=INT8)
     points = {t: r["sweeps"]["T"]["points"]["18"] for t, r in full.items() if "T" in r["sweeps"]}
     if points:
-        draw_dials(full, basic, folder / "performance_dials.svg")
+        draw_dials(growth_measured(), folder / "performance_dials.svg")
         draw_stages(points, folder / "performance_stages.svg")
     for results in there(kernels=KERNELS).values():
         draw_kernels(results["kernels"], folder / "performance_kernels.svg")
 
 
-def draw_dials(full: Mapping[str, Results], basic: Mapping[str, Results], path: Path) -> None:
-    """A whole frame along T, K and r, each curve over its own first value, and the paper's growth to the last."""
-    figure, axes = _figure(3, (9, 2.9))
-    titles = {"T": "T, frames on each side", "K": "K, support proposals, basic stage only", "r": "r, part refined"}
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        for precision, results in (basic if name == "K" else full).items():
-            if name in results["sweeps"]:
-                _curve(axis, results["sweeps"][name]["points"], PAPER_GROWTH[name][0], precision)
+def draw_dials(measured: Mapping[str, Mapping[str, Results]], path: Path) -> None:
+    """A whole frame along those of T, K and r that were measured, each curve over its own first value, and the paper's
+    growth to the last where a curve begins as the paper's; title -> dial -> results.
+    """
+    labels = {
+        "T": "T, frames on each side",
+        "K": "K, support proposals (paper: basic stage only)",
+        "r": "r, part refined",
+    }
+    curves = {name: {t: r[name]["sweeps"][name]["points"] for t, r in measured.items()
+                     if name in r and name in r[name]["sweeps"]} for name in labels}  # fmt: skip
+    dials = [name for name in labels if curves[name]]
+    figure, axes = _figure(len(dials), (3 * len(dials), 2.9))
+    for axis, name in zip(axes, dials, strict=True):
         first, last, growth = PAPER_GROWTH[name]
-        axis.plot([_number(first), _number(last)], [1, growth], "o:", color=COLOURS["paper"], markersize=4, linewidth=1,
-                  label="paper, its ends")  # fmt: skip
-        axis.set_xlabel(title)
+        for (title, points), colour in zip(curves[name].items(), itertools.cycle(CURVES), strict=False):
+            x, y = zip(*((_number(value), over(points, next(iter(points)), value)) for value in points), strict=True)
+            axis.plot(x, y, "o-", color=colour, markersize=3, linewidth=1.3, label=title)
+        if any(next(iter(points)) == first for points in curves[name].values()):
+            axis.plot([_number(first), _number(last)], [1, growth], "o:", color=PAPER, markersize=4, linewidth=1,
+                      label="paper, its ends")  # fmt: skip
+        axis.set_xlabel(labels[name])
         axis.set_ylim(bottom=0.9)
     axes[0].set_ylabel("whole frame, over the first")
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     _save(figure, path)
-
-
-def _curve(axis: Axes, points: Mapping[str, Any], first: str, label: str) -> None:
-    x, y = zip(*((_number(value), over(points, first, value)) for value in points), strict=True)
-    axis.plot(x, y, "o-", color=COLOURS[label], markersize=3, linewidth=1.3, label=label)
 
 
 def _number(value: str) -> float:
@@ -76,7 +82,7 @@ def draw_stages(points: Mapping[str, Any], path: Path) -> None:
             left += ms
     axis.set_yticks(range(len(points)), list(points))
     axis.invert_yaxis()
-    axis.set_xlabel("ms of one frame, one core")
+    axis.set_xlabel("ms of one frame")
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _save(figure, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from benchmarks.arithmetic import relation_operations
@@ -97,6 +98,8 @@ def growth_table(measured: Mapping[str, Mapping[str, Results]], gflops: float | 
             if gflops is not None:
                 found_growth.append(least_growth(results, name, gflops))
             cells += ["" if g is None else f"{g:.3f}" for g in found_growth]
+        if not any(cells):
+            continue
         what = f"{name} = {last} over {name} = {first}"
         rows.append([what, *cells, f"{paper:.2f}" + (", basic stage only" if name == "K" else "")])
     titles = [cell for title in measured for cell in (title, f"{title}, least")[: 1 if gflops is None else 2]]
@@ -148,11 +151,16 @@ def first_table(results: Results) -> str:
 
 
 def sweep_tables(results: Results) -> str:
-    """Everything measured, for the terminal."""
-    parts = [f"## {name}\n\n{sweep_table(results, name)}" for name, s in results["sweeps"].items() if s.get("complete")]
-    if results["sweeps"].get("baseline", {}).get("complete"):
-        parts.append("## against the straightforward implementation\n\n" + side_table(results))
-    if results["sweeps"].get("first", {}).get("complete"):
-        parts.append("## first result\n\n" + first_table(results))
-    parts.append("## growth\n\n" + growth_table({"ours": dict.fromkeys(PAPER_GROWTH, results)}))
+    """Everything measured to the end, under a heading each."""
+    own = {
+        "baseline": ("against the straightforward implementation", side_table),
+        "first": ("first result", first_table),
+    }
+    parts = []
+    for name, sweep in results["sweeps"].items():
+        if sweep.get("complete"):
+            title, make = own.get(name, (name, partial(sweep_table, name=name)))
+            parts.append(f"## {title}\n\n{make(results)}")
+    if any(growth(results, name) is not None for name in PAPER_GROWTH):
+        parts.append("## growth\n\n" + growth_table({"ours": dict.fromkeys(PAPER_GROWTH, results)}))
     return "\n\n".join([*parts, f"Energy: {results['energy']}."])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks import kernels, latency, measure, settings, tables
+from benchmarks import kernels, latency, latency_report, measure, settings, tables
 from benchmarks.arithmetic import projection_operations, relation_operations
 from benchmarks.baseline import BaselineVideo
 from benchmarks.frames import make_frame
@@ -266,6 +268,37 @@ def test_tables_show_the_paper_at_its_own_point_only() -> None:
     assert [line.endswith("| 94.2 (1.000) |") for line in lines[2:]] == [False, True, False]
     assert "| 24 | 115 | 115 | 115 | ±0.0% | 5.00 | 1.045 |  |" in lines
     assert "| T = 24 over T = 3 | 1.150 | 1.14 |" in tables.growth_table({"ours": {"T": results}})
+
+
+def test_a_run_leaves_its_tables_and_pictures_beside_the_json(tmp_path: Path) -> None:
+    results = json.loads((latency.ROOT / "benchmarks" / "results" / "latency_demo.json").read_text())
+    results["sweeps"]["r"]["complete"] = False
+    page, *pictures = latency_report.write(results, tmp_path / "mine.json")
+    assert [path.name for path in (page, *pictures)] == ["mine.md", "mine_dials.svg", "mine_stages.svg"]
+    text = page.read_text()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "T", "K", "first result", "against the straightforward implementation", "growth"]  # fmt: skip
+    assert "| 18 | " in text
+    assert "94.2 (1.000)" in text
+    assert "T = 24 over T = 3" in text
+    assert "K = 300" not in text, "measured up to 150"
+    for path in pictures:
+        assert f"]({path.name})" in text
+        assert "<svg" in path.read_text()
+    assert pictures[0].read_text().count("frames on each side") == 1
+    assert "part refined" not in pictures[0].read_text(), "this sweep was not measured to the end"
+
+
+def test_a_run_without_dials_or_without_matplotlib_leaves_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = json.loads((latency.ROOT / "benchmarks" / "results" / "latency_demo.json").read_text())
+    some = results | {"sweeps": {"first": results["sweeps"]["first"]}}
+    assert latency_report.write(some, tmp_path / "first.json") == [tmp_path / "first.md"]
+    monkeypatch.setitem(sys.modules, "benchmarks.performance_plots", None)
+    monkeypatch.delattr("benchmarks.performance_plots", raising=False)
+    assert latency_report.write(results, tmp_path / "bare.json") == [tmp_path / "bare.md"]
+    assert "![" not in (tmp_path / "bare.md").read_text()
 
 
 def test_operations_of_a_relation_stage_are_those_of_its_parts() -> None:
