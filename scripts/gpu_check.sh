@@ -1,27 +1,43 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can show, in at most eight minutes:
-#     scripts/gpu_check.sh [--out FOLDER] [--python PYTHON] [--seconds 480]
+#     scripts/gpu_check.sh [--out FOLDER] [--python PYTHON] [--seconds 480] [--work FOLDER]
 # Builds the kernels for this GPU, runs every test with no skip allowed (RDN_REQUIRE_CUDA=1), looks for memory errors and
-# races, then measures. A step that has passed is not run again with the same FOLDER (default: build/gpu_check), so that
-# a run that was cut short goes on where it was; on 16 cores two runs do all. Results: FOLDER/*.log and FOLDER/*.json.
+# races, then measures. A step that has passed is not run again on the same sources: its mark stands in the work folder
+# (default: build/gpu_check), so that a run that was cut short goes on where it was; on 16 cores two runs do all. Of each
+# run the results so far are copied to --out (default: results/ of the work folder): *.json, and all logs in gpu_check.log.
 # Needs nvcc, cmake, ninja, a C++ compiler, and a PYTHON with cupy, pybind11, pytest, hypothesis and what the extras
 # `train` and `export` name; it reads nothing from a network. With pytest-xdist the tests use every core.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-out=build/gpu_check
+results=
+state=build/gpu_check
 python=python3
 seconds=480
 while [ $# -gt 0 ]; do
   case $1 in
-    --out) out=$2; shift 2 ;;
+    --out) results=$2; shift 2 ;;
+    --work) state=$2; shift 2 ;;
     --python) python=$2; shift 2 ;;
     --seconds) seconds=$2; shift 2 ;;
-    *) echo "unknown argument $1; wanted --out FOLDER, --python PYTHON or --seconds NUMBER"; exit 2 ;;
+    *) echo "unknown argument $1; wanted --out FOLDER, --work FOLDER, --python PYTHON or --seconds NUMBER"; exit 2 ;;
   esac
 done
-mkdir -p "$out"
+results=${results:-$state/results}
+# What a step's mark is worth something for: not what a build or a run leaves behind.
+sources() {
+  find benchmarks csrc export models rdn_engine scripts tests training CMakeLists.txt -type f \
+    ! -name '*.so' ! -name '*.pyc' ! -path 'benchmarks/results/*' -print0 | sort -z | xargs -0 sha256sum
+}
+out=$state/$(sources | sha256sum | cut -c 1-12)
+mkdir -p "$out" "$results" || exit 2
 out=$(cd "$out" && pwd)
+# After each step, since a run may be killed, and where there was nothing left to do.
+collect() {
+  cp "$out"/*.json "$results" 2>/dev/null
+  tail -n +1 "$out"/*.log >"$results/gpu_check.log" 2>/dev/null
+}
+trap collect EXIT
 export RDN_REQUIRE_CUDA=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export out python
 failed=0
@@ -45,8 +61,10 @@ step() {
     echo "$name: FAILED ($?) after $((SECONDS - start)) s; the end of $out/$name.log:"
     tail -n 15 "$out/$name.log"
     failed=1
+    collect
     return 1
   fi
+  collect
 }
 
 has() { "$python" -c "import $1" >/dev/null 2>&1; }

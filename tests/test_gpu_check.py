@@ -29,13 +29,18 @@ case "$(basename "$0") $*" in
   *--cmakedir*) echo /fake/pybind11 ;;
 esac
 for word in $(cat "$FAKES/failing" 2>/dev/null); do case "$*" in *"$word"*) echo "it went wrong"; exit 1 ;; esac; done
+previous=
+for word in "$@"; do
+  case $previous$word in --output*.json) echo "{}" >"$word" ;; esac
+  previous=$word
+done
 exit 0
 """
 
 
 class Fakes:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "out"
+        self.folder, self.out, self.work = folder, folder / "out", folder / "work"
         for name in ("nvidia-smi", "nvcc", "cmake", "compute-sanitizer", "python"):
             (folder / name).write_text(FAKE)
             (folder / name).chmod(0o755)
@@ -44,7 +49,8 @@ class Fakes:
         (self.folder / "calls").write_text("")
         (self.folder / "failing").write_text(failing)
         (self.folder / "missing").write_text(missing)
-        command = ["bash", str(SCRIPT), "--out", str(self.out), "--python", str(self.folder / "python"), *arguments]
+        command = ["bash", str(SCRIPT), "--out", str(self.out), "--work", str(self.work),
+                   "--python", str(self.folder / "python"), *arguments]  # fmt: skip
         environment = {"PATH": f"{self.folder}:{os.environ['PATH']}", "FAKES": str(self.folder)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -74,6 +80,18 @@ def test_every_step_runs_once_and_no_skip_is_allowed(fakes: Fakes) -> None:
     assert again.returncode == 0
     assert re.findall(r"^(\w+): passed before", again.stdout, re.MULTILINE) == list(STEPS)
     assert not [call for call in fakes.calls if "-m pytest" in call]
+
+
+def test_results_of_this_run_and_of_those_before_it_are_handed_out(fakes: Fakes) -> None:
+    done = fakes.run(failing="benchmarks/steady_frame.py")
+    assert done.returncode == 1
+    assert sorted(p.name for p in fakes.out.iterdir()) == [
+        "gpu_check.log", "kernels_cuda.json", "latency_cuda.json", "latency_streams_cuda.json",
+        "training_throughput.json"]  # fmt: skip
+    assert "it went wrong" in (fakes.out / "gpu_check.log").read_text()
+    fakes.out = fakes.folder / "next"
+    assert fakes.run().returncode == 0
+    assert len(list(fakes.out.glob("*.json"))) == 5
 
 
 def test_a_run_goes_on_where_it_failed(fakes: Fakes) -> None:
@@ -109,7 +127,7 @@ def test_what_is_left_out_is_named(fakes: Fakes) -> None:
         assert f" --deselect={name}" in suite
     assert "left out, wants supervision: tests/test_results.py" in done.stdout
     assert " --ignore=tests/test_results.py" in suite
-    fakes.out = fakes.folder / "complete"
+    fakes.work = fakes.folder / "complete"
     complete = fakes.run()
     assert not any(name in complete.stdout for name in rtx)
     assert "left out, wants the network: tests/test_install.py" in complete.stdout
