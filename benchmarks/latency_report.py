@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
-from benchmarks.performance import provenance
+from benchmarks.performance import provenance, to_the_end
 from benchmarks.settings import bundle_label
 
 Results = dict[str, Any]
-
-DIALS = ("T", "K", "r")
 
 
 def write(results: Results, output: Path) -> list[Path]:
     """`output` with the suffix .md, and with _dials.svg and _stages.svg what the measured sweeps give to draw; returns
     what was written. Without matplotlib there are no pictures.
     """
-    complete = results | {"sweeps": {name: s for name, s in results["sweeps"].items() if s.get("complete")}}
+    complete = to_the_end(results)
     pictures = _draw(complete, output.with_suffix(""))
     page = output.with_suffix(".md")
     links = "".join(f"![{title}]({path.name})\n\n" for title, path in pictures.items())
@@ -33,7 +31,7 @@ def _draw(results: Results, stem: Path) -> dict[str, Path]:
     except ImportError:
         return {}
     pictures = {}
-    dials = [name for name in DIALS if name in results["sweeps"]]
+    dials = [name for name in tables.PAPER_GROWTH if name in results["sweeps"]]
     if dials:
         path = pictures["Growth along the dials"] = stem.with_name(f"{stem.name}_dials.svg")
         plots.draw_dials({"measured": dict.fromkeys(dials, results)}, path)

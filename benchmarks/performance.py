@@ -32,9 +32,12 @@ def load(name: str) -> Results:
     if not (RESULTS / name).exists():
         raise Unmeasured(name)
     data: Results = json.loads((RESULTS / name).read_text())
-    if "sweeps" in data:
-        data["sweeps"] = {n: s for n, s in data["sweeps"].items() if s.get("complete")}
-    return data
+    return to_the_end(data) if "sweeps" in data else data
+
+
+def to_the_end(results: Results) -> Results:
+    """Without the sweeps that were not measured to the end."""
+    return results | {"sweeps": {name: s for name, s in results["sweeps"].items() if s.get("complete")}}
 
 
 def there(**files: str) -> dict[str, Results]:
