@@ -43,13 +43,13 @@ format: $(VENV)/dev.stamp
 
 # Trains and evaluates every row of docs/accuracy.md: hours; stopped at any point, it goes on where it was.
 accuracy: $(VENV)/dev.stamp
-	$(BIN)/python benchmarks/accuracy.py
-	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/quality/accuracy.py
+	$(BIN)/python benchmarks/report/report.py
 
 # Measures every figure of docs/performance.md but the comparison with an earlier commit: two hours on two cores that have nothing else to do, 8 GB of disk for the
 # synthetic models under engines/; stopped at any point, it goes on where it was.
-MODELS := $(BIN)/python benchmarks/models.py
-LATENCY := $(BIN)/python benchmarks/latency.py
+MODELS := $(BIN)/python benchmarks/frame/models.py
+LATENCY := $(BIN)/python benchmarks/frame/latency.py
 RESULTS := benchmarks/results
 N_B := 0 1 3 4
 
@@ -69,9 +69,9 @@ performance: $(VENV)/dev.stamp
 	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 $(N_B:%=engines/r101_nb%/float32) engines/x101/float32 \
 	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
-	$(BIN)/python benchmarks/kernels.py --output $(RESULTS)/kernels_cpu.json
-	$(BIN)/python benchmarks/relation.py --output $(RESULTS)/relation_cpu.json
-	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/kernel/kernels.py --output $(RESULTS)/kernels_cpu.json
+	$(BIN)/python benchmarks/kernel/relation.py --output $(RESULTS)/relation_cpu.json
+	$(BIN)/python benchmarks/report/report.py
 
 clean:
 	rm -rf build dist *.egg-info rdn_engine/*.so $(VENV) $(DEMO)

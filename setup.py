@@ -1,4 +1,4 @@
-"""Builds rdn_engine._C, and _cuda where the CUDA kernels are wanted, with CMake; TENSORRT_ROOT adds the plugin.
+"""Builds rdn_engine.kernels._C, and _cuda where the CUDA kernels are wanted, with CMake; TENSORRT_ROOT adds the plugin.
 
 RDN_CUDA=auto (where a toolkit and a GPU are found; default), on or off; RDN_CUDA_ARCHITECTURES="80;90" says for which.
 """
@@ -42,4 +42,4 @@ class CMakeBuild(build_ext):
             sys.exit(f"building {ext.name} failed, the reason stands above: {' '.join(error.cmd)}")
 
 
-setup(ext_modules=[Extension("rdn_engine._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+setup(ext_modules=[Extension("rdn_engine.kernels._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -33,7 +33,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rdn_engine.verify
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
-from export.checkpoints import Checkpoint, load_checkpoint, read_config
 from export.float8 import FLOAT8_OPSET
 from export.golden import detection_tolerance, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
@@ -41,11 +40,13 @@ from export.half import BFLOAT16_OPSET, HALVES
 from export.precision import MIN_AGREEMENT, Stages, agreement
 from export.reduced import Reduced, write_reduced
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
-from rdn_engine.backends.plans import Limits
-from rdn_engine.backends.tensorrt import build_plans
-from rdn_engine.bundle import GOLDEN, PRECISIONS, WEIGHTS, Agreement, Bundle, write_bundle, write_manifest
+from rdn_engine.backends.tensorrt.backend import build_plans
+from rdn_engine.backends.tensorrt.plans import Limits
+from rdn_engine.bundle.directory import Bundle, write_bundle, write_manifest
+from rdn_engine.bundle.manifest import GOLDEN, PRECISIONS, WEIGHTS, Agreement
 from rdn_engine.errors import BackendUnavailable, PrecisionError, RDNError
 from rdn_engine.verify import StageReport
+from training.checkpoints.files import Checkpoint, load_checkpoint, read_config
 
 FAILED, DIFFERS = 1, 3
 

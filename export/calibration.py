@@ -13,7 +13,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rdn_engine.errors import PrecisionError
-from rdn_engine.video import Image, open_source
+from rdn_engine.frame import Image
+from rdn_engine.media.source import open_source
 
 DEFAULT_FRAMES = 64
 HELD_OUT = 24

@@ -24,7 +24,7 @@ from export.calibration import CalibrationFrames
 from export.half import convert, emulate, last_products
 from export.int8 import first_gemm
 from export.observation import Observation
-from rdn_engine.bundle import GRAPHS
+from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 
 FLOAT8_OPSET = 19

@@ -15,8 +15,8 @@ from PIL import Image
 
 from export.graphs import fold_norms
 from rdn_engine.errors import VideoError
+from rdn_engine.media.source import open_source
 from rdn_engine.verify import detection_rows, set_difference
-from rdn_engine.video import open_source
 from training.data.synthetic import SyntheticVideos
 from training.model.inference import detect_video
 from training.model.rdn import RDN

@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torchvision.ops import FrozenBatchNorm2d
 
-from rdn_engine.bundle import GRAPHS, WEIGHTS
+from rdn_engine.bundle.contract import fused_shapes
+from rdn_engine.bundle.manifest import GRAPHS, WEIGHTS
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError
-from rdn_engine.ops import pooled_width
-from rdn_engine.relation import fused_shapes
+from rdn_engine.kernels.cpu.boxes import pooled_width
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
 from training.model.relation import Advanced

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from export.calibration import observer
-from rdn_engine.bundle import GRAPHS
+from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.errors import PrecisionError
 
 Half = Literal["fp16", "bf16"]

@@ -22,7 +22,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from export.calibration import METHODS, CalibrationFrames, Ranges
 from export.half import last_products
 from export.observation import Observation
-from rdn_engine.bundle import GRAPHS
+from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 
 INT8_TOLERANCES = dict.fromkeys(("boxes", "objectness", "features", "logits", "deltas"), 0.02) | {"detections": 0.1}

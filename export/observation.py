@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from export.calibration import Activations, CalibrationFrames, Float, observer
-from rdn_engine import ops, preprocess
 from rdn_engine.backends import load_backend
-from rdn_engine.bundle import GRAPHS
+from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
+from rdn_engine.host import preprocess
+from rdn_engine.kernels import cpu
 
 OUTPUTS = ("objectness", "deltas", "feature_map")
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
@@ -66,8 +67,8 @@ class Observation:
 def _pool(outputs: dict[str, Float], config: RDNConfig, size: tuple[int, int]) -> Float:
     rpn, roi, feature_map = config.rpn, config.roi, outputs["feature_map"]
     grid = feature_map.shape[1], feature_map.shape[2]
-    found = ops.propose(outputs["objectness"], outputs["deltas"], grid, rpn.cell_anchors(), rpn.stride, size,
+    found = cpu.propose(outputs["objectness"], outputs["deltas"], grid, rpn.cell_anchors(), rpn.stride, size,
                         rpn.pre_nms_top_n, rpn.nms_threshold, config.dials.num_reference)  # fmt: skip
     boxes = found.boxes[0, : int(found.counts[0])]
     where = np.zeros(len(boxes), np.int64)
-    return ops.roi_pool(feature_map, boxes, where, 1 / rpn.stride, roi.size, roi.pooling)
+    return cpu.roi_pool(feature_map, boxes, where, 1 / rpn.stride, roi.size, roi.pooling)

@@ -9,19 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.calibration import CalibrationFrames, Float
-from rdn_engine import preprocess
 from rdn_engine.backends import load_backend
-from rdn_engine.bundle import GRAPHS, Agreement
+from rdn_engine.bundle.manifest import GRAPHS, Agreement
 from rdn_engine.config import RDNConfig
 from rdn_engine.detector import Detector
-from rdn_engine.encoder import Encoder
 from rdn_engine.errors import PrecisionError
-from rdn_engine.relation import EngineRelation, FusedRelation, Relation
+from rdn_engine.host import preprocess
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import FusedRelation, Relation
+from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.results import Detections
-from rdn_engine.verify import relate
+from rdn_engine.verify import relate_all
 
 MIN_AGREEMENT = 0.95
-"""Share of detections (`rdn_engine.bundle.Agreement`) below which a bundle is refused, unless told otherwise."""
+"""Share of detections (`rdn_engine.bundle.directory.Agreement`) below which a bundle is refused, unless told otherwise."""
 SCORE = 0.3
 """Detections below it are not compared."""
 _OVERLAP = 0.5
@@ -98,7 +101,7 @@ class Stages:
         return cls(config, _encoder(config, directory), EngineRelation(config, graph))
 
     def detector(self) -> Detector:
-        return Detector(self.config, self.encoder, self.relation, 1)
+        return Detector(HostRuntime(HostModel(self.config, self.encoder, self.relation, 1)))
 
     def golden(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
         """The arrays of `golden.npz` (export/golden.py), as this machine computes them."""
@@ -109,7 +112,7 @@ class Stages:
             network = preprocess.network_input(frame, config.input, 1)
             encoded += self.encoder(network[None], dials.num_reference, dials.num_support, lambda _: None)
         found = self.detector().predict(list(frames))
-        outputs = relate(self.relation, config, encoded)
+        outputs = relate_all(self.relation, config, encoded)
         for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
             stages = {
                 "boxes": e.boxes,

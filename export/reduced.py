@@ -13,9 +13,10 @@ from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
 from export.int8 import INT8_TOLERANCES, quantize
 from export.precision import MIN_AGREEMENT, Stages
-from rdn_engine.bundle import GRAPHS, Bundle
-from rdn_engine.encoder import Encoder
-from rdn_engine.relation import EngineRelation
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.bundle.manifest import GRAPHS
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.relation_graph import EngineRelation
 
 Report = Callable[[str], None]
 

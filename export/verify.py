@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graphs import pad_cells
-from rdn_engine.backends import Graph, load_backend
-from rdn_engine.bundle import GRAPHS
+from rdn_engine.backends import load_backend
+from rdn_engine.backends.graph import Graph
+from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.errors import RDNError
 from training.model.inference import advanced_rows, to_input
 from training.model.rdn import RDN

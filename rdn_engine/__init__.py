@@ -4,8 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
-from rdn_engine.device_frames import NV12
-from rdn_engine.device_results import DeviceDetections
+from rdn_engine.device.results import DeviceDetections
 from rdn_engine.errors import (
     BackendUnavailable,
     BundleError,
@@ -16,8 +15,9 @@ from rdn_engine.errors import (
     StreamClosed,
     VideoError,
 )
+from rdn_engine.frame import NV12
 from rdn_engine.results import Detections
-from rdn_engine.stream import Stream
+from rdn_engine.stream.base import Stream
 
 try:
     __version__ = version("rdn-engine")

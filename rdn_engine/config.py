@@ -6,17 +6,14 @@ Symbols are the paper's (Deng et al., ICCV 2019): T, K, N, N_b, M, r. Lengths ar
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.errors import ConfigError
+from rdn_engine.plain import check, check_fields, from_plain, to_plain
 
 Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"]
 Norm = Literal["frozen", "batch", "group"]
@@ -43,11 +40,11 @@ class InputConfig:
     """Divides after the mean; ones for the public checkpoints."""
 
     def __post_init__(self) -> None:
-        _check_fields(
+        check_fields(
             self, "input", shorter_side=(1, _LONGEST), longer_side=(1, _LONGEST), mean=(-1e3, 1e3), std=(1e-6, 1e6)
         )
-        _check(self.shorter_side <= self.longer_side, "input.shorter_side", self.shorter_side, f"1..{self.longer_side}")
-        _check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
+        check(self.shorter_side <= self.longer_side, "input.shorter_side", self.shorter_side, f"1..{self.longer_side}")
+        check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the network input for a frame of this size; DESIGN section 2."""
@@ -58,6 +55,11 @@ class InputConfig:
         other = int(side * long / short) if side else self.longer_side
         side = max(side, 1)
         return (side, other) if height <= width else (other, side)
+
+    def frame_scale(self, height: int, width: int) -> tuple[float, float]:
+        """(x, y): pixels of a frame of this size for one of its network input."""
+        network_height, network_width = self.network_size(height, width)
+        return width / network_width, height / network_height
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ class BackboneConfig:
     """Stride in the first 1x1 convolution of a bottleneck; False puts it in the 3x3 (torchvision)."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "backbone", width=(1 / 8, 4), norm_eps=(0, 1))
-        _check(self.name == "resnet18" or self.width == 1, "backbone.width", self.width, f"1 for {self.name}")
-        _check((64 * self.width) % 8 == 0, "backbone.width", self.width, "a multiple of 1/8")
+        check_fields(self, "backbone", width=(1 / 8, 4), norm_eps=(0, 1))
+        check(self.name == "resnet18" or self.width == 1, "backbone.width", self.width, f"1 for {self.name}")
+        check((64 * self.width) % 8 == 0, "backbone.width", self.width, "a multiple of 1/8")
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ class RPNConfig:
     nms_threshold: float = 0.7
 
     def __post_init__(self) -> None:
-        _check_fields(self, "rpn", anchor_sizes=(1, _LONGEST), anchor_ratios=(1e-3, 1e3), stride=(16, 16),
+        check_fields(self, "rpn", anchor_sizes=(1, _LONGEST), anchor_ratios=(1e-3, 1e3), stride=(16, 16),
                       pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
-        _check(self.num_anchors > 0, "rpn.anchor_sizes, ratios", (self.anchor_sizes, self.anchor_ratios),
+        check(self.num_anchors > 0, "rpn.anchor_sizes, ratios", (self.anchor_sizes, self.anchor_ratios),
                "at least one of each")  # fmt: skip
 
     @property
@@ -119,7 +121,7 @@ class RoIConfig:
     """Width of the 1x1 convolution + ReLU on the conv5 map before pooling; None leaves it out."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "roi", size=(1, 64), reduce_channels=(1, 2**14))
+        check_fields(self, "roi", size=(1, 64), reduce_channels=(1, 2**14))
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ class RelationConfig:
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "relation", dim=(16, 2**14), heads=(1, 1024), num_basic=(0, 16))
-        _check(self.dim % self.heads == 0 and self.head_dim % 16 == 0, "relation.dim / relation.heads",
+        check_fields(self, "relation", dim=(16, 2**14), heads=(1, 1024), num_basic=(0, 16))
+        check(self.dim % self.heads == 0 and self.head_dim % 16 == 0, "relation.dim / relation.heads",
                (self.dim, self.heads), "heads of a multiple of 16 channels")  # fmt: skip
 
     @property
@@ -161,8 +163,8 @@ class DetectionConfig:
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
 
     def __post_init__(self) -> None:
-        _check_fields(self, "detection", nms_threshold=(0, 1), max_detections=(1, 2**16), box_weights=(1e-6, 1e6))
-        _check(len(self.box_weights) == 4, "detection.box_weights", self.box_weights, "four numbers")
+        check_fields(self, "detection", nms_threshold=(0, 1), max_detections=(1, 2**16), box_weights=(1e-6, 1e6))
+        check(len(self.box_weights) == 4, "detection.box_weights", self.box_weights, "four numbers")
 
 
 @dataclass(frozen=True)
@@ -189,16 +191,16 @@ class Dials:
     """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16),
+        check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16),
                       link_delay=(0, WHOLE_VIDEO))  # fmt: skip
         look_ahead_ok = self.look_ahead is None or 0 <= self.look_ahead <= self.window
-        _check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
-        _check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,
+        check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
+        check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,
                f"at least num_support = {self.num_support}")  # fmt: skip
-        _check(0 < self.advanced_ratio <= 1, "advanced_ratio (r)", self.advanced_ratio, "in (0, 1]")
-        _check(int(self.num_support * self.advanced_ratio) >= 1, "advanced_ratio (r)", self.advanced_ratio,
+        check(0 < self.advanced_ratio <= 1, "advanced_ratio (r)", self.advanced_ratio, "in (0, 1]")
+        check(int(self.num_support * self.advanced_ratio) >= 1, "advanced_ratio (r)", self.advanced_ratio,
                f"at least 1/{self.num_support}, so that one of the K support proposals is left")  # fmt: skip
-        _check(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
+        check(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
 
     @property
     def frames_ahead(self) -> int:
@@ -227,9 +229,9 @@ class RDNConfig:
     """The model's own settings; a stream starts with them."""
 
     def __post_init__(self) -> None:
-        _check_fields(self, "config")
+        check_fields(self, "config")
         names = self.class_names
-        _check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
+        check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
 
     @property
     def num_logits(self) -> int:
@@ -238,7 +240,7 @@ class RDNConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, as JSON and YAML hold them."""
-        return typing.cast("dict[str, Any]", _plain(dataclasses.asdict(self)))
+        return typing.cast("dict[str, Any]", to_plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RDNConfig:
@@ -247,81 +249,3 @@ class RDNConfig:
 
 
 _LONGEST = 2**14  # pixels; nothing here needs more, and a slip of the pen ends in a message instead of no memory
-
-
-def _check(ok: bool, name: str, got: object, wanted: object) -> None:
-    if not ok:
-        raise ConfigError(f"{name} is {got!r}; wanted {wanted}")
-
-
-def _check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
-    """Every field is of its annotated type, and the named numbers (those in tuples too) lie in their closed ranges."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = _coerce(hint, getattr(config, name), f"{section}.{name}")
-        object.__setattr__(config, name, value)  # frozen; a list has become a tuple, a numpy number a Python one
-        if name in ranges and value is not None:
-            low, high = ranges[name]
-            numbers_in = value if isinstance(value, tuple) else (value,)
-            _check(all(low <= v <= high for v in numbers_in), f"{section}.{name}", value, f"{low:g}..{high:g}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value
-
-
-_T = TypeVar("_T")
-
-
-def from_plain(cls: type[_T], data: Any, path: str) -> _T:
-    """A dataclass from a mapping of plain values, as YAML and JSON hold them; nested ones likewise.
-
-    Fields left out keep their defaults. Raises ConfigError that names the field by its path from `path`.
-    """
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} is {data!r}; wanted a mapping")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(str(name) for name in set(data) - set(hints))
-    if unknown:
-        raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
-    required = [f for f in dataclasses.fields(typing.cast("Any", cls)) if f.default is f.default_factory]
-    missing = [f.name for f in required if f.name not in data]
-    if missing:
-        raise ConfigError(f"{path} lacks {missing}; known are {sorted(hints)}")
-    return cls(**{name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()})
-
-
-def _coerce(hint: Any, value: Any, path: str) -> Any:
-    """`value` as the annotation `hint` says, or ConfigError."""
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        return (
-            value
-            if isinstance(value, typing.cast("type[Any]", hint))
-            else from_plain(typing.cast("type[Any]", hint), value, path)
-        )
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        return _coerce(next(a for a in typing.get_args(hint) if a is not type(None)), value, path)
-    if origin is Literal:
-        _check(any(value == a for a in typing.get_args(hint)), path, value, f"one of {typing.get_args(hint)}")
-        return value
-    if origin is tuple:
-        _check(isinstance(value, (list, tuple)), path, value, "a list")
-        kinds = typing.get_args(hint)
-        if kinds[-1] is Ellipsis:
-            return tuple(_coerce(kinds[0], v, f"{path}[{i}]") for i, v in enumerate(value))
-        _check(len(value) == len(kinds), path, value, f"a list of {len(kinds)}")
-        return tuple(_coerce(kind, v, f"{path}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is float and number:
-        return float(value)
-    if hint is int and number and value == int(value):
-        return int(value)
-    wanted = {int: "a whole number", float: "a finite number"}.get(hint, f"a {hint.__name__}")
-    _check(isinstance(value, hint) and hint not in (int, float), path, value, wanted)
-    return value

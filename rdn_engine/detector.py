@@ -1,4 +1,4 @@
-"""Detector: the weights and graphs of one model, shared by its streams."""
+"""Detector: one model on one machine, shared by its streams."""
 
 from __future__ import annotations
 
@@ -7,43 +7,59 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 import numpy as np
 
-from rdn_engine.backends import MOST_THREADS, BackendName, Device, load_backend
-from rdn_engine.bundle import Bundle
+from rdn_engine.backends import load_backend
+from rdn_engine.backends.graph import MOST_THREADS, BackendName, Device
+from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
-from rdn_engine.encoder import Encoder
 from rdn_engine.errors import ConfigError, FrameError, VideoError
-from rdn_engine.host_stream import EncoderLike, HostStream, Stages
-from rdn_engine.ops import Precision
-from rdn_engine.relation import EngineRelation, FusedRelation, Relation
+from rdn_engine.frame import Frame, Image, Source
+from rdn_engine.host.runtime import Executor, HostRuntime
 from rdn_engine.results import Detections
-from rdn_engine.stream import Image, Stream
+from rdn_engine.stream.base import Stream
+from rdn_engine.stream.batch import StreamBatch
+from rdn_engine.stream.runtime import Runtime
 
 if TYPE_CHECKING:
-    from rdn_engine.device_detector import DeviceDetector
-    from rdn_engine.device_relation import DevicePrecision
-    from rdn_engine.video import Frame
+    from typing_extensions import TypeVar
 
-Executor = Literal["fused", "engine"]
+    from rdn_engine.device.batch import DeviceStreamBatch
+    from rdn_engine.device.relation import DevicePrecision
+    from rdn_engine.device.stream import DeviceStream
+    from rdn_engine.kernels.cpu import Precision
+
+    # Defaults, so that `Detector` alone is a detector of any machine's streams.
+    StreamT_co = TypeVar("StreamT_co", bound=Stream, covariant=True, default=Stream)
+    BatchT_co = TypeVar("BatchT_co", bound=StreamBatch[Any], covariant=True, default=StreamBatch[Stream])
+else:
+    from typing import TypeVar
+
+    StreamT_co, BatchT_co = TypeVar("StreamT_co", covariant=True), TypeVar("BatchT_co", covariant=True)
+
 RelationPrecision = Literal["float32", "bfloat16", "float16"]
-Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
 
 _NOTHING = object()  # no frame at all, unlike a first item that is None, which is a wrong frame
 
 
-class Detector:
-    """Weights and graphs of one model. Shared: streams in several Python threads may use it at once.
+class Detector(Generic[StreamT_co, BatchT_co]):
+    """One model on one machine. Shared: streams in several Python threads may use it at once."""
 
-    `threads` bounds the CPU threads of every stage of one call.
-    """
+    def __init__(self, runtime: Runtime[StreamT_co, BatchT_co]) -> None:
+        self.runtime = runtime
+        """The model on its machine."""
 
-    def __init__(self, config: RDNConfig, encoder: EncoderLike, relation: Relation, threads: int) -> None:
-        self.config = config
-        self.threads = threads
-        self._stages = Stages(config, encoder, relation, threads)
+    @property
+    def config(self) -> RDNConfig:
+        """Everything that decides what the model computes."""
+        return self.runtime.config
+
+    @property
+    def threads(self) -> int:
+        """Bound of the CPU threads of every stage of one call."""
+        return self.runtime.threads
 
     @overload
     @classmethod
@@ -69,7 +85,20 @@ class Detector:
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
-    ) -> DeviceDetector: ...
+    ) -> Detector[DeviceStream, DeviceStreamBatch]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        backend: BackendName = "onnxruntime",
+        device: Device,
+        threads: int | None = None,
+        executor: Executor = "fused",
+        relation_precision: RelationPrecision = "float32",
+    ) -> Detector[Any, Any]: ...
 
     @classmethod
     def from_pretrained(
@@ -81,14 +110,23 @@ class Detector:
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
-    ) -> Detector:
+    ) -> Detector[Any, Any]:
         """Open an engine directory, after checking every file of it.
 
-        device: `cuda` takes cupy and a GPU, cupy's current one; docs/device.md. threads: 1..MOST_THREADS; None takes
-        every CPU it may run on. executor: `fused` (compiled attention) or `engine` (the relation graph on the backend,
-        on the CPU); they agree within the bundle's tolerances. relation_precision of `fused`: `bfloat16` rounds the
-        operands of its products, where the processor has AVX512-BF16; `float16` is the device's.
-        Raises BundleError, BackendUnavailable or ConfigError.
+        Args:
+            directory: as `export/build_engines.py` writes it.
+            backend: what runs the graphs.
+            device: `cpu`, or `cuda`, which takes cupy and a GPU, cupy's current one (docs/device.md).
+            threads: CPU threads of every stage of one call, 1..MOST_THREADS; None takes every CPU it may run on.
+            executor: `fused` (compiled attention) or `engine` (the relation graph on the backend, on the CPU); they
+                agree within the bundle's tolerances.
+            relation_precision: of the products of `fused`: `bfloat16` rounds their operands, where the processor has
+                AVX512-BF16; `float16` is the device's.
+
+        Raises:
+            BundleError: for a directory that is missing, damaged, or not one this version can read.
+            BackendUnavailable: for a backend, device or precision that this machine or this build does not have.
+            ConfigError: for an option with an unknown value.
         """
         threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "engine"):
@@ -101,27 +139,46 @@ class Detector:
         bundle = Bundle.open(directory)
         if device == "cuda":
             # Here, because they want what only a machine with a GPU has.
-            from rdn_engine.device_detector import DeviceDetector
-            from rdn_engine.gpu_cupy import CupyGpu
+            from rdn_engine.device.cupy import CupyGpu
+            from rdn_engine.device.runtime import DeviceRuntime
 
-            return DeviceDetector.load(bundle, runner, CupyGpu(), cast("DevicePrecision", relation_precision), threads)
-        config = bundle.config
-        # The larger one first: loading takes several times its size, of which the other uses some again.
-        roi_head = runner.load(bundle.path("roi_head"))
-        backbone = runner.load(bundle.path("backbone"))
-        relation: Relation
-        if executor == "fused":
-            relation = FusedRelation(config, bundle.arrays("weights"), threads, cast("Precision", relation_precision))
-        else:
-            relation = EngineRelation(config, runner.load(bundle.path("relation")))
-        return cls(config, Encoder(config, backbone, roi_head, threads), relation, threads)
+            kind = cast("DevicePrecision", relation_precision)
+            return Detector(DeviceRuntime.load(bundle, runner, CupyGpu(), precision=kind, threads=threads))
+        precision = cast("Precision", relation_precision)
+        return Detector(HostRuntime.load(bundle, runner, executor=executor, precision=precision, threads=threads))
 
-    def open_stream(self, dials: Dials | None = None, *, capacity: Dials | None = None, source_id: str = "") -> Stream:
-        """State for one video. dials: None takes the model's own; capacity: the largest window (T), num_support (K)
-        and num_reference (N) that the dials may be turned to later, None for those of `dials`.
+    def open_stream(
+        self, dials: Dials | None = None, *, capacity: Dials | None = None, source_id: str = ""
+    ) -> StreamT_co:
+        """State for one video.
+
+        Args:
+            dials: settings to start with; None takes the model's own.
+            capacity: the largest window (T), num_support (K) and num_reference (N) that the dials may be turned to
+                later; None for those of `dials`.
+            source_id: what results say where they come from.
+
+        Raises:
+            ConfigError: for dials above the capacity, or a stream that does not fit into memory.
         """
         dials = self.config.dials if dials is None else dials
-        return HostStream(self._stages, dials, dials if capacity is None else capacity, source_id)
+        return self.runtime.open_stream(dials, dials if capacity is None else capacity, source_id)
+
+    def open_streams(
+        self, source_ids: Sequence[str], dials: Dials | None = None, *, capacity: Dials | None = None
+    ) -> BatchT_co:
+        """One stream for each name, whose frames are encoded as one batch where that is faster.
+
+        Args:
+            source_ids: what results say where they come from; one or more.
+            dials: settings of every stream; None takes the model's own.
+            capacity: as `open_stream`, of every stream.
+
+        Raises:
+            ConfigError: as `open_stream`, and for no name.
+        """
+        dials = self.config.dials if dials is None else dials
+        return self.runtime.open_streams(dials, dials if capacity is None else capacity, source_ids)
 
     @overload
     def predict(
@@ -216,7 +273,7 @@ def _frames(source: Source) -> Iterator[Image | Frame]:
             return
         paths = [first, *items]  # type: ignore[list-item]
     # Here, because the module brings the video library, which a detector of arrays does not need.
-    from rdn_engine.video import open_source
+    from rdn_engine.media.source import open_source
 
     with open_source(paths) as video:
         yield from video

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,21 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """The detections of one frame, highest confidence first; n may be 0.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FrameFacts:
+    """What every result says of its frame, on any machine."""
 
-    Raises `FrameError` where the lengths of the arrays differ or `xyxy` is not [n, 4].
-    """
-
-    xyxy: NDArray[np.float32]
-    """[n, 4] corners in pixels of the frame"""
-    confidence: NDArray[np.float32]
-    """[n] in 0..1"""
-    class_id: NDArray[np.int64]
-    """[n] index into `class_names`; 0 is the first foreground class"""
-    tracker_id: NDArray[np.int64] | None
-    """[n] the same number along a linked path; None where boxes were not linked"""
     class_names: tuple[str, ...]
     """Names of all foreground classes of the model"""
     frame_index: int
@@ -48,6 +37,23 @@ class Detections:
     """L, frames: how many later ones the result waited for. `pool_fill` tells how many there were."""
     epoch: int
     """Grows whenever the stream's state was reset; results of two epochs share no frames"""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Detections(FrameFacts):
+    """The detections of one frame, highest confidence first; n may be 0.
+
+    Raises `FrameError` where the lengths of the arrays differ or `xyxy` is not [n, 4].
+    """
+
+    xyxy: NDArray[np.float32]
+    """[n, 4] corners in pixels of the frame"""
+    confidence: NDArray[np.float32]
+    """[n] in 0..1"""
+    class_id: NDArray[np.int64]
+    """[n] index into `class_names`; 0 is the first foreground class"""
+    tracker_id: NDArray[np.int64] | None
+    """[n] the same number along a linked path; None where boxes were not linked"""
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
@@ -80,14 +86,8 @@ class Detections:
                 row["tracker_id"] = tracker_id
             detections.append(row)
         return {
-            "frame_index": self.frame_index,
+            **{name: getattr(self, name) for name in _PLAIN_FACTS},
             "pts": None if self.pts is None else round(self.pts, 6),
-            "source_id": self.source_id,
-            "height": self.height,
-            "width": self.width,
-            "pool_fill": self.pool_fill,
-            "lookahead": self.lookahead,
-            "epoch": self.epoch,
             "detections": detections,
         }
 
@@ -109,7 +109,7 @@ class Detections:
             class_id=np.asarray([r["class_id"] for r in rows], np.int64),
             tracker_id=np.asarray([r["tracker_id"] for r in rows], np.int64) if tracked else None,
             class_names=class_names,
-            **{name: data[name] for name in _SCALARS},
+            **{name: data[name] for name in _PLAIN_FACTS},
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class Detections:
         }
 
 
-_SCALARS = ("frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch")
+_PLAIN_FACTS = tuple(field.name for field in fields(FrameFacts) if field.name != "class_names")
 
 
 def _import(name: str, remedy: str) -> types.ModuleType:

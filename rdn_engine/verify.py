@@ -14,16 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine import ops, preprocess
-from rdn_engine.backends import BackendName, Device, load_backend
-from rdn_engine.bundle import Bundle
-from rdn_engine.config import RDNConfig, RPNConfig
-from rdn_engine.detector import Detector, Executor
-from rdn_engine.encoder import Encoder
+from rdn_engine.backends import load_backend
+from rdn_engine.backends.graph import BackendName, Device
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.config import RDNConfig
+from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
-from rdn_engine.features import EncodedFrame, Float, RelationOutput
-from rdn_engine.relation import EngineRelation, FusedRelation, Relation
-from rdn_engine.window import Window
+from rdn_engine.host import preprocess
+from rdn_engine.host import relation as relation_stage
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.features import EncodedFrame, RelationOutput
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import FusedRelation, Relation
+from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.runtime import Executor, HostRuntime
+from rdn_engine.host.window import Window
+from rdn_engine.kernels.cpu.arrays import Float
 
 STAGES = ("boxes", "objectness", "features", "logits", "deltas", "detections")
 EXECUTORS: tuple[Executor, ...] = ("fused", "engine")
@@ -71,11 +77,10 @@ def verify(
     proposals, encoded = [], []
     for t, image in enumerate(golden["frames"]):
         network = preprocess.network_input(image, config.input, threads)
-        found = backbone({"image": network[None]})
-        proposals.append(
-            _propose(found, config.rpn, (network.shape[1], network.shape[2]), config.dials.num_reference, threads)
-        )
-        encoded.append(_encode(encoder, found["feature_map"], bundle, golden, t, threads))
+        maps = encoder.maps(network[None])
+        found = encoder.propose(maps, (network.shape[1], network.shape[2]), config.dials.num_reference)
+        proposals.append((found.boxes[0, : found.counts[0]], found.objectness[0, : found.counts[0]]))
+        encoded.append(_encode(encoder, maps["feature_map"], bundle, golden, t))
     times = range(len(encoded))
     longest = max(config.input.network_size(*golden["frames"].shape[1:3]))
     wanted_boxes = [golden[f"t{t}/boxes"] for t in times]
@@ -87,11 +92,11 @@ def verify(
                                                      [o[:, None] for o in wanted_objectness]))  # fmt: skip
     reports.add("features", "both", max(_relative(f, golden[f"t{t}/features"]) for t, (_, f) in enumerate(encoded)))
     for executor in EXECUTORS:
-        outputs = relate(relations[executor], config, [frame for frame, _ in encoded])
+        outputs = relate_all(relations[executor], config, [frame for frame, _ in encoded])
         for stage in ("logits", "deltas"):
             worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
             reports.add(stage, executor, worst)
-        detector = Detector(config, encoder, relations[executor], threads)
+        detector = Detector(HostRuntime(HostModel(config, encoder, relations[executor], threads)))
         reports.add("detections", executor, _detection_difference(detector, golden))
     return reports.rows
 
@@ -134,50 +139,25 @@ def _check_golden(array: NDArray[Any] | None, name: str, shape: tuple[int, ...])
         raise BundleError(f"golden result {name} is {got}; wanted finite {np.dtype(dtype)} {list(shape)}")
 
 
-def _propose(
-    found: Mapping[str, NDArray[Any]], rpn: RPNConfig, image_size: tuple[int, int], count: int, threads: int
-) -> tuple[Float, Float]:
-    feature_map = found["feature_map"]
-    proposals = ops.propose(
-        found["objectness"],
-        found["deltas"],
-        (feature_map.shape[1], feature_map.shape[2]),
-        rpn.cell_anchors(),
-        rpn.stride,
-        image_size,
-        rpn.pre_nms_top_n,
-        rpn.nms_threshold,
-        count,
-        threads,
-    )
-    n = int(proposals.counts[0])
-    return proposals.boxes[0, :n], proposals.objectness[0, :n]
-
-
-def _encode(
-    encoder: Encoder, feature_map: Float, bundle: Bundle, golden: Golden, t: int, threads: int
-) -> tuple[EncodedFrame, Float]:
+def _encode(encoder: Encoder, feature_map: Float, bundle: Bundle, golden: Golden, t: int) -> tuple[EncodedFrame, Float]:
     """Frame t with the stored proposals and features and the projections computed here, and the features computed."""
     config, boxes = bundle.config, golden[f"t{t}/boxes"]
-    roi, k = config.roi, min(len(boxes), config.dials.num_support)
-    where = np.zeros(len(boxes), np.int64)
-    pooled = ops.roi_pool(feature_map, boxes, where, 1 / config.rpn.stride, roi.size, roi.pooling, threads)
-    rows = encoder.describe(pooled, np.arange(k))
+    pooled = encoder.pool(feature_map, boxes, np.zeros(len(boxes), np.int64))
+    rows = encoder.describe(pooled, np.arange(min(len(boxes), config.dials.num_support)))
     features = rows.pop("features")
     frame = EncodedFrame(boxes, golden[f"t{t}/objectness"], golden[f"t{t}/features"], **rows)
     return frame, features
 
 
-def relate(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
+def relate_all(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
     """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end."""
-    dials = config.dials
+    dials = replace(config.dials, link="off")
     window = Window(config.relation, dials, relation.precision)
     outputs: list[RelationOutput] = []
 
     def emit(upto: int) -> None:
-        for t in range(len(outputs), upto + 1):
-            reference = window.reference(t, dials.num_reference)
-            outputs.append(relation(reference.boxes, reference.features, reference.query, window.pool(t, dials)))
+        due = range(len(outputs), upto + 1)
+        outputs.extend(relation_stage.relate(relation, window, t, dials)[1] for t in due)
 
     for frame in frames:
         emit(window.append(frame) - dials.frames_ahead)

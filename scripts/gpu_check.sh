@@ -139,20 +139,20 @@ step machine 60 machine || exit 1
 step build 240 build || exit 1
 step device_tests 180 device_tests
 
-leave_out "the network" tests/test_tensorrt.py::test_types_are_those_of_the_real_bindings \
+leave_out "the network" tests/backends/tensorrt/test_backend.py::test_types_are_those_of_the_real_bindings \
   tests/test_install.py::test_the_runtime_needs_no_torch tests/test_install.py::test_the_console_script_verifies_a_bundle \
   tests/test_install.py::test_a_cuda_build_that_cannot_be_had_fails_loudly
 has supervision || leave_out "supervision" tests/test_results.py
 has tensorrt_rtx_bindings || has tensorrt_rtx || leave_out "TensorRT for RTX" \
-  tests/test_tensorrt.py::test_every_graph_compiles_in_every_floating_precision \
-  tests/test_tensorrt.py::test_quantised_graphs_compile tests/test_tensorrt.py::test_graphs_of_codes_compile \
-  tests/test_tensorrt.py::test_a_graph_that_does_not_parse_is_named tests/test_tensorrt.py::test_ctrl_c_ends_a_build \
-  tests/test_tensorrt.py::test_the_build_command_builds_once_for_each_set_of_limits \
-  tests/test_tensorrt.py::test_what_cannot_be_built_is_one_message
+  tests/backends/tensorrt/test_backend.py::test_every_graph_compiles_in_every_floating_precision \
+  tests/backends/tensorrt/test_backend.py::test_quantised_graphs_compile tests/backends/tensorrt/test_backend.py::test_graphs_of_codes_compile \
+  tests/backends/tensorrt/test_backend.py::test_a_graph_that_does_not_parse_is_named tests/backends/tensorrt/test_backend.py::test_ctrl_c_ends_a_build \
+  tests/backends/tensorrt/test_backend.py::test_the_build_command_builds_once_for_each_set_of_limits \
+  tests/backends/tensorrt/test_backend.py::test_what_cannot_be_built_is_one_message
 [ -n "${TENSORRT_ROOT:-}" ] || leave_out "TensorRT's headers (TENSORRT_ROOT)" \
-  tests/test_tensorrt_plugin.py::test_it_compiles_against_the_real_header
+  tests/backends/tensorrt/test_plugin_graph.py::test_it_compiles_against_the_real_header
 grep -q avx512_bf16 /proc/cpuinfo || leave_out "a processor with AVX512-BF16" \
-  tests/test_executors.py::test_bfloat16_computes_nearly_the_definition
+  tests/host/test_relation.py::test_bfloat16_computes_nearly_the_definition
 step suite 300 suite "${left_out[@]}"
 
 if command -v compute-sanitizer >/dev/null; then
@@ -165,15 +165,15 @@ fi
 # Speed. Synthetic weights of the paper's size, through torch, which needs no TensorRT.
 r101=$out/r101/fp16
 device=(--backend torch --device cuda)
-step kernels 120 "$python" benchmarks/kernels_cuda.py --output "$out/kernels_cuda.json"
-if step model 420 "$python" benchmarks/models.py "$out/r101" --precision fp16; then
-  step steady 120 "$python" benchmarks/steady_frame.py --engines "$r101" "${device[@]}" --output "$out/steady_frame_cuda.json"
-  step latency 300 "$python" benchmarks/latency.py --engines "$r101" "${device[@]}" --quick --rounds 30 \
+step kernels 120 "$python" benchmarks/kernel/kernels_cuda.py --output "$out/kernels_cuda.json"
+if step model 420 "$python" benchmarks/frame/models.py "$out/r101" --precision fp16; then
+  step steady 120 "$python" benchmarks/frame/steady_frame.py --engines "$r101" "${device[@]}" --output "$out/steady_frame_cuda.json"
+  step latency 300 "$python" benchmarks/frame/latency.py --engines "$r101" "${device[@]}" --quick --rounds 30 \
     --sweeps baseline T K r --output "$out/latency_cuda.json"
-  step streams 120 "$python" benchmarks/latency.py --engines "$r101" "${device[@]}" --rounds 30 \
+  step streams 120 "$python" benchmarks/frame/latency.py --engines "$r101" "${device[@]}" --rounds 30 \
     --sweeps streams --output "$out/latency_streams_cuda.json"
 fi
-step training 180 "$python" benchmarks/training_throughput.py --device cuda --workers 4 8 \
+step training 180 "$python" benchmarks/quality/training_throughput.py --device cuda --workers 4 8 \
   --output "$out/training_throughput.json"
 cat "$out"/{kernels,steady,training}.log 2>/dev/null
 exit $failed

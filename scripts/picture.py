@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rdn_engine.video import open_source
+from rdn_engine.media.source import open_source
 
 
 def main() -> None:

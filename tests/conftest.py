@@ -6,10 +6,9 @@ import os
 from collections.abc import Generator
 from typing import Any
 
-import cuda_machines
 import pytest
 
-from tests import emulated_gpu
+from tests import cuda_machines, emulated_gpu
 
 REQUIRE_CUDA = os.environ.get("RDN_REQUIRE_CUDA") == "1"
 
@@ -33,7 +32,7 @@ def gpu(request: pytest.FixtureRequest) -> Any:
     missing = cuda_machines.gpu_missing()
     if missing is not None:
         pytest.skip(f"needs a GPU: {missing}")
-    from rdn_engine.gpu_cupy import CupyGpu
+    from rdn_engine.device.cupy import CupyGpu
 
     return CupyGpu()
 

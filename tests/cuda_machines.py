@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from rdn_engine.device import View, view_of, view_of_interface
-from rdn_engine.ops_cuda import Kernels
+from rdn_engine.kernels.cuda.boxes import Kernels
+from rdn_engine.kernels.cuda.view import View, view_of, view_of_interface
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("emulated", "emulated_descending", "gpu")
@@ -93,7 +93,7 @@ def _view_numpy(array: Any) -> View:
 def emulated_module() -> ModuleType:
     """The kernels compiled by the host's compiler, kept under build/ as long as their sources do not change."""
     sources = [path for path in sorted((ROOT / "csrc/cuda").glob("*.cu")) if path.stem != "status"]
-    sources += [ROOT / "csrc/emulator/emulator.cpp", ROOT / "csrc/bindings_cuda.cpp"]
+    sources += [ROOT / "csrc/emulator/emulator.cpp", ROOT / "csrc/bindings/cuda.cpp"]
     headers = [*(ROOT / "csrc/include/rdn").glob("*.h"), *(ROOT / "csrc/cuda").glob("*.cuh")]
     headers.append(ROOT / "csrc/emulator/emulator.h")
     digest = hashlib.sha256(sys.version.encode())

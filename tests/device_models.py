@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from rdn_engine.backends import TensorSpec, load_backend
+from rdn_engine.backends import load_backend
+from rdn_engine.backends.graph import TensorSpec
 from rdn_engine.config import DetectionConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.detector import Detector
-from rdn_engine.device import View
-from rdn_engine.device_detector import DeviceDetector
-from rdn_engine.device_encoder import DeviceGraphs
-from rdn_engine.device_relation import DevicePrecision, DeviceRelation
-from rdn_engine.device_stream import DeviceStages
-from rdn_engine.encoder import Encoder
-from rdn_engine.ops import pooled_width
-from rdn_engine.relation import FusedRelation
+from rdn_engine.device.batch import DeviceStreamBatch
+from rdn_engine.device.encoder import DeviceGraphs
+from rdn_engine.device.model import DeviceModel
+from rdn_engine.device.relation import DevicePrecision, DeviceRelation
+from rdn_engine.device.runtime import DeviceRuntime
+from rdn_engine.device.stream import DeviceStream
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import FusedRelation
+from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.kernels.cpu.boxes import pooled_width
+from rdn_engine.kernels.cuda.view import View
 from rdn_engine.results import Detections
 from tests.emulated_gpu import Elsewhere, EmulatedGpu, EmulatedGraph
 from tests.fakes import FakeGraph, relation_weights
@@ -62,15 +67,18 @@ class Model:
 
     def on_cpu(self) -> Detector:
         encoder = Encoder(self.config, self.backbone, self.roi_head, 1)
-        return Detector(self.config, encoder, FusedRelation(self.config, self.weights, 1), 1)
+        relation = FusedRelation(self.config, self.weights, 1)
+        return Detector(HostRuntime(HostModel(self.config, encoder, relation, 1)))
 
-    def on(self, gpu: Any, precision: DevicePrecision = "float32", *, capturable: bool = True) -> DeviceDetector:
+    def on(
+        self, gpu: Any, precision: DevicePrecision = "float32", *, capturable: bool = True
+    ) -> Detector[DeviceStream, DeviceStreamBatch]:
         if isinstance(gpu, EmulatedGpu):
             loaded = [EmulatedGraph(g, gpu, KINDS, capturable=capturable) for g in (self.backbone, self.roi_head)]
         else:
             loaded = [ThroughHost(g) for g in (self.backbone, self.roi_head)]
         relation = DeviceRelation(gpu, self.config, self.weights, precision)
-        return DeviceDetector(DeviceStages(gpu, self.config, DeviceGraphs(*loaded), relation), 1)
+        return Detector(DeviceRuntime(DeviceModel(gpu, self.config, DeviceGraphs(*loaded), relation), 1))
 
 
 def small_model(config: RDNConfig, seed: int = 0, dark_below: float = 0.0, in_the_dark: int = 1) -> Model:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from cuda_machines import emulated_module
 
-from rdn_engine.backends import TensorSpec
-from rdn_engine.device import View, view_of, view_of_interface
-from rdn_engine.ops_cuda import Kernels
+from rdn_engine.backends.graph import TensorSpec
+from rdn_engine.kernels.cuda.boxes import Kernels
+from rdn_engine.kernels.cuda.view import View, view_of, view_of_interface
+from tests.cuda_machines import emulated_module
 
 Work = Callable[[], None]
 

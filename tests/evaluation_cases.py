@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from benchmarks.models import draw_relation
+from benchmarks.frame.models import draw_relation
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from tests.reference_evaluation import Box, Detection
 from training.data.coco_vid import Annotation, Category, Dataset, Frame, Video

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rdn_engine.device import View, view_of
+from rdn_engine.kernels.cuda.view import View, view_of
 
 
 class Array(np.ndarray):

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine import ops
-from rdn_engine.bundle import GOLDEN, GRAPHS, WEIGHTS, write_manifest
+from rdn_engine.bundle.directory import write_manifest
+from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, WEIGHTS
 from rdn_engine.config import Dials, InputConfig, RDNConfig, RelationConfig, RPNConfig
 from rdn_engine.detector import Detector
-from rdn_engine.features import EncodedFrame, Float, RelationOutput, SupportPool
+from rdn_engine.host.features import EncodedFrame, RelationOutput, SupportPool
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float
 
 SIDE = 16
 DIALS = Dials(window=2, num_support=3, num_reference=4, advanced_ratio=0.4)
@@ -76,7 +80,7 @@ class FakeEncoder:
 class FakeRelation:
     """Remembers what each result looked at, and calls every proposal a cat."""
 
-    precision: ops.Precision = "float32"
+    precision: cpu.Precision = "float32"
 
     def __init__(self, num_logits: int = 3) -> None:
         self._num_logits = num_logits
@@ -114,7 +118,7 @@ def fake_detector(
 ) -> tuple[Detector, FakeEncoder, FakeRelation]:
     config = config or tiny_config()
     encoder, relation = FakeEncoder(config.relation, proposals), FakeRelation(config.num_logits)
-    return Detector(config, encoder, relation, threads=1), encoder, relation
+    return Detector(HostRuntime(HostModel(config, encoder, relation, threads=1))), encoder, relation
 
 
 class FakeGraph:
@@ -176,11 +180,11 @@ def fill_bundle(directory: Path, config: RDNConfig, graph: bytes = b"a graph") -
 
 
 def empty_bank(
-    slots: int, room: int, heads: int, head_dim: int, precision: ops.Precision = "float32"
-) -> ops.SupportBank:
-    """Room for `room` support proposals, a multiple of ops.PANEL, in each slot."""
-    return ops.SupportBank(
-        *ops.empty_supports((slots,), room, heads, head_dim, precision),
+    slots: int, room: int, heads: int, head_dim: int, precision: cpu.Precision = "float32"
+) -> cpu.SupportBank:
+    """Room for `room` support proposals, a multiple of cpu.PANEL, in each slot."""
+    return cpu.SupportBank(
+        *cpu.empty_supports((slots,), room, heads, head_dim, precision),
         np.zeros((slots, heads), np.float32),
         np.zeros((slots, room, 4), np.float32),
     )

@@ -1,6 +1,6 @@
 """What the public implementation computed, against ours: torch stage by stage, torch end to end, the exported bundle.
 
-    python tests/parity_table.py && python benchmarks/report.py
+    python tests/parity_table.py && python benchmarks/report/report.py
 
 writes benchmarks/results/parity.json and from it the table of docs/parity.md; `tests/test_parity.py` asserts every row.
 """
@@ -26,15 +26,15 @@ from torchvision.ops import roi_align
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.environment import environment
 from export.build_engines import build
-from export.checkpoints import load_checkpoint, read_config
 from rdn_engine import Detector
 from tests.data.parity.make_checkpoint import weights
+from training.checkpoints.files import load_checkpoint, read_config
 from training.model import boxes as box_ops
 from training.model.inference import FrameEncoding, advanced_rows, detect_video, relate, to_input, window_indices
 from training.model.rdn import RDN
 from training.model.relation import RelationModule
+from training.provenance import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data" / "parity"

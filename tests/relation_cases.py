@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import reference_relation as reference
 
-from rdn_engine import ops
+from rdn_engine.kernels import cpu
+from tests import reference_relation as reference
 from tests.fakes import empty_bank
 from tests.reference_relation import boxes_of_kind
 
@@ -47,16 +47,16 @@ def make_case(
     return draw_case(rng, n, supports, heads, head_dim, kind, scale) | {"counts": np.diff([0, *cuts, supports])}
 
 
-def arguments(case: Case, precision: ops.Precision = "float32") -> dict[str, Any]:
-    """The case for `ops.relation_attention`: frames in shuffled slots, with one slot that is not used."""
+def arguments(case: Case, precision: cpu.Precision = "float32") -> dict[str, Any]:
+    """The case for `cpu.relation_attention`: frames in shuffled slots, with one slot that is not used."""
     counts, (heads, _) = case["counts"], case["geometry_weight"].shape
     n, dim = case["query"].shape
     slots = np.random.default_rng(len(counts)).permutation(len(counts) + 1)[: len(counts)]
-    room = -(-max([*counts, 1]) // ops.PANEL) * ops.PANEL
+    room = -(-max([*counts, 1]) // cpu.PANEL) * cpu.PANEL
     bank = empty_bank(len(counts) + 1, room, heads, dim // heads, precision)
     for slot, stop, count in zip(slots, np.cumsum(counts), counts, strict=True):
         part = slice(stop - count, stop)
-        ops.pack_supports(case["keys"][part], case["values"][part], bank, slot)
+        cpu.pack_supports(case["keys"][part], case["values"][part], bank, slot)
         bank.boxes[slot, :count] = case["support_boxes"][part]
     kept = ("query", "boxes", "multiplicity")
     plain = {"residual": np.zeros((n, dim), np.float32), "value_bias": np.zeros(dim, np.float32)}
@@ -67,15 +67,15 @@ def arguments(case: Case, precision: ops.Precision = "float32") -> dict[str, Any
             "bank": bank,
             "slots": slots,
             "counts": counts,
-            "geometry": ops.prepare_geometry(case["geometry_weight"], case["geometry_bias"], precision),
+            "geometry": cpu.prepare_geometry(case["geometry_weight"], case["geometry_bias"], precision),
         }
     )
 
 
 def run(
-    case: Case, omega_range: tuple[int, int] | None = None, threads: int = 1, precision: ops.Precision = "float32"
-) -> ops.Attention:
-    return ops.relation_attention(**arguments(case, precision), omega_range=omega_range, threads=threads)
+    case: Case, omega_range: tuple[int, int] | None = None, threads: int = 1, precision: cpu.Precision = "float32"
+) -> cpu.Attention:
+    return cpu.relation_attention(**arguments(case, precision), omega_range=omega_range, threads=threads)
 
 
 def wanted_out(case: Case) -> np.ndarray:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from rdn_engine import ConfigError, Detections, Dials, StreamClosed
 from rdn_engine.config import RelationConfig
-from rdn_engine.stream import STAGES
-from rdn_engine.video import Frame
+from rdn_engine.frame import Frame
+from rdn_engine.stream.timings import STAGES
 from tests.fakes import DIALS, fake_detector, image, tiny_config
 
 STEPS = st.sampled_from(["push", "flush", "wide", "bad"])

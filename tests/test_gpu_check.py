@@ -83,7 +83,7 @@ def test_every_step_runs_once_and_no_skip_is_allowed(fakes: Fakes) -> None:
 
 
 def test_results_of_this_run_and_of_those_before_it_are_handed_out(fakes: Fakes) -> None:
-    done = fakes.run(failing="benchmarks/steady_frame.py")
+    done = fakes.run(failing="benchmarks/frame/steady_frame.py")
     assert done.returncode == 1
     assert sorted(p.name for p in fakes.out.iterdir()) == [
         "gpu_check.log", "kernels_cuda.json", "latency_cuda.json", "latency_streams_cuda.json",
@@ -95,7 +95,7 @@ def test_results_of_this_run_and_of_those_before_it_are_handed_out(fakes: Fakes)
 
 
 def test_a_run_goes_on_where_it_failed(fakes: Fakes) -> None:
-    done = fakes.run(failing="memcheck benchmarks/steady_frame.py")
+    done = fakes.run(failing="memcheck benchmarks/frame/steady_frame.py")
     assert done.returncode == 1
     assert passed(done) == [step for step in STEPS if step not in ("memcheck", "steady")]
     assert re.search(r"memcheck: FAILED \(1\).*\nit went wrong", done.stdout)
@@ -119,10 +119,13 @@ def test_when_the_time_is_over_it_says_so(fakes: Fakes) -> None:
 
 
 def test_what_is_left_out_is_named(fakes: Fakes) -> None:
-    rtx = [f"tests/test_tensorrt.py::{name}" for name in taking(ROOT / "tests" / "test_tensorrt.py", "builder")]
+    rtx = [
+        f"tests/backends/tensorrt/test_backend.py::{name}"
+        for name in taking(ROOT / "tests" / "test_tensorrt.py", "builder")
+    ]
     done = fakes.run(missing="tensorrt_rtx supervision")
     [suite] = [call for call in fakes.calls if "--ignore" in call]
-    for name in (*rtx, "tests/test_tensorrt.py::test_types_are_those_of_the_real_bindings"):
+    for name in (*rtx, "tests/backends/tensorrt/test_backend.py::test_types_are_those_of_the_real_bindings"):
         assert f": {name}\n" in done.stdout
         assert f" --deselect={name}" in suite
     assert "left out, wants supervision: tests/test_results.py" in done.stdout

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.models import DEVIATIONS, frames, r101_config, write_checkpoint
-from export.checkpoints import load_checkpoint
-from export.state import read_tensors
+from benchmarks.frame.models import DEVIATIONS, frames, r101_config, write_checkpoint
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig
+from training.checkpoints.files import load_checkpoint
+from training.checkpoints.tensors import read_tensors
 from training.model.inference import detect_video
 
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import pytest
 
 from rdn_engine import ConfigError, Detections
 from rdn_engine.errors import FrameError, VideoError
-from rdn_engine.video import Frame
+from rdn_engine.frame import Frame
 from tests.fakes import DIALS, fake_detector, image
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
-from rdn_engine.draw import annotate, colour
 from rdn_engine.errors import BackendUnavailable, FrameError
+from rdn_engine.media.draw import annotate, colour
 from rdn_engine.results import Detections
 
 NAMES = ("bird", "big cat", "dog")

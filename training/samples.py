@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.draw import annotate
+from rdn_engine.media.draw import annotate
 from rdn_engine.results import Detections
 from training.data.sampling import Batch
 from training.model.inference import detect_video

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import yaml
 
-from export.checkpoints import read_config
-from rdn_engine.config import RDNConfig, from_plain
+from rdn_engine.config import RDNConfig
 from rdn_engine.errors import ConfigError
+from rdn_engine.plain import from_plain
+from training.checkpoints.files import read_config
 from training.data.videos import Source, class_names_of
 
 Relation = Literal["none", "basic", "full"]

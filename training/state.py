@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from export.checkpoints import detect_layout, load_checkpoint, load_torchvision_backbone, save_checkpoint
-from export.state import read_tensors, some
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
+from training.checkpoints.files import detect_layout, load_checkpoint, load_torchvision_backbone, save_checkpoint
+from training.checkpoints.tensors import read_tensors, some
 from training.model.rdn import RDN
 from training.settings import MAY_CHANGE, Settings, differences
 

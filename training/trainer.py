@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.environment import environment
 from rdn_engine.errors import ConfigError, TrainingError
 from training.data.sampling import Batch, Clips, load
 from training.data.videos import open_sources
@@ -22,6 +21,7 @@ from training.distributed import World
 from training.evaluation.videos import AnnotatedVideos
 from training.model.rdn import RDN
 from training.objective import Objective, trained
+from training.provenance import environment
 from training.runlog import RunLog
 from training.samples import sample_picture
 from training.settings import Phase, Settings

@@ -1,4 +1,4 @@
-"""Validation within a run: AP50 of the model as it stands, by the protocol of training/evaluate.py."""
+"""Validation within a run: AP50 of the model as it stands, by the protocol of export/evaluate.py."""
 
 from __future__ import annotations
 

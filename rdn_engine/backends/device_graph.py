@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine import device
-from rdn_engine.backends import BoundGraph, DeviceGraph, TensorSpec
-from rdn_engine.device import View, view_of
+from rdn_engine.backends.graph import BoundGraph, DeviceGraph, TensorSpec
 from rdn_engine.errors import RDNError
+from rdn_engine.kernels.cuda import load
+from rdn_engine.kernels.cuda.view import View, view_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,4 +75,4 @@ def _views(arrays: Mapping[str, Any]) -> dict[str, View]:
 
 def load_cupy(name: str) -> Any:
     """cupy, where there is a device. Raises BackendUnavailable that says what backend `name` lacks."""
-    return device.load_cupy(f"backend {name!r}")
+    return load.load_cupy(f"backend {name!r}")

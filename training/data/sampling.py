@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rdn_engine import ops
 from rdn_engine.config import InputConfig
 from rdn_engine.errors import DatasetError
+from rdn_engine.kernels import cpu
 from training.data.videos import Example, TrainingVideos
 from training.settings import Phase, Settings
 
@@ -207,7 +207,7 @@ def prepare(
     new_height, new_width = config.network_size(height, width)
     image = example.image
     if (new_height, new_width) != (height, width):
-        resized = ops.resize_normalize(image, (new_height, new_width), (0, 0, 0), (1, 1, 1), "rgb")
+        resized = cpu.resize_normalize(image, (new_height, new_width), (0, 0, 0), (1, 1, 1), "rgb")
         image = resized.astype(np.uint8).transpose(1, 2, 0)
     if colours is not None:
         image = image[..., colours]

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rdn_engine.writer import VideoWriter
+from rdn_engine.media.writer import VideoWriter
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
 from training.data.weather import Weather, episodes
 

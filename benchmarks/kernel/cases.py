@@ -1,0 +1,377 @@
+"""The kernels that `kernels.py` times: inputs of a steady frame at 600 x 1000, what a user would pick instead, counts.
+
+Every function here returns a Case. `moved` is the bytes that must be read and written at least once, `operations` the
+float additions and multiplications of the plain formula; sines, exponentials and comparisons are not counted, so the
+floor is lower than what any real kernel reaches.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision.ops
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.frame.baseline import embed
+from benchmarks.frames import make_frame
+from benchmarks.kernel.arithmetic import pair_operations
+from export.graphs import Graph, Input, export_graph, pad_cells
+from rdn_engine.backends import load_backend
+from rdn_engine.config import RDNConfig, RelationConfig
+from rdn_engine.kernels import cpu
+from tests import reference_relation
+from training.checkpoints.files import read_config
+from training.model import boxes as box_ops
+from training.model.inference import select_detections
+
+Arrays = tuple[NDArray[Any], ...]
+Call = Callable[[], Any]
+
+HEIGHT, WIDTH, STRIDE, CHANNELS = 600, 1000, 16, 2048
+GRID = 38, 63
+N, K, T = 300, 75, 18
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    ours: Call
+    """-> arrays or named tuple of arrays; numpy"""
+    module: nn.Module
+    """what a user writes in torch, with torchvision's operators; run as it is, compiled, and in ONNX Runtime"""
+    inputs: tuple[Tensor, ...]
+    compare: Callable[[Any, Sequence[NDArray[Any]]], float]
+    """ours, a peer's outputs -> difference, in the units of `tolerance`"""
+    tolerance: float
+    unit: str
+    moved: float
+    operations: float
+    others: Mapping[str, Call] = field(default_factory=dict)
+    """more peers: name -> call"""
+    truth: Callable[[], Sequence[NDArray[Any]]] | None = None
+    """float64, by the definition in tests/; without it the peers are what is compared with"""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """peers that cannot run this, and why"""
+
+
+def public_config() -> RDNConfig:
+    return RDNConfig.from_dict(read_config(Path(__file__).parents[2] / "export" / "configs" / "public_r101.yaml"))
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    """[count, 4] around sixteen objects of all sizes, clipped to the image."""
+    centre, side = rng.uniform(0, [WIDTH, HEIGHT], (16, 2)), np.exp(rng.uniform(np.log(40), np.log(450), (16, 2)))
+    which = rng.integers(0, 16, count)
+    c = centre[which] + rng.normal(0, 0.2, (count, 2)) * side[which]
+    s = side[which] * np.exp(rng.normal(0, 0.3, (count, 2)))
+    boxes = np.concatenate([c - s / 2, c + s / 2], 1)
+    high = [WIDTH - 2, HEIGHT - 2]
+    boxes[:, :2] = boxes[:, :2].clip(0, high)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:].clip(0, [WIDTH - 1, HEIGHT - 1]), boxes[:, :2] + 1)
+    return boxes.astype(np.float32)
+
+
+def relative(got: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """Norm of the difference over the norm of what was wanted."""
+    return float(np.linalg.norm(np.float64(got) - wanted) / np.linalg.norm(wanted))
+
+
+def resize() -> Case:
+    """A 1080p frame to the network input."""
+    image, config = make_frame(0, (1080, 1920)), public_config().input
+    size = config.network_size(1080, 1920)
+
+    class Resize(nn.Module):
+        def forward(self, frame: Tensor) -> Tensor:
+            planes = frame.permute(2, 0, 1)[None].float()
+            small = F.interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False)
+            return small[0].round().flip(0) - torch.tensor(config.mean)[:, None, None]
+
+    def pil() -> NDArray[np.float32]:
+        small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        normal = np.asarray(small, np.float32)[..., ::-1] - np.float32(config.mean)
+        return np.ascontiguousarray(normal.transpose(2, 0, 1))
+
+    scale = 1080 / size[0]
+    taps = 2 * max(scale, 1)  # of a triangle as wide as the ratio, in each direction
+    return Case(
+        "resize and normalise",
+        lambda: cpu.resize_normalize(image, size, config.mean, config.std, config.channel_order),
+        Resize(),
+        (torch.from_numpy(image),),
+        lambda ours, theirs: float(np.abs(ours - theirs[0]).max()),
+        1.01,
+        "grey levels; rounding between the two passes, which PIL does, may go either way",
+        moved=image.nbytes + 12 * size[0] * size[1],
+        operations=2 * 3 * taps * (1080 * size[1] + size[0] * size[1]),
+        others={"PIL and numpy": pil},
+        truth=lambda: [pil()],
+        left_out={"ONNX Runtime": "torch exports no antialiased resize"},
+    )
+
+
+def proposals() -> Case:
+    """The 6,000 best of all anchors, decoded, suppressed, 300 kept."""
+    rpn, rng = public_config().rpn, np.random.default_rng(1)
+    count = GRID[0] * GRID[1] * rpn.num_anchors
+    objectness = rng.random((1, count), np.float32)
+    deltas = rng.normal(0, 0.3, (1, count, 4)).astype(np.float32)
+    shift = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) * STRIDE for n in GRID), indexing="ij"), -1)
+    anchors = np.tile(shift[..., ::-1], 2)[:, :, None] + rpn.cell_anchors()
+    every, size = torch.from_numpy(anchors.reshape(-1, 4)), (HEIGHT, WIDTH)
+
+    class Propose(nn.Module):
+        def forward(self, scores: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
+            best, order = scores[0].topk(rpn.pre_nms_top_n)
+            boxes = box_ops.clip(box_ops.decode(deltas[0][order], every[order]), size)
+            keep = box_ops.nms(boxes, best, rpn.nms_threshold)[:N]
+            return boxes[keep], best[keep]
+
+    def ours() -> cpu.Proposals:
+        return cpu.propose(objectness, deltas, GRID, rpn.cell_anchors(), STRIDE, size, rpn.pre_nms_top_n,
+                           rpn.nms_threshold, N)  # fmt: skip
+
+    def compare(found: cpu.Proposals, theirs: Sequence[NDArray[Any]]) -> float:
+        boxes = found.boxes[0, : found.counts[0]]
+        return float(np.abs(boxes - theirs[0]).max()) if boxes.shape == theirs[0].shape else np.inf
+
+    decoded = 6000 * (30 + 16)  # additions and multiplications of a decoded box, bytes of its deltas are below
+    kept = Propose()(torch.from_numpy(objectness), torch.from_numpy(deltas))[0].numpy()
+    return Case(
+        "proposals: top 6000, decode, NMS",
+        ours,
+        Propose(),
+        (torch.from_numpy(objectness), torch.from_numpy(deltas)),
+        compare,
+        0.01,
+        "pixels, of all kept boxes in order",
+        moved=objectness.nbytes + 6000 * 16 + kept.nbytes,
+        # Each kept box was compared with those kept before it at least: 12 operations and no division.
+        operations=decoded + 12 * len(kept) * (len(kept) - 1) / 2,
+    )
+
+
+def roi_pool(pooling: str) -> Case:
+    """300 proposals on the conv5 map of 2,048 channels."""
+    rng = np.random.default_rng(2)
+    feature_map = np.maximum(rng.standard_normal((1, *GRID, CHANNELS), dtype=np.float32), 0)
+    boxes, where = random_boxes(rng, N), np.zeros(N, np.int64)
+    rois = torch.from_numpy(np.concatenate([np.zeros((N, 1), np.float32), boxes], 1))
+    first = torch.from_numpy(np.ascontiguousarray(feature_map.transpose(0, 3, 1, 2)))  # as torch keeps its maps
+
+    class Pool(nn.Module):
+        def forward(self, planes: Tensor, rois: Tensor) -> Tensor:
+            if pooling == "max":
+                return torchvision.ops.roi_pool(planes, rois, 7, 1 / STRIDE)
+            return torchvision.ops.roi_align(planes, rois, 7, 1 / STRIDE, sampling_ratio=-1, aligned=False)
+
+    def cells(rows: cpu.Float) -> cpu.Float:
+        return rows[:, : 49 * CHANNELS].reshape(N, 7, 7, CHANNELS)
+
+    sides = (boxes[:, 2:] - boxes[:, :2]) / STRIDE / 7  # of a bin, in cells of the map
+    # Cells under a bin and its neighbours, each with one weight: fewer than four taps a sample.
+    touched = np.prod(np.ceil(sides) + 1, axis=1).sum() * 49
+    out = N * 49 * CHANNELS
+    return Case(
+        f"RoI {'max pooling' if pooling == 'max' else 'align'}",
+        lambda: cpu.roi_pool(feature_map, boxes, where, 1 / STRIDE, 7, pooling),
+        Pool(),
+        (first, rois),
+        lambda ours, theirs: relative(cells(ours), theirs[0].transpose(0, 2, 3, 1)),
+        1e-5,
+        "relative, norm over norm",
+        moved=feature_map.nbytes + 4 * out,
+        operations=(1 if pooling == "max" else 2) * float(touched) * CHANNELS,
+        left_out={"ONNX Runtime": "torch exports no RoI max pooling"} if pooling == "max" else {},
+    )
+
+
+def roi_fc() -> Case:
+    """The FC behind RoI pooling as the roi_head graph has it, for all proposals; peers read the cells without zeros."""
+    rng = np.random.default_rng(6)
+    count, dim = 49 * CHANNELS, 1024
+    cells = np.maximum(rng.standard_normal((N, count), dtype=np.float32), 0)
+    plain = nn.Sequential(nn.Linear(count, dim), nn.ReLU()).requires_grad_(False)
+    weight, bias = plain[0].weight.detach(), plain[0].bias.detach()
+    rows = pad_cells(torch.from_numpy(cells), 7, CHANNELS)
+    padded = nn.Sequential(nn.Linear(rows.shape[1], dim), nn.ReLU()).requires_grad_(False)
+    padded[0].weight.copy_(pad_cells(weight, 7, CHANNELS))
+    padded[0].bias.copy_(bias)
+    graph = Graph(padded, {"pooled": Input(rows[:7], {0: "rows"})}, {"features": {0: "rows"}})
+    with tempfile.TemporaryDirectory() as folder:
+        export_graph(graph, "roi_head", Path(folder) / "roi_fc.onnx")
+        loaded = load_backend("onnxruntime", "cpu", 1).load(Path(folder) / "roi_fc.onnx")
+    packed = cpu.pack_weight(weight.numpy())
+    return Case(
+        "FC behind RoI pooling",
+        lambda: loaded({"pooled": rows.numpy()})["features"],
+        plain,
+        (torch.from_numpy(cells),),
+        lambda ours, theirs: relative(ours, theirs[0]),
+        1e-5,
+        "relative, norm over norm",
+        moved=4 * (N * count + dim * count + N * dim),
+        operations=2 * N * dim * count,
+        others={"ops.linear": lambda: cpu.linear(cells, packed, bias.numpy(), relu=True)},
+    )
+
+
+def sampling(rule: str) -> Case:
+    """The advanced support proposals of a full window."""
+    rng = np.random.default_rng(3)
+    frames = 2 * T + 1
+    objectness = np.sort(rng.random((frames, K), np.float32))[:, ::-1].reshape(-1).copy()
+    ones, starts = np.ones(frames * K, np.float32), np.arange(frames + 1) * K
+
+    class Sample(nn.Module):
+        def forward(self, scores: Tensor) -> Tensor:
+            if rule == "global":
+                return scores.topk(int(0.2 * len(scores))).indices.sort().values
+            each = torch.arange(int(0.2 * K))
+            return (each + K * torch.arange(frames)[:, None]).flatten()
+
+    return Case(
+        f"sampling, {rule.replace('_', ' ')}",
+        lambda: cpu.sample_advanced(objectness, ones, starts, 0.2, K, rule),
+        Sample(),
+        (torch.from_numpy(objectness),),
+        lambda ours, theirs: float(np.abs(ours[0] - theirs[0]).max()),
+        0,
+        "positions",
+        moved=objectness.nbytes * (rule == "global") + 8 * 15 * frames,
+        operations=0,
+    )
+
+
+def pack(
+    keys: NDArray[np.float32], values: NDArray[np.float32], boxes: NDArray[np.float32], heads: int
+) -> cpu.SupportBank:
+    """[F K, D] keys and values and [F K, 4] boxes of F frames, a frame a slot."""
+    frames, room, depth = len(keys) // K, -(-K // cpu.PANEL) * cpu.PANEL, keys.shape[1] // heads
+    bank = cpu.SupportBank(
+        np.empty((frames, heads, room // cpu.PANEL, depth, cpu.PANEL), np.float32),
+        np.empty((frames, heads, room, depth), np.float32),
+        np.empty((frames, heads), np.float32),
+        np.zeros((frames, room, 4), np.float32),
+    )
+    for slot in range(frames):
+        rows = slice(slot * K, (slot + 1) * K)
+        cpu.pack_supports(keys[rows], values[rows], bank, slot)
+        bank.boxes[slot, :K] = boxes[rows]
+    return bank
+
+
+def attention() -> Case:
+    """One basic relation module of a steady frame: 300 proposals, 2,775 supports, 16 heads of 64."""
+    rng = np.random.default_rng(4)
+    supports, dim, heads = K * (2 * T + 1), 1024, 16
+    query, keys, values = (rng.standard_normal((n, dim), dtype=np.float32) for n in (N, supports, supports))
+    boxes, support_boxes = random_boxes(rng, N), random_boxes(rng, supports)
+    weight = (0.18 * rng.standard_normal((heads, 64))).astype(np.float32)
+    bias = rng.normal(1.5, 0.3, heads).astype(np.float32)
+    rows, ones = np.arange(supports), np.ones(supports, np.float32)
+    wg, bg = torch.from_numpy(weight), torch.from_numpy(bias)
+    # As a stream keeps them: packed when a frame is encoded, which is part of `window` in the stages of a frame.
+    bank, geometry = pack(keys, values, support_boxes, heads), cpu.prepare_geometry(weight, bias)
+    slots, counts, nothing = np.arange(2 * T + 1), np.full(2 * T + 1, K), np.zeros_like(query)
+
+    class Eager(nn.Module):
+        def scores(self, boxes: Tensor, support_boxes: Tensor) -> Tensor:
+            gate = F.conv2d(embed(boxes, support_boxes), wg[..., None, None], bg)[0].relu()
+            return (gate + 1e-6).log()
+
+        def forward(self, query: Tensor, boxes: Tensor, keys: Tensor, values: Tensor, support_boxes: Tensor) -> Tensor:
+            q, k, v = (x.unflatten(1, (heads, -1)).transpose(0, 1) for x in (query, keys, values))
+            weights = (torch.bmm(q, k.transpose(1, 2)) / 8 + self.scores(boxes, support_boxes)).softmax(-1)
+            return torch.bmm(weights, v).transpose(0, 1).flatten(1)
+
+    tensors = tuple(torch.from_numpy(a) for a in (query, boxes, keys, values, support_boxes))
+
+    def fused_attention() -> Tensor:
+        q, k, v = (tensors[i].unflatten(1, (heads, -1)).transpose(0, 1)[None] for i in (0, 2, 3))
+        mask = Eager().scores(tensors[1], tensors[4])[None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1).flatten(1)
+
+    return Case(
+        "relation attention",
+        lambda: cpu.relation_attention(query, boxes, nothing, nothing[0], bank, slots, counts, ones, geometry).out,
+        Eager(),
+        tensors,
+        lambda ours, theirs: relative(ours, theirs[0]),
+        1e-4,
+        "relative, norm over norm",
+        moved=query.nbytes * 2 + keys.nbytes + values.nbytes + boxes.nbytes + support_boxes.nbytes,
+        operations=N * supports * pair_operations(RelationConfig(dim, heads)),
+        others={"scaled_dot_product_attention": fused_attention},
+        truth=lambda: [
+            reference_relation.relation(query, boxes, keys, values, support_boxes, rows, ones, weight, bias)
+        ],
+    )
+
+
+def detect() -> Case:
+    """Softmax, class-wise decoding and NMS of 300 proposals in 30 classes."""
+    rng, config = np.random.default_rng(5), public_config()
+    logits = rng.normal(0, 2, (N, config.num_logits)).astype(np.float32)
+    logits[:, 0] += 2
+    deltas = rng.normal(0, 0.5, (N, 4 * config.num_logits)).astype(np.float32)
+    boxes, d = random_boxes(rng, N), config.detection
+
+    class Detect(nn.Module):
+        def forward(self, logits: Tensor, deltas: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+            return select_detections(logits, deltas, boxes, (HEIGHT, WIDTH), config, 0.001)[:2]
+
+    tensors = tuple(torch.from_numpy(a) for a in (logits, deltas, boxes))
+
+    def batched() -> tuple[Tensor, Tensor]:
+        probability, decoded = tensors[0].softmax(-1), tensors[1].unflatten(1, (-1, 4))
+        decoded = box_ops.clip(box_ops.decode(decoded, tensors[2][:, None], d.box_weights), (HEIGHT, WIDTH))
+        row, label = (probability[:, 1:] > 0.001).nonzero().T
+        xyxy, score = decoded[row, label + 1], probability[row, label + 1]
+        open_sides = xyxy + xyxy.new_tensor([0, 0, 1, 1])
+        keep = torchvision.ops.batched_nms(open_sides, score, label, d.nms_threshold)[: d.max_detections]
+        return xyxy[keep], score[keep]
+
+    def ours() -> cpu.Boxes:
+        return cpu.detect(logits, deltas, boxes, (HEIGHT, WIDTH), d.box_weights, 0.001, d.nms_threshold,
+                          d.max_detections)  # fmt: skip
+
+    def compare(found: cpu.Boxes, theirs: Sequence[NDArray[Any]]) -> float:
+        same = found.xyxy.shape == theirs[0].shape
+        return float(np.abs(found.confidence - theirs[1]).max()) if same else np.inf
+
+    return Case(
+        "detections: softmax, decode, NMS per class",
+        ours,
+        Detect(),
+        tensors,
+        compare,
+        1e-5,
+        "confidence, of all detections in order",
+        moved=logits.nbytes + deltas.nbytes + boxes.nbytes + 24 * d.max_detections,
+        operations=N * config.num_logits * 30,
+        others={"torchvision batched_nms": batched},
+        left_out={"ONNX Runtime": "torch exports no loop whose length depends on the scores"},
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "resize": resize,
+    "proposals": proposals,
+    "roi_align": lambda: roi_pool("align"),
+    "roi_max": lambda: roi_pool("max"),
+    "roi_fc": roi_fc,
+    "sampling_per_frame": lambda: sampling("per_frame"),
+    "sampling_global": lambda: sampling("global"),
+    "attention": attention,
+    "detect": detect,
+}

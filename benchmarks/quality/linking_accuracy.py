@@ -1,0 +1,249 @@
+"""What linking is worth: the rows of the paper's Table 2, AP against the delay, and how lasting identities are.
+
+    python benchmarks/quality/linking_accuracy.py --bundle models/rdn_tiny/engines --output result.json
+
+The `rdn_engine.Detector` looks at the held-out synthetic videos once; what its stream hands to the linker is kept and
+linked at every setting, by the same linker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from trackeval.metrics import CLEAR, HOTA, Identity
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from rdn_engine import Detections, Detector
+from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
+from rdn_engine.kernels import cpu
+from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker, Linkable
+from training.data.synthetic import SyntheticVideos
+from training.evaluation.boxes import Truth
+from training.evaluation.score import score
+from training.evaluation.videos import AnnotatedVideos, from_synthetic
+from training.provenance import environment
+
+CONFIDENCE = 0.3
+"""Of boxes whose identities count; those below are guesses that nobody would follow."""
+IDENTITY = (
+    "TrackEval: HOTA, DetA, AssA are means over IoU 0.05 to 0.95, IDF1 and switches at IoU 0.5; boxes of a confidence "
+    f"above {CONFIDENCE}, every class of every video a sequence, all pooled"
+)
+DELAYS = (0, 1, 2, 4, 8, 16, 24)
+
+
+METHODS: tuple[LinkMethod, ...] = ("seq_nms", "boxes", "relations")
+
+Recorded = dict[str, list[Linkable]]
+"""What links the frames of each video, by its name"""
+
+
+class Recorder(BoxLinker):
+    """Keeps what a stream hands to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Linkable] = []
+
+    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+        self.seen.append(frame._replace(omega=None if frame.omega is None else frame.omega.copy()))
+        return super().push(frame, dials)
+
+
+def record(detector: Detector, videos: AnnotatedVideos) -> Recorded:
+    recorded = {}
+    for name, frames in videos.videos():
+        with detector.open_stream(replace(detector.config.dials, link="relations", link_delay=0)) as stream:
+            stream.linker = recorder = Recorder()
+            for frame in frames:
+                stream.push(videos.read(frame))
+            stream.flush()
+        recorded[name] = recorder.seen
+    return recorded
+
+
+def linked(recorded: Recorded, videos: AnnotatedVideos, method: LinkMethod | None, delay: int) -> dict[int, Detections]:
+    """By `Frame.id`; not linked where the method is None."""
+    found = {}
+    dials = Dials(link=method or "off", link_delay=delay, score_threshold=FLOOR)
+    for name, frames in videos.videos():
+        linker, results = BoxLinker(), []
+        for at in recorded[name]:
+            results += linker.push(at, dials)
+        results += linker.flush(dials)
+        found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
+    return found
+
+
+def annotated(videos: AnnotatedVideos) -> Truth:
+    """All objects that count."""
+    truth = Truth.of(videos.dataset)
+    return truth[~truth.ignore]
+
+
+def identities(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict[str, float]:
+    """HOTA, DetA, AssA, MOTA and IDF1 in percent, and identity switches."""
+    truth = annotated(videos)
+    sequences = []
+    for _, frames in videos.videos():
+        ids = [frame.id for frame in frames]
+        for label in range(len(videos.dataset.categories)):
+            ours = [_boxes_of(found[i], videos.dataset.class_names[label]) for i in ids]
+            theirs = [truth[(truth.image == i) & (truth.label == label)] for i in ids]
+            if any(map(len, theirs)) or any(len(boxes) for boxes, _ in ours):
+                sequences.append(_sequence([(t.xyxy, t.instance) for t in theirs], ours))
+    results = {}
+    for metric in (HOTA(), CLEAR({"PRINT_CONFIG": False}), Identity({"PRINT_CONFIG": False})):
+        each = {str(i): metric.eval_sequence(s) for i, s in enumerate(sequences)}
+        results |= metric.combine_sequences(each)
+    percent = {n: round(100 * float(np.mean(results[n])), 3) for n in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")}
+    return percent | {"switches": int(results["IDSW"]), "sequences": len(sequences)}
+
+
+Tracked = tuple[NDArray[np.floating], NDArray[np.int64]]
+"""boxes [n, 4], identities [n]"""
+
+
+def _boxes_of(found: Detections, name: str) -> Tracked:
+    assert found.tracker_id is not None
+    rows = (found.class_id == found.class_names.index(name)) & (found.confidence > CONFIDENCE)
+    return found.xyxy[rows], found.tracker_id[rows]
+
+
+def _sequence(truth: list[Tracked], ours: list[Tracked]) -> dict[str, Any]:
+    """What TrackEval's metrics take."""
+    gt_ids, num_gt = _renumbered([ids for _, ids in truth])
+    tracker_ids, num_tracker = _renumbered([ids for _, ids in ours])
+    return {
+        "num_timesteps": len(truth),
+        "gt_ids": gt_ids,
+        "tracker_ids": tracker_ids,
+        "num_gt_ids": num_gt,
+        "num_tracker_ids": num_tracker,
+        "num_gt_dets": sum(map(len, gt_ids)),
+        "num_tracker_dets": sum(map(len, tracker_ids)),
+        "similarity_scores": [_iou(a, b) for (a, _), (b, _) in zip(truth, ours, strict=True)],
+    }
+
+
+def _renumbered(ids: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
+    known, numbers = np.unique(np.concatenate(ids), return_inverse=True)
+    return np.split(numbers, np.cumsum([len(i) for i in ids])[:-1]), len(known)
+
+
+def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[n, m], the last pixel included"""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.prod(np.maximum(high - low + 1, 0), 2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2] + 1, 1) for boxes in (a, b)]
+    return overlap / (areas[0][:, None] + areas[1][None] - overlap)
+
+
+def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray[np.int64]:
+    """The annotated object that each box lies on, of its class and by an IoU of 0.5 or more; -1 where none.
+
+    truth: of the same frame; names: of its labels.
+    """
+    objects = np.full(len(found), -1)
+    for label, name in enumerate(names):
+        rows, there = found.class_id == found.class_names.index(name), truth[truth.label == label]
+        if rows.any() and len(there):
+            iou = _iou(found.xyxy[rows], there.xyxy)
+            objects[rows] = np.where(iou.max(1) >= 0.5, there.instance[iou.argmax(1)], -1)
+    return objects
+
+
+def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, float]:
+    """e^omega of all pairs of boxes that may be linked: how far relations can move a link's score, and where to.
+
+    The means are of the pairs on the same object and of those on two, both boxes on one.
+    """
+    truth, names = annotated(videos), videos.dataset.class_names
+    factors, same, other = [], [], []
+    for name, ids in videos.videos():
+        frames = recorded[name]
+        objects = [objects_of(at.found, truth[truth.image == f.id], names) for at, f in zip(frames, ids, strict=True)]
+        for t, (before, now) in enumerate(pairwise(frames)):
+            a, b = before.found, now.found
+            target, source, _ = cpu.overlaps(b.xyxy, b.class_id, a.xyxy, a.class_id, MIN_IOU)
+            weights = np.zeros(len(source))
+            if before.omega is not None:
+                i, j = before.proposal[source], now.proposal[target]
+                known = j < before.omega.shape[1]
+                weights[known] = before.omega[i[known], j[known]]
+            factors.append(np.exp(weights))
+            origin, goal = objects[t][source], objects[t + 1][target]
+            both = (origin >= 0) & (goal >= 0)
+            same.append(factors[-1][both & (origin == goal)])
+            other.append(factors[-1][both & (origin != goal)])
+    every = np.concatenate(factors)
+    quantiles = {f"p{q}": float(np.percentile(every, q)) for q in (50, 90, 99)}
+    return {
+        "links": len(every),
+        "part_with_a_weight": float((every > 1).mean()),
+        **quantiles,
+        "max": float(every.max()),
+        "same_object": sum(map(len, same)),
+        "same_object_mean": float(np.concatenate(same).mean()),
+        "other_object": sum(map(len, other)),
+        "other_object_mean": float(np.concatenate(other).mean()),
+    }
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """Of one evaluation, those that the tables show."""
+    named = {"AP50": result["vid"]["AP50"], "COCO_AP": result["coco"]["AP"]}
+    named |= {name: part["AP50"] for name, part in result["vid"]["conditions"].items()}
+    named |= {name: result["speed"][name]["AP50"] for name in ("slow", "medium", "fast") if name in result["speed"]}
+    return {name: None if value is None else round(value, 3) for name, value in named.items()}
+
+
+def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
+    settings: dict[str, tuple[LinkMethod | None, int]] = {"off": (None, 0)}
+    settings |= {method: (method, WHOLE_VIDEO) for method in METHODS}
+    settings |= {f"D={delay}": ("relations", delay) for delay in DELAYS}
+    recorded = record(detector, videos)
+    rows: dict[str, Any] = {}
+    for label, (method, delay) in settings.items():
+        found = linked(recorded, videos, method, delay)
+        result = score(found, videos, detector.config.class_names, detector.config.dials)
+        rows[label] = figures(result) | (identities(found, videos) if method else {})
+        print(label, rows[label], flush=True)
+    return {
+        "data": videos.name,
+        "frames": len(videos.dataset.frames),
+        "protocol": result["vid"]["protocol"],
+        "identity": IDENTITY,
+        "rows": rows,
+        "relation_factor": relation_factors(recorded, videos),
+        **environment(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--videos", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    detector = Detector.from_pretrained(arguments.bundle, threads=arguments.threads)
+    videos = from_synthetic(SyntheticVideos(arguments.split, arguments.videos, arguments.frames))
+    arguments.output.write_text(json.dumps(measure(detector, videos), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The blocks of docs/performance.md, from the results of latency.py, kernels.py and relation.py."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kernel.arithmetic import projection_operations, relation_operations
+from benchmarks.report import tables
+from rdn_engine.config import Dials, RelationConfig
+
+RESULTS = Path(__file__).with_name("results")
+FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
+BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
+SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
+KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
+
+NOT_MEASURED = "Not measured yet: no results file of it is committed."
+
+Results = dict[str, Any]
+
+
+class Unmeasured(LookupError):
+    """There are no results for a block."""
+
+
+def load(name: str) -> Results:
+    """Only sweeps that were measured to the end. Raises Unmeasured."""
+    if not (RESULTS / name).exists():
+        raise Unmeasured(name)
+    data: Results = json.loads((RESULTS / name).read_text())
+    return to_the_end(data) if "sweeps" in data else data
+
+
+def to_the_end(results: Results) -> Results:
+    """Without the sweeps that were not measured to the end."""
+    return results | {"sweeps": {name: s for name, s in results["sweeps"].items() if s.get("complete")}}
+
+
+def there(**files: str) -> dict[str, Results]:
+    """title -> results, of the files that have been measured."""
+    return {title: load(name) for title, name in files.items() if (RESULTS / name).exists()}
+
+
+def having(sweep: str, **files: str) -> dict[str, Results]:
+    """title -> results, of the files in which `sweep` was measured. Raises Unmeasured where it is none."""
+    found = {title: results for title, results in there(**files).items() if sweep in results["sweeps"]}
+    if not found:
+        raise Unmeasured(sweep)
+    return found
+
+
+def provenance(results: Results) -> str:
+    return f"{_machine(results)}; {_when_and_how(results)}"
+
+
+def _machine(results: Results) -> str:
+    machine, versions = results["machine"], results["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "numpy") if name in versions)
+    return f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels']}; {packages}"
+
+
+def _when_and_how(measured: Results) -> str:
+    return f"{measured['date']}, commit {str(measured['commit'])[:10]}. `{measured['command']}`"
+
+
+def _sweep_provenance(results: Results, name: str) -> str:
+    """A file's sweeps may come from different runs."""
+    found = results["sweeps"][name]
+    counts = {len(p["rounds"]) for p in found["points"].values()}
+    return f"{max(counts)} round{'' if max(counts) == 1 else 's'}. {_when_and_how(found['measured'])}"
+
+
+def stages() -> str:
+    """Where a frame's time goes."""
+    measured = having("T", float32=FLOAT32, INT8=INT8)
+    body = tables.stage_table({title: (r, "T", "18") for title, r in measured.items()})
+    runs = [f"{title}: {_sweep_provenance(r, 'T')}" for title, r in measured.items()]
+    machine = _machine(next(iter(measured.values())))
+    return "\n".join([body, "", f"Medians. {machine}.", "", *(f"- {run}" for run in runs)])
+
+
+def sides(file: str) -> str:
+    """The straightforward implementation and ours, in one run."""
+    results = having("baseline", sides=file)["sides"]
+    found = results["sweeps"]["baseline"]
+    rounds = max(len(p["rounds"]) for p in found["points"].values())
+    return "\n".join([tables.side_table(results), "", f"{rounds} rounds. {provenance(results | found['measured'])}"])
+
+
+def relation() -> str:
+    """The relation stage by itself: every side of relation.py against its baseline."""
+    results = load(RELATION)
+    rows = []
+    for name, side in results.items():
+        if isinstance(side, dict) and "median_ms" in side:
+            error = max(e for errors in side["relative_error"].values() for e in errors.values())
+            ratio = results["baseline"]["median_ms"] / side["median_ms"]
+            ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
+            rows.append([name, *ends, f"{ratio:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"])
+    header = ["relation stage", "ms, median", "shortest", "longest", "times faster", "error against float64", "peak MB"]
+    gflops = load(KERNELS)["rates"]["gflops"]
+    dials, config = Dials(**results["dials"]), RelationConfig(**results["relation"])
+    counted = relation_operations(config, dials, results["classes"] + 1) + projection_operations(config, dials)
+    ms = counted / (1e6 * gflops)
+    least = (
+        f"The multiply-adds alone are {counted / 1e9:.1f} GFLOP (`benchmarks/kernel/arithmetic.py`): {ms:.0f} ms in float32 "
+        f"at the {gflops:.0f} GFLOP/s that one core was measured to reach. That would be "
+        f"{results['baseline']['median_ms'] / ms:.1f} times faster than the baseline, if logarithms, exponentials and "
+        "memory took no time."
+    )
+    return "\n".join([tables.table(header, rows), "", least, "", f"{results['rounds']} rounds. {provenance(results)}"])
+
+
+def compared() -> str:
+    """An earlier commit and this one on the demo model."""
+    results = load(COMPARED)
+    before, now, ratio = results["before"]["ms"], results["now"]["ms"], results["now_over_before"]
+    header = ["demo model, its own dials", "ms a frame", "p90", "now over before, frame by frame"]
+    rows = [
+        [f"commit {results['before_is']}", tables.milliseconds(before["p50"]), tables.milliseconds(before["p90"]), ""],
+        ["now", *(tables.milliseconds(now[p]) for p in ("p50", "p90")), f"{ratio['p50']:.3f}"],
+    ]
+    return "\n".join([tables.table(header, rows), "", f"{results['frames']} frames. {provenance(results)}"])
+
+
+def summary() -> str:
+    """README's: the paper's model on one core, against the straightforward implementation, and how its cost grows."""
+    results = having("baseline", sides=SIDES)["sides"]
+    header = ["RDN, ResNet-101, 600 x 1000, one core", "ms a frame", "times faster", "peak MB"]
+    rows = []
+    for name, point in {
+        "straightforward torch implementation": "baseline",
+        "rdn_engine, float32": "r101/float32, 1 thread",
+        "rdn_engine, INT8": "r101/int8, 1 thread",
+    }.items():
+        found = results["sweeps"]["baseline"]["points"][point]
+        faster = statistics.median(tables.speed_ups(results, point))
+        rows.append([name, tables.milliseconds(found["ms"]["p50"]), f"{faster:.1f}", f"{found['peak_mb']:.0f}"])
+    measured = results["sweeps"]["baseline"]["measured"]
+    run = f"First table: {_machine(results)}; {_when_and_how(measured)}"
+    return "\n".join([tables.table(header, rows), "", tables.growth_table(growth_measured()), "", run])
+
+
+def growth() -> str:
+    """The dials' ends, beside the paper's."""
+    gflops = load(KERNELS)["rates"]["gflops"]
+    least = (
+        "Least: if the relation stage were its multiply-adds alone (`benchmarks/kernel/arithmetic.py` counts them; no "
+        f"logarithm, exponential or division), at the {gflops:.0f} GFLOP/s that one core was measured to reach. The "
+        "rest of the frame is what it is at the reference point."
+    )
+    return f"{tables.growth_table(growth_measured(), gflops)}\n\n{least}"
+
+
+def growth_measured() -> dict[str, dict[str, Results]]:
+    """title -> dial -> results that hold it. Raises Unmeasured where none does."""
+    measured = {}
+    for title, (full, basic) in {"float32": (FLOAT32, BASIC), "INT8": (INT8, BASIC_INT8)}.items():
+        found = there(T=full, r=full, K=basic)
+        if any(name in results["sweeps"] for name, results in found.items()):
+            measured[title] = found
+    if not measured:
+        raise Unmeasured("growth")
+    return measured
+
+
+def sweep(file: str, name: str) -> str:
+    """One sweep of one file."""
+    results = having(name, it=file)["it"]
+    return _with_run(tables.sweep_table(results, name), results, name)
+
+
+def dial(name: str) -> str:
+    """One dial, float32 and INT8 below each other."""
+    files = {"float32": BASIC, "INT8": BASIC_INT8} if name == "K" else {"float32": FLOAT32, "INT8": INT8}
+    return _titled({t: _with_run(tables.sweep_table(r, name), r, name) for t, r in having(name, **files).items()})
+
+
+def first() -> str:
+    """From the first frame to the first result."""
+    found = having("first", float32=FLOAT32, INT8=INT8)
+    return _titled({t: _with_run(tables.first_table(r), r, "first") for t, r in found.items()})
+
+
+def _with_run(table: str, results: Results, name: str) -> str:
+    return f"{table}\n\n{_sweep_provenance(results, name)}"
+
+
+def _titled(parts: dict[str, str]) -> str:
+    return "\n\n".join(f"{title}:\n\n{part}" for title, part in parts.items())
+
+
+def kernels() -> str:
+    """Each kernel, its floor and its peers."""
+    results = load(KERNELS)
+    peers = ("torch eager", "torch.compile", "ONNX Runtime")
+    rows, notes = [], []
+    for k in results["kernels"]:
+        times = {name: t["ms"]["p50"] for name, t in k["times"].items()}
+        others = [f"{tables.milliseconds(ms)} ({name})" for name, ms in times.items() if name not in (*peers, "ours")]
+        cells = [tables.milliseconds(times[p]) if p in times else "-" for p in peers]
+        best = min(ms for name, ms in times.items() if name != "ours")
+        rows.append([k["kernel"], tables.milliseconds(times["ours"]), tables.milliseconds(k["floor_ms"]),
+                     f"{k['of_floor']:.0%}", *cells, "; ".join(others), f"{best / times['ours']:.1f}"])  # fmt: skip
+        notes += [f"{k['kernel']}, {peer}: {why}." for peer, why in k["left_out"].items()]
+    header = ["kernel, ms", "ours", "floor", "floor / ours", *peers, "another", "best of them / ours"]
+    rates = results["rates"]
+    floor = (
+        f"Floor: counted bytes at {rates['copy_gbs']:.1f} GB/s or counted operations at {rates['gflops']:.0f} GFLOP/s, "
+        "whichever takes longer; both rates are measured on one core in the same run. Sines, exponentials, logarithms "
+        "and comparisons are not counted."
+    )
+    return "\n".join([tables.table(header, rows), "", floor, "", *(f"- {note}" for note in notes), "",
+                      provenance(results)])  # fmt: skip
+
+
+def picture(name: str, title: str) -> str:
+    """The link to a picture that `performance_plots.draw` has drawn."""
+    if not (RESULTS.parents[1] / "docs" / "media" / name).exists():
+        raise Unmeasured(name)
+    return f"![{title}](media/{name})"
+
+
+def _or_unmeasured(block: Callable[[], str]) -> Callable[[], str]:
+    def make() -> str:
+        try:
+            return block()
+        except Unmeasured:
+            return NOT_MEASURED
+
+    return make
+
+
+_BLOCKS: dict[str, Callable[[], str]] = {
+    "perf-stages": stages,
+    "perf-sides": lambda: sides(SIDES),
+    "perf-demo": lambda: sides(DEMO),
+    "perf-compared": compared,
+    "perf-relation": relation,
+    "perf-growth": growth,
+    "perf-T": lambda: dial("T"),
+    "perf-K": lambda: dial("K"),
+    "perf-r": lambda: dial("r"),
+    "perf-N": lambda: dial("N"),
+    "perf-first": first,
+    "perf-executor": lambda: dial("executor"),
+    "perf-backend": lambda: sweep(FLOAT32, "backend"),
+    "perf-resolution": lambda: dial("resolution"),
+    "perf-threads": lambda: dial("threads"),
+    "perf-streams": lambda: dial("streams"),
+    "perf-batch": lambda: dial("batch"),
+    "perf-bundles": lambda: sweep(BUNDLES, "bundles"),
+    "perf-kernels": kernels,
+    "perf-stages-picture": lambda: picture("performance_stages.svg", "Stages of a steady frame"),
+    "perf-dials-picture": lambda: picture("performance_dials.svg", "Growth along T, K and r"),
+    "perf-kernels-picture": lambda: picture("performance_kernels.svg", "Kernels against their floor"),
+}
+
+BLOCKS = {name: _or_unmeasured(block) for name, block in _BLOCKS.items()}
+README = {"perf-summary": _or_unmeasured(summary)}

@@ -1,0 +1,1 @@
+"""ONNX Runtime, on the host and on the device."""

@@ -1,0 +1,1 @@
+"""Torch as a backend: a graph as a program of torch operators."""

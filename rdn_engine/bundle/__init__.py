@@ -1,0 +1,1 @@
+"""The engine directory: manifest, files, and what a configuration wants of them."""

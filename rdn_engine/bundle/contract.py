@@ -1,0 +1,64 @@
+"""What a configuration wants of a bundle: the graphs' names and the arrays of relation.npz."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError
+
+
+def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
+    """Every array the fused executor reads, by name, and none that it does not: the content of `relation.npz`.
+
+    Not among them: the query of the first module, and keys and values of the cached ones, which come from the encoder.
+    """
+    r = config.relation
+    linear: dict[str, tuple[int, int]] = {
+        "classify": (config.num_logits, r.dim),
+        "regress": (4 * config.num_logits, r.dim),
+    }
+    # Queries that are made of what an earlier module put out.
+    asking = list(range(1, r.num_basic)) + ([r.num_basic + 1] if r.advanced and r.num_basic else [])
+    linear.update({f"rel.{i}.query": (r.dim, r.dim) for i in asking})
+    linear.update({f"rel.{i}.geometry": (r.heads, 64) for i in range(r.num_modules)})
+    linear.update({f"basic_fc.{i}": (r.dim, r.dim) for i in range(r.num_basic - 1)})
+    if r.advanced and r.advanced_fc:
+        linear["advanced_fc"] = (r.dim, r.dim)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in linear.items():
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+    shapes.update({f"rel.{i}.value.bias": (r.dim,) for i in range(r.num_modules)})
+    if r.advanced:
+        # The distillation's support is what the refinement put out; the bias of its keys has no effect.
+        shapes.update({f"rel.{r.num_basic + 1}.{part}.weight": (r.dim, r.dim) for part in ("key", "value")})
+    return shapes
+
+
+class _Named(Protocol):
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+
+def require_graphs(config: RDNConfig, backbone: _Named, roi_head: _Named) -> None:
+    """Raises BundleError for graphs whose inputs and outputs are not those of the configuration."""
+    relation = config.relation
+    _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
+    inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]
+    wanted = ["features"]
+    if relation.num_modules:
+        wanted += ["query", "keys", "values"]
+    if relation.advanced:
+        wanted += ["refine_query"]
+    _require(roi_head, "roi_head", inputs, wanted)
+
+
+def _require(graph: _Named, role: str, inputs: list[str], outputs: list[str]) -> None:
+    if set(graph.inputs) != set(inputs):
+        raise BundleError(f"graph {role} has inputs {list(graph.inputs)}; the model's configuration wants {inputs}")
+    if not set(outputs) <= set(graph.outputs):
+        raise BundleError(f"graph {role} has outputs {list(graph.outputs)}; the model's configuration wants {outputs}")

@@ -1,0 +1,150 @@
+"""The engine directory (manifest, graphs, relation weights, golden results): read, verified and written here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, MANIFEST, WEIGHTS, Agreement, FileRecord, Manifest
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An engine directory whose files are all there and unchanged."""
+
+    directory: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Bundle:
+        """Read the manifest, then check name, place, size and SHA-256 of every file, before any of them is loaded.
+
+        Raises BundleError for a directory that is missing, damaged, newer than this version, or that names a file
+        outside itself.
+        """
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise BundleError(f"{str(directory)!r} is not a directory; wanted an engine directory with {MANIFEST}")
+        manifest = Manifest.read(directory)
+        for name, record in manifest.files.items():
+            _check_file(directory, name, record)
+        return cls(directory, manifest)
+
+    @property
+    def config(self) -> RDNConfig:
+        return self.manifest.config
+
+    def path(self, role: str) -> Path:
+        """Of `backbone`, `roi_head`, `relation`, `weights` or `golden`."""
+        names = {**self.manifest.graphs, "weights": self.manifest.weights, "golden": self.manifest.golden}
+        return self.directory / names[role]
+
+    def arrays(self, role: str) -> dict[str, NDArray[Any]]:
+        """Everything in `weights` or `golden`. Pickled objects are refused with BundleError."""
+        path = self.path(role)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{path.name} cannot be read as an npz of plain arrays: {error}") from error
+
+
+def write_manifest(
+    directory: str | Path,
+    *,
+    name: str,
+    config: RDNConfig,
+    precision: str,
+    opset: int,
+    producers: Mapping[str, str],
+    source: Mapping[str, str],
+    parameters: Mapping[str, int],
+    tolerances: Mapping[str, float],
+    agreement: Agreement | None = None,
+) -> Manifest:
+    """Record every file now in `directory` (size, SHA-256) and the facts about the model; the last step of a build.
+
+    The graphs, weights and golden results must be there under their standard names, and no subdirectory.
+    """
+    directory = Path(directory)
+    files = {p.name: _record(p) for p in sorted(directory.iterdir()) if p.name != MANIFEST}
+    manifest = Manifest(
+        name=name,
+        config=config,
+        precision=precision,
+        opset=opset,
+        graphs=dict(GRAPHS),
+        weights=WEIGHTS,
+        golden=GOLDEN,
+        files=files,
+        producers=dict(producers),
+        source=dict(source),
+        parameters=dict(parameters),
+        tolerances=dict(tolerances),
+        agreement=agreement,
+    )
+    manifest = Manifest.from_dict(manifest.to_dict())
+    part = directory / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+    os.replace(part, directory / MANIFEST)
+    return manifest
+
+
+@contextlib.contextmanager
+def write_bundle(directory: str | Path) -> Iterator[Path]:
+    """A fresh directory to fill (graphs, weights, golden, then `write_manifest`), renamed to `directory` at the end.
+
+    A block that raises leaves `directory` as it was. An older bundle there is replaced; anything else that is not
+    empty is refused with BundleError.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and not (directory.is_dir() and _replaceable(directory)):
+        raise BundleError(f"{str(directory)!r} exists and is no engine directory; wanted a new name, or an old bundle")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+        staging = Path(temporary) / "new"
+        staging.mkdir()
+        yield staging
+        Bundle.open(staging)
+        if directory.exists():
+            directory.rename(Path(temporary) / "old")
+        staging.rename(directory)
+
+
+def _replaceable(directory: Path) -> bool:
+    return (directory / MANIFEST).is_file() or not any(directory.iterdir())
+
+
+def _check_file(directory: Path, name: str, record: FileRecord) -> None:
+    path = directory / name
+    if not path.is_file():
+        raise BundleError(f"{name!r} is missing from {str(directory)!r}")
+    if path.resolve().parent != directory.resolve():
+        raise BundleError(f"{name!r} is a link to {str(path.resolve())!r}, outside the engine directory")
+    got = _record(path)
+    if got.bytes != record.bytes:
+        raise BundleError(f"{name!r} has {got.bytes} bytes; the manifest says {record.bytes}")
+    if got.sha256 != record.sha256:
+        raise BundleError(f"{name!r} has SHA-256 {got.sha256}; the manifest says {record.sha256}")
+
+
+def _record(path: Path) -> FileRecord:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return FileRecord(digest, file.tell())
+    except OSError as error:
+        raise BundleError(f"{str(path)!r} cannot be read: {error.strerror}") from error

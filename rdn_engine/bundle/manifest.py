@@ -1,0 +1,214 @@
+"""manifest.json of an engine directory: what it says, read and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError, ConfigError
+
+FORMAT = "rdn-engine"
+
+
+VERSION = 2
+
+
+MANIFEST = "manifest.json"
+
+
+GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
+
+
+WEIGHTS = "relation.npz"
+
+
+GOLDEN = "golden.npz"
+
+
+PRECISIONS = ("float32", "fp16", "bf16", "int8", "fp8")
+
+
+LARGEST_TOLERANCE = 0.2
+"""Of a stage, relative: a bundle that allows itself more proves nothing."""
+
+
+_MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    sha256: str
+    """64 lower-case hexadecimal digits"""
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the detections of a reduced precision compare with float32's, on frames it was not calibrated on."""
+
+    share: float
+    """0..1: of the detections of either precision with a score of `score` or more, those that the other precision finds
+    too: same class, IoU 0.5 or more, at least half that score; each counts once"""
+    score_difference: float
+    """Mean |difference of score| of the pairs"""
+    score: float
+    detections: int
+    """Of both precisions that were compared"""
+    frames: int
+    minimum: float
+    """Share that was asked for; a bundle below it was accepted by name when it was built"""
+    calibration: str
+    """How the ranges of activations were chosen: minmax, percentile or entropy; `maxima` where they were only checked
+    against the end of the precision's range"""
+    calibration_frames: int
+
+    @classmethod
+    def from_dict(cls, data: object) -> Agreement:
+        if not isinstance(data, dict):
+            raise BundleError(f"{MANIFEST}: agreement is {data!r}; wanted how the precision compares with float32")
+        shares = {name: float(_field(data, name, (int, float), "agreement.")) for name in ("share", "minimum", "score")}
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise BundleError(f"{MANIFEST}: agreement.{name} is {value}; wanted 0..1")
+        return cls(
+            **shares,
+            score_difference=float(_field(data, "score_difference", (int, float), "agreement.")),
+            detections=_field(data, "detections", int, "agreement."),
+            frames=_field(data, "frames", int, "agreement."),
+            calibration=_field(data, "calibration", str, "agreement."),
+            calibration_frames=_field(data, "calibration_frames", int, "agreement."),
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says."""
+
+    name: str
+    config: RDNConfig
+    precision: str
+    """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling, the relation stage is float32;
+    `fp16` and `bf16`: of all products but those that make boxes and scores, which are float32 in every precision;
+    `fp8`: `fp16` with eight bits (E4M3) for the same layers as `int8`."""
+    opset: int
+    graphs: dict[str, str]
+    """role -> file: backbone, roi_head, relation"""
+    weights: str
+    golden: str
+    files: dict[str, FileRecord]
+    """Every file of the bundle but the manifest."""
+    producers: dict[str, str]
+    """package -> version that wrote the bundle"""
+    source: dict[str, str]
+    """checkpoint: file name, sha256"""
+    parameters: dict[str, int]
+    """graph -> how many weights it holds"""
+    tolerances: dict[str, float]
+    """stage -> largest relative error that `verify` accepts"""
+    agreement: Agreement | None
+    """Of a reduced precision; None for float32"""
+
+    def to_dict(self) -> dict[str, Any]:
+        files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
+        agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
+        rest = {k: v for k, v in vars(self).items() if k not in ("config", "files", "agreement")} | agreement
+        return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Without a look at the files it names. Raises BundleError."""
+        return cls.from_dict(_read_json(directory / MANIFEST))
+
+    @classmethod
+    def from_dict(cls, data: object) -> Manifest:
+        """Raises BundleError that names the field, what it holds and what was wanted."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            got = data.get("format") if isinstance(data, dict) else data
+            raise BundleError(f"{MANIFEST}: format is {got!r}; wanted {FORMAT!r}")
+        version = _field(data, "version", int)
+        if version > VERSION:
+            raise BundleError(
+                f"newer manifest: version is {version}, this rdn_engine reads {VERSION}; upgrade rdn_engine"
+            )
+        if version < VERSION:
+            raise BundleError(
+                f"older manifest: version is {version}, this rdn_engine reads {VERSION}; build the engines anew"
+            )
+        try:
+            config = RDNConfig.from_dict(_field(data, "config", dict))
+        except ConfigError as error:
+            raise BundleError(f"{MANIFEST}: {error}") from error
+        graphs = _mapping(data, "graphs", str)
+        if set(graphs) != set(GRAPHS):
+            raise BundleError(f"{MANIFEST}: graphs are {sorted(graphs)}; wanted {sorted(GRAPHS)}")
+        records = {
+            name: FileRecord(_field(r, "sha256", str, f"files.{name}."), _field(r, "bytes", int, f"files.{name}."))
+            for name, r in _mapping(data, "files", dict).items()
+        }
+        manifest = cls(
+            name=_field(data, "name", str),
+            config=config,
+            precision=_field(data, "precision", str),
+            opset=_field(data, "opset", int),
+            graphs=graphs,
+            weights=_field(data, "weights", str),
+            golden=_field(data, "golden", str),
+            files=records,
+            producers=_mapping(data, "producers", str),
+            source=_mapping(data, "source", str),
+            parameters=_mapping(data, "parameters", int),
+            tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
+            agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") in PRECISIONS[1:] else None,
+        )
+        if manifest.precision not in PRECISIONS:
+            raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISIONS}")
+        for stage, tolerance in manifest.tolerances.items():
+            if not 0 < tolerance <= LARGEST_TOLERANCE:
+                raise BundleError(
+                    f"{MANIFEST}: tolerances.{stage} is {tolerance}; wanted above 0, at most {LARGEST_TOLERANCE}"
+                )
+        for name in (*manifest.files, *manifest.graphs.values(), manifest.weights, manifest.golden):
+            _check_name(name)
+        for name in (*manifest.graphs.values(), manifest.weights, manifest.golden):
+            if name not in manifest.files:
+                raise BundleError(f"{MANIFEST}: no checksum of {name!r} under files: {sorted(manifest.files)}")
+        return manifest
+
+
+def _read_json(path: Path) -> object:
+    try:
+        if path.stat().st_size > _MANIFEST_LIMIT:
+            raise BundleError(f"{path.name} has {path.stat().st_size} bytes; wanted at most {_MANIFEST_LIMIT}")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{str(path)!r} cannot be read ({error.strerror}); wanted an engine directory") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{str(path)!r} is not JSON, perhaps cut short: {error}") from error
+
+
+def _check_name(name: str) -> None:
+    if name in ("", ".", "..", MANIFEST) or any(c in name for c in "/\\\0"):
+        raise BundleError(f"{MANIFEST}: file name {name!r} leaves the engine directory; wanted a plain file name")
+
+
+_T = TypeVar("_T")
+
+
+def _field(data: Mapping[str, Any], name: str, kind: type[_T] | tuple[type[_T], ...], where: str = "") -> _T:
+    value = data.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise BundleError(f"{MANIFEST}: {where}{name} is {value!r}; wanted a {wanted}")
+    return value
+
+
+def _mapping(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
+    values = _field(data, name, dict)
+    for key, value in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BundleError(f"{MANIFEST}: {name}.{key} is {value!r}; wanted {kind}")
+    return dict(values)

@@ -1,0 +1,1 @@
+"""rdn-engine predict | info | verify | build."""

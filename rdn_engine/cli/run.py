@@ -1,0 +1,162 @@
+"""One pass of a source through a stream into files, counted and timed: what `rdn-engine predict` does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+from collections import Counter, deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdn_engine.errors import FrameError, RDNError, VideoError
+from rdn_engine.frame import Frame
+from rdn_engine.media.source import VideoSource
+from rdn_engine.media.writer import VideoWriter
+from rdn_engine.results import Detections
+from rdn_engine.stream.base import Stream
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Run:
+    """One pass of a source through a stream, into the files asked for."""
+
+    def __init__(self, stream: Stream, video: VideoSource, draw_threshold: float) -> None:
+        self._stream = stream
+        self._video = video
+        self._draw_threshold = draw_threshold
+        self._waiting: deque[Frame] = deque()
+        """Frames to draw on, kept until their result is there; at most L + 1, with linking L + D + 1"""
+        self._results = 0
+        self._per_class: Counter[str] = Counter()
+        self._steady = _Steady(stream)
+        self.interrupted = False
+        self.error: RDNError | None = None
+        """What ended the source early, after the results so far were written"""
+
+    def process(self, output: Path | None, save_video: Path | None, show_progress: bool) -> None:
+        """Write a JSON line and an annotated frame for every result, as results come.
+
+        A source that ends badly, or in which no frame is an image, leaves its error in `error`; Ctrl-C sets
+        `interrupted`. Either way what was written is whole.
+        """
+        with contextlib.ExitStack() as stack:
+            # The writer first: it may refuse its container, and opening the lines empties a file that was there.
+            writer = stack.enter_context(VideoWriter(save_video, self._video.fps)) if save_video else None
+            lines = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
+
+            def take(results: list[Detections]) -> None:
+                for result in results:
+                    self._count(result)
+                    if lines is not None:
+                        lines.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+                        lines.flush()
+                    if writer is not None:
+                        self._draw(writer, result)
+
+            try:
+                with _progress_bar(show_progress) as progress:
+                    task = progress.add_task("", total=self._video.frames_hint, memory="")
+                    for frame in self._video:
+                        if writer is not None:
+                            self._waiting.append(frame)
+                        take(self._push(frame))
+                        progress.update(task, advance=1, memory=f"peak {_peak_memory() / 2**20:.0f} MiB")
+            except KeyboardInterrupt:
+                self.interrupted = True
+                return
+            except VideoError as error:
+                self.error = error
+            take(self._stream.flush())
+        if self._stream.accepted:
+            # A source may end badly; a frame that was refused among others is counted, like a damaged one.
+            self.error = self.error if isinstance(self.error, VideoError) else None
+
+    def _push(self, frame: Frame) -> list[Detections]:
+        try:
+            results = self._stream.push(frame)
+        except FrameError as error:
+            self.error = error
+            if self._waiting:
+                self._waiting.pop()
+            return []
+        self._steady.mark()
+        return results
+
+    def _count(self, result: Detections) -> None:
+        self._results += 1
+        self._per_class.update(result.class_names[c] for c in result.class_id)
+
+    def _draw(self, writer: VideoWriter, result: Detections) -> None:
+        from rdn_engine.media.draw import annotate
+
+        frame = self._waiting.popleft()
+        writer.write(annotate(frame.image, result, self._draw_threshold), frame.pts)
+
+    def summary(self, output: Path | None, save_video: Path | None) -> dict[str, Any]:
+        """Plain numbers and strings for people and for `--json`."""
+        return {
+            "source": self._video.source_id,
+            "frames": self._results,
+            "skipped": self._video.skipped,
+            "refused": self._stream.rejected,
+            "epochs": self._stream.epoch + 1,
+            "detections": self._per_class.total(),
+            "per_class": dict(self._per_class.most_common()),
+            **self._steady.summary(),
+            "stream_bytes": self._stream.nbytes,
+            "peak_memory_bytes": _peak_memory(),
+            "output": str(output) if output else None,
+            "video": str(save_video) if save_video else None,
+            "interrupted": self.interrupted,
+        }
+
+
+class _Steady:
+    """Mean seconds a frame of each stage, over the frames pushed once the window is full and before the last flush."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._full = stream.dials.window + stream.dials.frames_ahead + 1
+        self._start: tuple[int, dict[str, float]] | None = None
+        self._end: tuple[int, dict[str, float]] | None = None
+
+    def mark(self) -> None:
+        self._end = (self._stream.accepted, dict(self._stream.timings.seconds))
+        # A video shorter than the window has no steady frames proper: all but its first one, which warms up, serve.
+        if self._stream.accepted in (1, self._full):
+            self._start = self._end
+
+    def summary(self) -> dict[str, Any]:
+        frames = self._end[0] - self._start[0] if self._start and self._end else 0
+        if not (self._start and self._end and frames):
+            return {"steady_frames": 0, "steady_ms_per_frame": {}}
+        stages = {name: (s - self._start[1][name]) * 1e3 / frames for name, s in self._end[1].items()}
+        rounded = {name: round(ms, 3) for name, ms in (*stages.items(), ("total", sum(stages.values())))}
+        return {"steady_frames": frames, "steady_ms_per_frame": rounded}
+
+
+def _progress_bar(show: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Speed(TextColumn):
+        def render(self, task: Any) -> Any:
+            return f"{task.speed or 0:.1f} fps"
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(""),
+        TextColumn("{task.fields[memory]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not show,
+    )
+
+
+def _peak_memory() -> int:
+    """Bytes that this process held at most; Linux counts KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,100 @@
+"""What the command line prints for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.bundle.manifest import Manifest
+from rdn_engine.config import RDNConfig
+from rdn_engine.errors import BundleError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def new_table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def print_tables(*tables: Table) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    table = new_table("summary", "")
+    table.add_row("source", summary["source"])
+    refused = f", {summary['refused']} refused" if summary["refused"] else ""
+    table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
+    for name, count in summary["per_class"].items():
+        table.add_row(f"detections: {name}", str(count))
+    if not summary["per_class"]:
+        table.add_row("detections", "none")
+    for stage, ms in summary["steady_ms_per_frame"].items():
+        table.add_row(f"{stage}, ms", f"{ms:.2f} (mean of {summary['steady_frames']} steady frames)")
+    table.add_row("memory", f"stream {summary['stream_bytes'] / 2**20:.1f} MiB, "
+                            f"process at most {summary['peak_memory_bytes'] / 2**20:.0f} MiB")  # fmt: skip
+    for what in ("output", "video"):
+        if summary[what]:
+            table.add_row(what, summary[what])
+    print_tables(table)
+
+
+def agreement_rows(manifest: Manifest) -> dict[str, str]:
+    """What a reduced precision costs, in words; nothing for float32."""
+    a = manifest.agreement
+    if a is None:
+        return {}
+    accepted = "" if a.share >= a.minimum else f", accepted below the {a.minimum:.1%} asked for"
+    return {
+        "against float32": f"{a.share:.1%} of {a.detections} detections with a score of {a.score:g} or more in both"
+        f"{accepted}; scores differ by {a.score_difference:.3f}; {a.frames} frames",
+        "calibration": f"{a.calibration}, {a.calibration_frames} frames",
+    }
+
+
+def graph_table(bundle: Bundle) -> Table:
+    import onnxruntime
+
+    table = new_table("graph", "inputs", "outputs")
+    for role in bundle.manifest.graphs:
+        try:
+            session = onnxruntime.InferenceSession(str(bundle.path(role)), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # The library's exceptions have no common base of their own.
+            if "NOT_IMPLEMENTED" in str(error):
+                table.add_row(role, f"ONNX Runtime has no CPU kernel for {bundle.manifest.precision}", "")
+                continue
+            raise BundleError(f"{bundle.path(role).name} is no graph that ONNX Runtime can load: {error}") from error
+        sides = [
+            "\n".join(f"{a.name} [{', '.join(map(str, a.shape))}]" for a in args)
+            for args in (session.get_inputs(), session.get_outputs())
+        ]
+        table.add_row(role, *sides)
+    return table
+
+
+def dial_table(config: RDNConfig) -> Table:
+    d = config.dials
+    table = new_table("dial", "value", "range")
+    table.add_row("window (T)", str(d.window), "0 or more frames")
+    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T frames")
+    table.add_row("support (K)", str(d.num_support), "1..N proposals a frame")
+    table.add_row("reference (N)", str(d.num_reference), "K or more proposals a frame")
+    table.add_row("ratio (r)", f"{d.advanced_ratio:g}", "(0, 1]")
+    table.add_row("sampling", d.sampling, "per_frame, global")
+    table.add_row("edges", d.edges, "replicate, clip")
+    table.add_row("link", d.link, "off, relations, boxes, seq_nms")
+    table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
+    table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
+    return table

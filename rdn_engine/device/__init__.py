@@ -1,0 +1,1 @@
+"""The runtime behind `device="cuda"`, by the same stage names as `host`."""

@@ -1,0 +1,182 @@
+"""The encoder on the device: from frames of one size to proposals with their features, without leaving it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rdn_engine.backends.graph import BoundGraph, DeviceGraph
+from rdn_engine.config import RDNConfig
+from rdn_engine.device.gpu import Gpu, Queue
+from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.kernels.cpu.boxes import pooled_width
+from rdn_engine.kernels.cuda.boxes import Resizer
+from rdn_engine.kernels.cuda.view import View
+
+MOST_CANDIDATES, MOST_PROPOSALS = 8192, 2048
+"""Of the kernel that proposes: before suppression, and after."""
+
+
+class DeviceGraphs(NamedTuple):
+    backbone: DeviceGraph
+    roi_head: DeviceGraph
+
+
+class EncodedOnDevice(NamedTuple):
+    """One frame of a batch, in place: n rows, of which `count` are there, k of them support rows."""
+
+    count: Any
+    """int32 [1]"""
+    boxes: Any
+    """[1, n, 4] network-input pixels"""
+    objectness: Any
+    """[1, n, 1]"""
+    features: Any
+    """[1, n, D]"""
+    query: Any
+    """[1, n, D]; None where there is no relation module, as the next three"""
+    keys: Any
+    """[P, k, D]"""
+    values: Any
+    """[P, k, D]"""
+    refine_query: Any
+    """[1, k, D]; None without the advanced stage"""
+
+
+class DeviceEncoder:
+    """Buffers and graphs for batches of `batch` frames of one size. Not shared: each batch overwrites the last.
+
+    Always num_reference (N) rows a frame; those past a frame's count are computed from zeros, and nobody looks at them.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        queue: Queue,
+        config: RDNConfig,
+        graphs: DeviceGraphs,
+        size: tuple[int, int],
+        batch: int,
+        num_reference: int,
+        num_support: int,
+    ) -> None:
+        self._gpu, self._queue, self._config = gpu, queue, config
+        self.size, self.batch, self.num_reference = size, batch, num_reference
+        self._num_support = num_support
+        self.network = config.input.network_size(*size)
+        self._backbone = graphs.backbone.bind({"image": (batch, 3, *self.network)})
+        spec = self._backbone.inputs["image"]
+        self._image = queue.empty(*spec)
+        self._found = _outputs(queue, self._backbone)
+        self._resizer = self._prepare_resizer()
+        self._prepare_proposals()
+        self._prepare_rows(graphs.roi_head)
+
+    def _prepare_resizer(self) -> Resizer:
+        given = self._config.input
+        resizer = Resizer(
+            self._gpu.kernels, self.size, self.network, given.mean, given.std, given.channel_order
+        )  # fmt: skip
+        self._filter = self._queue.empty(resizer.nbytes(1), np.uint8)
+        resizer.prepare(1, self._filter, self._queue.ptr)
+        return resizer
+
+    def _prepare_proposals(self) -> None:
+        rpn, queue, kernels = self._config.rpn, self._queue, self._gpu.kernels
+        self._boxes = queue.empty((self.batch, self.num_reference, 4), np.float32)
+        self._objectness = queue.empty((self.batch, self.num_reference), np.float32)
+        self._counts = queue.empty((self.batch,), np.int32)
+        self._anchors = self._gpu.put(rpn.cell_anchors())
+        self._workspace = queue.empty(kernels.propose_bytes(self.batch, rpn.pre_nms_top_n), np.uint8)
+
+    def _prepare_rows(self, graph: DeviceGraph) -> None:
+        feature_map, side = self._found["feature_map"], self._config.roi.size
+        rows = self.batch * self.num_reference
+        shapes: dict[str, tuple[int, ...]] = {"pooled": (rows, pooled_width(side, feature_map.shape[3]))}
+        if self._config.relation.num_modules:
+            shapes["support"] = (self.batch * self._num_support,)
+        self._roi_head = graph.bind(shapes)
+        pooled = self._roi_head.inputs["pooled"]
+        if pooled.dtype != feature_map.dtype:
+            raise BundleError(f"graph roi_head reads {pooled.dtype}, graph backbone puts out {feature_map.dtype}")
+        self._feeds = {"pooled": self._queue.zeros(*pooled)}  # for good past the cells of a row
+        if "support" in shapes:
+            kept = np.arange(self.batch)[:, None] * self.num_reference + np.arange(self._num_support)
+            self._feeds["support"] = self._gpu.put(kept.ravel().astype(self._roi_head.inputs["support"].dtype))
+        self._rows = _outputs(self._queue, self._roi_head)
+
+    @property
+    def capturable(self) -> bool:
+        return self._backbone.capturable and self._roi_head.capturable
+
+    def load(self, place: int, image: View, chroma: View | None, row_bytes: int) -> None:
+        """Frame `place` of the batch: uint8 [H, W, 3] RGB, or NV12 in two planes, with row_bytes from one row to the
+        next. Not part of `run`, because frames stand where their owner put them.
+        """
+        one = View(image.pointer, (1, *image.shape), image.dtype)
+        two = None if chroma is None else View(chroma.pointer, (1, *chroma.shape), chroma.dtype)
+        with self._gpu.range("preprocess"):
+            self._resizer(
+                one, self._image[place : place + 1], self._filter, chroma=two, row_bytes=row_bytes,
+                stream=self._queue.ptr,
+            )  # fmt: skip
+
+    def run(self) -> None:
+        """Encode what was loaded."""
+        gpu, rpn, stream, view = self._gpu, self._config.rpn, self._queue.ptr, self._gpu.kernels.arrays.all
+        found = self._found
+        with gpu.range("backbone"):
+            self._backbone.run(view({"image": self._image}), view(found), stream)
+        with gpu.range("proposals"):
+            height, width = found["feature_map"].shape[1:3]
+            gpu.kernels.propose(
+                found["objectness"], found["deltas"], (height, width), self._anchors, rpn.stride, self.network,
+                rpn.pre_nms_top_n, rpn.nms_threshold, self._boxes, self._objectness, self._counts, self._workspace,
+                stream=stream,
+            )  # fmt: skip
+        with gpu.range("roi_pool"):
+            gpu.kernels.roi_pool(
+                found["feature_map"], self._boxes.reshape(-1, 4), self._feeds["pooled"], 1 / rpn.stride,
+                self._config.roi.size, self._config.roi.pooling, counts=self._counts, stream=stream,
+            )  # fmt: skip
+        with gpu.range("roi_head"):
+            self._roi_head.run(view(self._feeds), view(self._rows), stream)
+
+    def encoded(self, place: int) -> EncodedOnDevice:
+        """Where frame `place` of every batch is found."""
+        n, k = self.num_reference, self._num_support
+        rows, these, support = self._rows, slice(place, place + 1), slice(place * k, (place + 1) * k)
+        every = slice(place * n, (place + 1) * n)
+        related, advanced = self._config.relation.num_modules > 0, self._config.relation.advanced
+        return EncodedOnDevice(
+            count=self._counts[these],
+            boxes=self._boxes[these],
+            objectness=self._objectness.reshape(self.batch, n, 1)[these],
+            features=rows["features"][None, every],
+            query=rows["query"][None, every] if related else None,
+            keys=rows["keys"][:, support] if related else None,
+            values=rows["values"][:, support] if related else None,
+            refine_query=rows["refine_query"][None, support] if advanced else None,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, without what the graphs work in."""
+        held = [self._image, self._filter, self._boxes, self._objectness, self._counts, self._anchors, self._workspace]
+        return sum(int(a.nbytes) for a in (*held, *self._found.values(), *self._feeds.values(), *self._rows.values()))
+
+
+def _outputs(queue: Queue, graph: BoundGraph) -> dict[str, Any]:
+    return {name: queue.empty(*spec) for name, spec in graph.outputs.items()}
+
+
+def check_limits(config: RDNConfig, num_reference: int) -> None:
+    """Raises ConfigError for what the kernels do not take."""
+    for name, got, most in (
+        ("rpn.pre_nms_top_n", config.rpn.pre_nms_top_n, MOST_CANDIDATES),
+        ("num_reference (N)", num_reference, MOST_PROPOSALS),
+        ("detection.max_detections", config.detection.max_detections, MOST_PROPOSALS),
+    ):
+        if got > most:
+            raise ConfigError(f"{name} is {got}; device 'cuda' takes up to {most}")

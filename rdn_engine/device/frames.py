@@ -1,0 +1,125 @@
+"""Frames on their way into an encoder on the device, from the host or from wherever on the device they are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rdn_engine.device.encoder import DeviceEncoder
+from rdn_engine.device.gpu import Gpu, Queue
+from rdn_engine.errors import FrameError
+from rdn_engine.frame import NV12, Image, check_image, check_size
+from rdn_engine.kernels.cuda.view import View, rows_of_interface
+
+_ON_DEVICE = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+
+
+class DeviceImage(NamedTuple):
+    """A frame that was checked: on the host, or on the device in one plane or two."""
+
+    host: Image | None
+    pixels: View | None
+    chroma: View | None
+    row_bytes: int
+    """From one row to the next, in both planes"""
+    owners: tuple[Any, ...]
+    """Keep the memory of the views."""
+    streams: frozenset[int]
+    """What fills it, and may overwrite it once it was read."""
+
+
+class FrameLoader:
+    """Checks frames and puts them into encoders, in order on one queue.
+
+    Frames of the host go through two buffers in turn, each pinned on the host and again on the device, on a queue of
+    their own, so that one is copied while the frame before is computed.
+    """
+
+    def __init__(self, gpu: Gpu, queue: Queue) -> None:
+        self._gpu, self._queue, self._copies = gpu, queue, gpu.queue()
+        self._copied, self._read = [gpu.event(), gpu.event()], [gpu.event(), gpu.event()]
+        self._pinned: list[Image] = []
+        self._placed: list[Any] = []
+        self._frames = 0
+
+    def check(self, image: Any, stream: int) -> tuple[DeviceImage, tuple[int, int]]:
+        """The frame and its height and width; FrameError otherwise. stream: what fills a device array."""
+        if isinstance(image, NV12):
+            return self._check_nv12(image, stream)
+        if not _on_device(image):
+            host = check_image(image)
+            return DeviceImage(host, None, None, 0, (), frozenset()), (host.shape[0], host.shape[1])
+        view, step, owner, streams = self._view(image, stream)
+        got = f"got a device array {view}; wanted uint8 [H, W, 3] RGB"
+        if view.dtype != np.uint8 or len(view.shape) != 3 or view.shape[2] != 3:
+            raise FrameError(got)
+        check_size(view.shape[0], view.shape[1], got)
+        return DeviceImage(None, view, None, step, (owner,), streams), (view.shape[0], view.shape[1])
+
+    def _check_nv12(self, image: NV12, stream: int) -> tuple[DeviceImage, tuple[int, int]]:
+        for plane in image:
+            if not _on_device(plane):
+                raise FrameError(f"NV12 of {type(plane).__name__}; wanted two device arrays")
+        (luma, *of_luma), (chroma, *of_chroma) = (self._view(plane, stream) for plane in image)
+        got = f"got NV12 of {luma} and {chroma}; wanted uint8 [H, W] with an even W and uint8 [(H + 1) / 2, W]"
+        if of_luma[0] != of_chroma[0]:
+            raise FrameError(f"got NV12 with {of_luma[0]} and {of_chroma[0]} bytes from row to row; wanted the same")
+        if luma.dtype != np.uint8 or chroma.dtype != np.uint8 or len(luma.shape) != 2 or luma.shape[1] % 2:
+            raise FrameError(got)
+        if chroma.shape != ((luma.shape[0] + 1) // 2, luma.shape[1]):
+            raise FrameError(got)
+        check_size(luma.shape[0], luma.shape[1], got)
+        owners, streams = (of_luma[1], of_chroma[1]), of_luma[2] | of_chroma[2]
+        return DeviceImage(None, luma, chroma, of_luma[0], owners, streams), (luma.shape[0], luma.shape[1])
+
+    def _view(self, array: Any, stream: int) -> tuple[View, int, Any, frozenset[int]]:
+        owner, streams = self._queue.borrow(array, stream)
+        try:
+            return *rows_of_interface(owner.__cuda_array_interface__), owner, frozenset(streams)
+        except ValueError as error:
+            raise FrameError(f"{error}; wanted uint8 [H, W, 3] RGB") from None
+
+    def load(self, image: DeviceImage, encoder: DeviceEncoder, place: int) -> None:
+        """What the streams of a frame of the device get from now on may overwrite or free it."""
+        if image.host is not None:
+            self._load_from_host(image.host, encoder, place)
+        else:
+            assert image.pixels is not None
+            encoder.load(place, image.pixels, image.chroma, image.row_bytes)
+            for stream in image.streams:
+                self._queue.lead(stream)
+
+    def _load_from_host(self, image: Image, encoder: DeviceEncoder, place: int) -> None:
+        if not self._pinned or self._pinned[0].shape != image.shape:
+            self._make_room(image.shape)
+        i = self._frames % 2
+        self._frames += 1
+        # Of two frames ago: long over, unless the host runs far ahead.
+        self._copied[i].wait()
+        np.copyto(self._pinned[i], image)
+        self._read[i].lead(self._copies.ptr)
+        self._copies.copy(self._placed[i], self._pinned[i])
+        self._copied[i].record(self._copies.ptr)
+        self._copied[i].lead(self._queue.ptr)
+        (view,) = self._gpu.kernels.arrays.all({"image": self._placed[i]}).values()
+        encoder.load(place, view, None, 3 * image.shape[1])
+        self._read[i].record(self._queue.ptr)
+
+    def _make_room(self, shape: tuple[int, ...]) -> None:
+        self._copies.wait()
+        self._queue.wait()
+        self._pinned = [self._gpu.pinned(shape, np.uint8) for _ in range(2)]
+        self._placed = [self._queue.empty(shape, np.uint8) for _ in range(2)]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(a.nbytes) for a in self._placed)
+
+
+def _on_device(array: Any) -> bool:
+    if isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    return hasattr(array, "__dlpack_device__") and array.__dlpack_device__()[0] in _ON_DEVICE

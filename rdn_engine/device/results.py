@@ -1,0 +1,156 @@
+"""Results that stay on the device, and their way to the host."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.device.gpu import DEFAULT_STREAM, Event, Gpu, Queue
+from rdn_engine.errors import RDNError
+from rdn_engine.results import Detections, FrameFacts
+from rdn_engine.stream.linking import Linkable
+
+
+class DeviceArrays(NamedTuple):
+    """Arrays of the device, with `__cuda_array_interface__` and `__dlpack__`; m = max_detections rows, zeros past the
+    count.
+    """
+
+    xyxy: Any
+    """float32 [m, 4] corners in pixels of the frame, highest confidence first"""
+    confidence: Any
+    """float32 [m]"""
+    class_id: Any
+    """int32 [m]"""
+    proposal: Any
+    """int32 [m] reference proposal that each comes from"""
+    count: Any
+    """int32 [1] detections that there are"""
+
+
+class ResultRing:
+    """Room for the results of one stream: the one that is being made, and the latest ones, here and on the host."""
+
+    def __init__(self, gpu: Gpu, queue: Queue, most: int, kept: int) -> None:
+        self.kept, self._most, self._queue, self._gpu = kept, most, queue, gpu
+        nbytes = 28 * most + 16
+        self._made = queue.zeros(nbytes, np.uint8)
+        self._device = queue.zeros((kept, nbytes), np.uint8)
+        self._host = gpu.pinned((kept, nbytes), np.uint8)
+        self._copied = [gpu.event() for _ in range(kept)]
+        self._read: list[list[Event]] = [[] for _ in range(kept)]
+        self._results = 0
+        self._omega: NDArray[np.float32] = np.zeros((kept, 0, 0), np.float32)
+
+    def make_room(self, omega: Any) -> None:
+        """For weights that results bring along, [N, W]."""
+        if omega is not None and self._omega.shape[1:] != omega.shape:
+            self._omega = self._gpu.pinned((self.kept, *omega.shape), np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._made.nbytes + self._device.nbytes)
+
+    @property
+    def made(self) -> DeviceArrays:
+        """What the kernels fill; the same for every result."""
+        return _arrays(self._made, self._most)
+
+    def keep(self, omega: Any = None) -> int:
+        """Put what was made aside, and send it to the host; returns the number of the result. omega: goes along."""
+        number = self._results
+        slot = number % self.kept
+        for read in self._read[slot]:
+            read.lead(self._queue.ptr)
+        self._read[slot].clear()
+        self._queue.copy(self._device[slot], self._made)
+        self._queue.copy(self._host[slot], self._made)
+        if omega is not None:
+            self._queue.copy(self._omega[slot], omega)
+        self._copied[slot].record(self._queue.ptr)
+        self._results += 1
+        return number
+
+    @contextlib.contextmanager
+    def on(self, number: int, stream: int) -> Iterator[DeviceArrays]:
+        slot = self._slot(number)
+        self._copied[slot].lead(stream)
+        try:
+            yield _arrays(self._device[slot], self._most)
+        finally:
+            read = self._gpu.event()
+            read.record(stream)
+            self._read[slot].append(read)
+
+    def wait(self, number: int) -> DeviceArrays:
+        """The same arrays on the host, once they are there."""
+        slot = self._slot(number)
+        self._copied[slot].wait()
+        return _arrays(self._host[slot], self._most)
+
+    def omega(self, number: int) -> NDArray[np.float32]:
+        """What went along, after `wait`."""
+        omega: NDArray[np.float32] = self._omega[self._slot(number)]
+        return omega
+
+    def _slot(self, number: int) -> int:
+        if number < self._results - self.kept:
+            raise RDNError(f"this result made room for later ones: a stream keeps the last {self.kept} on the device")
+        return number % self.kept
+
+
+def _arrays(memory: Any, most: int) -> DeviceArrays:
+    ends = np.cumsum([16 * most, 4 * most, 4 * most, 4 * most, 4]).tolist()
+    kinds = (np.float32, np.float32, np.int32, np.int32, np.int32)
+    xyxy, *rest = (
+        memory[start:end].view(kind) for start, end, kind in zip([0, *ends[:-1]], ends, kinds, strict=True)
+    )  # fmt: skip
+    return DeviceArrays(xyxy.reshape(most, 4), *rest)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DeviceDetections(FrameFacts):
+    """The detections of one frame, on the device, as soon as the work that makes them was started.
+
+    They stay there until as many later results of their stream as `kept` says.
+    """
+
+    _results: ResultRing
+    _number: int
+    _related: bool
+    """Whether weights for the next frame's boxes went along."""
+
+    @property
+    def kept(self) -> int:
+        return self._results.kept
+
+    def on(self, stream: int = DEFAULT_STREAM) -> AbstractContextManager[DeviceArrays]:
+        """The arrays, for work that is put on `stream` (address of a cudaStream_t) within the block; nobody waits.
+
+        Entering raises RDNError where the result made room for later ones.
+        """
+        return self._results.on(self._number, stream)
+
+    def cpu(self) -> Detections:
+        """The same on the host; waits until they are there. Raises RDNError as `on`."""
+        return self.linkable().found
+
+    def linkable(self) -> Linkable:
+        """`cpu` with what links its boxes to those of the next frame."""
+        found = self._results.wait(self._number)
+        count = int(found.count[0])
+        detections = Detections(
+            xyxy=found.xyxy[:count].copy(),
+            confidence=found.confidence[:count].copy(),
+            class_id=found.class_id[:count].astype(np.int64),
+            tracker_id=None,
+            **{field.name: getattr(self, field.name) for field in fields(FrameFacts)},
+        )
+        omega = self._results.omega(self._number).copy() if self._related else None
+        return Linkable(detections, found.proposal[:count].astype(np.int64), omega)

@@ -1,0 +1,107 @@
+"""The work of a frame on the device, as programs for one frame size and one setting of the dials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rdn_engine.config import Dials
+from rdn_engine.device.encoder import DeviceEncoder
+from rdn_engine.device.gpu import Program, Queue
+from rdn_engine.device.relation import DeviceRelation, RelationSteps
+from rdn_engine.device.results import ResultRing
+from rdn_engine.device.window import DeviceWindow
+from rdn_engine.stream.linking import detection_threshold
+
+
+class DeviceSteps:
+    """append: encode and put into the window; result: of one frame. Each combination is one program.
+
+    encoder: of frames of this size; `place` of its batch is this stream's frame. With `encodes` it runs as part of an
+    append, otherwise somebody else ran it before.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        weights: DeviceRelation,
+        window: DeviceWindow,
+        results: ResultRing,
+        encoder: DeviceEncoder,
+        dials: Dials,
+        *,
+        place: int,
+        encodes: bool,
+    ) -> None:
+        self.encoder, self.dials = encoder, dials
+        self._queue, self._weights, self._window, self._encodes = queue, weights, window, encodes
+        self._relation = RelationSteps(weights, queue, window, dials)
+        self._encoded = encoder.encoded(place)
+        self._made = results.made
+        detection, kernels = weights.config.detection, weights.gpu.kernels
+        sizes = 1, dials.num_reference, len(weights.config.class_names), detection.max_detections
+        self._workspace = queue.empty(kernels.detect_bytes(*sizes), np.uint8)
+        self._programs: dict[tuple[bool, bool], Program] = {}
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._workspace.nbytes) + self._relation.nbytes
+
+    def drop(self) -> None:
+        """Gives the graphs back, and with the last word of these steps their memory: not when garbage is collected."""
+        self._programs.clear()
+
+    @property
+    def omega(self) -> Any:
+        """As `RelationSteps.omega`."""
+        return self._relation.omega
+
+    def prime(self, frame: int, newest: int) -> None:
+        """Once, where the window has frames that these steps did not append."""
+        self._window.set_numbers(frame, newest)
+        self._relation.prime()
+
+    def run(self, frame: int, newest: int, *, append: bool, result: bool) -> None:
+        """newest: number of the last frame in the window, after `append` if that is asked for; frame: the one whose
+        result is.
+        """
+        if append and self._encodes and not self.encoder.capturable:
+            self.encoder.run()
+        self._window.set_numbers(frame, newest)
+        program = self._programs.get((append, result))
+        if program is None:
+            program = Program(self._queue, lambda: self._work(append, result))
+            self._programs[append, result] = program
+        program()
+
+    def _work(self, append: bool, result: bool) -> None:
+        span = self._weights.gpu.range
+        if append:
+            if self._encodes and self.encoder.capturable:
+                self.encoder.run()
+            with span("window"):
+                self._window.append(self._encoded)
+                self._relation.slide()
+        if result:
+            with span("relation"):
+                self._relation.result()
+            with span("postprocess"):
+                self._detect()
+
+    def _detect(self) -> None:
+        reference, detection, encoder, made = (
+            self._relation.reference, self._weights.config.detection, self.encoder, self._made,
+        )  # fmt: skip
+        scale = self._weights.config.input.frame_scale(*encoder.size)
+        threshold = detection_threshold(self.dials)
+
+        def one(array: Any) -> Any:
+            return array.reshape(1, *array.shape)
+
+        self._weights.gpu.kernels.detect(
+            one(self._relation.logits), one(self._relation.deltas), one(reference.boxes), encoder.network,
+            detection.box_weights, threshold, detection.nms_threshold,
+            one(made.xyxy), one(made.confidence), one(made.class_id), one(made.proposal), made.count, self._workspace,
+            row_counts=reference.count, scale=scale, stream=self._queue.ptr,
+        )  # fmt: skip

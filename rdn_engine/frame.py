@@ -1,0 +1,85 @@
+"""A frame of a video, and the one check of an image at the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.errors import FrameError
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    image: Image
+    """[H, W, 3] RGB, upright (rotation metadata applied)"""
+    index: int
+    """Position in the source, from 0. A frame that was skipped as damaged keeps its number, so a gap shows."""
+    pts: float | None
+    """Seconds on the source's own clock; None for images and for sources without timestamps"""
+    source_id: str
+    """Where the frame comes from: the path or address as given, without credentials"""
+
+
+class NV12(NamedTuple):
+    """A frame as video decoders give it, in two device arrays, whose rows may have gaps; BT.709, limited range."""
+
+    luma: Any
+    """uint8 [H, W], W even"""
+    chroma: Any
+    """uint8 [(H + 1) / 2, W] of alternating u and v"""
+
+
+Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
+
+
+MIN_SIDE = 16
+"""pixels; one cell of the feature map"""
+
+
+MAX_PIXELS = 2**26
+"""height x width; 8192 x 8192"""
+
+
+def check_image(image: object) -> NDArray[np.uint8]:
+    """The one check of an image at the boundary: uint8 [H, W, 3] RGB, any strides; returned as it is.
+
+    Raises FrameError, which quotes shape and dtype and says how to convert.
+    """
+    if not isinstance(image, np.ndarray):
+        raise FrameError(f"got {type(image).__name__}; wanted a uint8 [H, W, 3] RGB array; use numpy.asarray(image)")
+    got = f"got {image.dtype} {list(image.shape)}; wanted uint8 [H, W, 3] RGB"
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise FrameError(f"{got}; {_hint(image)}")
+    check_size(image.shape[0], image.shape[1], got)
+    return image
+
+
+def check_size(height: int, width: int, got: str) -> None:
+    """Raises FrameError, which begins with `got`, for a frame that is too small or too large."""
+    if min(height, width) < MIN_SIDE:
+        raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
+    if height * width > MAX_PIXELS:
+        raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
+
+
+def _hint(image: NDArray[np.generic]) -> str:
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        return "a grey image becomes RGB with numpy.repeat(image.reshape(H, W, 1), 3, axis=2)"
+    if image.ndim == 3 and image.shape[2] == 4:
+        return "drop the alpha channel with image[:, :, :3]"
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        return "move the channels last with image.transpose(1, 2, 0)"
+    if image.ndim == 4:
+        return "push one image at a time"
+    if image.dtype == np.uint16:
+        return "16-bit becomes 8-bit with (image >> 8).astype(numpy.uint8)"
+    if image.dtype.kind == "f":
+        return "a float image in 0..1 becomes 8-bit with (image * 255).round().astype(numpy.uint8)"
+    return "convert it first"

@@ -1,0 +1,1 @@
+"""The runtime behind `device="cpu"`, a file a stage."""

@@ -1,0 +1,93 @@
+"""Streams on the host that take a frame each in one call, encoded as one batch where that is faster."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from rdn_engine.config import Dials
+from rdn_engine.frame import Frame, Image
+from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.stream import HostStream
+from rdn_engine.kernels.cpu import Float
+from rdn_engine.results import Detections
+from rdn_engine.stream.batch import StreamBatch
+from rdn_engine.stream.timings import Timings
+
+TRIALS = 3
+"""Rounds that each way of encoding is timed before the faster one is kept."""
+
+
+class HostStreamBatch(StreamBatch[HostStream]):
+    """As every StreamBatch. Frames may have several sizes; those of one network input can be encoded in one call.
+
+    Whether one call is faster than several depends on the model and the processor. Both give the same encodings up to
+    the backend's rounding, so the first rounds of more than one frame time them in turns.
+    """
+
+    def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> None:
+        super().__init__([HostStream(model, dials, capacity, source_id) for source_id in source_ids])
+        self._model = model
+        self._seconds: dict[bool, list[float]] = {True: [], False: []}
+
+    @property
+    def together(self) -> bool | None:
+        """Whether frames of one network input are encoded in one call; None while both ways are timed."""
+        if min(map(len, self._seconds.values())) < TRIALS:
+            return None
+        return statistics.median(self._seconds[True]) < statistics.median(self._seconds[False])
+
+    def push(
+        self, frames: Sequence[Image | Frame | None], pts: Sequence[float | None] | None = None
+    ) -> list[list[Detections]]:
+        times = self._times(frames, pts)
+        accepted = {
+            place: self._streams[place].accept(frame, when)
+            for place, (frame, when) in enumerate(zip(frames, times, strict=True))
+            if frame is not None
+        }
+        inputs = {place: self._streams[place].preprocess(image) for place, (image, _) in accepted.items()}
+        encoded = self._encode(inputs)
+        failed: list[Exception] = []
+        for place, (_, info) in accepted.items():
+            try:
+                self._streams[place].add(encoded[place], info)
+            except Exception as error:
+                # The other streams take their frames all the same; what is due here is tried again by the next push.
+                failed.append(error)
+        if failed:
+            raise failed[0]
+        return [self._streams[place].take_ready() if place in accepted else [] for place in range(len(self))]
+
+    def _encode(self, inputs: dict[int, Float]) -> dict[int, EncodedFrame]:
+        """The frame of each place from its network input."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, network in inputs.items():
+            groups[network.shape].append(place)
+        together = self.together
+        timed = together is None and len(groups) < len(inputs)
+        if together is None:
+            together = len(self._seconds[True]) <= len(self._seconds[False])
+        start = time.perf_counter()
+        encoded: dict[int, EncodedFrame] = {}
+        for places in groups.values():
+            for part in [places] if together else [[place] for place in places]:
+                encoded.update(zip(part, self._encode_part(part, inputs), strict=True))
+        if timed:
+            self._seconds[together].append((time.perf_counter() - start) / len(inputs))
+        return encoded
+
+    def _encode_part(self, places: list[int], inputs: dict[int, Float]) -> list[EncodedFrame]:
+        """One call of the encoder; each stream is charged its share of the time."""
+        first, spent = self._streams[places[0]], Timings()
+        spent.start()
+        images = np.stack([inputs[place] for place in places])
+        frames = self._model.encoder(images, *first.num_proposals, spent.lap)
+        for place in places:
+            self._streams[place].timings.add(spent, 1 / len(places))
+        return frames

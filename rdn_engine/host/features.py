@@ -1,0 +1,119 @@
+"""The arrays that stages hand to each other. R rows, K support rows, D feature width, P = N_b + 1 cached modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.kernels import cpu
+
+if TYPE_CHECKING:
+    from rdn_engine.host.refinement import Refinement
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """What the encoder makes of one frame; the support proposals are the first rows of the reference proposals."""
+
+    boxes: Float
+    """[n, 4] xyxy, network-input pixels, best objectness first; n <= N"""
+    objectness: Float
+    """[n] in 0..1"""
+    features: Float
+    """[n, D] after the RoI FC and its ReLU"""
+    query: Float
+    """[n, D] query of the first relation module applied to the reference; [n, 0] where there is none"""
+    keys: Float
+    """[P, k, D] of the first k = min(n, K) proposals, modules rel_0..rel_{P-1}"""
+    values: Float
+    """[P, k, D] values, projected, without their bias"""
+    refine_query: Float
+    """[k, D] query of the refinement; [k, 0] without the advanced stage"""
+
+
+@dataclass(frozen=True)
+class SupportPool:
+    """The window of one reference frame, in place in the stream's ring: slots of C rows, R = slots x C.
+
+    `rows` indexes the first axis of the storage arrays. A frame that an edge rule repeats appears once, with its
+    `multiplicity`.
+    """
+
+    boxes: Float
+    """[R, 4] network-input pixels"""
+    features: Float
+    """[R, D]"""
+    keys: cpu.Packed
+    """[P, slots, M, C / 16, d, 16] panels of 16 proposals, the layout of cpu.SupportBank, bfloat16 too"""
+    values: cpu.Packed
+    """[P, slots, M, C, d]"""
+    key_length: Float
+    """[P, slots, M]"""
+    refine_query: Float
+    """[R, D]"""
+    slots: Index
+    """[F] frames of the window, oldest first"""
+    counts: Index
+    """[F] support proposals of each: the first rows of its slot"""
+    repeats: Float
+    """[F] how often each frame counts"""
+    slot_counts: Index
+    """[slots] support proposals of whatever frame a slot holds, with the K of this window"""
+    advanced_rows: Index
+    """[A] support proposals that the refinement takes, a subset of `rows`"""
+    advanced_multiplicity: Float
+    """[A]"""
+    refinement: Refinement
+    """Sums of the refinement, the stream's own"""
+
+    @property
+    def rows(self) -> Index:
+        """[S] support proposals of the window, oldest frame first"""
+        starts = np.cumsum(self.counts) - self.counts
+        room = len(self.boxes) // len(self.slot_counts)
+        rows: Index = np.arange(self.counts.sum()) + np.repeat(self.slots * room - starts, self.counts)
+        return rows
+
+    @property
+    def multiplicity(self) -> Float:
+        """[S] how often each counts, 1 or more"""
+        return np.repeat(self.repeats, self.counts)
+
+    def bank(self, module: int) -> cpu.SupportBank:
+        """What the kernels read of cached module `module`."""
+        boxes = self.boxes.reshape(len(self.slot_counts), -1, 4)
+        return cpu.SupportBank(self.keys[module], self.values[module], self.key_length[module], boxes)
+
+    def plain(self) -> tuple[Float, Float]:
+        """Keys and values of `rows`, [P, S, D] each, as the model's graphs have them; of a float32 ring."""
+        cached, _, heads, room, head_dim = self.values.shape
+        slot, column = self.rows // room, self.rows % room
+        keys = self.keys[:, slot, :, column // cpu.PANEL, :, column % cpu.PANEL]  # [S, P, M, d]
+        values = self.values[:, slot, :, column]
+        both = (
+            np.asarray(array.swapaxes(0, 1).reshape(cached, len(slot), heads * head_dim), np.float32)
+            for array in (keys, values)
+        )
+        return next(both), next(both)
+
+
+@dataclass(frozen=True)
+class RelationOutput:
+    logits: Float
+    """[n, C + 1] background first"""
+    deltas: Float
+    """[n, 4 (C + 1)]"""
+    omega: Float | None
+    """[n, W] weights of the last basic module, averaged over heads, for the rows asked for; None when not asked"""
+
+    @classmethod
+    def of_no_rows(cls, num_logits: int, omega_rows: tuple[int, int] | None) -> RelationOutput:
+        """What a frame without proposals gives, for the executors that would have nothing to compute."""
+        omega = np.zeros((0, omega_rows[1] - omega_rows[0]), np.float32) if omega_rows is not None else None
+        return cls(np.zeros((0, num_logits), np.float32), np.zeros((0, 4 * num_logits), np.float32), omega)

@@ -1,0 +1,31 @@
+"""The weights and graphs of one model on the host, shared by its streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from rdn_engine.config import RDNConfig
+from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.relation import Relation
+from rdn_engine.kernels.cpu import Float
+
+
+class EncoderLike(Protocol):
+    """What a stream asks of an encoder; `rdn_engine.host.encoder.Encoder` is the real one."""
+
+    def __call__(
+        self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
+    ) -> list[EncodedFrame]: ...
+
+
+@dataclass(frozen=True)
+class HostModel:
+    """What streams share: nothing here changes from frame to frame."""
+
+    config: RDNConfig
+    encoder: EncoderLike
+    relation: Relation
+    threads: int
+    """Bounds the CPU threads of every stage of one call."""

@@ -1,0 +1,45 @@
+"""From the heads' output to boxes on the frame."""
+
+from __future__ import annotations
+
+from rdn_engine.config import DetectionConfig, InputConfig
+from rdn_engine.host.features import RelationOutput
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu import Float
+
+
+def detections(
+    output: RelationOutput,
+    boxes: Float,
+    frame_size: tuple[int, int],
+    *,
+    input_config: InputConfig,
+    config: DetectionConfig,
+    score_threshold: float,
+    threads: int,
+) -> cpu.Boxes:
+    """Detections in pixels of the frame, best first; DESIGN section 2 (Output). Each axis is scaled by its own ratio.
+
+    Args:
+        output: of the relation stage, for n proposals.
+        boxes: [n, 4] in network-input pixels.
+        frame_size: (height, width) in pixels.
+        input_config: says the size of the network input.
+        config: thresholds and box weights.
+        score_threshold: boxes at or below this confidence, in 0..1, are dropped.
+        threads: of one call.
+    """
+    network_size = input_config.network_size(*frame_size)
+    found = cpu.detect(
+        output.logits,
+        output.deltas,
+        boxes,
+        network_size,
+        config.box_weights,
+        score_threshold,
+        config.nms_threshold,
+        config.max_detections,
+        threads,
+    )
+    scale = input_config.frame_scale(*frame_size)
+    return found._replace(xyxy=(found.xyxy * (*scale, *scale)).astype("float32"))

@@ -1,0 +1,84 @@
+"""The sliding refinement of one stream: what its advanced support proposals have summed over their windows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.host.features import SupportPool
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float
+
+
+class Refinement:
+    """Sums of every row of the ring, and the frames that they hold. Of a step to the next window, only what changes is
+    computed: the frame that came, the one that went, and the rows that were not refined before.
+
+    A row that goes unrefined for a while, or whose window changes altogether, begins anew.
+    """
+
+    def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
+        rows = slots * room
+        per_head = rows, heads
+        self._sums = cpu.RunningSums(
+            np.zeros((rows, dim)), np.zeros(per_head), np.zeros(per_head), np.zeros(per_head, np.float32)
+        )
+        self._included = np.zeros((rows, slots), np.float32)  # how often a row's sums hold the frame of a slot
+        self._counts = np.zeros(slots, np.int64)  # support proposals of those frames
+        self._room = room
+
+    @property
+    def nbytes(self) -> int:
+        return self._included.nbytes + self._counts.nbytes + sum(array.nbytes for array in self._sums)
+
+    def forget(self) -> None:
+        """Every row begins anew."""
+        self._included[:] = 0
+
+    def forget_slot(self, slot: int) -> None:
+        """Before another frame takes the slot: its rows begin anew, and those that still hold what it has now."""
+        self._included[slot * self._room : (slot + 1) * self._room] = 0
+        self._included[self._included[:, slot] != 0] = 0
+
+    def step(
+        self, pool: SupportPool, module: int, value_bias: Float, geometry: cpu.Packed, threads: int
+    ) -> tuple[Float, NDArray[np.bool_]]:
+        """a + rel_module(a, S) of the pool's advanced rows -> [A, D], and which of them, [A], have to be computed from
+        the whole pool instead, because something is not finite.
+        """
+        rows, slots, counts = pool.advanced_rows, pool.slots, pool.slot_counts
+        self._included[self._included[:, counts != self._counts].any(1)] = 0
+        self._counts[:] = counts
+        wanted = np.zeros(len(counts), np.float32)
+        wanted[slots] = pool.repeats
+        held = self._included[rows]
+        change = wanted - held
+        restart = ~held.any(1) | (np.count_nonzero(change, 1) >= np.count_nonzero(wanted))
+        change[restart] = wanted
+        # Held by nobody, should the kernel fail half way.
+        self._included[rows] = 0
+
+        def refine(part: NDArray[np.bool_], change: Float, restart: NDArray[np.bool_]) -> cpu.Refined:
+            touched = np.flatnonzero(change.any(0))
+            return cpu.relation_refine(
+                pool.refine_query,
+                pool.features,
+                value_bias,
+                rows[part],
+                pool.bank(module),
+                touched,
+                counts[touched],
+                change[:, touched],
+                restart,
+                geometry,
+                self._sums,
+                threads,
+            )
+
+        out, status = refine(np.ones(len(rows), np.bool_), change, restart)
+        again = (status == cpu.CANCELLED) & ~restart
+        if again.any():
+            whole = np.tile(wanted, (int(again.sum()), 1))
+            out[again], status[again] = refine(again, whole, np.ones(len(whole), np.bool_))
+        self._included[rows[status == cpu.RIGHT]] = wanted
+        return out, status != cpu.RIGHT

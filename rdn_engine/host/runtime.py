@@ -1,0 +1,68 @@
+"""The runtime behind `device="cpu"`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rdn_engine.backends.graph import Backend
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.host.batch import HostStreamBatch
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import FusedRelation, Relation
+from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.stream import HostStream
+from rdn_engine.kernels.cpu import Precision
+
+Executor = Literal["fused", "engine"]
+
+
+class HostRuntime:
+    """A model in the memory of the host."""
+
+    def __init__(self, model: HostModel) -> None:
+        self.model = model
+
+    @classmethod
+    def load(
+        cls, bundle: Bundle, backend: Backend, *, executor: Executor, precision: Precision, threads: int
+    ) -> HostRuntime:
+        """Load the graphs and weights of a bundle.
+
+        Args:
+            bundle: whose files were checked.
+            backend: runs its graphs.
+            executor: `fused` (compiled attention) or `engine` (the relation graph on the backend).
+            precision: of the products of `fused`.
+            threads: bounds the CPU threads of every stage of one call.
+
+        Raises:
+            BundleError: for a graph or a weight that is not what the configuration wants.
+            BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown.
+        """
+        config = bundle.config
+        # The larger one first: loading takes several times its size, of which the other uses some again.
+        roi_head = backend.load(bundle.path("roi_head"))
+        backbone = backend.load(bundle.path("backbone"))
+        relation: Relation
+        if executor == "fused":
+            relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
+        else:
+            relation = EngineRelation(config, backend.load(bundle.path("relation")))
+        return cls(HostModel(config, Encoder(config, backbone, roi_head, threads), relation, threads))
+
+    @property
+    def config(self) -> RDNConfig:
+        return self.model.config
+
+    @property
+    def threads(self) -> int:
+        return self.model.threads
+
+    def open_stream(self, dials: Dials, capacity: Dials, source_id: str) -> HostStream:
+        return HostStream(self.model, dials, capacity, source_id)
+
+    def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> HostStreamBatch:
+        return HostStreamBatch(self.model, dials, capacity, source_ids)

@@ -1,0 +1,133 @@
+"""A stream whose frames live in the memory of the host, and the order of its stages."""
+
+from __future__ import annotations
+
+from rdn_engine.config import Dials
+from rdn_engine.errors import FrameError
+from rdn_engine.frame import Frame, Image, check_image
+from rdn_engine.host import postprocess, preprocess
+from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import relate
+from rdn_engine.host.window import Window
+from rdn_engine.kernels.cpu import Float
+from rdn_engine.results import Detections
+from rdn_engine.stream.base import Stream
+from rdn_engine.stream.linking import BoxLinker, Linkable, detection_threshold
+from rdn_engine.stream.order import FrameInfo
+
+
+class HostStream(Stream):
+    """As every Stream. A push runs to its end; a step that fails is tried again by the next push."""
+
+    def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_id: str) -> None:
+        super().__init__(model.config, dials, capacity, source_id)
+        self._model = model
+        self._window = Window(model.config.relation, capacity, model.relation.precision)
+        self.linker = BoxLinker()
+        self._ready: list[Detections] = []
+
+    @property
+    def nbytes(self) -> int:
+        return self._window.nbytes
+
+    def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
+        image, info = self.accept(frame, pts)
+        network = self.preprocess(image)
+        (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
+        self.add(encoded, info)
+        return self.take_ready()
+
+    def accept(self, frame: Image | Frame, pts: float | None) -> tuple[Image, FrameInfo]:
+        """The first half of a push: what is wrong with a frame is found here, and nothing is appended yet.
+
+        Raises:
+            FrameError, StreamClosed: as `push`.
+        """
+        image, about = self._unpack(frame, pts)
+        try:
+            checked = check_image(image)
+            info = self._info(about, (checked.shape[0], checked.shape[1]))
+        except FrameError:
+            self.rejected += 1
+            raise
+        # What lower dials released, or what failed before, comes first: the window has room for T + 1 references.
+        self._detect(self._dials.frames_ahead)
+        return checked, info
+
+    def preprocess(self, image: Image) -> Float:
+        """[H, W, 3] -> [3, h, w], the network input."""
+        self.timings.start()
+        network = preprocess.network_input(image, self._config.input, self._model.threads)
+        self.timings.lap("preprocess")
+        return network
+
+    @property
+    def num_proposals(self) -> tuple[int, int]:
+        """N and K of the frames that are encoded from now on. The support role keeps its capacity, so that K can be
+        turned up without a gap in the window.
+        """
+        return max(self._dials.num_reference, self._capacity.num_support), self._capacity.num_support
+
+    def add(self, encoded: EncodedFrame, info: FrameInfo) -> None:
+        """The second half: the frame becomes the newest, and what is due is computed."""
+        order, window = self._order, self._window
+        self.timings.frames += 1
+        if order.begins_epoch(info):
+            self._finish_epoch()
+            window.reset()
+            order.begin_epoch()
+        self.timings.start()
+        window.append(encoded)
+        self.timings.lap("window")
+        order.append(info)
+        self.accepted += 1
+        self._detect(self._dials.frames_ahead)
+
+    def flush(self) -> list[Detections]:
+        self._check_open()
+        self._finish_epoch()
+        self._order.end_epoch()
+        return self.take_ready()
+
+    def close(self) -> None:
+        super().close()
+        self._ready.clear()
+        self.linker = BoxLinker()
+
+    def _detect(self, look_ahead: int) -> None:
+        """Compute every result that need not wait for more than `look_ahead` later frames."""
+        model, dials, timings = self._model, self._dials, self.timings
+        while (due := self._order.due(look_ahead)) is not None:
+            timings.start()
+            reference, output = relate(model.relation, self._window, due.number, dials, timings.lap)
+            found = postprocess.detections(
+                output,
+                reference.boxes,
+                due.info.size,
+                input_config=model.config.input,
+                config=model.config.detection,
+                score_threshold=detection_threshold(dials),
+                threads=model.threads,
+            )
+            timings.lap("postprocess")
+            detections = Detections(
+                xyxy=found.xyxy,
+                confidence=found.confidence,
+                class_id=found.class_id,
+                tracker_id=None,
+                **vars(self._facts(due)),
+            )
+            self._ready += self.linker.push(Linkable(detections, found.proposal, output.omega), dials)
+            timings.lap("linking")
+            self._order.done()
+
+    def _finish_epoch(self) -> None:
+        """All results of the epoch are ready, linked ones too."""
+        self._detect(0)
+        self._ready += self.linker.flush(self._dials)
+
+    def take_ready(self) -> list[Detections]:
+        """The results that were computed and not taken yet."""
+        ready, self._ready = self._ready, []
+        return ready

@@ -1,0 +1,168 @@
+"""The memory of one stream: a ring of support proposals and a queue of reference frames that wait for their future."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rdn_engine.config import Dials, RelationConfig
+from rdn_engine.errors import ConfigError
+from rdn_engine.host.features import EncodedFrame, SupportPool
+from rdn_engine.host.refinement import Refinement
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float, Index
+from rdn_engine.stream.order import span
+
+
+class ReferenceProposals(NamedTuple):
+    """The reference proposals of one frame, in place in the queue."""
+
+    boxes: Float
+    """[n, 4] network-input pixels"""
+    features: Float
+    """[n, D]"""
+    query: Float
+    """[n, D]"""
+
+
+class Window:
+    """Fixed arrays for `capacity`: 2 T + 2 frames of K support proposals, T + 1 frames of N reference proposals.
+
+    The window itself has 2 T + 1 frames; the one that has just left it stays, so that its part of running sums can be
+    taken back. Frames are numbered 0, 1, ... from the last `reset`. Nothing here is allocated or freed while a stream
+    runs.
+    """
+
+    def __init__(self, config: RelationConfig, capacity: Dials, precision: cpu.Precision = "float32") -> None:
+        """precision: of keys and values."""
+        self._config = config
+        self._slots = 2 * capacity.window + 2
+        self._room = -(-capacity.num_support // cpu.PANEL) * cpu.PANEL
+        self._waiting = capacity.window + 1
+        try:
+            self._allocate(config, capacity.num_reference, precision)
+        except MemoryError as error:
+            size = f"T = {capacity.window}, K = {capacity.num_support}, N = {capacity.num_reference}"
+            raise ConfigError(
+                f"a stream for {size} does not fit into memory ({error}); wanted smaller dials, or a smaller capacity"
+            ) from None
+        self.newest = -1
+        """Number of the last frame appended; -1 after a reset."""
+
+    def _allocate(self, config: RelationConfig, num_reference: int, precision: cpu.Precision) -> None:
+        dim, heads, head_dim, cached = config.dim, config.heads, config.head_dim, config.num_cached
+        slots, room = self._slots, self._room
+        self._boxes = np.zeros((slots * room, 4), np.float32)
+        self._objectness = np.zeros(slots * room, np.float32)
+        self._features = np.zeros((slots * room, dim), np.float32)
+        self._keys, self._values = cpu.empty_supports((cached, slots), room, heads, head_dim, precision)
+        self._key_length = np.zeros((cached, slots, heads), np.float32)
+        self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
+        self._support_counts = np.zeros(slots, np.int64)
+        self._refinement = Refinement(slots, room, heads, dim) if config.advanced else Refinement(slots, 0, heads, dim)
+
+        queue = (self._waiting, num_reference)
+        self._reference_boxes = np.zeros((*queue, 4), np.float32)
+        self._reference_features = np.zeros((*queue, dim), np.float32)
+        self._reference_query = np.zeros((*queue, dim if config.num_modules else 0), np.float32)
+        self._reference_counts = np.zeros(self._waiting, np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; the same from the first frame to the last."""
+        return self._refinement.nbytes + sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
+
+    def reset(self) -> None:
+        """Forget every frame; the next one appended is frame 0."""
+        self.newest = -1
+        self._refinement.forget()
+
+    def append(self, frame: EncodedFrame) -> int:
+        """Copy a frame in, over the oldest one, which no window reaches any more; returns its number."""
+        t = self.newest + 1
+        k = len(frame.refine_query)
+        slot = t % self._slots
+        self._refinement.forget_slot(slot)
+        rows = slice(slot * self._room, slot * self._room + k)
+        self._boxes[rows] = frame.boxes[:k]
+        self._objectness[rows] = frame.objectness[:k]
+        self._features[rows] = frame.features[:k]
+        for i, (keys, values) in enumerate(zip(frame.keys, frame.values, strict=True)):
+            cpu.pack_supports(keys, values, self._bank(i), slot)
+        self._refine_query[rows] = frame.refine_query
+        self._support_counts[slot] = k
+
+        n = len(frame.boxes)
+        place = t % self._waiting
+        self._reference_boxes[place, :n] = frame.boxes
+        self._reference_features[place, :n] = frame.features
+        self._reference_query[place, :n] = frame.query
+        self._reference_counts[place] = n
+        self.newest = t
+        return t
+
+    def _bank(self, module: int) -> cpu.SupportBank:
+        boxes = self._boxes.reshape(self._slots, self._room, 4)
+        return cpu.SupportBank(self._keys[module], self._values[module], self._key_length[module], boxes)
+
+    def reference(self, t: int, num_reference: int) -> ReferenceProposals:
+        """The first `num_reference` proposals of frame t, one of the last T + 1 appended."""
+        place = t % self._waiting
+        rows = slice(min(num_reference, int(self._reference_counts[place])))
+        return ReferenceProposals(
+            self._reference_boxes[place, rows],
+            self._reference_features[place, rows],
+            self._reference_query[place, rows],
+        )
+
+    def support_rows(self, frame: int, t: int, dials: Dials) -> tuple[int, int] | None:
+        """Where `pool(t, dials).rows` holds the proposals of `frame`: first and one past the last; None where it is
+        not in the window.
+        """
+        frames = span(t, self.newest, dials)
+        if frame not in frames:
+            return None
+        slots = np.arange(frames.start, frame + 1) % self._slots
+        counts = np.minimum(self._support_counts[slots], dials.num_support)
+        return int(counts[:-1].sum()), int(counts.sum())
+
+    def pool(self, t: int, dials: Dials) -> SupportPool:
+        """The support proposals that frame t looks at: the first K of every frame of its window.
+
+        With `replicate` edges the first frame stands in for those before it and the newest for those that have not
+        come, which is right only once the epoch has ended: a running stream asks when frame t + L is there.
+        """
+        frames = span(t, self.newest, dials)
+        repeats = np.ones(len(frames), np.float32)
+        if dials.edges == "replicate":
+            repeats[0] += max(dials.window - t, 0)
+            repeats[-1] += max(t + dials.frames_ahead - self.newest, 0)
+        slots = np.arange(frames.start, frames.stop) % self._slots
+        slot_counts = np.minimum(self._support_counts, dials.num_support)
+        counts = slot_counts[slots]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(starts[-1]) + np.repeat(slots * self._room - starts[:-1], counts)
+        advanced, advanced_multiplicity = self._sample(rows, np.repeat(repeats, counts), starts, dials)
+        return SupportPool(
+            boxes=self._boxes,
+            features=self._features,
+            keys=self._keys,
+            values=self._values,
+            key_length=self._key_length,
+            refine_query=self._refine_query,
+            slots=slots,
+            counts=counts,
+            repeats=repeats,
+            slot_counts=slot_counts,
+            advanced_rows=rows[advanced],
+            advanced_multiplicity=advanced_multiplicity,
+            refinement=self._refinement,
+        )
+
+    def _sample(self, rows: Index, multiplicity: Float, starts: Index, dials: Dials) -> tuple[Index, Float]:
+        if not self._config.advanced:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return cpu.sample_advanced(
+            self._objectness[rows], multiplicity, starts, dials.advanced_ratio, dials.num_support, dials.sampling
+        )

@@ -1,0 +1,1 @@
+"""The compiled kernels and their typed faces: `cpu` over `_C`, `cuda` over `_cuda`."""

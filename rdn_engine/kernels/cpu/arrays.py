@@ -1,0 +1,39 @@
+"""Arrays as the CPU kernels want them."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Float = NDArray[np.float32]
+
+
+Precision = Literal["float32", "bfloat16"]
+
+
+Packed = NDArray[np.float32 | np.uint16]
+"""float32, or pairs of bfloat16 as uint16: the last axis is 2."""
+
+
+Index = NDArray[np.int64]
+
+
+PANEL = 16
+"""Columns of a panel of packed weights or keys."""
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Packed:
+    """From a cache line's boundary on: a vector that lies across two is loaded twice."""
+    line, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned(array: Packed) -> Packed:
+    copy = aligned_zeros(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -1,0 +1,90 @@
+"""Frozen dataclasses from and to plain values (numbers, strings, lists), checked field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from rdn_engine.errors import ConfigError
+
+
+def check(ok: bool, name: str, got: object, wanted: object) -> None:
+    if not ok:
+        raise ConfigError(f"{name} is {got!r}; wanted {wanted}")
+
+
+def check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
+    """Every field is of its annotated type, and the named numbers (those in tuples too) lie in their closed ranges."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = _coerce(hint, getattr(config, name), f"{section}.{name}")
+        object.__setattr__(config, name, value)  # frozen; a list has become a tuple, a numpy number a Python one
+        if name in ranges and value is not None:
+            low, high = ranges[name]
+            numbers_in = value if isinstance(value, tuple) else (value,)
+            check(all(low <= v <= high for v in numbers_in), f"{section}.{name}", value, f"{low:g}..{high:g}")
+
+
+def to_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    return value
+
+
+_T = TypeVar("_T")
+
+
+def from_plain(cls: type[_T], data: Any, path: str) -> _T:
+    """A dataclass from a mapping of plain values, as YAML and JSON hold them; nested ones likewise.
+
+    Fields left out keep their defaults. Raises ConfigError that names the field by its path from `path`.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is {data!r}; wanted a mapping")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(str(name) for name in set(data) - set(hints))
+    if unknown:
+        raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
+    required = [f for f in dataclasses.fields(typing.cast("Any", cls)) if f.default is f.default_factory]
+    missing = [f.name for f in required if f.name not in data]
+    if missing:
+        raise ConfigError(f"{path} lacks {missing}; known are {sorted(hints)}")
+    return cls(**{name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()})
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    """`value` as the annotation `hint` says, or ConfigError."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return (
+            value
+            if isinstance(value, typing.cast("type[Any]", hint))
+            else from_plain(typing.cast("type[Any]", hint), value, path)
+        )
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _coerce(next(a for a in typing.get_args(hint) if a is not type(None)), value, path)
+    if origin is Literal:
+        check(any(value == a for a in typing.get_args(hint)), path, value, f"one of {typing.get_args(hint)}")
+        return value
+    if origin is tuple:
+        check(isinstance(value, (list, tuple)), path, value, "a list")
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            return tuple(_coerce(kinds[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+        check(len(value) == len(kinds), path, value, f"a list of {len(kinds)}")
+        return tuple(_coerce(kind, v, f"{path}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is float and number:
+        return float(value)
+    if hint is int and number and value == int(value):
+        return int(value)
+    wanted = {int: "a whole number", float: "a finite number"}.get(hint, f"a {hint.__name__}")
+    check(isinstance(value, hint) and hint not in (int, float), path, value, wanted)
+    return value

@@ -1,0 +1,1 @@
+"""One video's order, epochs and dials, on any machine."""

@@ -1,0 +1,137 @@
+"""One video's state: order, epochs, dials. Which machine its frames live on is the part of the subclasses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.errors import ConfigError, StreamClosed
+from rdn_engine.frame import Frame, Image
+from rdn_engine.results import Detections, FrameFacts
+from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, seconds, span
+from rdn_engine.stream.timings import Timings
+
+
+class Stream(ABC):
+    """One video: frames go in with `push`, each comes out once, in order, L frames later (with linking L + D). One
+    thread at a time. `rdn_engine.stream.order.FrameOrder` says when a new epoch begins.
+    """
+
+    def __init__(self, config: RDNConfig, dials: Dials, capacity: Dials, source_id: str) -> None:
+        self._config = config
+        self._capacity = capacity
+        self._check_dials(dials)
+        self._dials = dials
+        self._source_id = source_id
+        self._order = FrameOrder()
+        self._closed = False
+        self.accepted = 0
+        """Frames pushed that are images."""
+        self.rejected = 0
+        """Frames that raised FrameError."""
+        self.timings = Timings()
+
+    @property
+    def epoch(self) -> int:
+        """How often the stream's state was reset."""
+        return self._order.epoch
+
+    @property
+    def dials(self) -> Dials:
+        """Settings in effect. Setting them is checked against the capacity (ConfigError) and takes effect from the
+        next result; num_reference (N) above its old value from the next frame pushed. After a lower look-ahead or
+        link_delay, the next push returns several results; another `link` ends the tubes that there are.
+        """
+        return self._dials
+
+    @dials.setter
+    def dials(self, dials: Dials) -> None:
+        self._check_dials(dials)
+        self._dials = dials
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that this stream holds: fixed when it is opened. With linking, D + 1 results and their links on top."""
+
+    @abstractmethod
+    def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
+        """Take the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB, or a Frame, which brings its own number, time and source.
+            pts: seconds on the source's clock; None where unknown.
+
+        Returns:
+            The results that became ready: frame t - L's for frame t, linked t - L - D's, and before it the rest of the
+            old epoch's where this frame begins a new one. `frame_index` is the Frame's, else how many frames the
+            stream accepted before.
+
+        Raises:
+            FrameError: for what is no image, or no time; the stream is as it was.
+            StreamClosed: after `close`.
+        """
+
+    @abstractmethod
+    def flush(self) -> list[Detections]:
+        """End the epoch.
+
+        Returns:
+            The results still to come, by the edge rule for what follows the last frame.
+
+        Raises:
+            StreamClosed: after `close`.
+        """
+
+    def close(self) -> None:
+        """Give up what is pending. `push` and `flush` raise StreamClosed from now on."""
+        self._closed = True
+        self._order.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _unpack(self, frame: object, pts: float | None) -> tuple[object, tuple[int, object, str]]:
+        """The pixels, and number, time and source as they came: a Frame's own word, else the stream's."""
+        self._check_open()
+        if isinstance(frame, Frame):
+            return frame.image, (frame.index, frame.pts, frame.source_id)
+        return frame, (self.accepted, pts, self._source_id)
+
+    def _info(self, about: tuple[int, object, str], size: tuple[int, int]) -> FrameInfo:
+        frame_index, pts, source_id = about
+        return FrameInfo(frame_index, seconds(pts), source_id, *size)
+
+    def _facts(self, due: Due) -> FrameFacts:
+        """What a result that is computed now says about its frame."""
+        return FrameFacts(
+            class_names=self._config.class_names,
+            frame_index=due.info.frame_index,
+            pts=due.info.pts,
+            source_id=due.info.source_id,
+            height=due.info.height,
+            width=due.info.width,
+            pool_fill=len(span(due.number, self._order.newest, self._dials)),
+            lookahead=self._dials.frames_ahead,
+            epoch=self._order.epoch,
+        )
+
+    def _check_dials(self, dials: Dials) -> None:
+        for name, symbol in (("window", "T"), ("num_support", "K"), ("num_reference", "N")):
+            got, limit = getattr(dials, name), getattr(self._capacity, name)
+            if got > limit:
+                raise ConfigError(
+                    f"{name} ({symbol}) is {got}; this stream has room for {limit}: open it with "
+                    f"open_stream(dials, capacity=Dials({name}={got}, ...))"
+                )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosed("this stream was closed; open another with Detector.open_stream")

@@ -1,0 +1,266 @@
+"""Boxes linked along a video: tubes, their identities, and confidences that look along them (paper, section 3.4).
+
+Links (equation 8) join boxes of one class in neighbouring frames:
+
+    S(i, j) = (s_i + s_j + IoU(b_i, b_j)) e^omega_ij          box i of frame t, box j of frame t + 1
+
+omega_ij is the weight that i's proposal gives j's in the last basic module, averaged over heads, where j's is among
+the support proposals of frame t + 1 and that frame is in the window of t; otherwise 0, a factor of 1. Look-ahead 0
+therefore links without relations. A path (equation 9) gains the sum of its links. The best one is a tube; its boxes
+leave, and so on with the rest. The paper's paths run through the whole video; here links need an overlap above
+MIN_IOU, so that tubes start and end with their objects.
+
+Rescoring: the paper adds the mean m of the better half of the path's scores to each of its scores s. We take
+(s + m) / 2: the same order of boxes, hence the same AP, in 0..1, and unchanged for a box that nothing is linked to.
+
+Seq-NMS (Han et al., 2016), the usual baseline: links above an IoU of 0.5 gain nothing, boxes gain their score, a path
+takes the boxes that overlap its own by more than 0.3 away, and its boxes all get the mean score of the path.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.config import Dials, LinkMethod
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu import Float, Index
+from rdn_engine.results import Detections
+
+Double = NDArray[np.float64]
+
+FLOOR = 0.001
+"""Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
+MIN_IOU = 0.3
+"""Boxes of a tube's neighbouring frames overlap by more."""
+SEQ_NMS_LINK_IOU = 0.5
+SEQ_NMS_RIVAL_IOU = 0.3
+PAST = 64
+"""Scores of a tube that are kept once their frames were given out"""
+
+
+def detection_threshold(dials: Dials) -> float:
+    """Confidence above which a frame's boxes are detected, so that linking has those that a tube may lift."""
+    return dials.score_threshold if dials.link == "off" else min(dials.score_threshold, FLOOR)
+
+
+class Linkable(NamedTuple):
+    """One frame's boxes and what links them to the next frame's."""
+
+    found: Detections
+    proposal: Index
+    """[n] reference proposal of each box"""
+    omega: Float | None
+    """[N, W] weights of the reference proposals for the first W proposals of the next frame; None: no relations"""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame that waits; its links lead to the frame before, those of the first one to the rows of the tubes."""
+
+    found: Detections
+    source: Index
+    """[links] row in the frame before, ascending within `target`"""
+    target: Index
+    """[links] row in this frame, ascending"""
+    score: Double
+    """[links] what a path gains by each"""
+    value: Double
+    """[n] what a path gains by each box"""
+    rival_of: Index
+    """[rivals] row, ascending"""
+    rival: Index
+    """[rivals] row that leaves when a path takes `rival_of`"""
+
+
+class _Tubes(NamedTuple):
+    """Where the tubes of the frames given out stand: a row for each box of the last such frame."""
+
+    ids: Index
+    """[m] -1 for a box that left as a rival"""
+    gain: Double
+    """[m] of the path up to here"""
+    past: Float
+    """[m, PAST] the latest scores, newest last, NaN before the tube's first"""
+
+
+_NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.float32))
+
+
+class BoxLinker:
+    """Links the frames of one epoch and gives each out `delay` frames later, over whole tubes where that is longer.
+
+    What was given out stays: its tubes go on with their identity, gain and latest scores, and the paths through the
+    frames that wait are searched anew from there. Memory is that of delay + 1 frames.
+    """
+
+    def __init__(self) -> None:
+        self._method: LinkMethod = "relations"
+        self._waiting: deque[_Frame] = deque()
+        self._newest: Linkable | None = None
+        self._tubes = _NO_TUBES
+        self._next_id = 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what waits and of the tubes that may go on."""
+        held = [a for f in self._waiting for a in (*vars(f).values(), *vars(f.found).values())]
+        held += [*self._tubes, *(self._newest[1:] if self._newest else ())]
+        return sum(a.nbytes for a in held if isinstance(a, np.ndarray))
+
+    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+        """Take the next frame, by `link`, `link_delay` and `score_threshold` of the dials.
+
+        Another `link` than before ends all tubes; with `off` frames pass as they are. `tracker_id` counts from 1 and
+        does not repeat, flushes included.
+
+        Returns:
+            The frames that are ready, without what has at most the threshold after rescoring.
+        """
+        if dials.link == "off":
+            return [*self.flush(dials), frame.found]
+        ready = self.flush(dials) if dials.link != self._method else []
+        self._method = dials.link
+        self._waiting.append(_linked(self._newest, frame, dials.link))
+        self._newest = frame
+        while len(self._waiting) > dials.link_delay:
+            ready += self._give_out(1, dials.score_threshold)
+        return ready
+
+    def flush(self, dials: Dials) -> list[Detections]:
+        """The frames that wait; all tubes end."""
+        ready = self._give_out(len(self._waiting), dials.score_threshold)
+        self._newest, self._tubes = None, _NO_TUBES
+        return ready
+
+    def _give_out(self, count: int, threshold: float) -> list[Detections]:
+        """The first `count` frames that wait, by the paths through all of them."""
+        if not count:
+            return []
+        heads = len(self._tubes.ids)
+        starts = np.cumsum([heads, *(len(f.value) for f in self._waiting)])
+        path, num_paths = _search(self._tubes, self._waiting)
+        head_path, leaving = path[:heads], path[heads : starts[count]]
+        ids = self._identify(head_path, leaving, num_paths)
+        head = np.full(num_paths + 1, -1)
+        head[head_path] = np.arange(heads)
+        scores = np.concatenate([f.found.confidence for f in self._waiting])
+        mean = self._path_means(path[heads:], scores, leaving, head)
+        ready = []
+        for start, stop in zip(starts[:count] - heads, starts[1 : count + 1] - heads, strict=True):
+            frame, of = self._waiting.popleft(), leaving[start:stop]
+            score = frame.found.confidence
+            rescored = mean[of] if self._method == "seq_nms" else (score + mean[of]) / 2
+            ready.append(_result(frame.found, np.where(of >= 0, rescored, 0), ids[of], threshold))
+            last = frame, of
+        self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
+        return ready
+
+    def _identify(self, head_path: Index, leaving: Index, num_paths: int) -> Index:
+        """[paths + 1] the identity of each path that leaves: its tube's, or a new one; -1 past the last path.
+
+        New ones are numbered as they appear. Indexing with -1, the path of a box that left as a rival, gives -1.
+        """
+        ids = np.full(num_paths + 1, -1)
+        ids[head_path] = self._tubes.ids
+        new, first = np.unique(leaving[ids[leaving] < 0], return_index=True)
+        new = new[np.argsort(first)]
+        new = new[new >= 0]
+        ids[new] = self._next_id + np.arange(len(new))
+        self._next_id += len(new)
+        return ids
+
+    def _path_means(self, path: Index, scores: Float, leaving: Index, head: Index) -> Double:
+        """[paths + 1] mean score along each path that leaves: of its better half, or for Seq-NMS of all."""
+        wanted = np.zeros(len(head), bool)
+        wanted[leaving] = True
+        wanted[-1] = False
+        going_on = np.flatnonzero(wanted & (head >= 0))
+        past = self._tubes.past[head[going_on]]
+        known = ~np.isnan(past)
+        group = np.concatenate([np.repeat(going_on, known.sum(1)), path[wanted[path]]])
+        scores = np.concatenate([past[known], scores[wanted[path]]])
+        return cpu.group_means(group, scores, len(head), better_half=self._method != "seq_nms")
+
+    def _go_on(self, frame: _Frame, path: Index, ids: Index, head: Index) -> _Tubes:
+        """The tubes as they stand after `frame`, the first that waited."""
+        gain = frame.value.copy()
+        came = head[path[frame.target]] == frame.source
+        gain[frame.target[came]] += self._tubes.gain[frame.source[came]] + frame.score[came]
+        past = np.full((len(path), PAST), np.nan, np.float32)
+        old = head[path]
+        past[old >= 0, :-1] = self._tubes.past[old[old >= 0], 1:]
+        past[:, -1] = frame.found.confidence
+        return _Tubes(ids[path], gain, past)
+
+
+def _linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> _Frame:
+    found, none, no_scores = now.found, np.zeros(0, np.int64), np.zeros(0)
+    source, target, score = none, none, no_scores
+    if before is not None:
+        target, source, iou = _overlaps(found, before.found, SEQ_NMS_LINK_IOU if method == "seq_nms" else MIN_IOU)
+        if method == "boxes":
+            before = before._replace(omega=None)
+        score = np.zeros(len(iou)) if method == "seq_nms" else _link_scores(before, now, source, target, iou)
+    value, rival_of, rival = np.zeros(len(found)), none, none
+    if method == "seq_nms":
+        value = found.confidence.astype(np.float64)
+        rival_of, rival, _ = _overlaps(found, found, SEQ_NMS_RIVAL_IOU)
+    return _Frame(found, source, target, score, value, rival_of, rival)
+
+
+def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, iou: Float) -> Double:
+    """Equation 8 for each link."""
+    score = before.found.confidence[source].astype(np.float64) + now.found.confidence[target] + iou
+    if before.omega is None:
+        return score
+    i, j = before.proposal[source], now.proposal[target]
+    supports = j < before.omega.shape[1]
+    score[supports] *= np.exp(before.omega[i[supports], j[supports]].astype(np.float64))
+    return score
+
+
+def _overlaps(a: Detections, b: Detections, limit: float) -> tuple[Index, Index, Float]:
+    return cpu.overlaps(a.xyxy, a.class_id, b.xyxy, b.class_id, limit)
+
+
+def _search(tubes: _Tubes, frames: deque[_Frame]) -> tuple[Index, int]:
+    """Path of each row of the tubes and of each box of the frames (equation 9), and how many paths there are."""
+    starts = np.cumsum([len(tubes.ids), *(len(f.value) for f in frames)])
+    before = [0, *starts[:-2]]
+    source = np.concatenate([f.source + start for f, start in zip(frames, before, strict=True)])
+    target = np.concatenate([f.target + start for f, start in zip(frames, starts[:-1], strict=True)])
+    alive = np.ones(len(source), bool)
+    # A box that left as a rival leads nowhere.
+    alive[: len(frames[0].source)] = tubes.ids[frames[0].source] >= 0
+    rival_of = np.concatenate([f.rival_of + start for f, start in zip(frames, starts[:-1], strict=True)])
+    return cpu.link_paths(
+        np.concatenate([tubes.gain, *(f.value for f in frames)]),
+        _starts(target[alive], starts[-1]),
+        source[alive],
+        np.concatenate([f.score for f in frames])[alive],
+        _starts(rival_of, starts[-1]),
+        np.concatenate([f.rival + start for f, start in zip(frames, starts[:-1], strict=True)]),
+    )
+
+
+def _starts(rows: Index, length: int) -> Index:
+    """[length + 1] where each row's entries begin in the ascending `rows`."""
+    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=length))])
+
+
+def _result(found: Detections, confidence: Double, ids: Index, threshold: float) -> Detections:
+    """`found` with new confidences, best first; without boxes that left and those of at most `threshold`."""
+    rows = np.flatnonzero((ids >= 0) & (confidence > threshold))
+    rows = rows[np.argsort(-confidence[rows], kind="stable")]
+    return replace(
+        found,
+        xyxy=found.xyxy[rows],
+        confidence=confidence[rows].astype(np.float32),
+        class_id=found.class_id[rows],
+        tracker_id=ids[rows],
+    )

@@ -1,0 +1,150 @@
+"""Which frames of a video are due, and where an epoch begins: sizes and timestamps in, decisions out."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from typing import NamedTuple
+
+from rdn_engine.config import Dials
+from rdn_engine.errors import FrameError
+
+GAP_SECONDS = 2.0
+"""A timestamp this far after the last one, in seconds, may be a jump."""
+GAP_SPACINGS = 10.0
+"""It is one where the gap is also this many times the median spacing of the latest frames."""
+_SPACINGS_KEPT = 31
+
+
+class FrameInfo(NamedTuple):
+    """What is known of a frame before anything is computed from it."""
+
+    frame_index: int
+    """Position in its source, from 0."""
+    pts: float | None
+    """Seconds on the source's clock; None where the source has none."""
+    source_id: str
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.height, self.width
+
+
+class Due(NamedTuple):
+    """A frame whose result is to be computed now."""
+
+    number: int
+    """Of the frame in its epoch, from 0."""
+    info: FrameInfo
+
+
+class FrameOrder:
+    """The order of one stream's frames. It holds no pixels and computes nothing.
+
+    A new epoch (the window starts empty again, after the old epoch's results came out) begins with the first frame
+    after `end_epoch`, with a frame of another size, with a timestamp below the last one, and with a gap of more than
+    GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing of the latest frames.
+
+    Frames are numbered 0, 1, ... in each epoch. A frame is due once as many later ones as the look-ahead says were
+    appended; it stays due until `done` is called, so that a step that failed is tried again.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        """How often the stream's state was reset."""
+        self.newest = -1
+        """Number of the last frame appended; -1 before the first of an epoch."""
+        self._waiting: deque[FrameInfo] = deque()
+        self._last: FrameInfo | None = None
+        self._spacings: deque[float] = deque(maxlen=_SPACINGS_KEPT)
+        self._ended = False
+
+    @property
+    def next_result(self) -> int:
+        """Number of the frame whose result comes next; newest + 1 where none is to come."""
+        return self.newest + 1 - len(self._waiting)
+
+    def begins_epoch(self, frame: FrameInfo) -> bool:
+        """Whether `frame`, appended now, would be the first of another epoch."""
+        last = self._last
+        if last is None:
+            return False
+        if self._ended or frame.size != last.size:
+            return True
+        if frame.pts is None or last.pts is None:
+            return False
+        gap = frame.pts - last.pts
+        if gap < 0:
+            return True
+        # Without a spacing to compare with, a long gap may be the video's own pace.
+        return gap > GAP_SECONDS and bool(self._spacings) and gap > GAP_SPACINGS * statistics.median(self._spacings)
+
+    def begin_epoch(self) -> None:
+        """Forget the frames of the epoch: the next one appended is number 0 of another."""
+        self._waiting.clear()
+        self._spacings.clear()
+        self._last, self._ended, self.newest = None, False, -1
+        self.epoch += 1
+
+    def append(self, frame: FrameInfo) -> None:
+        """Make `frame` the newest of the epoch."""
+        if self._last is not None and frame.pts is not None and self._last.pts is not None:
+            self._spacings.append(frame.pts - self._last.pts)
+        self._last = frame
+        self._waiting.append(frame)
+        self.newest += 1
+
+    def end_epoch(self) -> None:
+        """Make the next frame the first of another epoch, where this one has any."""
+        self._ended = self.newest >= 0
+
+    def due(self, look_ahead: int) -> Due | None:
+        """The oldest frame whose result is still to come, if it need not wait.
+
+        Args:
+            look_ahead: L, frames, 0 or more; 0 where no more frames of this epoch will come.
+        """
+        number = self.next_result
+        return Due(number, self._waiting[0]) if number <= self.newest - look_ahead else None
+
+    def done(self) -> None:
+        """The result of the frame that was due has been computed."""
+        self._waiting.popleft()
+
+    def abandon(self) -> None:
+        """Give up the results that are still to come."""
+        self._waiting.clear()
+
+
+def span(number: int, newest: int, dials: Dials) -> range:
+    """Numbers of the frames that there are in the window t-T..t+L of frame t = `number`.
+
+    Args:
+        number: of the reference frame in its epoch, 0..newest.
+        newest: number of the last frame appended.
+        dials: with T and L of the window.
+    """
+    return range(max(number - dials.window, 0), min(number + dials.frames_ahead, newest) + 1)
+
+
+def seconds(pts: object) -> float | None:
+    """A timestamp as a Python float, whatever kind of number came: results are written as JSON.
+
+    Raises:
+        FrameError: for what is no finite number, and not None.
+    """
+    if pts is None:
+        return None
+    try:
+        value = float(pts)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = math.nan
+    if isinstance(pts, str) or not math.isfinite(value):
+        raise FrameError(f"pts is {pts!r}; wanted finite seconds, or None")
+    return value

@@ -1,0 +1,33 @@
+"""Where a stream's time goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window", "relation", "postprocess", "linking")
+
+
+@dataclass
+class Timings:
+    """Where a stream's time went, since it was opened."""
+
+    frames: int = 0
+    """Frames encoded."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Wall-clock seconds of each stage, in the order they run."""
+    _mark: float = field(default=0.0, init=False, repr=False)
+
+    def start(self) -> None:
+        self._mark = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Everything since `start` or the last lap was `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._mark
+        self._mark = now
+
+    def add(self, spent: Timings, share: float) -> None:
+        """Charge a share, in 0..1, of what was spent on several streams."""
+        for stage, seconds in spent.seconds.items():
+            self.seconds[stage] += share * seconds

@@ -1,0 +1,413 @@
+"""The relation executors against the definition, the encoder between its graphs, and the backends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rdn_engine import BackendUnavailable, BundleError, ConfigError, Detector, RDNError
+from rdn_engine.backends import load_backend
+from rdn_engine.bundle.contract import fused_shapes
+from rdn_engine.bundle.directory import write_bundle
+from rdn_engine.config import Dials, RDNConfig, RelationConfig
+from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.features import EncodedFrame, SupportPool
+from rdn_engine.host.relation import FusedRelation, Relation
+from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.window import Window
+from rdn_engine.kernels import _C, cpu
+from rdn_engine.kernels.cpu.arrays import Float
+from tests.fakes import FakeGraph, fill_bundle, random_boxes, relation_weights, tiny_config
+from tests.reference_relation import relation_stage
+
+Weights = dict[str, Float]
+INPUTS = ("features", "query", "boxes", "support_boxes", "keys", "values", "log_multiplicity")
+ADVANCED_INPUTS = ("advanced_boxes", "advanced_features", "advanced_query", "advanced_log_multiplicity")
+
+
+def linear(weights: Weights, name: str, x: Float) -> Float:
+    return (x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]).astype(np.float32)
+
+
+def encode(weights: Weights, config: RelationConfig, x: Float) -> dict[str, Float]:
+    """What the roi_head graph makes of features x [n, D], every row a support row."""
+    cached = range(config.num_cached)
+    first = 0 if config.num_basic else config.num_cached
+    empty = np.zeros((len(x), 0), np.float32)
+    return {
+        "query": linear(weights, f"rel.{first}.query", x) if config.num_modules else empty,
+        "keys": np.stack([x @ weights[f"rel.{i}.key.weight"].T for i in cached]) if cached else x[None][:0],
+        "values": np.stack([x @ weights[f"rel.{i}.value.weight"].T for i in cached]) if cached else x[None][:0],
+        "refine_query": linear(weights, f"rel.{config.num_basic}.query", x) if config.advanced else empty,
+    }
+
+
+def case(
+    config: RDNConfig,
+    weights: Weights,
+    n: int,
+    seed: int,
+    rows: int = 40,
+    precision: cpu.Precision = "float32",
+) -> tuple[Any, ...]:
+    """Reference arrays and the pool of a window whose ring holds more frames and proposals, with repeats counted.
+
+    Also the positions of the advanced proposals in the pool.
+    """
+    rng = np.random.default_rng(seed)
+    r = config.relation
+    dials = Dials(window=2, num_support=9, num_reference=9, advanced_ratio=0.34, edges="clip")
+    window = Window(r, replace(dials, window=4, num_support=16, num_reference=16), precision)
+    cuts = np.linspace(0, rows, 6).astype(int)  # 5 of the 6 frames are looked at
+    for k in [*np.diff(cuts), 16]:
+        x = np.maximum(rng.normal(0, 1, (k, r.dim)), 0).astype(np.float32)
+        objectness = np.sort(rng.random(k, np.float32))[::-1]
+        window.append(EncodedFrame(random_boxes(rng, k), objectness, x, **encode(weights, r, x)))
+    pool = window.pool(2, dials)
+    pool = replace(
+        pool,
+        repeats=rng.integers(1, 4, len(pool.repeats)).astype(np.float32),
+        advanced_multiplicity=rng.integers(1, 4, len(pool.advanced_rows)).astype(np.float32),
+    )
+    chosen = np.array([pool.rows.tolist().index(row) for row in pool.advanced_rows], np.int64)
+    features = np.maximum(rng.normal(0, 1, (n, r.dim)), 0).astype(np.float32)
+    return random_boxes(rng, n), features, encode(weights, r, features)["query"], pool, chosen
+
+
+def expected(config: RDNConfig, weights: Weights, boxes: Float, features: Float, pool: SupportPool, chosen: Any) -> Any:
+    return relation_stage(
+        weights,
+        config.relation,
+        features,
+        boxes,
+        pool.features[pool.rows],
+        pool.boxes[pool.rows],
+        pool.multiplicity,
+        chosen,
+        pool.advanced_multiplicity,
+    )
+
+
+def reference_graph(config: RDNConfig, weights: Weights) -> FakeGraph:
+    """The relation graph, computed by the definition: it recovers the support features from their keys."""
+    r = config.relation
+
+    def run(**feeds: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        features = feeds["features"]
+        support, chosen, counts, advanced_counts = features[:0], np.arange(0), None, None
+        support_boxes = feeds["boxes"][:0] if "boxes" in feeds else np.zeros((0, 4))
+        if r.num_cached:
+            support = np.linalg.solve(np.float64(weights["rel.0.key.weight"]), np.float64(feeds["keys"][0]).T).T
+            support_boxes, counts = feeds["support_boxes"], np.exp(feeds["log_multiplicity"])
+        if r.advanced:
+            distance = np.abs(support[None] - feeds["advanced_features"][:, None]).sum(-1)
+            chosen, advanced_counts = distance.argmin(1), np.exp(feeds["advanced_log_multiplicity"])
+            np.testing.assert_array_equal(support_boxes[chosen], feeds["advanced_boxes"])
+        boxes = feeds.get("boxes", support_boxes)
+        stage = relation_stage(weights, r, features, boxes, support, support_boxes, counts, chosen, advanced_counts)
+        return {name: stage[name].astype(np.float32) for name in ("logits", "deltas", "omega") if name in stage}
+
+    inputs = ("features",)
+    if r.num_modules:
+        inputs = INPUTS + (ADVANCED_INPUTS if r.advanced else ())
+    return FakeGraph(inputs, ("logits", "deltas", *(("omega",) if r.num_basic else ())), run)
+
+
+CONFIGS = [
+    RelationConfig(32, 2, num_basic=2, advanced=True, advanced_fc=True),
+    RelationConfig(32, 1, num_basic=1, advanced=True, advanced_fc=False),
+    RelationConfig(32, 2, num_basic=3, advanced=False),
+    RelationConfig(32, 2, num_basic=0, advanced=True),
+    RelationConfig(32, 2, num_basic=0, advanced=False),
+]
+
+
+@pytest.mark.parametrize("relation", CONFIGS)
+@pytest.mark.parametrize("executor", ["fused", "engine"])
+@pytest.mark.parametrize("n", [1, 7])
+def test_executors_compute_the_definition(relation: RelationConfig, executor: str, n: int) -> None:
+    config = tiny_config(relation)
+    weights = relation_weights(config)
+    boxes, features, query, pool, chosen = case(config, weights, n, seed=n)
+    wanted = expected(config, weights, boxes, features, pool, chosen)
+    run: Relation = FusedRelation(config, weights, 1)
+    if executor == "engine":
+        run = EngineRelation(config, reference_graph(config, weights))
+    found = run(boxes, features, query, pool, (3, 9))
+    np.testing.assert_allclose(found.logits, wanted["logits"], atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(found.deltas, wanted["deltas"], atol=1e-3, rtol=1e-3)
+    assert found.logits.dtype == found.deltas.dtype == np.float32
+    if relation.num_basic:
+        assert found.omega is not None
+        np.testing.assert_allclose(found.omega, wanted["omega"][:, 3:9], atol=1e-4)
+    else:
+        assert found.omega is None
+    assert run(boxes, features, query, pool).omega is None
+
+
+@pytest.mark.skipif(_C.isa != "avx512_bf16", reason="the processor has no bfloat16 products")
+def test_bfloat16_computes_nearly_the_definition() -> None:
+    """Rounding to 8 bits: seen 2e-3."""
+    config = tiny_config(RelationConfig(128, 8))
+    weights = relation_weights(config)
+    boxes, features, query, pool, chosen = case(config, weights, 40, seed=0)
+    wanted = expected(config, weights, boxes, features, pool, chosen)
+    pool = case(config, weights, 40, seed=0, precision="bfloat16")[3]
+    found = FusedRelation(config, weights, 1, "bfloat16")(boxes, features, query, pool)
+    for name in ("logits", "deltas"):
+        error = np.linalg.norm(getattr(found, name) - wanted[name]) / np.linalg.norm(wanted[name])
+        assert 1e-5 < error < 1e-2
+
+
+def test_a_precision_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    with pytest.raises(ConfigError, match="relation_precision is 'float16'; wanted 'float32' or 'bfloat16'"):
+        FusedRelation(config, {}, 1, "float16")  # type: ignore[arg-type]
+    monkeypatch.setattr(_C, "isa", "avx2")
+    with pytest.raises(BackendUnavailable, match="wants the kernels of avx512_bf16; here are those of avx2"):
+        FusedRelation(config, relation_weights(config), 1, "bfloat16")
+
+
+@pytest.mark.parametrize("relation", CONFIGS)
+def test_a_frame_without_proposals_has_outputs_without_rows(relation: RelationConfig) -> None:
+    config = tiny_config(relation)
+    weights = relation_weights(config)
+    boxes, features, query, pool, _ = case(config, weights, 0, seed=0)
+    graph = reference_graph(config, weights)
+    for run in (FusedRelation(config, weights, 1), EngineRelation(config, graph)):
+        found = run(boxes, features, query, pool, (2, 6))
+        assert (found.logits.shape, found.deltas.shape) == ((0, 3), (0, 12))
+        assert (found.omega is None) if not relation.num_basic else (found.omega.shape == (0, 4))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 60), st.sampled_from(CONFIGS[:4]))
+def test_fused_computes_the_definition_at_any_size(seed: int, n: int, rows: int, relation: RelationConfig) -> None:
+    config = tiny_config(relation)
+    weights = relation_weights(config, seed)
+    boxes, features, query, pool, chosen = case(config, weights, n, seed, rows)
+    found = FusedRelation(config, weights, 1)(boxes, features, query, pool)
+    wanted = expected(config, weights, boxes, features, pool, chosen)
+    np.testing.assert_allclose(found.logits, wanted["logits"], atol=5e-3, rtol=5e-3)
+    np.testing.assert_allclose(found.deltas, wanted["deltas"], atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("relation", CONFIGS)
+def test_no_support_adds_nothing(relation: RelationConfig) -> None:
+    config = tiny_config(relation)
+    weights = relation_weights(config)
+    boxes, features, query, pool, _ = case(config, weights, 5, seed=0, rows=0)
+    assert len(pool.rows) == 0
+    found = FusedRelation(config, weights, 1)(boxes, features, query, pool)
+    x = features
+    for i in range(relation.num_basic - 1):
+        x = np.maximum(linear(weights, f"basic_fc.{i}", x), 0)
+    np.testing.assert_allclose(found.logits, linear(weights, "classify", x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_inputs_are_left_as_they_were() -> None:
+    config = tiny_config()
+    weights = relation_weights(config)
+    arguments = case(config, weights, 6, seed=1)
+    twin = case(config, weights, 6, seed=1)
+    FusedRelation(config, weights, 1)(*arguments[:4])
+    for a, b in zip(arguments[:3], twin[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for name, array in vars(arguments[3]).items():
+        if name != "refinement":
+            np.testing.assert_array_equal(array, getattr(twin[3], name))
+
+
+@pytest.mark.parametrize("relation", CONFIGS)
+def test_every_array_of_the_weights_matters_and_no_other(relation: RelationConfig) -> None:
+    config = tiny_config(relation)
+    everything = relation_weights(config)
+    arguments = case(config, everything, 7, seed=3)[:4]
+    read = {name: everything[name] for name in fused_shapes(config)}
+    wanted = FusedRelation(config, everything, 1)(*arguments)
+
+    def same(weights: Weights) -> bool:
+        arguments[3].refinement.forget()  # its sums belong to other weights
+        found = FusedRelation(config, weights, 1)(*arguments)
+        return np.array_equal(found.logits, wanted.logits) and np.array_equal(found.deltas, wanted.deltas)
+
+    assert same(read), "the arrays that older bundles hold besides are ignored"
+    for name, array in read.items():
+        assert not same(read | {name: np.full_like(array, np.nan)}), name
+
+
+def test_relation_weights_that_do_not_fit_are_named() -> None:
+    config = tiny_config()
+    weights = relation_weights(config)
+    missing = {k: v for k, v in weights.items() if k != "rel.2.value.bias"}
+    with pytest.raises(BundleError, match=r"rel.2.value.bias has shape None; .* wants \(32,\)"):
+        FusedRelation(config, missing, 1)
+    with pytest.raises(BundleError, match=r"classify.weight has shape \(5, 32\); .* wants \(3, 32\)"):
+        FusedRelation(config, weights | {"classify.weight": np.zeros((5, 32), np.float32)}, 1)
+
+
+def test_a_relation_graph_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(BundleError, match="graph relation has inputs"):
+        EngineRelation(tiny_config(), FakeGraph(("picture",), ("logits", "deltas", "omega"), dict))
+    with pytest.raises(BundleError, match="graph relation has inputs"):
+        EngineRelation(tiny_config(), FakeGraph(("features",), ("logits",), dict))
+
+
+# The encoder
+
+
+def fake_graphs(config: RDNConfig) -> tuple[FakeGraph, FakeGraph]:
+    """Objectness that is the grey level of a cell's image, features that are the pooled mean."""
+    r, anchors = config.relation, config.rpn.num_anchors
+
+    def backbone(image: Float) -> dict[str, NDArray[Any]]:
+        b, _, h, w = image.shape
+        grid = image[:, :1, : h // 16 * 16 : 16, : w // 16 * 16 : 16].transpose(0, 2, 3, 1)
+        level = grid.repeat(anchors, 3).reshape(b, -1)
+        deltas = np.zeros((*level.shape, 4), np.float32)
+        return {"objectness": level, "deltas": deltas, "feature_map": grid.repeat(4, 3)}
+
+    def roi_head(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        features = np.repeat(pooled.mean(1)[:, None], r.dim, 1)
+        cached = np.stack([features[support] + i for i in range(r.num_cached)])
+        rows = {"features": features, "query": -features, "refine_query": features[support]}
+        return rows | {"keys": cached, "values": -cached}
+
+    return (
+        FakeGraph(("image",), ("objectness", "deltas", "feature_map"), backbone),
+        FakeGraph(("pooled", "support"), ("features", "query", "keys", "values", "refine_query"), roi_head),
+    )
+
+
+def test_frames_of_one_batch_are_those_of_single_passes() -> None:
+    config = tiny_config()
+    encoder = Encoder(config, *fake_graphs(config), threads=1)
+    rng = np.random.default_rng(0)
+    images = rng.random((3, 3, 64, 48)).astype(np.float32)
+    together = encoder(images, 9, 4, lambda stage: None)
+    for i, frame in enumerate(together):
+        [alone] = encoder(images[i : i + 1], 9, 4, lambda stage: None)
+        for name, array in vars(alone).items():
+            np.testing.assert_array_equal(getattr(frame, name), array, err_msg=name)
+        n = len(frame.boxes)
+        k = min(n, 4)
+        assert 4 < n <= 9
+        assert (frame.features.shape, frame.query.shape) == ((n, 32), (n, 32))
+        assert (frame.keys.shape, frame.values.shape, frame.refine_query.shape) == ((3, k, 32), (3, k, 32), (k, 32))
+        assert (np.diff(frame.objectness) <= 0).all()
+        np.testing.assert_array_equal(frame.keys[2], frame.features[:k] + 2)
+        np.testing.assert_array_equal(frame.query, -frame.features)
+
+
+def test_laps_follow_the_stages() -> None:
+    config = tiny_config()
+    laps: list[str] = []
+    Encoder(config, *fake_graphs(config), threads=1)(np.zeros((1, 3, 32, 32), np.float32), 4, 2, laps.append)
+    assert laps == ["backbone", "proposals", "roi_pool", "roi_head"]
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [0, 3], [3, 0]])
+def test_a_frame_may_have_no_proposals(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    boxes = np.zeros((2, 3, 4), np.float32)
+    boxes[..., 2:] = 15
+    proposals = cpu.Proposals(boxes, np.ones((2, 3), np.float32), np.array(counts))
+    monkeypatch.setattr(cpu, "propose", lambda *_: proposals)
+    backbone, roi_head = fake_graphs(config)
+
+    def run(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        assert len(pooled) > 0, "zero rows never reach the graph"
+        return roi_head({"pooled": pooled, "support": support})
+
+    encoder = Encoder(config, backbone, FakeGraph(roi_head.inputs, roi_head.outputs, run), threads=1)
+    frames = encoder(np.zeros((2, 3, 32, 32), np.float32), 4, 2, lambda stage: None)
+    for frame, n in zip(frames, counts, strict=True):
+        k = min(n, 2)
+        assert (frame.boxes.shape, frame.features.shape, frame.objectness.shape) == ((n, 4), (n, 32), (n,))
+        assert (frame.keys.shape, frame.values.shape, frame.refine_query.shape) == ((3, k, 32), (3, k, 32), (k, 32))
+
+
+def test_graphs_that_do_not_fit_the_model_are_refused() -> None:
+    config = tiny_config()
+    backbone, roi_head = fake_graphs(config)
+    with pytest.raises(BundleError, match=r"graph backbone has inputs \['pooled', 'support'\]"):
+        Encoder(config, roi_head, roi_head, threads=1)
+    with pytest.raises(BundleError, match="graph roi_head has outputs"):
+        Encoder(config, backbone, FakeGraph(("pooled", "support"), ("features",), dict), threads=1)
+
+
+# Backends
+
+
+@pytest.fixture
+def graph_file(tmp_path: Path) -> Path:
+    """y = a + b over [n, 2]"""
+    shape = ["n", 2]
+    a, b, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "aby")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["y"])], "add", [a, b], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    path = tmp_path / "add.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_onnxruntime_runs_named_arrays(graph_file: Path) -> None:
+    backend = load_backend("onnxruntime", "cpu", 1)
+    assert backend.name == "onnxruntime"
+    graph = backend.load(graph_file)
+    assert (graph.inputs, graph.outputs) == (("a", "b"), ("y",))
+    for n in (3, 1, 0):
+        ones = np.ones((n, 2), np.float32)
+        np.testing.assert_array_equal(graph({"a": ones, "b": 2 * ones})["y"], 3 * ones)
+
+
+def test_onnxruntime_errors_are_ours(graph_file: Path) -> None:
+    backend = load_backend("onnxruntime", "cpu", 1)
+    graph = backend.load(graph_file)
+    with pytest.raises(RDNError, match=r"add.onnx failed on \{'a': 'float32\[1, 3\]'"):
+        graph({"a": np.ones((1, 3), np.float32), "b": np.ones((1, 2), np.float32)})
+    graph_file.write_bytes(b"no graph at all")
+    with pytest.raises(BundleError, match=r"cannot load add\.onnx"):
+        backend.load(graph_file)
+    with pytest.raises(BundleError, match=r"cannot load gone\.onnx"):
+        backend.load(graph_file.with_name("gone.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "message"),
+    [
+        ("tensorrt", "cpu", r"'tensorrt' runs on device 'cuda'; got device 'cpu'"),
+        ("tensorrt_rtx", "cpu", r"'tensorrt_rtx' runs on device 'cuda'; got device 'cpu'"),
+        ("openvino", "cpu", r"backend is 'openvino'; wanted one of"),
+        ("onnxruntime", "npu", r"device is 'npu'; wanted 'cpu' or 'cuda'"),
+    ],
+)
+def test_what_is_missing_is_said(name: Any, device: Any, message: str) -> None:
+    with pytest.raises(BackendUnavailable, match=message):
+        load_backend(name, device, 1)
+
+
+def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="threads is 0"):
+        Detector.from_pretrained(tmp_path, threads=0)
+    with pytest.raises(ConfigError, match="executor 'engine' wants 'float32'"):
+        Detector.from_pretrained(tmp_path, executor="engine", relation_precision="bfloat16")
+    with pytest.raises(ConfigError, match="executor is 'fast'"):
+        Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable):
+        Detector.from_pretrained(tmp_path, device="cuda")
+    with write_bundle(tmp_path / "engines") as staging:
+        fill_bundle(staging, tiny_config())
+    with pytest.raises(BundleError, match=r"cannot load roi_head.onnx"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)
+    (tmp_path / "engines" / "relation.npz").write_bytes(b"changed")
+    with pytest.raises(BundleError, match=r"'relation.npz' has 7 bytes"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)

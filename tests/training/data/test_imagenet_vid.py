@@ -1,0 +1,191 @@
+"""A miniature of ILSVRC2015, read as it is and through the lists, and by the command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdn_engine.errors import DatasetError
+from tests.data_files import nothing_wrong, picture, text
+from training.data.builder import Builder
+from training.data.coco_vid import read_dataset
+from training.data.imagenet_vid import SYNSETS, add_imagenet_det, evenly, read_imagenet_vid, read_xml
+
+ROOT = Path(__file__).parents[3]
+
+
+def xml(path, *objects, size=(32, 24), head=""):
+    things = "".join(
+        f"<object>{'' if track is None else f'<trackid>{track}</trackid>'}<name>{name}</name>"
+        f"<bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin><ymax>{y2}</ymax><ymin>{y1}</ymin></bndbox></object>"
+        for track, name, (x1, y1, x2, y2) in objects
+    )
+    size = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+    text(path, f"{head}<annotation><folder>f</folder>{size}{things}</annotation>")
+
+
+DOG, ZEBRA, TABLE = "n02084071", "n02391049", "n04379243"
+SNIPPETS = ("train/ILSVRC2015_VID_train_0000/ILSVRC2015_train_00000000", "train/ILSVRC2015_VID_train_0001/B")
+
+
+@pytest.fixture
+def ilsvrc(tmp_path):
+    root = tmp_path / "ILSVRC2015"
+    for name, frames in {SNIPPETS[0]: 30, SNIPPETS[1]: 3, "val/ILSVRC2015_val_00000000": 2}.items():
+        for t in range(frames):
+            thing = (0, DOG, (1, 2, 20 if t else 32, 12))  # of frame 0, one past the last column
+            xml(root / f"Annotations/VID/{name}/{t:06d}.xml", thing, *([(1, ZEBRA, (0, 0, 9, 9))] if t else []))
+            picture(root / f"Data/VID/{name}/{t:06d}.JPEG")
+    text(
+        root / "ImageSets/VID/train_9.txt", f"{SNIPPETS[0].removeprefix('train/')} 1", "ILSVRC2015_VID_train_0009/X -1"
+    )
+    text(root / "ImageSets/VID/train_30.txt", *(f"{s.removeprefix('train/')} 1" for s in SNIPPETS))
+    text(root / "ImageSets/VID/val.txt", *(f"ILSVRC2015_val_00000000/{t:06d} {t + 1}" for t in range(2)))
+    for i, names in enumerate([(DOG,), (DOG, TABLE), (ZEBRA, DOG), (TABLE,)]):
+        name = f"train/ILSVRC2014_train_0000/ILSVRC2014_train_{i:08d}"
+        xml(root / f"Annotations/DET/{name}.xml", *((None, n, (2, 3, 9, 9)) for n in names))
+        picture(root / f"Data/DET/{name}.JPEG")
+    return root
+
+
+def test_the_classes_are_those_of_the_public_checkpoints():
+    with np.load(ROOT / "tests/data/parity/expected.npz") as expected:
+        assert ["__background__", *SYNSETS.values()] == expected["class_names"].tolist()
+
+
+@pytest.mark.parametrize("length", [1, 14, 15, 16, 31, 300, 5492])
+def test_evenly(length):
+    chosen = evenly(length, 15)
+    assert len(set(chosen)) == min(length, 15)
+    assert sorted(chosen) == chosen
+    assert set(chosen) <= set(range(length))
+
+
+def test_evenly_is_as_the_public_list_has_it():
+    assert evenly(300, 15) == list(range(10, 300, 20))
+    assert evenly(48, 15) == [1, 4, 8, 11, 14, 17, 20, 24, 27, 30, 33, 36, 40, 43, 46]
+    assert evenly(26, 15) == [0, 2, 4, 6, 7, 9, 11, 13, 14, 16, 18, 19, 21, 23, 25]
+
+
+def test_vid_training_videos(ilsvrc):
+    builder = read_imagenet_vid(ilsvrc, "train")
+    dataset = builder.dataset
+    assert [v.name for v in dataset.videos] == list(SNIPPETS)
+    first = [f for f in dataset.frames if f.video_id == 1]
+    assert [f.frame_id for f in first] == list(range(30))
+    assert [f.frame_id for f in first if f.train] == list(range(1, 30, 2))
+    assert all(f.train for f in dataset.frames if f.video_id == 2)
+    assert dataset.annotations[0].xyxy == (1, 2, 31, 12)  # cut
+    assert builder.cut == 2
+    assert {a.instance_id for a in dataset.annotations} == {1, 2, 3, 4}  # two in each video
+    assert {dataset.class_names[a.category_id - 1] for a in dataset.annotations} == {"dog", "zebra"}
+    assert nothing_wrong(dataset, ilsvrc)
+
+
+def test_vid_validation_videos_and_lists(ilsvrc, tmp_path):
+    dataset = read_imagenet_vid(ilsvrc, "val").dataset
+    assert [f.file_name for f in dataset.frames] == [
+        f"Data/VID/val/ILSVRC2015_val_00000000/00000{t}.JPEG" for t in (0, 1)
+    ]
+    assert all(f.train for f in dataset.frames)
+    text(tmp_path / "videos.txt", "val/ILSVRC2015_val_00000000 1 0 2")
+    assert read_imagenet_vid(ilsvrc, "val", tmp_path / "videos.txt").dataset == dataset
+    text(tmp_path / "frames.txt", f"{SNIPPETS[0]} 1 4 30", f"{SNIPPETS[0]} 1 20 30")
+    listed = read_imagenet_vid(ilsvrc, "train", tmp_path / "frames.txt").dataset
+    assert [f.frame_id for f in listed.frames if f.train] == [4, 20]
+    assert len(listed.frames) == 30
+
+
+def test_det_joins_as_videos_of_one_frame(ilsvrc, tmp_path, monkeypatch):
+    builder = read_imagenet_vid(ilsvrc, "train")
+    videos = len(builder.dataset.videos)
+    add_imagenet_det(builder, ilsvrc)
+    dataset = builder.dataset
+    assert [v.name[-1] for v in dataset.videos[videos:]] == ["0", "1", "2"]  # not the table alone
+    assert dataset.annotations[-1].xyxy == (2, 3, 9, 9)
+    assert nothing_wrong(dataset, ilsvrc)
+    monkeypatch.setattr("training.data.imagenet_vid.DET_IMAGES", 1)
+    few = Builder((i + 1, name) for i, name in enumerate(SYNSETS.values()))
+    add_imagenet_det(few, ilsvrc)
+    assert [v.name[-1] for v in few.dataset.videos] == ["1", "2"]  # the middle one of three dogs, the only zebra
+    text(tmp_path / "det.txt", "train/ILSVRC2014_train_0000/ILSVRC2014_train_00000000 1", "train/negative -1")
+    few = Builder((i + 1, name) for i, name in enumerate(SYNSETS.values()))
+    add_imagenet_det(few, ilsvrc, tmp_path / "det.txt")
+    assert [v.name[-1] for v in few.dataset.videos] == ["0"]
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;">]>'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{BOMB}<annotation>&c;</annotation>".encode(), "has a DOCTYPE; wanted plain XML"),
+        (f"{BOMB}<annotation>&c;</annotation>".encode("utf-16"), "has a DOCTYPE; wanted plain XML"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "has a DOCTYPE"),
+        (b"<annotation>", "is not XML"),
+        (b'<?xml version="1.0" encoding="none-such"?><annotation/>', "is not XML"),
+        (b"<annotation/>", "size/width is None; wanted a whole number"),
+        (b"<annotation><size><width>9</width><height>0</height></size></annotation>", "size is 9 x 0"),
+        (b"<annotation><object><name>n</name></object></annotation>", "bndbox/xmin is None"),
+    ],
+)
+def test_bad_xml(tmp_path, content, message):
+    path = tmp_path / "0.xml"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_xml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_what_is_no_ilsvrc_layout(ilsvrc, tmp_path):
+    with pytest.raises(DatasetError, match=r"val.txt cannot be read"):
+        read_imagenet_vid(tmp_path, "val")
+    with pytest.raises(DatasetError, match="names no video of train"):
+        read_imagenet_vid(tmp_path, "train")
+    with pytest.raises(DatasetError, match="names no image"):
+        add_imagenet_det(Builder([]), tmp_path)
+    for name, message in [("absent", "holds no annotation"), ("../../x", "wanted a path inside")]:
+        text(tmp_path / "list.txt", f"{name} 1")
+        with pytest.raises(DatasetError, match=message):
+            read_imagenet_vid(ilsvrc, "val", tmp_path / "list.txt")
+    folder = ilsvrc / "Annotations/VID/val/ILSVRC2015_val_00000000"
+    xml(folder / "000001.xml", (0, TABLE, (1, 1, 2, 2)))
+    with pytest.raises(DatasetError, match=f"000001.xml: an object is a '{TABLE}'"):
+        read_imagenet_vid(ilsvrc, "val")
+    xml(folder / "000001.xml", (None, DOG, (1, 1, 2, 2)))
+    with pytest.raises(DatasetError, match=r"000001.xml: an object has no trackid"):
+        read_imagenet_vid(ilsvrc, "val")
+    text(folder / "last.xml")
+    with pytest.raises(DatasetError, match=r"last.xml is no frame"):
+        read_imagenet_vid(ilsvrc, "val")
+
+
+def convert(*arguments):
+    command = [sys.executable, "training/data/convert.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_what_the_readers_read(ilsvrc, tmp_path):
+    output = tmp_path / "train.json"
+    done = convert("imagenet-vid", ilsvrc, "--split", "train", "--det", "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "5 videos, 36 frames" in done.stdout
+    assert "2 boxes cut" in done.stdout
+    builder = read_imagenet_vid(ilsvrc, "train")
+    add_imagenet_det(builder, ilsvrc)
+    assert read_dataset(output) == builder.dataset
+
+
+def test_the_command_says_what_is_wrong(ilsvrc, tmp_path):
+    done = convert("imagenet-vid", ilsvrc, "--split", "val", "--det", "--output", tmp_path / "x.json")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: --det with --split val; wanted train, the only split that DET joins\n",
+    )
+    done = convert("mot", tmp_path / "absent", "--output", tmp_path / "x.json")
+    assert done.returncode == 1
+    assert "holds no sequence" in done.stderr
+    assert not (tmp_path / "x.json").exists()

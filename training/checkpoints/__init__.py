@@ -1,0 +1,1 @@
+"""Checkpoints in: our own, the public RDN layout, torchvision's backbones."""
