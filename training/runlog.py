@@ -38,8 +38,9 @@ class RunLog:
                 TextColumn("loss {task.fields[loss]}  {task.fields[eta_minutes]} min left"),
                 console=console,
             )
-            empty = {"phase": "", "loss": "-", "eta_minutes": "-"}
-            self._task = self._progress.add_task("", total=total, completed=iteration, **empty)
+            self._task = self._progress.add_task(
+                "", total=total, completed=iteration, phase="", loss="-", eta_minutes="-"
+            )
             self._progress.start()
 
     def write(self, line: Line) -> None:

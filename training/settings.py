@@ -202,17 +202,22 @@ def override(raw: dict[str, Any], text: str) -> None:
     names = path.split(".")
     place: Any = raw
     for i, name in enumerate(names):
+        last = i == len(names) - 1
         if isinstance(place, list):
             if not name.isdecimal() or int(name) >= len(place):
                 wanted = f"wanted 0..{len(place) - 1}"
                 raise ConfigError(f"--set {text}: {name} is no place in a list of {len(place)}; {wanted}")
-        elif not isinstance(place, dict):
-            raise ConfigError(f"--set {text}: {name} stands below {place!r}; wanted a field of a mapping")
-        key = int(name) if isinstance(place, list) else name
-        if i == len(names) - 1:
-            place[key] = _value(value, text)
+            if last:
+                place[int(name)] = _value(value, text)
+            else:
+                place = place[int(name)]
+        elif isinstance(place, dict):
+            if last:
+                place[name] = _value(value, text)
+            else:
+                place = place.setdefault(name, {})
         else:
-            place = place[key] if isinstance(place, list) else place.setdefault(key, {})
+            raise ConfigError(f"--set {text}: {name} stands below {place!r}; wanted a field of a mapping")
 
 
 def _value(value: str, text: str) -> Any:

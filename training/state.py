@@ -63,7 +63,7 @@ def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         theirs = Settings.from_plain(state["settings"])
     except Exception as error:  # bytes that are no state are run as opcodes of the unpickler, and raise anything
         spare = output / PREVIOUS

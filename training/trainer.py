@@ -53,7 +53,7 @@ class Trainer:
         _check_share(settings, self.world)
         self.clips = Clips(open_sources(settings.data.train, settings.model.class_names), settings)
         torch.manual_seed(settings.seed)
-        self.model = RDN(settings.model).to(self.world.device, memory_format=torch.channels_last)
+        self.model = RDN(settings.model).to(self.world.device).to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model, settings)
         self.model.backbone.freeze(settings.frozen_stages)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
@@ -76,7 +76,7 @@ class Trainer:
         self._log: RunLog | None = None
         self._batches: Iterator[Batch] | None = None
         self._phase: Phase | None = None
-        self._objective: torch.nn.Module = Objective(self.model, settings)
+        self._objective: Objective | DistributedDataParallel = Objective(self.model, settings)
 
     def step(self) -> dict[str, float]:
         """One step of the optimiser: its losses, averaged over this process's images."""
@@ -108,7 +108,8 @@ class Trainer:
             waited += time.monotonic() - began
             names += batch.names
             last = part == s.accumulate - 1
-            with contextlib.nullcontext() if last or self.world.size == 1 else self._objective.no_sync():
+            shared = self._objective if isinstance(self._objective, DistributedDataParallel) else None
+            with contextlib.nullcontext() if last or shared is None else shared.no_sync():
                 losses = self._objective(batch.to(self.world.device), phase.relation, phase.references)
                 (torch.stack(list(losses.values())).sum() / s.accumulate).backward()
             for name, loss in losses.items():

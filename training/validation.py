@@ -37,8 +37,11 @@ def _open(source: Source) -> AnnotatedVideos:
 
 def validate(model: RDN, sources: Sequence[AnnotatedVideos]) -> float:
     """AP50 in percent, the mean over the sources. Changes nothing in the model."""
-    found = [evaluate(RunModel(model, model.config.dials), videos)["vid"][METRIC] for videos in sources]
-    if None in found:
+    found: list[float | None] = [
+        evaluate(RunModel(model, model.config.dials), videos)["vid"][METRIC] for videos in sources
+    ]
+    known = [ap for ap in found if ap is not None]
+    if len(known) < len(found):
         names = ", ".join(v.name for v, ap in zip(sources, found, strict=True) if ap is None)
         raise DatasetError(f"{names} has no annotated object to validate with; wanted one or more")
-    return sum(found) / len(found)
+    return sum(known) / len(known)

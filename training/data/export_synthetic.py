@@ -14,7 +14,8 @@ from PIL import Image
 
 from training.data.builder import Builder
 from training.data.coco_vid import Dataset, write_dataset
-from training.data.synthetic import CLASS_NAMES, SyntheticVideos
+from training.data.drawing import CLASS_NAMES
+from training.data.synthetic import SyntheticVideos
 
 
 def synthetic_dataset(videos: SyntheticVideos, suffix: str = "png") -> Dataset:

@@ -182,7 +182,8 @@ class _Thing:
         # Its speed swings between a tenth and nearly twice of the mean.
         way = since - 0.9 / pace * np.cos(pace * t + phase)
         # Faster with the distance from its middle time, so that a long video does not fill up with slow objects.
-        return self.centre + self.velocity * way * (1 + (since / 24) ** 4)
+        middle: Float = self.centre + self.velocity * way * (1 + (since / 24) ** 4)
+        return middle
 
     def paste(self, frame: NDArray[np.uint8], owner: NDArray[np.int16], index: int, t: int) -> _Placed | None:
         """Draws this object of time t into `frame`, its number into `owner`; None where it is out of sight."""

@@ -57,7 +57,8 @@ class _Rows:
 
     def area(self) -> Float:
         """[n] pixels"""
-        return self.xywh()[:, 2:].prod(axis=1)
+        area: Float = self.xywh()[:, 2:].prod(axis=1)
+        return area
 
 
 @dataclass(frozen=True)

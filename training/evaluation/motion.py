@@ -76,6 +76,7 @@ def _iou(found: Detected, truth: Truth) -> Float:
     """[m, n]"""
     a, b = found.xyxy[:, None], truth.xyxy[None]
     side = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0)
-    overlap = side.prod(axis=-1)
+    overlap: Float = side.prod(axis=-1)
     union: Float = found.area()[:, None] + truth.area()[None] - overlap
-    return overlap / union
+    iou: Float = overlap / union
+    return iou

@@ -120,7 +120,8 @@ def precision_recall(
 def _sampled(precision: Float) -> Float:
     """Precision at recalls of 1/n ... 1 -> at RECALLS"""
     n = len(precision)
-    return precision[np.maximum(np.ceil(RECALLS * n - 1e-9).astype(int) - 1, 0)]
+    sampled: Float = precision[np.maximum(np.ceil(RECALLS * n - 1e-9).astype(int) - 1, 0)]
+    return sampled
 
 
 def _data(videos: AnnotatedVideos, truth: Truth) -> Result:

@@ -31,6 +31,11 @@ def _norm(config: BackboneConfig, channels: int) -> nn.Module:
 class Backbone(nn.Module):
     """Parameters are named as in torchvision's ResNet, so that its state dicts load."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config

@@ -61,15 +61,21 @@ def to_input(frame: NDArray[np.uint8], config: InputConfig) -> Tensor:
     height, width = config.network_size(*frame.shape[:2])
     resized = np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR), np.float32)
     ordered = resized[..., ::-1] if config.channel_order == "bgr" else resized
-    normalised = (ordered - np.float32(config.mean)) / np.float32(config.std)
+    normalised = (ordered - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+
+
+def plane(x: Tensor) -> tuple[int, int]:
+    """x [..., H, W] -> (H, W)"""
+    height, width = x.shape[-2:]
+    return height, width
 
 
 @torch.no_grad()
 def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> FrameEncoding:
     image = to_input(frame, model.config.input).to(next(model.parameters()).device)
     objectness, deltas, feature_map = model.encode_map(image[None])
-    grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
+    grid, size = plane(feature_map), plane(image)
     [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)
     return FrameEncoding(boxes, scores, model.roi_features(feature_map, [boxes]), size)
 

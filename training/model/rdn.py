@@ -20,6 +20,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
         for conv in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def forward(self, c4: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,6 +41,7 @@ class RoIHead(nn.Module):
         for layer in (self.reduce, self.fc):
             if layer is not None:
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
 
@@ -98,4 +100,5 @@ class RDN(nn.Module):
             )
         else:
             pooled = torchvision.ops.roi_pool(feature_map.float(), boxes, size, scale)
-        return self.roi.fc(pooled.flatten(1)).relu()
+        features: Tensor = self.roi.fc(pooled.flatten(1)).relu()
+        return features

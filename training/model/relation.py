@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -110,8 +112,10 @@ class RelationStage(nn.Module):
         super().__init__()
         self.config = config
         dim, n_b = config.dim, config.num_basic
-        self.rel = nn.ModuleList(RelationModule(dim, config.heads) for _ in range(config.num_modules))
-        self.basic_fc = nn.ModuleList(nn.Linear(dim, dim) for _ in range(n_b - 1))
+        # To the type checker a ModuleList holds bare Modules; these are sequences of one type each.
+        rel = nn.ModuleList(RelationModule(dim, config.heads) for _ in range(config.num_modules))
+        basic_fc = nn.ModuleList(nn.Linear(dim, dim) for _ in range(n_b - 1))
+        self.rel, self.basic_fc = cast(Sequence[RelationModule], rel), cast(Sequence[nn.Linear], basic_fc)
         self.advanced_fc = nn.Linear(dim, dim) if config.advanced and config.advanced_fc else None
         self.classify = nn.Linear(dim, num_logits)
         self.regress = nn.Linear(dim, 4 * num_logits)
@@ -126,7 +130,8 @@ class RelationStage(nn.Module):
 
     def first_query(self, x: Tensor) -> Tensor:
         """Query of the first module that takes the reference: rel_0, or the distillation without basic modules."""
-        return self.rel[0 if self.config.num_basic else 1].query(x)
+        query: Tensor = self.rel[0 if self.config.num_basic else 1].query(x)
+        return query
 
     def project(self, support: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """What depends on a support proposal alone: keys, values [P, S, D]; query of the refinement [S, D]."""
