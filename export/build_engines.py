@@ -126,7 +126,7 @@ def _float32(
     _refuse([f"{r.graph} {r.output} ({r.case}): {r.relative:.2g}" for r in rows if not r.passed], GRAPH_TOLERANCE)
     report("golden results")
     golden = golden_results(model, images)
-    np.savez(staging / GOLDEN, **golden)
+    np.savez(staging / GOLDEN, **golden)  # type: ignore[arg-type]
     write_manifest(
         staging,
         name=named.name,

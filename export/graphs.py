@@ -80,6 +80,9 @@ def pad_cells(rows: Tensor, size: int, channels: int) -> Tensor:
 
 
 class RoIHeadGraph(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, model: RDN) -> None:
         super().__init__()
         size = model.config.roi.size
@@ -224,9 +227,8 @@ def fold_norms(backbone: Backbone) -> None:
 
 
 def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d, where: str) -> None:
-    weight, bias, mean, var = (
-        t.detach().double() for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    )
+    state: dict[str, Tensor] = norm.state_dict()
+    weight, bias, mean, var = (state[name].double() for name in ("weight", "bias", "running_mean", "running_var"))
     scale = weight / (var + norm.eps).sqrt()
     if not scale.isfinite().all():
         raise CheckpointError(

@@ -94,7 +94,8 @@ def _through_relu(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
 
 def first_gemm(model: onnx.ModelProto) -> onnx.NodeProto:
     """Of roi_head: the FC behind RoI pooling."""
-    return next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm: onnx.NodeProto = next(node for node in model.graph.node if node.op_type == "Gemm")
+    return gemm
 
 
 def _write(

@@ -111,7 +111,7 @@ class Stages:
         found = self.detector().predict(list(frames))
         outputs = relate(self.relation, config, encoded)
         for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
-            stages = {
+            stages: dict[str, NDArray[np.generic]] = {
                 "boxes": e.boxes,
                 "objectness": e.objectness,
                 "features": e.features,
@@ -127,4 +127,5 @@ class Stages:
 
 def _encoder(config: RDNConfig, directory: Path) -> Encoder:
     backend = load_backend("onnxruntime", "cpu", 1)
-    return Encoder(config, *(backend.load(directory / GRAPHS[role]) for role in ("backbone", "roi_head")), 1)
+    backbone, roi_head = (backend.load(directory / GRAPHS[role]) for role in ("backbone", "roi_head"))
+    return Encoder(config, backbone, roi_head, 1)
