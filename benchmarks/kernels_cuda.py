@@ -23,16 +23,13 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-import cuda_machines
-import reference_relation
-from cuda_machines import Machine, fill
 
 from benchmarks.environment import environment, gpu
 from rdn_engine import ops, relation_cuda
 from rdn_engine.ops_cuda import Resizer
 from rdn_engine.relation_cuda import Attention, Partials, Queries, Supports
+from tests import cuda_machines, reference_relation
+from tests.cuda_machines import Machine, fill
 
 SETS, REPLAYS, WARM_UP = 3, 30, 5
 
@@ -88,7 +85,8 @@ def random_boxes(rng: np.random.Generator, shape: tuple[int, ...], sizes: Sizes)
     centre = rng.uniform(0, [width, height], (*shape, 2))
     side = np.exp(rng.uniform(2.5, 5.5, (*shape, 2)))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], -1)
-    return np.clip(boxes, 0, [width - 1, height - 1] * 2).astype(np.float32)
+    clipped: np.ndarray = np.clip(boxes, 0, [width - 1, height - 1] * 2).astype(np.float32)
+    return clipped
 
 
 def roi_pool(machine: Machine, sizes: Sizes, seed: int) -> Work:
@@ -234,8 +232,8 @@ def attention(machine: Machine, sizes: Sizes, rows: int, supports: int, seed: in
     gates_of(machine, m)
     dim, splits = sizes.heads * sizes.head_dim, -(-supports // sizes.split)
     partials = Partials(fill(machine, (splits, rows, dim)), fill(machine, (splits, rows, sizes.heads, 2)))
-    stored = [machine.put(m.host[name]) for name in ("query", "keys", "values")]
-    wanted = Attention(*stored, gates=m.gates[0])
+    query, keys, values = stored = [machine.put(m.host[name]) for name in ("query", "keys", "values")]
+    wanted = Attention(query, keys, values, gates=m.gates[0])
     out = fill(machine, (rows, dim), np.float16)
 
     def run(stream: int) -> None:
@@ -279,7 +277,7 @@ def microseconds(runs: list[Callable[[int], None]]) -> float:
         for run in runs:
             run(stream.ptr)
         graph = stream.end_capture()
-        times = []
+        times: list[float] = []
         for replay in range(WARM_UP + REPLAYS):
             start, stop = cupy.cuda.Event(), cupy.cuda.Event()
             start.record(stream)

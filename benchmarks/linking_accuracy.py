@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.environment import environment
 from rdn_engine import Detections, Detector, ops
 from rdn_engine.config import WHOLE_VIDEO, LinkMethod
+from rdn_engine.host_stream import HostStream
 from rdn_engine.linking import FLOOR, MIN_IOU, BoxLinker, Linkable
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.boxes import Truth
@@ -64,6 +65,7 @@ def record(detector: Detector, videos: AnnotatedVideos) -> Recorded:
     recorded = {}
     for name, frames in videos.videos():
         with detector.open_stream(replace(detector.config.dials, link="relations", link_delay=0)) as stream:
+            assert isinstance(stream, HostStream)
             stream._linker = recorder = Recorder()
             for frame in frames:
                 stream.push(videos.read(frame))
@@ -74,9 +76,10 @@ def record(detector: Detector, videos: AnnotatedVideos) -> Recorded:
 
 def linked(recorded: Recorded, videos: AnnotatedVideos, method: LinkMethod | None, delay: int) -> dict[int, Detections]:
     """By `Frame.id`; not linked where the method is None."""
-    found = {}
+    found: dict[int, Detections] = {}
     for name, frames in videos.videos():
-        linker, results = BoxLinker(), []
+        linker = BoxLinker()
+        results: list[Detections] = []
         for at in recorded[name]:
             results += linker.push(at, method, delay, FLOOR) if method else [at.found]
         results += linker.flush(FLOOR)
@@ -101,7 +104,7 @@ def identities(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict
             theirs = [truth[(truth.image == i) & (truth.label == label)] for i in ids]
             if any(map(len, theirs)) or any(len(boxes) for boxes, _ in ours):
                 sequences.append(_sequence([(t.xyxy, t.instance) for t in theirs], ours))
-    results = {}
+    results: dict[str, Any] = {}
     for metric in (HOTA(), CLEAR({"PRINT_CONFIG": False}), Identity({"PRINT_CONFIG": False})):
         each = {str(i): metric.eval_sequence(s) for i, s in enumerate(sequences)}
         results |= metric.combine_sequences(each)
@@ -145,7 +148,8 @@ def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     overlap = np.prod(np.maximum(high - low + 1, 0), 2)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2] + 1, 1) for boxes in (a, b)]
-    return overlap / (areas[0][:, None] + areas[1][None] - overlap)
+    iou: NDArray[np.float64] = overlap / (areas[0][:, None] + areas[1][None] - overlap)
+    return iou
 
 
 def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray[np.int64]:
