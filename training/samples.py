@@ -17,7 +17,15 @@ _SHOWN = 0.3  # confidence
 
 
 def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
-    """[H, 2 W, 3] RGB: the first image of a batch with its annotated boxes, and with what is found in its clip."""
+    """The first image of a batch with its annotated boxes, and beside it with what is found in its clip.
+
+    Args:
+        model: on any device; nothing in it changes.
+        batch: that a step has trained on.
+
+    Returns:
+        uint8 [H, 2 W, 3] RGB.
+    """
     frames = [
         image[:height, :width].cpu().numpy()
         for image, (height, width) in zip(batch.images[: batch.frames_per_clip], batch.sizes, strict=False)

@@ -92,10 +92,18 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Settings:
-        """Of a YAML file; each override is `field.field=value`, with numbers for places in lists.
+        """The settings in a file.
 
-        Raises ConfigError that names the file and the field, DatasetError where class names are to come from data
-        that cannot be read.
+        Args:
+            path: of the YAML file.
+            overrides: each `field.field=value`, with numbers for places in lists.
+
+        Returns:
+            Settings that have been checked.
+
+        Raises:
+            ConfigError: a field is unknown or out of range; it names the file and the field.
+            DatasetError: class names are to come from data that cannot be read.
         """
         raw = read_config(path)
         for text in overrides:
@@ -130,7 +138,17 @@ class Settings:
         return sum(p.iterations for p in self.phases)
 
     def phase_at(self, iteration: int) -> tuple[Phase, int]:
-        """The phase of the step after `iteration` steps, and how many of its iterations are done."""
+        """Where in the phases a run is.
+
+        Args:
+            iteration: steps that are done, 0 or more.
+
+        Returns:
+            The phase of the next step, and how many of its iterations are done.
+
+        Raises:
+            IndexError: the run is at its end.
+        """
         for phase in self.phases:
             if iteration < phase.iterations:
                 return phase, iteration
@@ -195,7 +213,15 @@ def _require(ok: object, message: str) -> None:
 
 
 def override(raw: dict[str, Any], text: str) -> None:
-    """Put the value of `field.field=value` into plain settings; ConfigError where there is no such place."""
+    """Puts one value into plain settings.
+
+    Args:
+        raw: plain settings as YAML gives them; they are changed.
+        text: `field.field=value`, with numbers for places in lists; the value is YAML.
+
+    Raises:
+        ConfigError: there is no such place, or the value is no YAML.
+    """
     path, equals, value = text.partition("=")
     if not equals or not all(path.split(".")):
         raise ConfigError(f"--set {text}; wanted field=value or field.field=value, such as phases.0.iterations=10")
