@@ -65,9 +65,19 @@ class _Case:
 
 @torch.no_grad()
 def compare_graphs(model: RDN, directory: Path, frames: NDArray[np.uint8], threads: int = 1) -> list[Comparison]:
-    """Every graph in `directory` on random inputs of several sizes and on what the model makes of `frames`.
+    """Runs every graph on random inputs of several sizes and on what the model makes of frames.
 
-    frames: uint8 [F, H, W, 3] RGB. Returns a row for each graph, case and output.
+    Args:
+        model: on the CPU, in evaluation mode.
+        directory: of the graphs.
+        frames: uint8 [F, H, W, 3] RGB.
+        threads: of ONNX Runtime.
+
+    Returns:
+        A row for each graph, case and output.
+
+    Raises:
+        RDNError: a graph has other inputs or outputs than the model wants.
     """
     backend = load_backend("onnxruntime", "cpu", threads)
     graphs = {role: backend.load(directory / name) for role, name in GRAPHS.items()}
@@ -79,6 +89,18 @@ def compare_graphs(model: RDN, directory: Path, frames: NDArray[np.uint8], threa
 
 
 def compare(graph: str, case: str, output: str, got: NDArray[np.generic], wanted: NDArray[np.generic]) -> Comparison:
+    """One output of one graph against torch.
+
+    Args:
+        graph: its role.
+        case: which inputs, in words.
+        output: its name.
+        got: of ONNX Runtime.
+        wanted: of torch.
+
+    Returns:
+        The difference, infinite where shapes differ or a value is not finite.
+    """
     if got.shape != wanted.shape or not np.isfinite(got).all():
         return Comparison(graph, case, output, np.inf, np.inf)
     absolute = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max(initial=0))
