@@ -35,7 +35,16 @@ def synthetic_dataset(videos: SyntheticVideos, suffix: str = "png") -> Dataset:
 
 
 def export_synthetic(videos: SyntheticVideos, directory: Path, suffix: str = "png") -> Dataset:
-    """Writes directory/annotations.json and directory/images; suffix: png (the exact pixels), or jpg (smaller)."""
+    """Writes synthetic videos as a data set: directory/annotations.json and directory/images.
+
+    Args:
+        videos: to write.
+        directory: which is made if need be.
+        suffix: `png` (the exact pixels) or `jpg` (smaller).
+
+    Returns:
+        The annotations.
+    """
     dataset = synthetic_dataset(videos, suffix)
     names = iter(f.file_name for f in dataset.frames)
     for v in range(len(videos)):

@@ -33,9 +33,15 @@ STYLE: dict[RcKeyType, object] = {
 
 
 def draw(result: dict[str, Any], curves: dict[str, Float], directory: Path) -> list[Path]:
-    """Writes precision_recall.png and average_precision.png into `directory`, which is made if need be.
+    """Writes precision_recall.png and average_precision.png.
 
-    result: of `score`; curves: of `precision_recall`. Returns the paths.
+    Args:
+        result: of `score`.
+        curves: of `precision_recall`.
+        directory: which is made if need be.
+
+    Returns:
+        The paths of both.
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / "precision_recall.png", directory / "average_precision.png"]
