@@ -81,12 +81,25 @@ def build(
     prover: Prover = "onnxruntime",
     report: Report = lambda step: None,
 ) -> Built:
-    """Build the engine directory `output`; an older one there is replaced once the new one is verified.
+    """Builds an engine directory; an older one there is replaced once the new one is verified.
 
-    config: YAML file with a partial RDNConfig; name: of the model, else of the directory; golden: video or folder of
-    images for the golden results; reduced: None builds in float32; prover: the backend that the finished bundle is
-    verified with. `report(step)` comes before each step. Raises an RDNError; Differs where a difference from torch
-    exceeds its tolerance; PrecisionError where a reduced precision overflows or detects something else than float32.
+    Args:
+        checkpoint: our safetensors, or a .pth in the public layout.
+        output: the engine directory.
+        config: YAML file with a partial RDNConfig, which wins over what the checkpoint says.
+        name: of the model; the directory's by default.
+        golden: video or folder of images for the golden results; rendered frames by default.
+        reduced: how to build in less than float32; None builds in float32.
+        prover: the backend that the finished bundle is verified with.
+        report: is called with the name of each step before it.
+
+    Returns:
+        What was compared on the way.
+
+    Raises:
+        Differs: a difference from torch exceeds its tolerance.
+        PrecisionError: a reduced precision overflows, or detects something else than float32.
+        RDNError: checkpoint, configuration or video cannot be used; its subclass says which.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     # Before the minutes that the graphs take, because a missing video is found here.
@@ -127,7 +140,7 @@ def _float32(
     _refuse([f"{r.graph} {r.output} ({r.case}): {r.relative:.2g}" for r in rows if not r.passed], GRAPH_TOLERANCE)
     report("golden results")
     golden = golden_results(model, images)
-    np.savez(staging / GOLDEN, **golden)
+    np.savez(staging / GOLDEN, **golden)  # type: ignore[arg-type]
     write_manifest(
         staging,
         name=named.name,
@@ -187,7 +200,14 @@ def _verified(staging: Path, prover: Prover, report: Report, accept: bool = Fals
 
 
 def worst(rows: Sequence[Comparison]) -> list[Comparison]:
-    """Of each output of each graph the row that differs most."""
+    """The row that differs most, of each output of each graph.
+
+    Args:
+        rows: of `compare_graphs`.
+
+    Returns:
+        One row an output.
+    """
     found: dict[tuple[str, str], Comparison] = {}
     for row in rows:
         key = row.graph, row.output

@@ -44,7 +44,19 @@ class CalibrationFrames:
 
     @classmethod
     def read(cls, source: str | Path, count: int = DEFAULT_FRAMES) -> CalibrationFrames:
-        """source: a video or a folder of images. Raises VideoError, and PrecisionError for too few frames."""
+        """Chooses the frames of a source.
+
+        Args:
+            source: a video or a folder of images.
+            count: frames to calibrate on at most, 1 or more.
+
+        Returns:
+            The frames to calibrate on and those to judge the result on.
+
+        Raises:
+            VideoError: the source cannot be read.
+            PrecisionError: it has too few frames, or `count` is below 1.
+        """
         if count < 1:
             raise PrecisionError(f"{count} calibration frames were asked for; wanted 1 or more")
         with open_source(source) as video:
@@ -69,6 +81,15 @@ class Activations:
         self._samples: dict[str, list[Float]] = {}
 
     def add(self, name: str, values: Float) -> None:
+        """Takes the values of one tensor on one frame.
+
+        Args:
+            name: of the tensor.
+            values: of any shape.
+
+        Raises:
+            PrecisionError: a value is not finite.
+        """
         if not np.isfinite(values).all():
             raise PrecisionError(f"tensor {name!r} of the float32 graph has values that are not finite on these frames")
         low, high = self._extremes.get(name, (0.0, 0.0))  # 0 must have a code of its own: padding is 0
@@ -78,6 +99,14 @@ class Activations:
         self._samples.setdefault(name, []).append(values.reshape(-1)[::stride].copy())
 
     def ranges(self, method: str) -> Ranges:
+        """The range of each tensor; 0 lies in all of them.
+
+        Args:
+            method: of `METHODS`.
+
+        Returns:
+            Tensor -> (lowest, highest) value that gets a code of its own.
+        """
         choose: dict[str, Callable[[Float, float, float], tuple[float, float]]] = {
             "minmax": lambda _, low, high: (low, high),
             "percentile": _percentile,
@@ -90,7 +119,15 @@ class Activations:
 
 
 def observer(graph: Path, names: list[str]) -> Callable[[dict[str, NDArray[np.generic]]], dict[str, Float]]:
-    """A function from inputs of `graph` to its tensors called `names`, be they outputs or not."""
+    """A look into a graph.
+
+    Args:
+        graph: ONNX file.
+        names: of tensors of it, be they outputs or not.
+
+    Returns:
+        A function from the inputs of the graph to the tensors called `names`.
+    """
     proto = onnx.load(graph)
     outputs = {value.name for value in proto.graph.output}
     proto.graph.output.extend(

@@ -49,10 +49,21 @@ Report = Callable[[str], None]
 def quantize(
     exact: Path, target: Path, emulated: Path, config: RDNConfig, frames: CalibrationFrames, report: Report
 ) -> str:
-    """Write every graph of the float32 bundle `exact` in fp8 to `target`, and its emulation to `emulated`.
+    """Writes every graph of a float32 bundle in fp8, and its emulation.
 
-    Returns how the ranges of activations were chosen: of the maxima and percentiles, what changes the backbone less.
-    Raises PrecisionError for a weight beyond fp16, or values that are not finite on these frames.
+    Args:
+        exact: directory of the float32 bundle.
+        target: directory of the fp8 graphs.
+        emulated: directory of float32 graphs that compute the same on a CPU.
+        config: of the bundle.
+        frames: to calibrate on.
+        report: is called with the name of each step before it.
+
+    Returns:
+        How the ranges of activations were chosen: of `minmax` and `percentile`, what changes the backbone less.
+
+    Raises:
+        PrecisionError: a weight lies beyond fp16, or values are not finite on these frames.
     """
     report("activations in float32")
     models = {role: _at_least(onnx.load(exact / name)) for role, name in GRAPHS.items()}
@@ -84,9 +95,15 @@ def quantize(
 
 
 def insert(model: onnx.ModelProto, exact: onnx.ModelProto, largest: Mapping[str, float]) -> onnx.ModelProto:
-    """`model`, which is `exact` in fp16 or its emulation, with codes for the weights and the input of each product.
+    """Puts codes for the weights and for the input of each product into a graph.
 
-    largest: of |value| of each such input, by its name in `exact`.
+    Args:
+        model: `exact` in fp16, or its emulation.
+        exact: the float32 graph.
+        largest: of |value| of each such input, by its name in `exact`.
+
+    Returns:
+        A new graph.
     """
     result, read = onnx.ModelProto(), _inputs(exact)
     result.CopyFrom(model)
@@ -119,7 +136,14 @@ def insert(model: onnx.ModelProto, exact: onnx.ModelProto, largest: Mapping[str,
 
 
 def power_of_two(largest: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The smallest power of two, of those that float16 holds, by which `largest` is a code."""
+    """The smallest power of two, of those that float16 holds, by which a value is a code.
+
+    Args:
+        largest: |values| of any shape, 0 or more.
+
+    Returns:
+        Scales of the same shape.
+    """
     with np.errstate(divide="ignore"):
         return np.maximum(np.exp2(np.ceil(np.log2(np.asarray(largest, np.float64) / LARGEST))), _SMALLEST_SCALE)
 

@@ -31,9 +31,16 @@ a bundle would prove nothing."""
 
 
 def golden_frames(source: str | Path | None = None) -> NDArray[np.uint8]:
-    """uint8 [F, H, W, 3] RGB, F <= NUM_FRAMES: the first of a video or a folder of images, or rendered without one.
+    """The frames on which a bundle proves itself.
 
-    Raises VideoError for a source that cannot be opened, or whose frames differ in size.
+    Args:
+        source: a video or a folder of images; rendered frames by default.
+
+    Returns:
+        uint8 [F, H, W, 3] RGB, the first F <= NUM_FRAMES of the source, no side above LONGEST_SIDE pixels.
+
+    Raises:
+        VideoError: the source cannot be opened, or its frames differ in size.
     """
     if source is None:
         return SyntheticVideos("golden", num_videos=1, num_frames=NUM_FRAMES)[0].frames
@@ -46,8 +53,15 @@ def golden_frames(source: str | Path | None = None) -> NDArray[np.uint8]:
 
 
 def golden_results(model: RDN, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-    """The arrays of `golden.npz`: `frames`, and `t{t}/` boxes, objectness, features, logits, deltas [n, ..] of the
-    reference proposals, xyxy (pixels of the frame), confidence and class_id of the detections.
+    """What the torch model makes of the golden frames.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        frames: uint8 [F, H, W, 3] RGB.
+
+    Returns:
+        The arrays of `golden.npz`: `frames`, and `t{t}/` boxes, objectness, features, logits, deltas [n, ..] of the
+        reference proposals, xyxy (pixels of the frame), confidence and class_id of the detections.
     """
     arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
     for t, result in enumerate(detect_video(model, list(frames))):
@@ -57,11 +71,18 @@ def golden_results(model: RDN, frames: NDArray[np.uint8]) -> dict[str, NDArray[n
 
 
 def detection_tolerance(model: RDN, golden: Mapping[str, NDArray[Any]]) -> float:
-    """How far the detections of a right implementation may lie from the golden ones, in `rdn_engine.verify`'s unit.
+    """How far the detections of a right implementation may lie from the golden ones.
 
     A model whose geometry weights are large on high frequencies turns float32's rounding into visible differences
     (DESIGN, conditioning). So the model is run once more in torch with other roundings, norms folded and channels last,
-    and TOLERANCE_FACTOR times what that changes is allowed, at least SMALLEST_TOLERANCE, at most LARGEST_TOLERANCE.
+    and TOLERANCE_FACTOR times what that changes is allowed.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        golden: of `golden_results`.
+
+    Returns:
+        The tolerance in `rdn_engine.verify`'s unit, SMALLEST_TOLERANCE..LARGEST_TOLERANCE.
     """
     other = copy.deepcopy(model)
     fold_norms(other.backbone)

@@ -75,11 +75,23 @@ class BackboneGraph(nn.Module):
 
 
 def pad_cells(rows: Tensor, size: int, channels: int) -> Tensor:
-    """Rows of size * size * C cells, or of weights for them, with zeros behind as `ops.roi_pool` leaves them."""
+    """Pooled cells, or weights for them, at the width that `ops.roi_pool` writes.
+
+    Args:
+        rows: [n, size * size * C].
+        size: of a side of the pooled grid, in cells.
+        channels: C.
+
+    Returns:
+        [n, W] with zeros behind, W = `ops.pooled_width(size, channels)`.
+    """
     return nn.functional.pad(rows, (0, pooled_width(size, channels) - rows.shape[1]))
 
 
 class RoIHeadGraph(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, model: RDN) -> None:
         super().__init__()
         size = model.config.roi.size
@@ -113,7 +125,14 @@ class RelationGraph(nn.Module):
 
 
 def describe(model: RDN) -> dict[str, Graph]:
-    """The graphs of a model by role, with example inputs of odd sizes (a size of 1 would be taken for a constant)."""
+    """The graphs of a model, with example inputs of odd sizes (a size of 1 would be taken for a constant).
+
+    Args:
+        model: in evaluation mode.
+
+    Returns:
+        Role (backbone, roi_head, relation) -> graph.
+    """
     config = model.config
     return {"backbone": _backbone(model), "roi_head": _roi_head(model, config), "relation": _relation(model, config)}
 
@@ -168,9 +187,18 @@ def _relation(model: RDN, config: RDNConfig) -> Graph:
 
 
 def export_graphs(model: RDN, directory: Path, done: Callable[[str], None] = lambda _: None) -> dict[str, int]:
-    """Write the graphs and the relation weights to `directory`; `done(role)` follows each.
+    """Writes the graphs and the relation weights of a model.
 
-    Returns graph -> how many float32 constants it holds. Raises CheckpointError where a norm cannot be folded.
+    Args:
+        model: on the CPU, in evaluation mode; nothing in it changes.
+        directory: of the bundle.
+        done: is called with the role of each graph after it.
+
+    Returns:
+        Role -> how many float32 constants the graph holds.
+
+    Raises:
+        CheckpointError: a norm cannot be folded.
     """
     parameters = {}
     for role, graph in describe(model.eval()).items():
@@ -183,7 +211,16 @@ def export_graphs(model: RDN, directory: Path, done: Callable[[str], None] = lam
 
 
 def export_graph(graph: Graph, role: str, path: Path) -> int:
-    """Write one graph; returns how many float32 constants it holds."""
+    """Writes one graph.
+
+    Args:
+        graph: to export.
+        role: of it, for its names.
+        path: of the ONNX file.
+
+    Returns:
+        How many float32 constants it holds.
+    """
     dims = {name: Dim(name) for i in graph.inputs.values() for name in i.axes.values()}
     shapes: list[Any] = [{axis: dims[name] for axis, name in i.axes.items()} for i in graph.inputs.values()]
     if role == "relation" and len(shapes) > 1:  # a starred parameter takes all that follow as one
@@ -208,9 +245,13 @@ def export_graph(graph: Graph, role: str, path: Path) -> int:
 
 
 def fold_norms(backbone: Backbone) -> None:
-    """Put every batch norm, frozen or not, into the convolution before it; a group norm stays.
+    """Puts every batch norm, frozen or not, into the convolution before it; a group norm stays.
 
-    In place, computed in float64. Raises CheckpointError for a variance whose root has no finite inverse.
+    Args:
+        backbone: which is changed in place; the products are computed in float64.
+
+    Raises:
+        CheckpointError: a variance has a root without a finite inverse.
     """
     for name, module in list(backbone.named_modules()):
         pairs = [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)] if hasattr(module, "bn1") else []
@@ -224,9 +265,8 @@ def fold_norms(backbone: Backbone) -> None:
 
 
 def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d, where: str) -> None:
-    weight, bias, mean, var = (
-        t.detach().double() for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    )
+    state: dict[str, Tensor] = norm.state_dict()
+    weight, bias, mean, var = (state[name].double() for name in ("weight", "bias", "running_mean", "running_var"))
     scale = weight / (var + norm.eps).sqrt()
     if not scale.isfinite().all():
         raise CheckpointError(

@@ -51,13 +51,36 @@ _BOXES = ("boxes", "log_multiplicity")
 
 
 def convert(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
-    """The graph in `half`. Raises PrecisionError for a weight that half precision cannot hold."""
+    """The graph in half precision.
+
+    Args:
+        model: a float32 graph.
+        half: fp16 or bf16.
+
+    Returns:
+        A new graph.
+
+    Raises:
+        PrecisionError: half precision cannot hold a weight.
+    """
     return _Rewrite(model, half, emulated=False).model()
 
 
 def emulate(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
-    """A float32 graph that rounds every tensor which is `half` in `convert`'s: what hardware with float32 accumulation
-    computes, overflow included. ONNX Runtime's CPU keeps fp16 in float32, which hides overflow, and has no bf16.
+    """A float32 graph that rounds every tensor which is `half` in `convert`'s.
+
+    It computes what hardware with float32 accumulation does, overflow included. ONNX Runtime's CPU keeps fp16 in
+    float32, which hides overflow, and has no bf16.
+
+    Args:
+        model: a float32 graph.
+        half: fp16 or bf16.
+
+    Returns:
+        A new graph.
+
+    Raises:
+        PrecisionError: half precision cannot hold a weight.
     """
     return _Rewrite(model, half, emulated=True).model()
 
@@ -227,7 +250,15 @@ class Watched:
 
 
 def check_range(graphs: Iterable[tuple[str, Watched]], half: Half) -> None:
-    """Raises PrecisionError that names the tensors whose values came too close to the end of `half`'s range."""
+    """Refuses a precision whose range the values come near.
+
+    Args:
+        graphs: role and graph, each after it has run on the calibration frames.
+        half: fp16 or bf16.
+
+    Raises:
+        PrecisionError: values came closer than HEADROOM times to the end of the range; it names their tensors.
+    """
     limit = _LARGEST[half] / HEADROOM
     wide = sorted(_too_large(graphs, limit), reverse=True)
     if wide:
@@ -247,7 +278,17 @@ def _too_large(graphs: Iterable[tuple[str, Watched]], limit: float) -> Iterator[
 
 
 def write_half(exact: Path, target: Path, emulated: Path, half: Half) -> None:
-    """Every graph of the float32 bundle `exact` in `half` to `target`, and its emulation to `emulated`."""
+    """Writes every graph of a float32 bundle in half precision, and its emulation.
+
+    Args:
+        exact: directory of the float32 bundle.
+        target: directory of the graphs in `half`.
+        emulated: directory of float32 graphs that compute the same on a CPU.
+        half: fp16 or bf16.
+
+    Raises:
+        PrecisionError: half precision cannot hold a weight.
+    """
     for name in GRAPHS.values():
         model = onnx.load(exact / name)
         onnx.save(convert(model, half), target / name)

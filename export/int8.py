@@ -39,10 +39,21 @@ Report = Callable[[str], None]
 def quantize(
     exact: Path, target: Path, config: RDNConfig, frames: CalibrationFrames, report: Report, *, symmetric: bool = False
 ) -> str:
-    """Write the quantised backbone and roi_head of the float32 bundle `exact` to `target`; symmetric: for TensorRT.
+    """Writes the quantised backbone and roi_head of a float32 bundle. Every method of `METHODS` is tried.
 
-    Every method of `METHODS` is tried; returns the one whose backbone differs least from float32's. Raises
-    PrecisionError for a graph whose values are not finite on these frames.
+    Args:
+        exact: directory of the float32 bundle.
+        target: directory of the quantised graphs.
+        config: of the bundle.
+        frames: to calibrate on.
+        report: is called with the name of each step before it.
+        symmetric: activations without a zero point, for TensorRT.
+
+    Returns:
+        The method whose backbone differs least from float32's.
+
+    Raises:
+        PrecisionError: a graph has values that are not finite on these frames.
     """
     report("activations in float32")
     backbone, head = (onnx.load(exact / GRAPHS[role]) for role in ("backbone", "roi_head"))
@@ -94,7 +105,8 @@ def _through_relu(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
 
 def first_gemm(model: onnx.ModelProto) -> onnx.NodeProto:
     """Of roi_head: the FC behind RoI pooling."""
-    return next(node for node in model.graph.node if node.op_type == "Gemm")
+    gemm: onnx.NodeProto = next(node for node in model.graph.node if node.op_type == "Gemm")
+    return gemm
 
 
 def _write(

@@ -32,9 +32,19 @@ class Observation:
 
     @classmethod
     def of(cls, exact: Path, names: Sequence[str], config: RDNConfig, frames: CalibrationFrames) -> Observation:
-        """The float32 bundle in `exact` on every calibration frame; names: of tensors of its backbone.
+        """What a float32 bundle computes on every calibration frame.
 
-        Raises PrecisionError for one whose values are not finite.
+        Args:
+            exact: directory of the float32 bundle.
+            names: of tensors of its backbone.
+            config: of the bundle.
+            frames: to calibrate on.
+
+        Returns:
+            The values that these tensors, the image and the pooled cells took.
+
+        Raises:
+            PrecisionError: a value is not finite.
         """
         found = cls(config, frames)
         run = observer(exact / GRAPHS["backbone"], list(dict.fromkeys([*names, *OUTPUTS])))
@@ -55,7 +65,14 @@ class Observation:
             yield preprocess.network_input(image, self.config.input, 1)[None]
 
     def error(self, graph: Path) -> float:
-        """Root mean square difference of this backbone from float32 over its deviation; mean of outputs and frames."""
+        """How far another backbone lies from float32.
+
+        Args:
+            graph: ONNX file of the backbone.
+
+        Returns:
+            The deviation of its difference over float32's own, 0 or more; mean of outputs and frames.
+        """
         backbone = load_backend("onnxruntime", "cpu", 1).load(graph)
         rows = []
         for image, outputs in zip(self.images(), self.outputs, strict=False):

@@ -33,7 +33,22 @@ _OVERLAP = 0.5
 def agreement(
     exact: Detector, reduced: Detector, frames: CalibrationFrames, precision: str, method: str, minimum: float
 ) -> Agreement:
-    """Both detectors on the frames held out. Raises PrecisionError where there is nothing to compare."""
+    """Compares two detectors on the frames held out.
+
+    Args:
+        exact: in float32.
+        reduced: in the reduced precision.
+        frames: of the source that it was calibrated on.
+        precision: name of it, for messages.
+        method: how the ranges of activations were chosen.
+        minimum: share of detections, 0..1, that has to be the same.
+
+    Returns:
+        The agreement as the manifest tells it; a share below `minimum` is not refused here.
+
+    Raises:
+        PrecisionError: there is nothing to compare.
+    """
     compared, found, differences = 0, 0, []
     both = (d.predict(frames.held_out, stream=True) for d in (exact, reduced))
     for pair in zip(*both, strict=True):
@@ -104,7 +119,14 @@ class Stages:
         return Detector(HostRuntime(HostModel(self.config, self.encoder, self.relation, 1)))
 
     def golden(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """The arrays of `golden.npz` (export/golden.py), as this machine computes them."""
+        """The arrays of `golden.npz` (export/golden.py), as this machine computes them.
+
+        Args:
+            frames: uint8 [F, H, W, 3] RGB.
+
+        Returns:
+            Name -> array, as `export.golden.golden_results`.
+        """
         arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
         config, dials = self.config, self.config.dials
         encoded = []
@@ -114,7 +136,7 @@ class Stages:
         found = self.detector().predict(list(frames))
         outputs = relate_all(self.relation, config, encoded)
         for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
-            stages = {
+            stages: dict[str, NDArray[np.generic]] = {
                 "boxes": e.boxes,
                 "objectness": e.objectness,
                 "features": e.features,
@@ -130,4 +152,5 @@ class Stages:
 
 def _encoder(config: RDNConfig, directory: Path) -> Encoder:
     backend = load_backend("onnxruntime", "cpu", 1)
-    return Encoder(config, *(backend.load(directory / GRAPHS[role]) for role in ("backbone", "roi_head")), 1)
+    backbone, roi_head = (backend.load(directory / GRAPHS[role]) for role in ("backbone", "roi_head"))
+    return Encoder(config, backbone, roi_head, 1)

@@ -44,7 +44,21 @@ Written = tuple[Stages, str, dict[str, float]]
 
 
 def write_reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
-    """Write the three graphs to `staging`. Raises PrecisionError where a value is not finite, or would overflow."""
+    """Writes the three graphs of a bundle in a reduced precision.
+
+    Args:
+        exact: the float32 bundle.
+        staging: directory of the new one.
+        frames: to calibrate on.
+        how: precision and options.
+        report: is called with the name of each step before it.
+
+    Returns:
+        What runs the graphs, how their ranges were chosen, and the tolerances they want.
+
+    Raises:
+        PrecisionError: a value is not finite, or would overflow.
+    """
     write = {"int8": _int8, "fp8": _float8}.get(how.precision, _half)
     return write(exact, staging, frames, how, report)
 

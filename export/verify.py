@@ -20,7 +20,7 @@ from rdn_engine.backends import load_backend
 from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.errors import RDNError
-from training.model.inference import advanced_rows, to_input
+from training.model.inference import advanced_rows, plane, to_input
 from training.model.rdn import RDN
 from training.model.relation import Advanced
 
@@ -66,9 +66,19 @@ class _Case:
 
 @torch.no_grad()
 def compare_graphs(model: RDN, directory: Path, frames: NDArray[np.uint8], threads: int = 1) -> list[Comparison]:
-    """Every graph in `directory` on random inputs of several sizes and on what the model makes of `frames`.
+    """Runs every graph on random inputs of several sizes and on what the model makes of frames.
 
-    frames: uint8 [F, H, W, 3] RGB. Returns a row for each graph, case and output.
+    Args:
+        model: on the CPU, in evaluation mode.
+        directory: of the graphs.
+        frames: uint8 [F, H, W, 3] RGB.
+        threads: of ONNX Runtime.
+
+    Returns:
+        A row for each graph, case and output.
+
+    Raises:
+        RDNError: a graph has other inputs or outputs than the model wants.
     """
     backend = load_backend("onnxruntime", "cpu", threads)
     graphs = {role: backend.load(directory / name) for role, name in GRAPHS.items()}
@@ -80,9 +90,21 @@ def compare_graphs(model: RDN, directory: Path, frames: NDArray[np.uint8], threa
 
 
 def compare(graph: str, case: str, output: str, got: NDArray[np.generic], wanted: NDArray[np.generic]) -> Comparison:
+    """One output of one graph against torch.
+
+    Args:
+        graph: its role.
+        case: which inputs, in words.
+        output: its name.
+        got: of ONNX Runtime.
+        wanted: of torch.
+
+    Returns:
+        The difference, infinite where shapes differ or a value is not finite.
+    """
     if got.shape != wanted.shape or not np.isfinite(got).all():
         return Comparison(graph, case, output, np.inf, np.inf)
-    absolute = float(np.abs(got.astype(np.float64) - wanted).max(initial=0))
+    absolute = float(np.abs(got.astype(np.float64) - wanted.astype(np.float64)).max(initial=0))
     scale = 1.0 if output == "objectness" else max(float(np.abs(wanted).max(initial=0)), 1e-30)
     return Comparison(graph, case, output, absolute, absolute / scale)
 
@@ -114,8 +136,8 @@ def _random_cases(model: RDN) -> Iterator[_Case]:
         times = torch.randint(1, 19, (supports,), generator=rng).float()
         chosen = torch.arange(advanced) * (supports // advanced)
         name = f"random {rows}, {supports} support, {advanced} advanced"
-        support = features[:supports], boxes[:supports]
-        yield _relation_case(model, name, (features[:rows], boxes[:rows]), support, times, chosen)
+        pool = features[:supports], boxes[:supports]
+        yield _relation_case(model, name, (features[:rows], boxes[:rows]), pool, times, chosen)
 
 
 def _frame_cases(model: RDN, frames: NDArray[np.uint8]) -> Iterator[_Case]:
@@ -127,7 +149,7 @@ def _frame_cases(model: RDN, frames: NDArray[np.uint8]) -> Iterator[_Case]:
         image = to_input(frame, config.input)[None]
         yield _backbone_case(model, f"frame {t}", image)
         logits, deltas, feature_map = model.encode_map(image)
-        grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
+        grid, size = plane(feature_map), plane(image)
         [(found, scores)] = model.propose(logits, deltas, grid, size, dials.num_reference)
         pooled, computed = _pooled(model, feature_map, found)
         yield _roi_head_case(model, f"frame {t}", pooled, torch.arange(min(len(found), k)))

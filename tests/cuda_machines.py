@@ -57,7 +57,8 @@ class Gpu:
         return self._cupy.asarray(np.ascontiguousarray(array))
 
     def get(self, array: Any) -> np.ndarray:
-        return self._cupy.asnumpy(array)
+        copy: np.ndarray = self._cupy.asnumpy(array)
+        return copy
 
 
 Machine = Emulated | Gpu

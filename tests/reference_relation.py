@@ -33,15 +33,15 @@ def softmax_weights(
     """query [n, D], keys [S, D], multiplicity [S] (0 leaves a support out), wg [M, 64], bg [M] -> [M, n, S]."""
     heads = len(bg)
     q, k = (np.asarray(a, np.float64).reshape(len(a), heads, -1) for a in (query, keys))
-    geometry = embedding(np.asarray(boxes)[:, None], np.asarray(support_boxes)[None]) @ np.float64(wg).T + np.float64(
-        bg
-    )
+    pairs = embedding(np.asarray(boxes)[:, None], np.asarray(support_boxes)[None])
+    geometry = pairs @ np.asarray(wg, np.float64).T + np.asarray(bg, np.float64)
     logits = np.einsum("imd,jmd->mij", q, k) / np.sqrt(q.shape[-1])
     logits += np.log(np.maximum(geometry, 0) + 1e-6).transpose(2, 0, 1)
     with np.errstate(divide="ignore"):
-        logits += np.log(np.float64(multiplicity))
+        logits += np.log(np.asarray(multiplicity, np.float64))
     terms = np.exp(logits - logits.max(-1, keepdims=True))
-    return terms / terms.sum(-1, keepdims=True)
+    weights: Double = terms / terms.sum(-1, keepdims=True)
+    return weights
 
 
 def relation(
@@ -59,8 +59,9 @@ def relation(
     if not np.any(np.asarray(multiplicity) > 0):
         return np.zeros(np.shape(query))
     weights = softmax_weights(query, boxes, keys[rows], support_boxes[rows], multiplicity, wg, bg)
-    v = np.float64(values[rows]).reshape(len(rows), len(bg), -1)
-    return np.einsum("mij,jmd->imd", weights, v).reshape(np.shape(query))
+    v = np.asarray(values[rows], np.float64).reshape(len(rows), len(bg), -1)
+    summed: Double = np.einsum("mij,jmd->imd", weights, v).reshape(np.shape(query))
+    return summed
 
 
 def relation_stage(
@@ -81,8 +82,8 @@ def relation_stage(
     Returns `rel{i}` after module i with its residual, `refined` what the distillation looks at, `omega` [n, S] of the
     last basic module, `logits` [n, C + 1], `deltas` [n, 4 (C + 1)].
     """
-    w = {name: np.float64(array) for name, array in weights.items()}
-    x, s = np.float64(features), np.float64(support)
+    w = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+    x, s = np.asarray(features, np.float64), np.asarray(support, np.float64)
     count = np.ones(len(s)) if multiplicity is None else multiplicity
     found: dict[str, Double] = {}
 

@@ -31,7 +31,14 @@ class World:
         return self.rank == 0
 
     def total(self, values: list[float]) -> list[float]:
-        """The sums of the values over all processes."""
+        """The sums of the values over all processes.
+
+        Args:
+            values: as many in every process.
+
+        Returns:
+            The sums, the same in every process.
+        """
         if self.size == 1:
             return values
         summed = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -39,14 +46,24 @@ class World:
         return summed.tolist()
 
     def wait(self) -> None:
-        """For all processes."""
+        """Returns when every process has called it."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def joined(device: Device) -> Iterator[World]:
-    """This process among those that torchrun started; alone without it. BackendUnavailable names what is lacking."""
+    """This process among those that torchrun started; alone without it.
+
+    Args:
+        device: `auto` takes a GPU where there is one.
+
+    Yields:
+        The world of the run, which ends with the context.
+
+    Raises:
+        BackendUnavailable: this process has no GPU of its own where it wants one.
+    """
     rank, size, local = (int(os.environ.get(name, default)) for name, default in
                          (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))  # fmt: skip
     found = torch.cuda.device_count()

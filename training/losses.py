@@ -35,10 +35,20 @@ def _in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
 def anchor_targets(
     anchors: Tensor, truth: Tensor, ignored: Tensor, high: float = 0.7, low: float = 0.3
 ) -> tuple[Tensor, Tensor]:
-    """anchors [L, 4], truth [n, 4], ignored [m, 4] -> objectness [L] (1, 0, or -1: neither), row of truth [L].
+    """Which anchors are examples of an object, which of the background, and which of neither.
 
     An anchor is positive at IoU >= high with an object, or where no other anchor meets an object better; negative
     where it meets none at IoU >= low and lies in no ignored region.
+
+    Args:
+        anchors: [L, 4] in network-input pixels.
+        truth: [n, 4] annotated objects in network-input pixels; n may be 0.
+        ignored: [m, 4] regions whose inside is no background; m may be 0.
+        high: IoU, 0..1, from which an anchor is positive.
+        low: IoU, 0..1, below which an anchor is negative.
+
+    Returns:
+        Objectness [L], 1, 0 or -1 (neither), and the row of `truth` [L] that each anchor meets best.
     """
     if len(truth):
         iou = box_ops.iou(anchors, truth)
@@ -64,9 +74,20 @@ def rpn_loss(
     generator: torch.Generator,
     count: int = 256,
 ) -> tuple[Tensor, Tensor]:
-    """(classification, regression) of one image: logits [L], deltas [L, 4], anchors [L, 4], truth [n, 4].
+    """The losses of the region proposals of one image. Both are divided by the number of anchors drawn.
 
-    `count` anchors are drawn, at most half of them positive; both losses are divided by the number drawn.
+    Args:
+        logits: [L] of objectness.
+        deltas: [L, 4] from the anchors.
+        anchors: [L, 4] in network-input pixels.
+        truth: [n, 4] annotated objects in network-input pixels; n may be 0.
+        ignored: [m, 4] regions whose inside is no background; m may be 0.
+        generator: on the CPU; it draws the anchors.
+        count: anchors drawn at most, half of them positive at most.
+
+    Returns:
+        Classification and regression, each a scalar. Both are 0 where no anchor can be drawn, the regression also where
+        none is positive.
     """
     objectness, matched = anchor_targets(anchors, truth, ignored)
     positive = _draw((objectness == 1).nonzero()[:, 0], count // 2, generator)
@@ -101,10 +122,21 @@ def sample_rois(
     count: int = 128,
     foreground: float = 0.25,
 ) -> RoISample:
-    """Draw RoIs of one image: proposals [n, 4], objects [m, 4] (which join the proposals), labels [m] from 1.
+    """Draws the RoIs of one image that its heads learn from.
 
-    Foreground at IoU >= 0.5 with an object, and at most `foreground` of the count; the rest is background, none of it
-    in an ignored region [i, 4].
+    RoIs are foreground at IoU >= 0.5 with an object; the rest is background, none of it in an ignored region.
+
+    Args:
+        proposals: [n, 4] in network-input pixels.
+        truth: [m, 4] annotated objects in network-input pixels, which join the proposals; m may be 0.
+        labels: [m] classes of the objects, from 1.
+        ignored: [i, 4] regions whose inside is no background; i may be 0.
+        generator: on the CPU; it draws the RoIs.
+        count: RoIs drawn at most.
+        foreground: the part of `count`, 0..1, that may be foreground.
+
+    Returns:
+        R <= count RoIs, the foreground first.
     """
     boxes = torch.cat([proposals, truth])
     if len(truth):
@@ -123,9 +155,16 @@ def sample_rois(
 
 
 def roi_loss(logits: Tensor, deltas: Tensor, sample: RoISample, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """(classification, regression): logits [R, C+1], class-specific deltas [R, 4(C+1)], box weights (4).
+    """The losses of the RoI heads on the sample of one image.
 
-    The regression sums over the foreground and is divided by all R.
+    Args:
+        logits: [R, C + 1] of the classes; 0 is the background.
+        deltas: [R, 4 (C + 1)] class-specific, from the boxes of the sample.
+        sample: R RoIs; R may be 0.
+        weights: four factors of the box deltas.
+
+    Returns:
+        Classification and regression, each a scalar. The regression sums over the foreground and is divided by all R.
     """
     if not len(sample.labels):  # nothing was drawn: every proposal lies in an ignored region
         return logits.sum() * 0, deltas.sum() * 0

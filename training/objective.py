@@ -25,6 +25,16 @@ class Objective(nn.Module):
         self.model, self.settings = model, settings
 
     def forward(self, batch: Batch, relation: Relation, references: References) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: on the model's device.
+            relation: which relation modules the phase trains.
+            references: whether all images of a clip are references, or the first alone.
+
+        Returns:
+            rpn_class, rpn_box, roi_class and roi_box, each a scalar.
+        """
         model, dials = self.model, self.model.config.dials
         images = normalise(batch.images, batch.sizes, model.config.input).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.bf16):
@@ -94,7 +104,15 @@ def _heads(
 
 
 def trained(model: RDN, phase: Phase) -> set[str]:
-    """Names of the parameters on which the losses of a phase depend."""
+    """What a phase trains.
+
+    Args:
+        model: whose parameters are named.
+        phase: of the settings.
+
+    Returns:
+        Names of the parameters on which the losses of the phase depend.
+    """
     names = {name for name, _ in model.named_parameters()}
     left_out: tuple[str, ...] = ()
     if phase.relation == "none":

@@ -38,12 +38,17 @@ class RunLog:
                 TextColumn("loss {task.fields[loss]}  {task.fields[eta_minutes]} min left"),
                 console=console,
             )
-            empty = {"phase": "", "loss": "-", "eta_minutes": "-"}
-            self._task = self._progress.add_task("", total=total, completed=iteration, **empty)
+            self._task = self._progress.add_task(
+                "", total=total, completed=iteration, phase="", loss="-", eta_minutes="-"
+            )
             self._progress.start()
 
     def write(self, line: Line) -> None:
-        """A line has `iteration`, `phase` and numbers; each number becomes a curve in TensorBoard."""
+        """Adds a line to log.jsonl, to the terminal and to TensorBoard.
+
+        Args:
+            line: `iteration`, `phase` and numbers; each number becomes a curve in TensorBoard.
+        """
         self.lines.append(line)
         text = json.dumps(line)
         with self.path.open("a", encoding="utf-8") as file:
@@ -63,7 +68,12 @@ class RunLog:
         return self._board is not None
 
     def picture(self, image: NDArray[np.uint8], iteration: int) -> None:
-        """image [H, W, 3] RGB"""
+        """Shows a picture in TensorBoard, where it is installed.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            iteration: of the run.
+        """
         if self._board is not None:
             self._board.add_image("annotated, found", image, iteration, dataformats="HWC")
 

@@ -17,7 +17,15 @@ _SHOWN = 0.3  # confidence
 
 
 def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
-    """[H, 2 W, 3] RGB: the first image of a batch with its annotated boxes, and with what is found in its clip."""
+    """The first image of a batch with its annotated boxes, and beside it with what is found in its clip.
+
+    Args:
+        model: on any device; nothing in it changes.
+        batch: that a step has trained on.
+
+    Returns:
+        uint8 [H, 2 W, 3] RGB.
+    """
     frames = [
         image[:height, :width].cpu().numpy()
         for image, (height, width) in zip(batch.images[: batch.frames_per_clip], batch.sizes, strict=False)
@@ -34,8 +42,21 @@ def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
     def detections(
         xyxy: NDArray[np.float32], confidence: NDArray[np.float32], class_id: NDArray[np.int64]
     ) -> Detections:
-        window = len(frames)
-        return Detections(xyxy, confidence, class_id, None, names, 0, None, "sample", height, width, window, 0, 0)
+        return Detections(
+            xyxy=xyxy,
+            confidence=confidence,
+            class_id=class_id,
+            tracker_id=None,
+            class_names=names,
+            frame_index=0,
+            pts=None,
+            source_id="sample",
+            height=height,
+            width=width,
+            pool_fill=len(frames),
+            lookahead=0,
+            epoch=0,
+        )
 
     boxes, labels = batch.boxes[0].cpu().numpy(), batch.labels[0].cpu().numpy() - 1
     truth = annotate(frames[0], detections(boxes, np.ones(len(boxes), np.float32), labels))

@@ -93,10 +93,18 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Settings:
-        """Of a YAML file; each override is `field.field=value`, with numbers for places in lists.
+        """The settings in a file.
 
-        Raises ConfigError that names the file and the field, DatasetError where class names are to come from data
-        that cannot be read.
+        Args:
+            path: of the YAML file.
+            overrides: each `field.field=value`, with numbers for places in lists.
+
+        Returns:
+            Settings that have been checked.
+
+        Raises:
+            ConfigError: a field is unknown or out of range; it names the file and the field.
+            DatasetError: class names are to come from data that cannot be read.
         """
         raw = read_config(path)
         for text in overrides:
@@ -131,7 +139,17 @@ class Settings:
         return sum(p.iterations for p in self.phases)
 
     def phase_at(self, iteration: int) -> tuple[Phase, int]:
-        """The phase of the step after `iteration` steps, and how many of its iterations are done."""
+        """Where in the phases a run is.
+
+        Args:
+            iteration: steps that are done, 0 or more.
+
+        Returns:
+            The phase of the next step, and how many of its iterations are done.
+
+        Raises:
+            IndexError: the run is at its end.
+        """
         for phase in self.phases:
             if iteration < phase.iterations:
                 return phase, iteration
@@ -196,24 +214,37 @@ def _require(ok: object, message: str) -> None:
 
 
 def override(raw: dict[str, Any], text: str) -> None:
-    """Put the value of `field.field=value` into plain settings; ConfigError where there is no such place."""
+    """Puts one value into plain settings.
+
+    Args:
+        raw: plain settings as YAML gives them; they are changed.
+        text: `field.field=value`, with numbers for places in lists; the value is YAML.
+
+    Raises:
+        ConfigError: there is no such place, or the value is no YAML.
+    """
     path, equals, value = text.partition("=")
     if not equals or not all(path.split(".")):
         raise ConfigError(f"--set {text}; wanted field=value or field.field=value, such as phases.0.iterations=10")
     names = path.split(".")
     place: Any = raw
     for i, name in enumerate(names):
+        last = i == len(names) - 1
         if isinstance(place, list):
             if not name.isdecimal() or int(name) >= len(place):
                 wanted = f"wanted 0..{len(place) - 1}"
                 raise ConfigError(f"--set {text}: {name} is no place in a list of {len(place)}; {wanted}")
-        elif not isinstance(place, dict):
-            raise ConfigError(f"--set {text}: {name} stands below {place!r}; wanted a field of a mapping")
-        key = int(name) if isinstance(place, list) else name
-        if i == len(names) - 1:
-            place[key] = _value(value, text)
+            if last:
+                place[int(name)] = _value(value, text)
+            else:
+                place = place[int(name)]
+        elif isinstance(place, dict):
+            if last:
+                place[name] = _value(value, text)
+            else:
+                place = place.setdefault(name, {})
         else:
-            place = place[key] if isinstance(place, list) else place.setdefault(key, {})
+            raise ConfigError(f"--set {text}: {name} stands below {place!r}; wanted a field of a mapping")
 
 
 def _value(value: str, text: str) -> Any:

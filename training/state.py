@@ -27,7 +27,15 @@ _OF_CLASSES = ("relation.classify.", "relation.regress.")
 
 
 def save_state(output: Path, state: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where the disk does not take it; the states written before are then as they were."""
+    """Writes the state of a run as `last.pt`; the one before becomes `previous.pt`.
+
+    Args:
+        output: folder of the run.
+        state: what `read_state` gives back: tensors and plain values.
+
+    Raises:
+        CheckpointError: the disk does not take it; the states written before are then as they were.
+    """
     last, part = output / LAST, output / f"{LAST}.part"
     try:
         with part.open("wb") as file:
@@ -45,7 +53,16 @@ def save_state(output: Path, state: Mapping[str, Any]) -> None:
 
 
 def save_model(path: Path, model: RDN, *, half: bool = False) -> None:
-    """Raises CheckpointError where the disk does not take it; an older file is then as it was."""
+    """Writes the weights in our own format.
+
+    Args:
+        path: of the safetensors file.
+        model: on any device.
+        half: stores float16.
+
+    Raises:
+        CheckpointError: the disk does not take it; an older file is then as it was.
+    """
     try:
         save_checkpoint(path, model.state_dict(), model.config, half=half)
     except (OSError, SafetensorError) as error:
@@ -53,9 +70,18 @@ def save_model(path: Path, model: RDN, *, half: bool = False) -> None:
 
 
 def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
-    """The last state of a run, on the CPU; None where there is none.
+    """The last state of a run.
 
-    Raises CheckpointError for a file that is cut off or no state, ConfigError where it is of a run with other settings.
+    Args:
+        output: folder of the run.
+        settings: those with which the run is to go on.
+
+    Returns:
+        What `save_state` wrote, on the CPU; None where there is none.
+
+    Raises:
+        CheckpointError: the file is cut off, or no state.
+        ConfigError: the state is of a run with other settings.
     """
     path = output / LAST
     if not path.exists():
@@ -63,7 +89,7 @@ def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         theirs = Settings.from_plain(state["settings"])
     except Exception as error:  # bytes that are no state are run as opcodes of the unpickler, and raise anything
         spare = output / PREVIOUS
@@ -82,10 +108,20 @@ def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def load_start(model: RDN, path: Path) -> list[str]:
-    """Take the weights of an earlier run or of a public checkpoint, or the backbone of a torchvision classifier.
+    """Takes the weights of an earlier run or of a public checkpoint, or the backbone of a torchvision classifier.
 
-    Returns what stays as initialised, in words: relation modules that the file does not hold, and the heads where
-    its classes are others. Raises CheckpointError that says which fields of the configuration differ.
+    Args:
+        model: which takes them.
+        path: of the checkpoint.
+
+    Returns:
+        What stays as initialised, in words: relation modules that the file does not hold, and the heads where its
+        classes are others.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its tensors do not fit; it says which fields of the configuration
+            differ.
+        ConfigError: a torchvision backbone would compute something else under this configuration.
     """
     tensors, _ = read_tensors(path)
     layout = detect_layout(tensors)

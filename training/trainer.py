@@ -48,12 +48,21 @@ class Trainer:
         world: World | None = None,
         workers: int = 0,
     ) -> None:
+        """Takes up the run, or starts it.
+
+        Args:
+            settings: of the run.
+            output: folder of the run; it is made if need be.
+            start_from: checkpoint whose weights a new run starts from; a run that goes on does not look at it.
+            world: the processes that share the run; this one alone by default.
+            workers: processes that read and draw frames; 0 does it in this process.
+        """
         self.settings, self.output, self.workers = settings, output, workers
         self.world = world or World()
         _check_share(settings, self.world)
         self.clips = Clips(open_sources(settings.data.train, settings.model.class_names), settings)
         torch.manual_seed(settings.seed)
-        self.model = RDN(settings.model).to(self.world.device, memory_format=torch.channels_last)
+        self.model = RDN(settings.model).to(self.world.device).to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model, settings)
         self.model.backbone.freeze(settings.frozen_stages)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
@@ -76,10 +85,18 @@ class Trainer:
         self._log: RunLog | None = None
         self._batches: Iterator[Batch] | None = None
         self._phase: Phase | None = None
-        self._objective: torch.nn.Module = Objective(self.model, settings)
+        self._objective: Objective | DistributedDataParallel = Objective(self.model, settings)
 
     def step(self) -> dict[str, float]:
-        """One step of the optimiser: its losses, averaged over this process's images."""
+        """One step of the optimiser.
+
+        Returns:
+            The losses, averaged over this process's images, `gradient_norm`, `learning_rate`, and the seconds of the
+            step and those of them spent waiting for data.
+
+        Raises:
+            TrainingError: see `gradients`.
+        """
         phase, done = self.settings.phase_at(self.iteration)
         began = time.monotonic()
         rate = learning_rate(self.settings, phase, done)
@@ -91,9 +108,15 @@ class Trainer:
         return {**values, "learning_rate": rate, "data_seconds": waited, "step_seconds": time.monotonic() - began}
 
     def gradients(self) -> tuple[dict[str, float], float]:
-        """Fills the gradients of the next step, clipped; returns its losses and the seconds waited for its data.
+        """Fills the gradients of the next step, clipped.
 
-        Raises TrainingError where a loss or the gradient is not finite; weights and saved states are then as they were.
+        Returns:
+            The losses with their sum and the norm of the gradient before it was clipped, and the seconds waited for its
+            data.
+
+        Raises:
+            TrainingError: a loss or the gradient is not finite, or too many frames could not be read. Weights and saved
+                states are then as they were.
         """
         s = self.settings
         phase, _ = s.phase_at(self.iteration)
@@ -108,7 +131,8 @@ class Trainer:
             waited += time.monotonic() - began
             names += batch.names
             last = part == s.accumulate - 1
-            with contextlib.nullcontext() if last or self.world.size == 1 else self._objective.no_sync():
+            shared = self._objective if isinstance(self._objective, DistributedDataParallel) else None
+            with contextlib.nullcontext() if last or shared is None else shared.no_sync():
                 losses = self._objective(batch.to(self.world.device), phase.relation, phase.references)
                 (torch.stack(list(losses.values())).sum() / s.accumulate).backward()
             for name, loss in losses.items():
@@ -157,7 +181,12 @@ class Trainer:
         return batch
 
     def run(self) -> None:
-        """To the end of the last phase."""
+        """Runs to the end of the last phase; writes the log, the states and the weights into the folder of the run.
+
+        Raises:
+            TrainingError: see `gradients`.
+            CheckpointError: a file cannot be written.
+        """
         s = self.settings
         if self.world.leads:
             s.write(self.output / "config.yaml")
@@ -218,7 +247,11 @@ class Trainer:
         return line
 
     def save(self) -> None:
-        """Everything from which a run goes on as if it had not stopped."""
+        """Writes everything from which a run goes on as if it had not stopped. All processes wait for it.
+
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
         if self.world.leads:
             save_state(self.output, {
                 "settings": self.settings.to_plain(),
@@ -262,7 +295,16 @@ def _optimizer(model: RDN, settings: Settings) -> torch.optim.Optimizer:
 
 
 def learning_rate(settings: Settings, phase: Phase, done: int) -> float:
-    """Of the step after `done` of a phase: linear over the warm-up, times what the schedule leaves."""
+    """The learning rate of one step: linear over the warm-up, times what the schedule leaves.
+
+    Args:
+        settings: say warm-up and schedule.
+        phase: says the rate, and its drops in iterations.
+        done: iterations of the phase before this step.
+
+    Returns:
+        The rate of the step.
+    """
     warm = settings.warm_up_factor + (1 - settings.warm_up_factor) * (done + 1) / max(settings.warm_up, 1)
     if settings.schedule == "cosine":
         left = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done / phase.iterations))

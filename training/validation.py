@@ -19,7 +19,18 @@ METRIC = "AP50"
 
 
 def open_validation(sources: Sequence[Source], class_names: tuple[str, ...]) -> list[AnnotatedVideos]:
-    """Raises DatasetError for data that cannot be read or whose classes are not the model's, before the first step."""
+    """Opens the data of the validation before the first step, so that hours later nothing is found wrong with it.
+
+    Args:
+        sources: of the settings.
+        class_names: of the model.
+
+    Returns:
+        One set of videos a source.
+
+    Raises:
+        DatasetError: data cannot be read, or its classes are not the model's.
+    """
     opened = [_open(source) for source in sources]
     for videos in opened:
         Truth.of(videos.dataset)
@@ -36,9 +47,23 @@ def _open(source: Source) -> AnnotatedVideos:
 
 
 def validate(model: RDN, sources: Sequence[AnnotatedVideos]) -> float:
-    """AP50 in percent, the mean over the sources. Changes nothing in the model."""
-    found = [evaluate(RunModel(model, model.config.dials), videos)["vid"][METRIC] for videos in sources]
-    if None in found:
+    """The accuracy of a model that is in training. It changes nothing in the model.
+
+    Args:
+        model: on any device.
+        sources: of `open_validation`.
+
+    Returns:
+        AP50 in percent, the mean over the sources.
+
+    Raises:
+        DatasetError: a source has no annotated object, or a frame that cannot be read.
+    """
+    found: list[float | None] = [
+        evaluate(RunModel(model, model.config.dials), videos)["vid"][METRIC] for videos in sources
+    ]
+    known = [ap for ap in found if ap is not None]
+    if len(known) < len(found):
         names = ", ".join(v.name for v, ap in zip(sources, found, strict=True) if ap is None)
         raise DatasetError(f"{names} has no annotated object to validate with; wanted one or more")
-    return sum(found) / len(found)
+    return sum(known) / len(known)

@@ -149,7 +149,7 @@ class BaselineVideo:
         model, backbone = self._model, self._model.backbone
         device = next(model.parameters()).device
         image = to_input(frame, model.config.input)[None].to(device)
-        self._frame_size, self._network_size = frame.shape[:2], tuple(image.shape[-2:])
+        self._frame_size, self._network_size = frame.shape[:2], (image.shape[-2], image.shape[-1])
         x = backbone.maxpool(backbone.relu(backbone.bn1(backbone.conv1(image))))
         c4 = backbone.layer3(backbone.layer2(backbone.layer1(x)))
         return Kept(*self.describe(c4, self._dials.num_support), c4)
@@ -173,8 +173,9 @@ class BaselineVideo:
     def describe(self, c4: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """RPN, conv5 and RoI features for one role: c4 [1, C, h, w] -> boxes [n, 4], objectness [n], features [n, D]"""
         model = self._model
-        grid = tuple(c4.shape[-2:])
-        [(boxes, objectness)] = model.propose(*model.rpn(c4), grid, self._network_size, count)
+        logits, deltas = model.rpn(c4)
+        grid = c4.shape[-2], c4.shape[-1]
+        [(boxes, objectness)] = model.propose(logits, deltas, grid, self._network_size, count)
         c5 = model.backbone.layer4(c4)
         feature_map = c5 if model.roi.reduce is None else model.roi.reduce(c5).relu()
         return boxes, objectness, model.roi_features(feature_map, [boxes])

@@ -88,7 +88,8 @@ serve(sys.argv[1], int(sys.argv[2]))
 
 def compare(before: Checkout, now: Checkout, frames: int) -> dict[str, Any]:
     """Exits where the two do not detect the same."""
-    sides, times, filled = {"before": before, "now": now}, {"before": [], "now": []}, 0
+    sides, filled = {"before": before, "now": now}, 0
+    times: dict[str, list[float]] = {name: [] for name in sides}
     t = 0
     while filled < WARM_UP + frames:
         order = sides.items() if t % 2 else reversed(sides.items())
@@ -96,7 +97,8 @@ def compare(before: Checkout, now: Checkout, frames: int) -> dict[str, Any]:
         found = [answers[name]["confidence"] for name in sides]
         if None not in found:
             filled += 1
-            same = len(found[0]) == len(found[1]) and np.allclose(*found, rtol=0, atol=TOLERANCE)
+            ours, theirs = found
+            same = len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=0, atol=TOLERANCE)
             if not same:
                 raise SystemExit(f"frame {t}: the two checkouts do not detect the same; nothing is compared")
         if filled > WARM_UP:
@@ -118,10 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     before = Checkout(arguments.before, arguments.before_engines or arguments.engines, arguments.core)
-    sides = [before, Checkout(ROOT, arguments.engines, arguments.core)]
+    now = Checkout(ROOT, arguments.engines, arguments.core)
+    sides = [before, now]
     if len({side.package for side in sides}) != 2:
         raise SystemExit(f"both processes run {sides[0].package}; wanted a checkout with rdn_engine of its own")
-    result = compare(*sides, arguments.frames)
+    result = compare(before, now, arguments.frames)
     for side in sides:
         side.close()
     ratio = result["now_over_before"]

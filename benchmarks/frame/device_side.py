@@ -16,8 +16,9 @@ from benchmarks.frame.settings import Process, Setting
 from benchmarks.frame.sides import DISTINCT, Rows, Sample, rows_of
 from benchmarks.frames import Image, make_frame
 from benchmarks.measure import energy_counter
+from rdn_engine.backends.graph import BackendName, Device
 from rdn_engine.bundle.directory import Bundle
-from rdn_engine.detector import Detector
+from rdn_engine.detector import Detector, RelationPrecision
 from rdn_engine.errors import ConfigError
 from rdn_engine.results import Detections
 
@@ -105,9 +106,9 @@ class DeviceSide:
         return Sample(1000 * seconds / frames, {}, spent, 0)
 
 
-def open_detector(engines: str, backend: Any, device: Any, threads: int) -> Detector:
+def open_detector(engines: str, backend: BackendName, device: Device, threads: int) -> Detector:
     """On a device, the relation stage of a bundle in reduced precision is in float16, which tensor cores take."""
-    precision: Any = "float32"
+    precision: RelationPrecision = "float32"
     if device == "cuda" and Bundle.open(engines).manifest.precision in ("fp16", "bf16", "fp8"):
         precision = "float16"
     return Detector.from_pretrained(

@@ -34,6 +34,7 @@ from benchmarks.frame.workers import Worker
 from benchmarks.measure import energy_counter, environment_of, summary
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError
+from rdn_engine.host.runtime import Executor
 from rdn_engine.verify import set_difference, verify
 from training.provenance import environment
 
@@ -66,7 +67,7 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
 
 def reference_of(process: Process) -> Process:
     """The process whose detections a side must give: the other executor of the same bundle, one thread."""
-    other = "engine" if process.executor == "fused" and process.side == "engine" else "fused"
+    other: Executor = "engine" if process.executor == "fused" and process.side == "engine" else "fused"
     return replace(process, side="engine", backend="onnxruntime", device="cpu", threads=1, executor=other,
                    relation_precision="float32")  # fmt: skip
 

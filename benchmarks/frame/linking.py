@@ -107,7 +107,9 @@ def frame_time(engines: Path) -> dict[str, Any]:
     dials = replace(detector.config.dials, look_ahead=0)
     result: dict[str, Any] = {"backbone": detector.config.backbone.name, "link_delay": dials.link_delay}
     for link in ("off", "relations"):
-        boxes, cpu, linking = [], [], [0.0]
+        boxes: list[int] = []
+        cpu: list[float] = []
+        linking = [0.0]
         begin = time.perf_counter()
         with detector.open_stream(replace(dials, link=link)) as stream:
             for image in images:

@@ -163,7 +163,7 @@ def _norms(model: RDN) -> list[FrozenBatchNorm2d]:
     return found
 
 
-def _scaled(model: RDN) -> list[tuple[nn.Module, float]]:
+def _scaled(model: RDN) -> list[tuple[nn.Linear | nn.Conv2d, float]]:
     def deviation(name: str) -> float | None:
         return next((d for part, d in DEVIATIONS.items() if f".{part}." in f".{name}."), None)
 
@@ -174,9 +174,9 @@ def _scaled(model: RDN) -> list[tuple[nn.Module, float]]:
 @torch.no_grad()
 def _take_statistics(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     (x,) = inputs
-    norm.running_mean.copy_(x.mean((0, 2, 3)))
+    norm.get_buffer("running_mean").copy_(x.mean((0, 2, 3)))
     # Channels that this frame leaves constant would otherwise be divided by nothing.
-    norm.running_var.copy_(x.var((0, 2, 3)).clamp_min(1e-4 * float(x.var())))
+    norm.get_buffer("running_var").copy_(x.var((0, 2, 3)).clamp_min(1e-4 * float(x.var())))
 
 
 class _Rescale:
@@ -192,8 +192,8 @@ class _Rescale:
             return output
         self._done = True
         scale = self._deviation / max(float(output.std()), 1e-12)
-        layer.weight.mul_(scale)
-        layer.bias.mul_(scale)
+        layer.get_parameter("weight").mul_(scale)
+        layer.get_parameter("bias").mul_(scale)
         return output * scale
 
 

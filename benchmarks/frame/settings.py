@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from rdn_engine.backends.graph import BackendName, Device
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.detector import Executor, RelationPrecision
+from rdn_engine.detector import RelationPrecision
+from rdn_engine.host.runtime import Executor
 from rdn_engine.kernels import _C
 
 Kind = Literal["push", "first", "batch"]
@@ -109,7 +110,8 @@ def make_sweep(
         return Sweep(name, label, tuple(points.items()), reference) if len(points) > 1 else None
 
     def vary(label: str, field: str, values: Sequence[float], reference: float) -> Sweep | None:
-        points = {_text(field, v): Setting(base, replace(dials, **{field: v})) for v in values}
+        changes: list[dict[str, Any]] = [{field: v} for v in values]
+        points = {_text(field, change[field]): Setting(base, replace(dials, **change)) for change in changes}
         return sweep(label, points, _text(field, reference))
 
     if name == "T" and relation.num_modules:

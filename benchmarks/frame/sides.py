@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from rdn_engine.kernels.cpu.arrays import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.verify import detection_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DISTINCT = 4
 """frames that are encoded to fill windows"""
@@ -122,6 +125,7 @@ class EngineSide:
             relation_precision=process.relation_precision,
         )
         self.config = resized(detector.config, process.shorter_side)
+        assert isinstance(detector.runtime, HostRuntime)
         self._replay = Replay(detector.runtime.model.encoder)
         model = replace(detector.runtime.model, config=self.config, encoder=self._replay)
         self._idle = Idle(model.relation, self.config.num_logits) if process.executor == "engine" else None
@@ -158,8 +162,8 @@ class EngineSide:
         setting = self._settings[key]
         if setting.kind == "batch":
             images = np.concatenate([self._network(t) for t in range(setting.batch)])
-            found = self._replay(images, setting.dials.num_reference, setting.dials.num_support, _no_lap)
-            return [np.column_stack([f.boxes / max(self._size), f.objectness]).astype(np.float64) for f in found]
+            encoded = self._replay(images, setting.dials.num_reference, setting.dials.num_support, _no_lap)
+            return [np.column_stack([f.boxes / max(self._size), f.objectness]).astype(np.float64) for f in encoded]
         if setting.kind == "first":
             with self._detector.open_stream(setting.dials) as stream:
                 return [rows_of(self._fill(stream, setting.dials.frames_ahead + 1)[0])]
@@ -262,7 +266,7 @@ class BaselineSide:
         bundle = Bundle.open(process.engines)
         self._model = load_checkpoint(checkpoint_of(bundle), bundle.config.to_dict()).model().to(process.device)
         self._video_of, self._kept_of = BaselineVideo, Kept
-        self._tensor = lambda array: torch.from_numpy(array).to(process.device)
+        self._tensor: Callable[[NDArray[Any]], Tensor] = lambda array: torch.from_numpy(array).to(process.device)
         self._size = bundle.config.input.shorter_side, bundle.config.input.longer_side
         self._energy = energy_counter(process.device).read
         self._dials: dict[str, Dials] = {}
@@ -286,14 +290,17 @@ class BaselineSide:
         boxes, objectness, features = video.describe(
             video.encode(make_frame(count, self._size)).c4, dials.num_reference
         )
-        proposed = proposal_rows(*(t.cpu().numpy() for t in (boxes, objectness, features)), self._size)
+        proposed = proposal_rows(boxes.cpu().numpy(), objectness.cpu().numpy(), features.cpu().numpy(), self._size)
         every = [encodings[t % DISTINCT] for t in range(count)] + [encodings[-1]]
         window = [head(e, dials.num_support, dials.num_support) for e in every]
         reference = head(every[count - dials.frames_ahead], dials.num_reference, dials.num_support)
         found = video.relate(
             self._tensor(reference.boxes),
             self._tensor(reference.features),
-            [self._kept_of(*(self._tensor(a) for a in (e.boxes, e.objectness, e.features)), None) for e in window],
+            [
+                self._kept_of(self._tensor(e.boxes), self._tensor(e.objectness), self._tensor(e.features), None)
+                for e in window
+            ],
         )
         xyxy, confidence, class_id = (t.cpu().numpy() for t in (found.xyxy, found.confidence, found.class_id))
         return [detection_rows(xyxy / max(self._size), confidence, class_id), proposed]
@@ -336,4 +343,5 @@ def rows_of(found: Detections | None) -> Rows:
     """[n, 6] box, confidence, class of the detections; none for no result."""
     if found is None:
         return np.zeros((0, 6))
-    return detection_rows(found.xyxy / max(found.height, found.width), found.confidence, found.class_id)
+    longer = np.float32(max(found.height, found.width))
+    return detection_rows(found.xyxy / longer, found.confidence, found.class_id)

@@ -61,7 +61,7 @@ def calls_of(work: Callable[[], object]) -> list[str]:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profile, torch.profiler.record_function(_MARK):
         work()
-    events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CPU]
+    events = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CPU]  # type: ignore[attr-defined]
     [mark] = [e.time_range for e in events if e.name == _MARK]
     # The profiler itself waits for the device when it ends.
     inside = [e for e in events if mark.start <= e.time_range.start < mark.end]

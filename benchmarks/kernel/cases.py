@@ -26,7 +26,7 @@ from benchmarks.frames import make_frame
 from benchmarks.kernel.arithmetic import pair_operations
 from export.graphs import Graph, Input, export_graph, pad_cells
 from rdn_engine.backends import load_backend
-from rdn_engine.config import RDNConfig, RelationConfig
+from rdn_engine.config import Pooling, RDNConfig, RelationConfig, Sampling
 from rdn_engine.kernels import cpu
 from tests import reference_relation
 from training.checkpoints.files import read_config
@@ -98,7 +98,7 @@ def resize() -> Case:
 
     def pil() -> NDArray[np.float32]:
         small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        normal = np.asarray(small, np.float32)[..., ::-1] - np.float32(config.mean)
+        normal = np.asarray(small, np.float32)[..., ::-1] - np.array(config.mean, np.float32)
         return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
     scale = 1080 / size[0]
@@ -160,7 +160,7 @@ def proposals() -> Case:
     )
 
 
-def roi_pool(pooling: str) -> Case:
+def roi_pool(pooling: Pooling) -> Case:
     """300 proposals on the conv5 map of 2,048 channels."""
     rng = np.random.default_rng(2)
     feature_map = np.maximum(rng.standard_normal((1, *GRID, CHANNELS), dtype=np.float32), 0)
@@ -200,12 +200,14 @@ def roi_fc() -> Case:
     rng = np.random.default_rng(6)
     count, dim = 49 * CHANNELS, 1024
     cells = np.maximum(rng.standard_normal((N, count), dtype=np.float32), 0)
-    plain = nn.Sequential(nn.Linear(count, dim), nn.ReLU()).requires_grad_(False)
-    weight, bias = plain[0].weight.detach(), plain[0].bias.detach()
+    fc = nn.Linear(count, dim)
+    plain = nn.Sequential(fc, nn.ReLU()).requires_grad_(False)
+    weight, bias = fc.weight.detach(), fc.bias.detach()
     rows = pad_cells(torch.from_numpy(cells), 7, CHANNELS)
-    padded = nn.Sequential(nn.Linear(rows.shape[1], dim), nn.ReLU()).requires_grad_(False)
-    padded[0].weight.copy_(pad_cells(weight, 7, CHANNELS))
-    padded[0].bias.copy_(bias)
+    padded_fc = nn.Linear(rows.shape[1], dim)
+    padded = nn.Sequential(padded_fc, nn.ReLU()).requires_grad_(False)
+    padded_fc.weight.copy_(pad_cells(weight, 7, CHANNELS))
+    padded_fc.bias.copy_(bias)
     graph = Graph(padded, {"pooled": Input(rows[:7], {0: "rows"})}, {"features": {0: "rows"}})
     with tempfile.TemporaryDirectory() as folder:
         export_graph(graph, "roi_head", Path(folder) / "roi_fc.onnx")
@@ -225,7 +227,7 @@ def roi_fc() -> Case:
     )
 
 
-def sampling(rule: str) -> Case:
+def sampling(rule: Sampling) -> Case:
     """The advanced support proposals of a full window."""
     rng = np.random.default_rng(3)
     frames = 2 * T + 1

@@ -94,6 +94,7 @@ def _onnx(case: Case) -> Call:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    assert program is not None
     data = program.model_proto.SerializeToString()
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     feeds = {i.name: t.numpy() for i, t in zip(session.get_inputs(), case.inputs, strict=True)}
@@ -126,7 +127,9 @@ def measure(case: Case, rates: Rates, rounds: int, clock: Callable[[Call, int], 
         for name in sorted(calls, reverse=bool(number % 2)):
             samples[name].append(1e3 * clock(calls[name], repeats[name]) / repeats[name])
     floor = rates.floor_ms(case.moved, case.operations)
-    times = {name: {"ms": summary(s), "rounds": [round(v, 5) for v in s]} for name, s in samples.items()}
+    times: dict[str, dict[str, Any]] = {
+        name: {"ms": summary(s), "rounds": [round(v, 5) for v in s]} for name, s in samples.items()
+    }
     ours = times["ours"]["ms"]["p50"]
     return {
         "kernel": case.name,

@@ -85,7 +85,8 @@ def random_boxes(rng: np.random.Generator, shape: tuple[int, ...], sizes: Sizes)
     centre = rng.uniform(0, [width, height], (*shape, 2))
     side = np.exp(rng.uniform(2.5, 5.5, (*shape, 2)))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], -1)
-    return np.clip(boxes, 0, [width - 1, height - 1] * 2).astype(np.float32)
+    clipped: np.ndarray = np.clip(boxes, 0, [width - 1, height - 1] * 2).astype(np.float32)
+    return clipped
 
 
 def roi_pool(machine: Machine, sizes: Sizes, seed: int) -> Work:
@@ -231,8 +232,8 @@ def attention(machine: Machine, sizes: Sizes, rows: int, supports: int, seed: in
     gates_of(machine, m)
     dim, splits = sizes.heads * sizes.head_dim, -(-supports // sizes.split)
     partials = Partials(fill(machine, (splits, rows, dim)), fill(machine, (splits, rows, sizes.heads, 2)))
-    stored = [machine.put(m.host[name]) for name in ("query", "keys", "values")]
-    wanted = Attention(*stored, gates=m.gates[0])
+    query, keys, values = stored = [machine.put(m.host[name]) for name in ("query", "keys", "values")]
+    wanted = Attention(query, keys, values, gates=m.gates[0])
     out = fill(machine, (rows, dim), np.float16)
 
     def run(stream: int) -> None:
@@ -276,7 +277,7 @@ def microseconds(runs: list[Callable[[int], None]]) -> float:
         for run in runs:
             run(stream.ptr)
         graph = stream.end_capture()
-        times = []
+        times: list[float] = []
         for replay in range(WARM_UP + REPLAYS):
             start, stop = cupy.cuda.Event(), cupy.cuda.Event()
             start.record(stream)

@@ -59,4 +59,5 @@ def _fma_rate() -> float:
     rate.restype, rate.argtypes = ctypes.c_double, [ctypes.c_long, ctypes.POINTER(ctypes.c_float)]
     sink = ctypes.c_float(0.999)
     # Short tries: whatever else runs on this core cannot have interrupted all of them.
-    return max(rate(200_000, ctypes.byref(sink)) for _ in range(100))
+    rates: list[float] = [rate(200_000, ctypes.byref(sink)) for _ in range(100)]
+    return max(rates)

@@ -96,7 +96,7 @@ def make_weights(case: Case) -> dict[str, Float]:
 
     def linear(name: str, rows: int, columns: int, scale: float, bias: float = 0.0, spread: float = 0.1) -> None:
         weights[f"{name}.weight"] = np.float32(scale) * rng.standard_normal((rows, columns), dtype=np.float32)
-        weights[f"{name}.bias"] = np.float32(rng.normal(bias, spread, rows))
+        weights[f"{name}.bias"] = rng.normal(bias, spread, rows).astype(np.float32)
 
     for i in range(r.num_modules):
         for part in ("query", "key", "value"):
@@ -123,7 +123,7 @@ def make_frame(case: Case, t: int) -> Proposals:
     side = np.where(near, sides[which] * np.exp(rng.normal(0, 0.3, (n, 2))), np.exp(rng.uniform(3, 6, (n, 2))))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], 1).clip(0, [WIDTH - 1, HEIGHT - 1] * 2)
     features = np.maximum(rng.standard_normal((n, case.relation.dim), dtype=np.float32), 0)
-    return Proposals(np.float32(boxes), np.sort(rng.random(n, dtype=np.float32))[::-1].copy(), features)
+    return Proposals(boxes.astype(np.float32), np.sort(rng.random(n, dtype=np.float32))[::-1].copy(), features)
 
 
 class Ours:

@@ -75,10 +75,11 @@ def record(detector: Detector, videos: AnnotatedVideos) -> Recorded:
 
 def linked(recorded: Recorded, videos: AnnotatedVideos, method: LinkMethod | None, delay: int) -> dict[int, Detections]:
     """By `Frame.id`; not linked where the method is None."""
-    found = {}
+    found: dict[int, Detections] = {}
     dials = Dials(link=method or "off", link_delay=delay, score_threshold=FLOOR)
     for name, frames in videos.videos():
-        linker, results = BoxLinker(), []
+        linker = BoxLinker()
+        results: list[Detections] = []
         for at in recorded[name]:
             results += linker.push(at, dials)
         results += linker.flush(dials)
@@ -103,7 +104,7 @@ def identities(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict
             theirs = [truth[(truth.image == i) & (truth.label == label)] for i in ids]
             if any(map(len, theirs)) or any(len(boxes) for boxes, _ in ours):
                 sequences.append(_sequence([(t.xyxy, t.instance) for t in theirs], ours))
-    results = {}
+    results: dict[str, Any] = {}
     for metric in (HOTA(), CLEAR({"PRINT_CONFIG": False}), Identity({"PRINT_CONFIG": False})):
         each = {str(i): metric.eval_sequence(s) for i, s in enumerate(sequences)}
         results |= metric.combine_sequences(each)
@@ -147,7 +148,8 @@ def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64
     low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     overlap = np.prod(np.maximum(high - low + 1, 0), 2)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2] + 1, 1) for boxes in (a, b)]
-    return overlap / (areas[0][:, None] + areas[1][None] - overlap)
+    iou: NDArray[np.float64] = overlap / (areas[0][:, None] + areas[1][None] - overlap)
+    return iou
 
 
 def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray[np.int64]:

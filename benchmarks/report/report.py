@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,15 @@ def rewrite(page: str, blocks: dict[str, str]) -> str:
             raise SystemExit(f"marker {name!r} has no results; known are {sorted(blocks)}")
         page = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-            lambda m, name=name: m[1] + blocks[name] + "\n" + m[2],
+            partial(_filled, blocks[name]),
             page,
             flags=re.DOTALL,
         )
     return page
+
+
+def _filled(block: str, markers: re.Match[str]) -> str:
+    return f"{markers[1]}{block}\n{markers[2]}"
 
 
 def rdn_tiny() -> str:

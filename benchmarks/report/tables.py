@@ -65,7 +65,8 @@ def growth(results: Results, name: str) -> float | None:
 def over(points: Results, first: str, last: str) -> float:
     """How many times as long a frame takes at `last` as at `first`: median of the rounds."""
     pairs = zip(points[first]["rounds"], points[last]["rounds"], strict=True)
-    return statistics.median(b["ms"] / a["ms"] for a, b in pairs)
+    ratios: list[float] = [b["ms"] / a["ms"] for a, b in pairs]
+    return statistics.median(ratios)
 
 
 def least_growth(results: Results, name: str, gflops: float) -> float | None:
@@ -80,7 +81,7 @@ def least_growth(results: Results, name: str, gflops: float) -> float | None:
     reference = points[sweep["reference"]]
     bundle = results["bundles"][bundle_label(reference["setting"]["process"]["engines"])]
     relation = RelationConfig(**bundle["relation"])
-    rest = reference["ms"]["p50"] - reference["stages_ms"]["relation"]
+    rest: float = reference["ms"]["p50"] - reference["stages_ms"]["relation"]
     least = [rest + relation_operations(relation, Dials(**points[v]["setting"]["dials"]), bundle["classes"] + 1)
              / (1e6 * gflops) for v in (first, last)]  # fmt: skip
     return least[1] / least[0]

@@ -19,7 +19,6 @@ from rdn_engine.errors import ConfigError, FrameError
 from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
-from rdn_engine.stream.linking import BoxLinker
 from rdn_engine.stream.order import FrameInfo
 from rdn_engine.stream.timings import Timings
 
@@ -66,7 +65,6 @@ class DeviceStream(Stream):
         self._steps: DeviceSteps | None = None
         self._deferred = False  # the newest frame is appended together with the next result, in one program
         self._ready: list[DeviceDetections | None] = []  # None: an epoch ends here
-        self.linker = BoxLinker()
         self.timings = Timings(seconds=dict.fromkeys(SPENT, 0.0))
 
     @property
@@ -179,7 +177,6 @@ class DeviceStream(Stream):
         super().close()
         self._deferred = False
         self._ready.clear()
-        self.linker = BoxLinker()
         with self._model.gpu.current():
             self._drop_steps()
 

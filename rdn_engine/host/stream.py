@@ -13,7 +13,7 @@ from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
-from rdn_engine.stream.linking import BoxLinker, Linkable, detection_threshold
+from rdn_engine.stream.linking import Linkable, detection_threshold
 from rdn_engine.stream.order import FrameInfo
 
 
@@ -24,7 +24,6 @@ class HostStream(Stream):
         super().__init__(model.config, dials, capacity, source_id)
         self._model = model
         self._window = Window(model.config.relation, capacity, model.relation.precision)
-        self.linker = BoxLinker()
         self._ready: list[Detections] = []
 
     @property
@@ -93,7 +92,6 @@ class HostStream(Stream):
     def close(self) -> None:
         super().close()
         self._ready.clear()
-        self.linker = BoxLinker()
 
     def _detect(self, look_ahead: int) -> None:
         """Compute every result that need not wait for more than `look_ahead` later frames."""

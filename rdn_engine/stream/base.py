@@ -10,6 +10,7 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import ConfigError, StreamClosed
 from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections, FrameFacts
+from rdn_engine.stream.linking import BoxLinker
 from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, seconds, span
 from rdn_engine.stream.timings import Timings
 
@@ -27,6 +28,8 @@ class Stream(ABC):
         self._source_id = source_id
         self._order = FrameOrder()
         self._closed = False
+        self.linker = BoxLinker()
+        """Joins boxes along the video."""
         self.accepted = 0
         """Frames pushed that are images."""
         self.rejected = 0
@@ -88,6 +91,7 @@ class Stream(ABC):
     def close(self) -> None:
         """Give up what is pending. `push` and `flush` raise StreamClosed from now on."""
         self._closed = True
+        self.linker = BoxLinker()
         self._order.abandon()
 
     def __enter__(self) -> Self:

@@ -61,7 +61,9 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> EmulatedGpu:
     return gpu
 
 
-def detector_of(model: Model, emulated: EmulatedGpu, precision: DevicePrecision = "float32") -> Detector[DeviceStream, DeviceStreamBatch]:
+def detector_of(
+    model: Model, emulated: EmulatedGpu, precision: DevicePrecision = "float32"
+) -> Detector[DeviceStream, DeviceStreamBatch]:
     gpu = CupyGpu(Kernels(emulated.kernels.module, view_of))
     graphs = DeviceGraphs(*(EmulatedGraph(graph, emulated, KINDS) for graph in (model.backbone, model.roi_head)))
     relation = DeviceRelation(gpu, model.config, model.weights, precision)

@@ -51,10 +51,18 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], config: RDNConfig, *, half: bool = False) -> None:
-    """Write our own format: safetensors, the configuration as JSON in its metadata. `half` stores float16.
+    """Writes our own format: safetensors, with the configuration as JSON in its metadata.
 
-    Raises CheckpointError where `state` does not fit `config`, or a value overflows. An interrupted call leaves an
-    older file at `path` as it was.
+    An interrupted call leaves an older file at `path` as it was.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        state: the state dict of an RDN.
+        config: of the model.
+        half: stores float16.
+
+    Raises:
+        CheckpointError: `state` does not fit `config`, or a value overflows.
     """
     path = Path(path)
     dtype = torch.float16 if half else torch.float32
@@ -70,12 +78,22 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], config: RDNCo
 
 
 def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read our own format or the public RDN layout.
+    """Reads our own format or the public RDN layout.
 
-    overrides: a partial `RDNConfig.to_dict()`, which wins over what the file says or its shapes tell. A public
-    checkpoint says nothing about class names, dials or input sizes: those come from here, else from the defaults.
-    Raises CheckpointError for a file that cannot be read, or whose tensors do not fit (each named, with what was got
-    and what was wanted); ConfigError for overrides that are no configuration.
+    A public checkpoint says nothing about class names, dials or input sizes: those come from `overrides`, else from the
+    defaults.
+
+    Args:
+        path: of the file.
+        overrides: a partial `RDNConfig.to_dict()`, which wins over what the file says or its shapes tell.
+
+    Returns:
+        Configuration, tensors by our names, and the layout that the file had.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its tensors do not fit (each named, with what was got and what was
+            wanted).
+        ConfigError: the overrides are no configuration.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
@@ -101,10 +119,18 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
 
 
 def load_torchvision_backbone(source: str | Path | Mapping[str, Tensor], config: BackboneConfig) -> State:
-    """A torchvision classifier's weights, as a state dict for `training.model.backbone.Backbone(config)`.
+    """A torchvision classifier's weights for our backbone; the classifier `fc` is left out.
 
-    The classifier `fc` is left out. Raises CheckpointError with the missing, unexpected and misshapen tensors;
-    ConfigError where `config` would compute something else with them (stride_in_1x1, norm, norm_eps).
+    Args:
+        source: a file, or a state dict.
+        config: of the backbone that takes them.
+
+    Returns:
+        A state dict for `training.model.backbone.Backbone(config)`.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected or misshapen; it names them.
+        ConfigError: `config` would compute something else with them (stride_in_1x1, norm, norm_eps).
     """
     if config.stride_in_1x1 or config.norm == "group" or not math.isclose(config.norm_eps, TORCHVISION_EPS):
         raise ConfigError(
@@ -123,7 +149,17 @@ def load_torchvision_backbone(source: str | Path | Mapping[str, Tensor], config:
 
 
 def detect_layout(names: Mapping[str, Any]) -> Layout:
-    """Whose names these are. Raises CheckpointError that quotes some of them where they are nobody's."""
+    """Whose names these are.
+
+    Args:
+        names: of the tensors of a checkpoint; what they map to is not looked at.
+
+    Returns:
+        The layout.
+
+    Raises:
+        CheckpointError: they are nobody's; it quotes some of them.
+    """
     if any(n.startswith(("backbone.body.", "roi_heads.box.")) for n in names):
         return "public"
     if "backbone.conv1.weight" in names or "relation.classify.weight" in names:
@@ -138,7 +174,17 @@ def detect_layout(names: Mapping[str, Any]) -> Layout:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A YAML file with a partial configuration. Raises ConfigError."""
+    """A partial configuration.
+
+    Args:
+        path: of a YAML file.
+
+    Returns:
+        A partial `RDNConfig.to_dict()`; what is in it has not been checked.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no mapping.
+    """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

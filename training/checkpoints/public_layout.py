@@ -34,7 +34,18 @@ _PUBLIC = (
 
 
 def public_name(name: str, num_basic: int) -> str:
-    """What the public layout calls our tensor `name` in a model with N_b basic modules."""
+    """What the public layout calls one of our tensors.
+
+    Args:
+        name: in our state dict.
+        num_basic: N_b, the basic modules of the model.
+
+    Returns:
+        Its name there.
+
+    Raises:
+        CheckpointError: the layout has no place for it.
+    """
     # fcs.0 is the RoI FC, then one in front of each basic module but the first, then the refinement's.
     if match := re.fullmatch(r"relation\.basic_fc\.(\d+)\.(.+)", name):
         return f"{_BOX}.fcs.{int(match[1]) + 1}.{match[2]}"
@@ -47,6 +58,19 @@ def public_name(name: str, num_basic: int) -> str:
 
 
 def from_public(tensors: State, config: RDNConfig, where: str) -> State:
+    """The tensors of a public checkpoint under our names.
+
+    Args:
+        tensors: by the names of the public layout.
+        config: that they are to fit.
+        where: the file, for messages.
+
+    Returns:
+        A state dict for an RDN of `config`.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected or misshapen, or anchors are others than the configuration's.
+    """
     wanted = wanted_shapes(config)
     names = {name: public_name(name, config.relation.num_basic) for name in wanted}
     used = {k: v for k, v in tensors.items() if k != _CELL_ANCHORS and not k.endswith("num_batches_tracked")}

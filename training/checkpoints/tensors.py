@@ -23,7 +23,17 @@ _SHOWN = 12  # names in one error message
 
 
 def read_tensors(path: Path) -> tuple[State, dict[str, str]]:
-    """The tensors of a safetensors or torch file by name, without a `module.` prefix, and a safetensors' metadata."""
+    """The tensors of a safetensors or torch file.
+
+    Args:
+        path: of the file; a torch file is read as plain tensors, no code in it runs.
+
+    Returns:
+        Tensors by name, on the CPU, without a `module.` prefix, and the metadata of a safetensors.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else than tensors by name.
+    """
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, "pt") as file:
@@ -70,7 +80,16 @@ def wanted_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Names, shapes and finite values, all of them; the first kind of fault found is the one reported."""
+    """Checks names, shapes and finite values, in this order; the first kind of fault found is the one reported.
+
+    Args:
+        state: tensors by name.
+        wanted: shapes by name.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: names all tensors with that fault.
+    """
     check_names(set(state), set(wanted), where)
     wrong = [
         f"{k} has {tuple(state[k].shape)}, wanted {shape}" for k, shape in wanted.items() if state[k].shape != shape

@@ -61,7 +61,18 @@ class Problem:
 def check_dataset(
     dataset: Dataset, source: str, images: Path, classes: list[str] | None = None, decode: bool = False
 ) -> Iterator[Problem]:
-    """Everything that is wrong. `source` names the annotation file, `classes` is the list that the model is to have."""
+    """Looks for everything that is wrong with a data set and its images.
+
+    Args:
+        dataset: to check.
+        source: name of the annotation file, for messages.
+        images: the folder that file names start from.
+        classes: the list that the model is to have; None compares with none.
+        decode: decodes every frame; slow, and finds more.
+
+    Yields:
+        Each problem.
+    """
     yield from check_annotations(dataset, source, classes)
     with ThreadPoolExecutor(_THREADS) as pool:
         for found in pool.map(partial(_check_image, images=images, decode=decode), dataset.frames):
@@ -171,7 +182,20 @@ def _has_end(path: Path, image_format: str | None) -> bool:
 
 
 def check_file(path: Path, images: Path, classes: Path | None, decode: bool) -> tuple[Dataset, list[Problem]]:
-    """The data set (empty where it cannot be read) and its problems; DatasetError where an argument is at fault."""
+    """Checks a file.
+
+    Args:
+        path: CocoVID JSON.
+        images: the folder that file names start from.
+        classes: the class list of the model, a name in each line; None compares with none.
+        decode: decodes every frame; slow, and finds more.
+
+    Returns:
+        The data set, empty where it cannot be read, and its problems.
+
+    Raises:
+        DatasetError: an argument is at fault.
+    """
     if not images.is_dir():
         raise DatasetError(f"--images {images} is no folder; wanted the one that the file names start from")
     names = None

@@ -23,13 +23,27 @@ Box = tuple[float, float, float, float]
 
 
 def to_coco_box(xyxy: Box) -> list[float]:
-    """x, y, width, height in pixels"""
+    """A box as COCO writes it.
+
+    Args:
+        xyxy: x1, y1, x2, y2 in pixels, the last pixel included.
+
+    Returns:
+        x, y, width, height in pixels; width = x2 - x1 + 1.
+    """
     x1, y1, x2, y2 = xyxy
     return [x1, y1, x2 - x1 + 1, y2 - y1 + 1]
 
 
 def from_coco_box(xywh: Sequence[float]) -> Box:
-    """The inverse of `to_coco_box`."""
+    """The inverse of `to_coco_box`.
+
+    Args:
+        xywh: x, y, width, height in pixels.
+
+    Returns:
+        x1, y1, x2, y2 in pixels, the last pixel included.
+    """
     x, y, width, height = xywh
     return x, y, x + width - 1, y + height - 1
 
@@ -132,10 +146,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Reads CocoVID JSON.
+    """Reads CocoVID JSON. What a data set can get wrong beyond its form, `training/data/check.py` reports.
 
-    Raises DatasetError where a field is missing or of the wrong type, an id occurs twice, or a row refers to a video or
-    an image that is not there. What a data set can get wrong beyond its form, `training/data/check.py` reports.
+    Args:
+        path: of the file.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DatasetError: a field is missing or of the wrong type, an id occurs twice, or a row refers to a video or an
+            image that is not there.
     """
     data = read_json(path)
     dataset = Dataset()

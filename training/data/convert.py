@@ -53,7 +53,17 @@ VISDRONE_CLASSES = (
 
 
 def convert_youtube_vis(path: Path) -> Builder:
-    """The boxes of a YouTube-VIS or OVIS annotation file; crowds become ignore regions, masks are not read."""
+    """The boxes of a YouTube-VIS or OVIS annotation file; crowds become ignore regions, masks are not read.
+
+    Args:
+        path: of the JSON file.
+
+    Returns:
+        The data set, and how many boxes were cut or dropped.
+
+    Raises:
+        DatasetError: the file cannot be read, or does not have this layout.
+    """
     data = read_json(path)
     builder = Builder((row.integer("id"), row.text("name")) for row in rows_of(data, "categories", path))
     known = {c.id for c in builder.dataset.categories}
@@ -84,12 +94,22 @@ def convert_youtube_vis(path: Path) -> Builder:
 
 
 def convert_mot(root: Path, min_visibility: float = 0.0) -> Builder:
-    """The sequences below `root`, each with gt/gt.txt, its frames in img1/ and, as the challenges have it, seqinfo.ini.
+    """Sequences in MOTChallenge's layout: gt/gt.txt, frames in img1/ and, as the challenges have it, seqinfo.ini.
 
     Without gt/labels.txt the classes are MOTChallenge's and pixels count from 1: pedestrians are the only class, those
     marked 0 and what looks like a pedestrian become ignore regions, other things are left out. With gt/labels.txt (a
     class name in each line, as CVAT exports it) every class is kept, pixels count from 0, and what is marked 0 becomes
-    an ignore region of its class. Objects seen less than `min_visibility` (0..1) become ignore regions.
+    an ignore region of its class.
+
+    Args:
+        root: the folder of the sequences.
+        min_visibility: objects seen less than this part, 0..1, become ignore regions.
+
+    Returns:
+        The data set, and how many boxes were cut or dropped.
+
+    Raises:
+        DatasetError: a file is missing, cannot be read, or does not have this layout.
     """
     files = sorted(root.rglob("gt/gt.txt"))
     if not files:
@@ -160,9 +180,18 @@ def _labels(path: Path) -> list[str]:
 
 
 def convert_visdrone(root: Path) -> Builder:
-    """`root` of VisDrone-VID (or -MOT): sequences/NAME/0000001.jpg and annotations/NAME.txt.
+    """VisDrone-VID (or -MOT): sequences/NAME/0000001.jpg and annotations/NAME.txt.
 
     Ignored regions and `others` become ignore regions of all ten classes, boxes with score 0 of their own class.
+
+    Args:
+        root: the folder of both.
+
+    Returns:
+        The data set, and how many boxes were cut or dropped.
+
+    Raises:
+        DatasetError: a file is missing, cannot be read, or does not have this layout.
     """
     files = sorted((root / "annotations").glob("*.txt"))
     if not files:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from training.data.builder import Builder
 from training.data.coco_vid import Dataset, write_dataset
-from training.data.synthetic import CLASS_NAMES, SyntheticVideos
+from training.data.drawing import CLASS_NAMES
+from training.data.synthetic import SyntheticVideos
 
 
 def synthetic_dataset(videos: SyntheticVideos, suffix: str = "png") -> Dataset:
@@ -34,7 +35,16 @@ def synthetic_dataset(videos: SyntheticVideos, suffix: str = "png") -> Dataset:
 
 
 def export_synthetic(videos: SyntheticVideos, directory: Path, suffix: str = "png") -> Dataset:
-    """Writes directory/annotations.json and directory/images; suffix: png (the exact pixels), or jpg (smaller)."""
+    """Writes synthetic videos as a data set: directory/annotations.json and directory/images.
+
+    Args:
+        videos: to write.
+        directory: which is made if need be.
+        suffix: `png` (the exact pixels) or `jpg` (smaller).
+
+    Returns:
+        The annotations.
+    """
     dataset = synthetic_dataset(videos, suffix)
     names = iter(f.file_name for f in dataset.frames)
     for v in range(len(videos)):

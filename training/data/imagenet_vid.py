@@ -64,9 +64,18 @@ Split = Literal["train", "val"]
 def read_imagenet_vid(root: Path, split: Split, vid_list: Path | None = None) -> Builder:
     """The videos of a split, with all of their frames; of a training video, `TRAIN_FRAMES` are marked as train.
 
-    Without `vid_list`, the videos are those of ImageSets/VID. A list names a video in each line; in the four-column
-    form of the public VID_train_15frames.txt (video, 1, frame, number of frames) the listed frames are the ones marked.
-    Raises DatasetError where a list, an annotation or a folder is missing, or does not have this layout.
+    Args:
+        root: the folder of Annotations, Data and ImageSets.
+        split: `train` or `val`.
+        vid_list: a file that names a video in each line; in the four-column form of the public VID_train_15frames.txt
+            (video, 1, frame, number of frames) the listed frames are the ones marked. The list of ImageSets/VID
+            by default.
+
+    Returns:
+        The data set, and how many boxes were cut or dropped.
+
+    Raises:
+        DatasetError: a list, an annotation or a folder is missing, or does not have this layout.
     """
     categories = {synset: i + 1 for i, synset in enumerate(SYNSETS)}
     builder = Builder((i, SYNSETS[synset]) for synset, i in categories.items())
@@ -94,9 +103,15 @@ def add_imagenet_det(builder: Builder, root: Path, det_list: Path | None = None)
     """Adds the training images of DET with an object of the 30 classes, each as a video of one frame.
 
     Of each class at most `DET_IMAGES` images are taken, evenly over their sorted names; an image taken for one class
-    shows its other classes too. With `det_list` (such as the public DET_train_30classes.txt) the images are exactly
-    the listed ones.
-    Objects of other classes are left out. Raises DatasetError as `read_imagenet_vid`.
+    shows its other classes too. Objects of other classes are left out.
+
+    Args:
+        builder: of `read_imagenet_vid`, which takes the images.
+        root: the folder of Annotations, Data and ImageSets.
+        det_list: a file such as the public DET_train_30classes.txt; the images are then exactly the listed ones.
+
+    Raises:
+        DatasetError: as `read_imagenet_vid`.
     """
     categories = {synset: i + 1 for i, synset in enumerate(SYNSETS)}
     folder = root / "Annotations/DET"

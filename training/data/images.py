@@ -13,7 +13,18 @@ from training.data.coco_vid import Frame
 
 
 def read_image(images: Path, frame: Frame) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB. Raises DatasetError where the file is missing, damaged or of another size than annotated."""
+    """One frame of a data set.
+
+    Args:
+        images: the folder that file names start from.
+        frame: to read.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
+    Raises:
+        DatasetError: the file is missing, damaged, or of another size than annotated.
+    """
     path = images / frame.file_name
     try:
         with Image.open(path) as image:

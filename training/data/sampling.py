@@ -73,6 +73,14 @@ class Batch:
         return self._each(lambda t: t.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
+        """The batch on another device.
+
+        Args:
+            device: of the result.
+
+        Returns:
+            The same batch there; the copy need not have ended.
+        """
         return self if device.type == "cpu" else self._each(lambda t: t.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -81,6 +89,14 @@ class Batch:
 
 
 def collate(clips: Sequence[Clip]) -> Batch:
+    """Puts clips together, images padded with zeros at the right and at the bottom.
+
+    Args:
+        clips: with as many images each.
+
+    Returns:
+        Their images, clip after clip.
+    """
     frames = [image for clip in clips for image in clip.images]
     sizes = [image.shape[:2] for image in frames]
     height, width = (max(side) for side in zip(*sizes, strict=True))
@@ -95,7 +111,16 @@ def collate(clips: Sequence[Clip]) -> Batch:
 
 
 def normalise(images: Tensor, sizes: Sequence[tuple[int, int]], config: InputConfig) -> Tensor:
-    """uint8 [B, H, W, 3] RGB -> [B, 3, H, W], channels last in memory; zero where an image is padded"""
+    """Network inputs from images.
+
+    Args:
+        images: uint8 [B, H, W, 3] RGB.
+        sizes: (height, width) of each image without its padding, pixels.
+        config: says order of channels, mean and deviation.
+
+    Returns:
+        Float32 [B, 3, H, W], channels last in memory; zero where an image is padded.
+    """
     values = images.float()
     if config.channel_order == "bgr":
         values = values.flip(-1)
@@ -109,9 +134,19 @@ def normalise(images: Tensor, sizes: Sequence[tuple[int, int]], config: InputCon
 def draw_times(
     rng: np.random.Generator, references: NDArray[np.int64], num_frames: int, window: int, count: int
 ) -> list[int]:
-    """`count` references in random order, of which any two lie at most `window` apart; distinct where there are enough.
+    """References of one video, of which any two lie at most `window` apart.
 
     So each of them may serve as the reference, with the others drawn from -T..T around it as its support.
+
+    Args:
+        rng: draws them.
+        references: frames that may be a reference, growing; one or more.
+        num_frames: of the video.
+        window: T, in frames.
+        count: how many.
+
+    Returns:
+        Frames in random order; distinct where there are enough.
     """
     span = min(window + 1, num_frames)
     first = int(rng.integers(0, num_frames - span + 1))
@@ -123,9 +158,17 @@ def draw_times(
 
 
 def draw_support(rng: np.random.Generator, reference: int, num_frames: int, window: int, count: int) -> list[int]:
-    """`count` frames from -T..T around the reference, itself included; distinct where there are enough.
+    """Support frames from -T..T around a reference, itself included. A still image is its own support.
 
-    A still image is its own support.
+    Args:
+        rng: draws them.
+        reference: the frame.
+        num_frames: of the video.
+        window: T, in frames.
+        count: how many.
+
+    Returns:
+        Frames in random order; distinct where there are enough.
     """
     near = np.arange(max(reference - window, 0), min(reference + window, num_frames - 1) + 1)
     return [int(t) for t in rng.choice(near, count, replace=len(near) < count)]
@@ -202,7 +245,18 @@ class Clips(Dataset[Clip]):
 def prepare(
     example: Example, config: InputConfig, mirror: bool, colours: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """Image, boxes, labels from 1 and ignored regions in network-input pixels, resized as the runtime does it."""
+    """What training sees of one frame, resized as the runtime does it.
+
+    Args:
+        example: the frame with its annotations.
+        config: says the size of the network input.
+        mirror: swaps left and right.
+        colours: [3] an order of the colour channels; None leaves them.
+
+    Returns:
+        Image uint8 [h, w, 3], boxes [n, 4], labels [n] from 1 and ignored regions [m, 4]; boxes and regions are in
+        network-input pixels.
+    """
     height, width = example.image.shape[:2]
     new_height, new_width = config.network_size(height, width)
     image = example.image
@@ -222,7 +276,17 @@ def prepare(
 
 
 def keys_of(settings: Settings, start: int, rank: int, size: int) -> Iterator[list[Key]]:
-    """The batches of process `rank` of `size` from iteration `start` on: `accumulate` of them make a step."""
+    """Which clips a process draws. `accumulate` of its batches make a step.
+
+    Args:
+        settings: of the run.
+        start: iteration from which on.
+        rank: of the process.
+        size: processes of the run.
+
+    Yields:
+        The keys (iteration, index) of each batch.
+    """
     parts = settings.accumulate
     for iteration in range(start, settings.total):
         share = settings.phase_at(iteration)[0].clips // (size * parts)
@@ -232,7 +296,19 @@ def keys_of(settings: Settings, start: int, rank: int, size: int) -> Iterator[li
 
 
 def load(clips: Clips, start: int, rank: int, size: int, workers: int, pin: bool) -> Iterator[Batch]:
-    """The batches of one process. With 0 workers they are made in this process, when they are asked for."""
+    """The batches of one process.
+
+    Args:
+        clips: to draw from.
+        start: iteration from which on.
+        rank: of the process.
+        size: processes of the run.
+        workers: processes that make batches; with 0 they are made in this process, when they are asked for.
+        pin: copies them to memory from which a GPU reads faster.
+
+    Returns:
+        All that are left of the run.
+    """
     keys = list(keys_of(clips.settings, start, rank, size))
     loader = DataLoader(
         clips, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,

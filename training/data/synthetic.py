@@ -72,6 +72,17 @@ class SyntheticVideos:
 
 
 def render_video(rng: np.random.Generator, num_frames: int, width: int, height: int) -> Video:
+    """Draws one video.
+
+    Args:
+        rng: draws everything in it; the same numbers make the same video.
+        num_frames: 1 or more.
+        width: of a frame in pixels.
+        height: of a frame in pixels.
+
+    Returns:
+        Frames and their annotations.
+    """
     canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
     camera = _camera_path(rng, num_frames)
     crowd = max(1, round(num_frames / 36))
@@ -182,7 +193,8 @@ class _Thing:
         # Its speed swings between a tenth and nearly twice of the mean.
         way = since - 0.9 / pace * np.cos(pace * t + phase)
         # Faster with the distance from its middle time, so that a long video does not fill up with slow objects.
-        return self.centre + self.velocity * way * (1 + (since / 24) ** 4)
+        middle: Float = self.centre + self.velocity * way * (1 + (since / 24) ** 4)
+        return middle
 
     def paste(self, frame: NDArray[np.uint8], owner: NDArray[np.int16], index: int, t: int) -> _Placed | None:
         """Draws this object of time t into `frame`, its number into `owner`; None where it is out of sight."""
@@ -251,9 +263,21 @@ def write_clip(
     fps: int = 24,
     seed: int = 0,
 ) -> Video:
-    """Draws one video of `split` (no training split shares its seeds) into a file, and returns it.
+    """Draws one video into a file. No training split shares its seeds.
 
-    magnify: the file's frames are that many times larger than what is drawn, so that there is room to annotate them.
+    Args:
+        path: of the video file.
+        split: names the seeds.
+        index: of the video in its split.
+        num_frames: 1 or more.
+        size: (width, height) of what is drawn, pixels.
+        magnify: the file's frames are that many times larger than what is drawn, so that there is room to annotate
+            them.
+        fps: frames a second.
+        seed: of the split.
+
+    Returns:
+        What was drawn.
     """
     video = SyntheticVideos(split, index + 1, num_frames, size, seed)[index]
     width, height = size[0] * magnify, size[1] * magnify

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from rdn_engine.errors import ConfigError, DatasetError
 from training.data.check import KINDS, Problem, check_annotations
 from training.data.coco_vid import Frame, read_dataset
+from training.data.drawing import CLASS_NAMES
 from training.data.images import read_image
-from training.data.synthetic import CLASS_NAMES, SyntheticVideos
+from training.data.synthetic import SyntheticVideos
 
 Float = NDArray[np.float32]
 

@@ -22,6 +22,15 @@ class Weather:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, num_frames: int) -> Weather:
+        """Draws the weather of one video.
+
+        Args:
+            rng: draws it.
+            num_frames: of the video.
+
+        Returns:
+            Kind, strength and heading of each frame.
+        """
         strength = np.zeros(num_frames, np.float32)
         heading = np.zeros((num_frames, 2), np.float32)
         kind = ["clear"] * num_frames
@@ -38,6 +47,16 @@ class Weather:
         return cls(kind, strength, heading)
 
     def apply(self, rng: np.random.Generator, frame: NDArray[np.uint8], t: int) -> NDArray[np.uint8]:
+        """One frame as the camera sees it.
+
+        Args:
+            rng: draws the noise.
+            frame: uint8 [H, W, 3] RGB.
+            t: the frame's place in the video.
+
+        Returns:
+            uint8 [H, W, 3] RGB.
+        """
         strength = float(self.strength[t])
         noise, contrast = 4.0, 1.0
         if self.kind[t] == "defocus":
@@ -53,7 +72,17 @@ class Weather:
 
 
 def episodes(rng: np.random.Generator, num_frames: int, share: float, length: tuple[int, int]) -> Float:
-    """[T] 0..1: episodes of `length` frames that fill about `share` of the video."""
+    """Episodes that come and go.
+
+    Args:
+        rng: draws them.
+        num_frames: T of the video.
+        share: about which part of the video they fill, 0..1.
+        length: (shortest, longest) episode in frames.
+
+    Returns:
+        Strength [T] in 0..1.
+    """
     strength = np.zeros(num_frames, np.float32)
     mean = sum(length) / 2
     t = int(rng.exponential(mean * (1 - share) / share))

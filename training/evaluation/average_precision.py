@@ -38,8 +38,13 @@ class ClassMatch:
     def part(self, counts: Bool, weights: Float) -> Float:
         """`precision` of a part of the objects, with the same detections meeting the same boxes.
 
-        counts [all annotated boxes]: the part, without ignore regions. weights [all detections], 0..1: how much of a
-        false detection each is where it meets nothing. What meets an object outside of the part does not count.
+        Args:
+            counts: [all annotated boxes] the part, without ignore regions.
+            weights: [all detections] in 0..1, how much of a false detection each is where it meets nothing. What meets
+                an object outside of the part does not count.
+
+        Returns:
+            [objects of the class in the part] in 0..1.
         """
         n = int(counts[self.boxes].sum())
         found = (self.met >= 0) & counts[self.met]
@@ -51,7 +56,16 @@ class ClassMatch:
 
 
 def match_class(truth: Truth, found: Detected, label: int) -> ClassMatch:
-    """The VID protocol for one class (docs/evaluation.md)."""
+    """The VID protocol for one class (docs/evaluation.md).
+
+    Args:
+        truth: all annotated boxes.
+        found: all detections.
+        label: position of the class in the data set.
+
+    Returns:
+        Which box each detection of the class meets, and the precision at every recall.
+    """
     boxes = np.flatnonzero(truth.label == label)
     rows = np.flatnonzero(found.label == label)
     rows = rows[np.lexsort([found.image[rows], -found.confidence[rows]])]
@@ -76,7 +90,16 @@ def match_class(truth: Truth, found: Detected, label: int) -> ClassMatch:
 
 
 def coco_class(truth: Truth, found: Detected, label: int) -> Float:
-    """COCO's precision [10 IoU thresholds, 101 recalls, 4 areas], -1 in an area without objects."""
+    """COCO's protocol for one class.
+
+    Args:
+        truth: all annotated boxes.
+        found: all detections.
+        label: position of the class in the data set.
+
+    Returns:
+        Precision [10 IoU thresholds, 101 recalls, 4 areas] in 0..1, -1 in an area without objects.
+    """
     boxes, rows = np.flatnonzero(truth.label == label), np.flatnonzero(found.label == label)
     evaluation = _evaluation(truth, found, boxes, rows)
     evaluation.params.areaRng = [[0, 1e10], [0, COCO_EDGES[0]], list(COCO_EDGES), [COCO_EDGES[1], 1e10]]
@@ -105,6 +128,13 @@ def _evaluation(truth: Truth, found: Detected, boxes: Int, rows: Int) -> COCOeva
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Percent, over the classes that have a value; None where none has."""
+    """The mean over the classes that have a value.
+
+    Args:
+        values: of the classes, 0..1.
+
+    Returns:
+        Percent; None where no class has a value.
+    """
     there = [v for v in values if v is not None]
     return 100 * float(np.mean(there)) if there else None

@@ -57,7 +57,8 @@ class _Rows:
 
     def area(self) -> Float:
         """[n] pixels"""
-        return self.xywh()[:, 2:].prod(axis=1)
+        area: Float = self.xywh()[:, 2:].prod(axis=1)
+        return area
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,17 @@ class Truth(_Rows):
 
     @classmethod
     def of(cls, dataset: Dataset) -> Truth:
-        """Raises DatasetError for a data set without any object, or with an unknown class or two of one name."""
+        """All annotated boxes of a data set as columns.
+
+        Args:
+            dataset: to score against.
+
+        Returns:
+            One row an annotation, ignore regions included.
+
+        Raises:
+            DatasetError: the data set has no object, an unknown class, or two classes of one name.
+        """
         names = dataset.class_names
         if len(set(names)) != len(names):
             raise DatasetError(f"the data set has the classes {names}; wanted distinct names")
@@ -110,10 +121,18 @@ class Detected(_Rows):
 
     @classmethod
     def of(cls, found: Mapping[int, Found], dataset: Dataset, class_names: tuple[str, ...]) -> Detected:
-        """`found` holds the detections of every frame by `Frame.id`; `class_names` is the detector's list.
+        """All detections as columns.
 
-        Raises DatasetError where the frames or the classes are not those of the data set, or a box or confidence is
-        not finite.
+        Args:
+            found: `Frame.id` -> detections, for every frame.
+            dataset: whose labels the rows take.
+            class_names: of the detector.
+
+        Returns:
+            One row a detection.
+
+        Raises:
+            DatasetError: frames or classes are not those of the data set, or a box or confidence is not finite.
         """
         label_of = label_map(dataset, class_names)
         known = {f.id for f in dataset.frames}
@@ -141,9 +160,17 @@ class Detected(_Rows):
 
 
 def label_map(dataset: Dataset, class_names: tuple[str, ...]) -> Int:
-    """[classes] the data set's label of each of the detector's classes, which may come in another order.
+    """The data set's label of each of the detector's classes, which may come in another order.
 
-    Raises DatasetError where the names are not the same.
+    Args:
+        dataset: whose classes are wanted.
+        class_names: of the detector.
+
+    Returns:
+        [classes].
+
+    Raises:
+        DatasetError: the names are not the same.
     """
     names = dataset.class_names
     lacking, extra = sorted(set(class_names) - set(names)), sorted(set(names) - set(class_names))

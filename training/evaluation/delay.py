@@ -28,16 +28,30 @@ class Delays:
     """[instances] appears after the first frame of its video"""
 
     def average(self, chosen: Bool) -> float | None:
-        """Harmonic mean over the rates of 1 + the mean delay of the chosen instances, less the 1; frames."""
+        """Harmonic mean over the rates of 1 + the mean delay of the chosen instances, less the 1.
+
+        Args:
+            chosen: [instances].
+
+        Returns:
+            Frames, 0 or more; None where no instance is chosen.
+        """
         if not chosen.any():
             return None
         return float(1 / np.mean(1 / (1 + self.frames[:, chosen].mean(axis=1))) - 1)
 
 
 def delays(truth: Truth, found: Detected, matches: list[ClassMatch], starts: dict[int, int]) -> Delays:
-    """matches: of every class; starts: `frame_id` of the first frame of each video. Needs one instance or more.
+    """How long each object waits until it is found. One that is never found has waited until the frame after its last.
 
-    An instance that is never found has waited until the frame after its last.
+    Args:
+        truth: all annotated boxes, one instance or more among them.
+        found: all detections.
+        matches: of every class.
+        starts: video -> `frame_id` of its first frame.
+
+    Returns:
+        Frames at each rate, for each instance.
     """
     rows, met = np.concatenate([m.rows for m in matches]), np.concatenate([m.met for m in matches])
     thresholds = _thresholds(found.confidence[rows[met < 0]], int((~truth.ignore).sum()))

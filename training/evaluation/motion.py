@@ -12,9 +12,14 @@ SLOW_ABOVE, FAST_BELOW = 0.9, 0.7
 
 
 def motion_iou(truth: Truth) -> Float:
-    """[n] mean IoU of each annotated box with those of the same instance up to NEARBY frames away, itself left out.
+    """How far each object stays where it is.
 
-    NaN where nobody followed the object or no other frame that near shows it, and for ignore regions.
+    Args:
+        truth: all annotated boxes.
+
+    Returns:
+        [n] mean IoU, 0..1, of each annotated box with those of the same instance up to NEARBY frames away, itself left
+        out. NaN where nobody followed the object or no other frame that near shows it, and for ignore regions.
     """
     result = np.full(len(truth), np.nan)
     area = truth.area()
@@ -40,7 +45,14 @@ def motion_iou(truth: Truth) -> Float:
 
 
 def speeds(truth: Truth) -> dict[str, Bool]:
-    """[n] boxes of each speed; those whose speed nobody can tell are in none."""
+    """The boxes of each speed; those whose speed nobody can tell are in none.
+
+    Args:
+        truth: all annotated boxes.
+
+    Returns:
+        slow, medium and fast -> [n].
+    """
     iou = motion_iou(truth)
     return {
         "slow": iou > SLOW_ABOVE,
@@ -50,11 +62,19 @@ def speeds(truth: Truth) -> dict[str, Bool]:
 
 
 def shares(truth: Truth, found: Detected, groups: dict[str, Bool]) -> dict[str, Float]:
-    """[m] of each group, 0..1: how far a detection that meets nothing is a false detection of that group.
+    """How far a detection that meets nothing is a false detection of each group.
 
     It is one of the group of the object, of any class, that it overlaps most. Where it overlaps none, each group bears
     its share of the frame's objects, or of all objects where the frame has none. So the groups can be compared,
     however unlike in size (FGFA's evaluation).
+
+    Args:
+        truth: all annotated boxes.
+        found: all detections.
+        groups: name -> [n] which boxes belong to it.
+
+    Returns:
+        Name -> [m] in 0..1.
     """
     objects = np.flatnonzero(~truth.ignore)
     objects = objects[np.argsort(truth.image[objects], kind="stable")]
@@ -76,6 +96,7 @@ def _iou(found: Detected, truth: Truth) -> Float:
     """[m, n]"""
     a, b = found.xyxy[:, None], truth.xyxy[None]
     side = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0)
-    overlap = side.prod(axis=-1)
+    overlap: Float = side.prod(axis=-1)
     union: Float = found.area()[:, None] + truth.area()[None] - overlap
-    return overlap / union
+    iou: Float = overlap / union
+    return iou

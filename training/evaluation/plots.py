@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from training.evaluation.boxes import Float
 from training.evaluation.score import RECALLS
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 COLOURS = {"all": "#444444", "slow": "#0072b2", "medium": "#e69f00", "fast": "#d55e00"}
 """Of the palette of Okabe and Ito, which colour-blind readers can tell apart"""
 NEUTRAL = "#7a8ba0"
-STYLE = {
+STYLE: dict[RcKeyType, object] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -30,9 +33,15 @@ STYLE = {
 
 
 def draw(result: dict[str, Any], curves: dict[str, Float], directory: Path) -> list[Path]:
-    """Writes precision_recall.png and average_precision.png into `directory`, which is made if need be.
+    """Writes precision_recall.png and average_precision.png.
 
-    result: of `score`; curves: of `precision_recall`. Returns the paths.
+    Args:
+        result: of `score`.
+        curves: of `precision_recall`.
+        directory: which is made if need be.
+
+    Returns:
+        The paths of both.
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / "precision_recall.png", directory / "average_precision.png"]

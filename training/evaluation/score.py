@@ -42,10 +42,18 @@ RECALLS = np.linspace(0, 1, 101)
 
 
 def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None) -> Result:
-    """Accuracy of `detect` on all `videos`; `report` gets the number of frames done, after each video.
+    """The accuracy of a detector. One loaded Detector and one set of videos serve many calls, each with other dials.
 
-    One loaded Detector and one set of videos serve many calls, each with other dials.
-    Raises DatasetError where frames cannot be read, or the classes or the number of results do not fit.
+    Args:
+        detect: the detector at a setting of its dials.
+        videos: annotated ones, all of which are looked at.
+        report: is called with the number of frames done, after each video.
+
+    Returns:
+        See `score`.
+
+    Raises:
+        DatasetError: frames cannot be read, or the classes or the number of results do not fit.
     """
     found = detect_all(detect, videos, report)
     return score(found, videos, detect.class_names, detect.dials)
@@ -54,7 +62,19 @@ def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], No
 def detect_all(
     detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None
 ) -> dict[int, Found]:
-    """The detections of every frame by `Frame.id`; see `evaluate`."""
+    """The detections of every frame.
+
+    Args:
+        detect: the detector at a setting of its dials.
+        videos: annotated ones; their classes are checked before the first frame.
+        report: is called with the number of frames done, after each video.
+
+    Returns:
+        `Frame.id` -> what was found.
+
+    Raises:
+        DatasetError: see `evaluate`.
+    """
     # What cannot be scored is refused before the hours of detecting.
     Truth.of(videos.dataset)
     label_map(videos.dataset, detect.class_names)
@@ -69,9 +89,19 @@ def detect_all(
 
 
 def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...], dials: Dials) -> Result:
-    """Accuracy of detections that are there already, by `Frame.id`; class_names and dials are the detector's.
+    """The accuracy of detections that are there already.
 
-    AP is in percent, None where there is no object. Raises DatasetError where frames or classes are not the data set's.
+    Args:
+        found: `Frame.id` -> detections, for every frame.
+        videos: annotated ones.
+        class_names: of the detector; they may come in another order than the data set's.
+        dials: of the detector, which the result quotes.
+
+    Returns:
+        Figures by protocol, as JSON holds them; AP is in percent, None where there is no object, delays are in frames.
+
+    Raises:
+        DatasetError: frames or classes are not the data set's.
     """
     truth, detected = Truth.of(videos.dataset), Detected.of(found, videos.dataset, class_names)
     names = videos.dataset.class_names
@@ -105,8 +135,19 @@ def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tupl
 def precision_recall(
     found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...]
 ) -> dict[str, Float]:
-    """[101] best precision at a recall of 0, 0.01 ... 1 in the VID protocol, mean over classes: of all objects, and of
-    each speed that any object has."""
+    """Curves of the VID protocol, mean over classes.
+
+    Args:
+        found: `Frame.id` -> detections, for every frame.
+        videos: annotated ones.
+        class_names: of the detector.
+
+    Returns:
+        `all`, and each speed that any object has, -> [101] best precision, 0..1, at a recall of 0, 0.01 ... 1.
+
+    Raises:
+        DatasetError: frames or classes are not the data set's.
+    """
     truth, detected = Truth.of(videos.dataset), Detected.of(found, videos.dataset, class_names)
     matches = [match_class(truth, detected, c) for c in range(len(class_names))]
     groups = motion.speeds(truth)
@@ -120,7 +161,8 @@ def precision_recall(
 def _sampled(precision: Float) -> Float:
     """Precision at recalls of 1/n ... 1 -> at RECALLS"""
     n = len(precision)
-    return precision[np.maximum(np.ceil(RECALLS * n - 1e-9).astype(int) - 1, 0)]
+    sampled: Float = precision[np.maximum(np.ceil(RECALLS * n - 1e-9).astype(int) - 1, 0)]
+    return sampled
 
 
 def _data(videos: AnnotatedVideos, truth: Truth) -> Result:

@@ -39,7 +39,18 @@ class AnnotatedVideos:
 
 
 def from_files(annotations: Path, images: Path) -> AnnotatedVideos:
-    """CocoVID JSON and the folder that its file names start from. Raises DatasetError."""
+    """Annotated videos on disk.
+
+    Args:
+        annotations: CocoVID JSON.
+        images: the folder that its file names start from.
+
+    Returns:
+        Videos whose frames are read when they are asked for.
+
+    Raises:
+        DatasetError: the annotations cannot be read, or the folder is not there.
+    """
     if not images.is_dir():
         raise DatasetError(f"{images} is no folder; wanted the one that the file names start from")
     return AnnotatedVideos(annotations.name, read_dataset(annotations), lambda frame: read_image(images, frame))

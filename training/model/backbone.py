@@ -31,6 +31,11 @@ def _norm(config: BackboneConfig, channels: int) -> nn.Module:
 class Backbone(nn.Module):
     """Parameters are named as in torchvision's ResNet, so that its state dicts load."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
@@ -79,7 +84,11 @@ class Backbone(nn.Module):
                 module.dilation = module.padding = (2, 2)
 
     def freeze(self, stages: int) -> None:
-        """Leave the first `stages` stages out of training; stage 1 is the stem, 2 is layer1, up to 5."""
+        """Leaves the first stages out of training.
+
+        Args:
+            stages: how many, 0..5; stage 1 is the stem, 2 is layer1, 5 is layer4.
+        """
         stem = nn.ModuleList([self.conv1, self.bn1])
         self._frozen = [stem, self.layer1, self.layer2, self.layer3, self.layer4][:stages]
         for stage in self._frozen:
@@ -94,7 +103,14 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images [B, 3, H, W] -> conv4 [B, C4, H/16, W/16], conv5 [B, C5, H/16, W/16]"""
+        """The maps of conv4, for region proposals, and of conv5, for RoI features.
+
+        Args:
+            images: [B, 3, H, W] normalised network inputs.
+
+        Returns:
+            conv4 [B, C4, H/16, W/16] and conv5 [B, C5, H/16, W/16], sides rounded up.
+        """
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         c4 = self.layer3(self.layer2(self.layer1(x)))
         return c4, self.layer4(c4)

@@ -57,25 +57,65 @@ class FrameResult:
 
 
 def to_input(frame: NDArray[np.uint8], config: InputConfig) -> Tensor:
-    """frame [H, W, 3] RGB -> network input [3, h, w], resized by PIL itself."""
+    """The network input of one frame, resized by PIL itself.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB.
+        config: says size, order of channels, mean and deviation of the input.
+
+    Returns:
+        Float32 [3, h, w] on the CPU.
+    """
     height, width = config.network_size(*frame.shape[:2])
     resized = np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR), np.float32)
     ordered = resized[..., ::-1] if config.channel_order == "bgr" else resized
-    normalised = (ordered - np.float32(config.mean)) / np.float32(config.std)
+    normalised = (ordered - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))
+
+
+def plane(x: Tensor) -> tuple[int, int]:
+    """The size of a map or an image.
+
+    Args:
+        x: [..., H, W].
+
+    Returns:
+        (H, W).
+    """
+    height, width = x.shape[-2:]
+    return height, width
 
 
 @torch.no_grad()
 def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> FrameEncoding:
+    """The proposals of one frame and their features.
+
+    Args:
+        model: in evaluation mode.
+        frame: uint8 [H, W, 3] RGB.
+        num_reference: proposals at most (N).
+
+    Returns:
+        n <= num_reference proposals, best first, on the model's device.
+    """
     image = to_input(frame, model.config.input).to(next(model.parameters()).device)
     objectness, deltas, feature_map = model.encode_map(image[None])
-    grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
+    grid, size = plane(feature_map), plane(image)
     [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)
     return FrameEncoding(boxes, scores, model.roi_features(feature_map, [boxes]), size)
 
 
 def window_indices(t: int, num_frames: int, dials: Dials) -> list[int]:
-    """Frames in the window of frame t, oldest first, under the edge rule of the dials."""
+    """Which frames lie in the window of a frame.
+
+    Args:
+        t: the frame, 0..num_frames - 1.
+        num_frames: of the video.
+        dials: say how far the window reaches to either side, and the rule at the ends of the video.
+
+    Returns:
+        Positions in the video, oldest first; a frame at an end may occur more than once.
+    """
     wanted = range(t - dials.window, t + dials.frames_ahead + 1)
     if dials.edges == "clip":
         return [j for j in wanted if 0 <= j < num_frames]
@@ -83,7 +123,15 @@ def window_indices(t: int, num_frames: int, dials: Dials) -> list[int]:
 
 
 def advanced_rows(objectness: list[Tensor], dials: Dials) -> Tensor:
-    """Rows of the pool that the refinement takes; objectness [k_j] of each frame of the window."""
+    """Which support proposals the refinement takes.
+
+    Args:
+        objectness: [k_j] of the support proposals of each frame of the window, best first.
+        dials: say the rule (`sampling`) and the part (`advanced_ratio`).
+
+    Returns:
+        [A] rows of the pool, which is the concatenation of all k_j, growing.
+    """
     if dials.sampling == "global":
         pool = torch.cat(objectness)
         count = max(1, int(dials.advanced_ratio * len(pool)))
@@ -96,7 +144,19 @@ def advanced_rows(objectness: list[Tensor], dials: Dials) -> Tensor:
 def select_detections(
     logits: Tensor, deltas: Tensor, boxes: Tensor, image_size: tuple[int, int], config: RDNConfig, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """logits [n, C+1], deltas [n, 4(C+1)], boxes [n, 4] -> xyxy [k, 4], confidence [k], class_id [k], best first."""
+    """Detections of one frame: class-wise decoding and NMS.
+
+    Args:
+        logits: [n, C + 1] of the classes; 0 is the background.
+        deltas: [n, 4 (C + 1)] class-specific, from `boxes`.
+        boxes: [n, 4] reference proposals in network-input pixels.
+        image_size: (height, width) of the network input in pixels.
+        config: of the detector.
+        threshold: confidence, 0..1; boxes at or below it are dropped.
+
+    Returns:
+        xyxy [k, 4] in network-input pixels, confidence [k] in 0..1 and class_id [k] from 0, best first.
+    """
     probability = logits.softmax(-1)
     decoded = box_ops.decode(deltas.unflatten(1, (-1, 4)), boxes[:, None], config.detection.box_weights)
     decoded = box_ops.clip(decoded, image_size)
@@ -115,7 +175,18 @@ def select_detections(
 def relate(
     model: RDN, encodings: Sequence[FrameEncoding], t: int, dials: Dials, frame_size: tuple[int, int]
 ) -> FrameResult:
-    """The relation stage and the detections of frame t; frame_size (height, width) of the original frame."""
+    """The relation stage and the detections of one frame.
+
+    Args:
+        model: in evaluation mode.
+        encodings: of every frame of the video.
+        t: the frame, a position in `encodings`.
+        dials: of the detector.
+        frame_size: (height, width) of the original frame in pixels.
+
+    Returns:
+        All that was computed for the frame.
+    """
     reference, k = encodings[t], dials.num_support
     window = [encodings[j] for j in window_indices(t, len(encodings), dials)]
     support_boxes = torch.cat([e.boxes[:k] for e in window])
@@ -148,7 +219,16 @@ def relate(
 
 @torch.no_grad()
 def detect_video(model: RDN, frames: Sequence[NDArray[np.uint8]], dials: Dials | None = None) -> list[FrameResult]:
-    """frames: each uint8 [H, W, 3] RGB of one size -> one result a frame; dials default to the model's own."""
+    """The detections of every frame of a video.
+
+    Args:
+        model: in evaluation mode.
+        frames: each uint8 [H, W, 3] RGB, all of one size.
+        dials: the model's own by default.
+
+    Returns:
+        One result a frame, in order.
+    """
     dials = dials or model.config.dials
     encodings = [encode_frame(model, frame, dials.num_reference) for frame in frames]
     return [relate(model, encodings, t, dials, frame.shape[:2]) for t, frame in enumerate(frames)]

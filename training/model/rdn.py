@@ -20,10 +20,18 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
         for conv in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def forward(self, c4: Tensor) -> tuple[Tensor, Tensor]:
-        """c4 [B, C, H, W] -> objectness logits [B, H*W*A], deltas [B, H*W*A, 4], in (H, W, anchor) order."""
+        """Scores and boxes of every anchor.
+
+        Args:
+            c4: [B, C, H, W] map of conv4.
+
+        Returns:
+            Objectness logits [B, H*W*A] and deltas [B, H*W*A, 4], in (H, W, anchor) order.
+        """
         x = self.conv(c4).relu()
         objectness = self.objectness(x).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
@@ -40,6 +48,7 @@ class RoIHead(nn.Module):
         for layer in (self.reduce, self.fc):
             if layer is not None:
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
 
@@ -55,14 +64,29 @@ class RDN(nn.Module):
         self.relation = RelationStage(config.relation, config.num_logits)
 
     def encode_map(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """images [B, 3, H, W] -> objectness logits [B, L], deltas [B, L, 4], feature map [B, C, h, w]; L = h*w*A."""
+        """What the backbone and the RPN make of images.
+
+        Args:
+            images: [B, 3, H, W] normalised network inputs.
+
+        Returns:
+            Objectness logits [B, L], deltas [B, L, 4] and the feature map [B, C, h, w]; L = h*w*A.
+        """
         c4, c5 = self.backbone(images)
         objectness, deltas = self.rpn(c4)
         feature_map = c5 if self.roi.reduce is None else self.roi.reduce(c5).relu()
         return objectness, deltas, feature_map
 
     def anchors(self, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """All anchors of a map of `grid` (height, width) cells: [h*w*A, 4]."""
+        """All anchors of a map.
+
+        Args:
+            grid: (height, width) of the map in cells.
+            device: of the result.
+
+        Returns:
+            [h*w*A, 4] in network-input pixels, in (h, w, anchor) order.
+        """
         cell = torch.from_numpy(self.config.rpn.cell_anchors()).to(device)
         stride = self.config.rpn.stride
         y, x = (torch.arange(n, dtype=torch.float32, device=device) * stride for n in grid)
@@ -78,7 +102,19 @@ class RDN(nn.Module):
         image_size: tuple[int, int],
         max_proposals: int,
     ) -> list[tuple[Tensor, Tensor]]:
-        """Proposals of each image, best first: boxes [n, 4], objectness [n] in 0..1, n <= max_proposals."""
+        """The region proposals of each image; no gradient passes.
+
+        Args:
+            objectness_logits: [B, L], L = h*w*A in (h, w, anchor) order.
+            deltas: [B, L, 4] from the anchors.
+            grid: (height, width) of the map in cells.
+            image_size: (height, width) of the network input in pixels.
+            max_proposals: of one image.
+
+        Returns:
+            For each image boxes [n, 4] in network-input pixels and objectness [n] in 0..1, best first;
+            n <= max_proposals.
+        """
         config = self.config.rpn
         anchors = self.anchors(grid, deltas.device)
         found = []
@@ -90,7 +126,15 @@ class RDN(nn.Module):
         return found
 
     def roi_features(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
-        """feature map [B, C, h, w], boxes per image [n_i, 4] -> f [sum n_i, D] after the FC and its ReLU."""
+        """The features of boxes, pooled from the map.
+
+        Args:
+            feature_map: [B, C, h, w].
+            boxes: [n_i, 4] in network-input pixels, for each of the B images.
+
+        Returns:
+            [sum n_i, D] after the FC and its ReLU.
+        """
         size, scale = self.config.roi.size, 1 / self.config.rpn.stride
         if self.config.roi.pooling == "align":
             pooled = torchvision.ops.roi_align(
@@ -98,4 +142,5 @@ class RDN(nn.Module):
             )
         else:
             pooled = torchvision.ops.roi_pool(feature_map.float(), boxes, size, scale)
-        return self.roi.fc(pooled.flatten(1)).relu()
+        features: Tensor = self.roi.fc(pooled.flatten(1)).relu()
+        return features

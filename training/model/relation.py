@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,15 @@ WAVELENGTHS = tuple(1000 ** (k / 8) for k in range(8))
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
-    """Relative geometry E (paper, eq. 3): boxes [n, 4], support_boxes [S, 4], input pixels -> [n, S, 64]."""
+    """Relative geometry E of all pairs (paper, eq. 3).
+
+    Args:
+        boxes: [n, 4] in network-input pixels.
+        support_boxes: [S, 4] in network-input pixels.
+
+    Returns:
+        [n, S, 64].
+    """
     x1, y1, x2, y2 = boxes[:, None].unbind(-1)
     u1, v1, u2, v2 = support_boxes[None].unbind(-1)
     w, h = x2 - x1 + 1, y2 - y1 + 1
@@ -51,7 +61,14 @@ class RelationModule(nn.Module):
         nn.init.ones_(self.geometry.bias)
 
     def project(self, support: Tensor) -> tuple[Tensor, Tensor]:
-        """support [S, D] -> keys, values, each [S, D]; the values are without their bias, which `attend` adds."""
+        """What depends on the supports alone.
+
+        Args:
+            support: [S, D] features.
+
+        Returns:
+            Keys and values, each [S, D]; the values are without their bias, which `attend` adds.
+        """
         return self.key(support), F.linear(support, self.value.weight)
 
     def attend(
@@ -63,7 +80,19 @@ class RelationModule(nn.Module):
         support_boxes: Tensor,
         log_multiplicity: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """query [n, D], boxes [n, 4], keys and values [S, D], support_boxes [S, 4] -> rel [n, D], weights [M, n, S]."""
+        """What the supports add to each query row; the residual is not in it.
+
+        Args:
+            query: [n, D] projected.
+            boxes: [n, 4] of the query rows, network-input pixels.
+            keys: [S, D] of `project`.
+            values: [S, D] of `project`.
+            support_boxes: [S, 4] in network-input pixels.
+            log_multiplicity: [S] logarithm of how often each support counts; once by default.
+
+        Returns:
+            rel [n, D] and the attention weights [M, n, S], which sum to 1 over the supports.
+        """
         q, k, v = (t.unflatten(1, (self.heads, self.head_dim)).transpose(0, 1) for t in (query, keys, values))
         geometry = self.geometry(embed(boxes, support_boxes)).permute(2, 0, 1)
         logits = q @ k.transpose(1, 2) * self.head_dim**-0.5 + (geometry.relu() + 1e-6).log()
@@ -110,8 +139,10 @@ class RelationStage(nn.Module):
         super().__init__()
         self.config = config
         dim, n_b = config.dim, config.num_basic
-        self.rel = nn.ModuleList(RelationModule(dim, config.heads) for _ in range(config.num_modules))
-        self.basic_fc = nn.ModuleList(nn.Linear(dim, dim) for _ in range(n_b - 1))
+        # To the type checker a ModuleList holds bare Modules; these are sequences of one type each.
+        rel = nn.ModuleList(RelationModule(dim, config.heads) for _ in range(config.num_modules))
+        basic_fc = nn.ModuleList(nn.Linear(dim, dim) for _ in range(n_b - 1))
+        self.rel, self.basic_fc = cast(Sequence[RelationModule], rel), cast(Sequence[nn.Linear], basic_fc)
         self.advanced_fc = nn.Linear(dim, dim) if config.advanced and config.advanced_fc else None
         self.classify = nn.Linear(dim, num_logits)
         self.regress = nn.Linear(dim, 4 * num_logits)
@@ -125,11 +156,27 @@ class RelationStage(nn.Module):
         nn.init.zeros_(self.regress.bias)
 
     def first_query(self, x: Tensor) -> Tensor:
-        """Query of the first module that takes the reference: rel_0, or the distillation without basic modules."""
-        return self.rel[0 if self.config.num_basic else 1].query(x)
+        """Query of the first module that takes the reference: rel_0, or the distillation without basic modules.
+
+        Args:
+            x: [n, D] features.
+
+        Returns:
+            [n, D].
+        """
+        query: Tensor = self.rel[0 if self.config.num_basic else 1].query(x)
+        return query
 
     def project(self, support: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What depends on a support proposal alone: keys, values [P, S, D]; query of the refinement [S, D]."""
+        """What depends on the supports alone, which a stream keeps.
+
+        Args:
+            support: [S, D] features.
+
+        Returns:
+            Keys and values, each [P, S, D] of the P modules that attend to supports, and the query of the refinement
+            [S, D], None without an advanced stage.
+        """
         pairs = [self.rel[i].project(support) for i in range(self.config.num_cached)]
         keys, values = (torch.stack(t) for t in zip(*pairs, strict=True))
         return keys, values, self.rel[self.config.num_basic].query(support) if self.config.advanced else None
@@ -145,7 +192,21 @@ class RelationStage(nn.Module):
         log_multiplicity: Tensor | None,
         advanced: Advanced | None,
     ) -> RelationResult:
-        """From cached projections: x, query [n, D], boxes [n, 4], keys and values [P, S, D], support_boxes [S, 4]."""
+        """The stage from cached projections.
+
+        Args:
+            x: [n, D] features of the reference proposals.
+            query: [n, D] of `first_query`.
+            boxes: [n, 4] reference proposals in network-input pixels.
+            keys: [P, S, D] of `project`.
+            values: [P, S, D] of `project`.
+            support_boxes: [S, 4] in network-input pixels.
+            log_multiplicity: [S] logarithm of how often each support counts; None counts each once.
+            advanced: what the refinement takes; None leaves the advanced stage out.
+
+        Returns:
+            Logits and deltas of the n proposals, and what lies between.
+        """
         n_b = self.config.num_basic
         stages: dict[str, Tensor] = {}
         omega = None
@@ -186,9 +247,18 @@ class RelationStage(nn.Module):
     def forward(
         self, x: Tensor, boxes: Tensor, support: Tensor, support_boxes: Tensor, advanced: Tensor | None = None
     ) -> RelationResult:
-        """From features: x [n, D], boxes [n, 4], support [S, D], support_boxes [S, 4], advanced [A] rows of support.
+        """The stage from features.
 
-        Without `advanced` the advanced stage is left out and the heads stand on the basic stage (training, phase one).
+        Args:
+            x: [n, D] features of the reference proposals.
+            boxes: [n, 4] reference proposals in network-input pixels.
+            support: [S, D] features of the support proposals.
+            support_boxes: [S, 4] in network-input pixels.
+            advanced: [A] rows of `support` that the refinement takes. None leaves the advanced stage out; the heads
+                then stand on the basic stage (training, phase one).
+
+        Returns:
+            Logits and deltas of the n proposals, and what lies between.
         """
         if not self.config.num_modules:
             return RelationResult(self.classify(x), self.regress(x), None)
