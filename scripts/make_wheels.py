@@ -148,6 +148,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     engines, output = arguments.engines.resolve(), arguments.output.resolve()
+    if not engines.is_dir():
+        parser.error(f"--engines {arguments.engines} is not there; wanted a directory that export wrote")
 
     places = [find_python(wanted) for wanted in arguments.pythons or VERSIONS]
     pythons = [python for python, _ in places if python]
