@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VIDEO ?=
+PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test lint format accuracy performance clean
+.PHONY: demo test wheel lint format accuracy performance clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -29,6 +30,16 @@ demo: $(VENV)/runtime.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+$(VENV)/release.stamp: $(VENV)/runtime.stamp
+	$(BIN)/pip install --quiet --editable '.[release]'
+	@touch $@
+
+# dist/: the sdist, and manylinux wheels for Python 3.11 to 3.13, those found here or PYTHONS='3.12 /path/to/python3.13';
+# each is tried out without torch and without a compiler before it gets there.
+wheel: $(VENV)/release.stamp
+	@$(BIN)/python scripts/make_wheels.py --engines models/rdn_tiny/engines --output dist \
+	  $(if $(PYTHONS),--pythons $(PYTHONS))
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -28,6 +28,14 @@ struct Job {
     bool open() const { return joined < threads && next.load(std::memory_order_relaxed) < count; }
 };
 
+// As std::condition_variable::wait, whose symbol in libstdc++ (GLIBCXX_3.4.30, gcc 12) is newer than all others that this
+// module needs: with it a wheel would not load on systems of gcc 11.
+template <typename Ready>
+void wait(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, Ready ready) {
+    while (!ready())
+        pthread_cond_wait(changed.native_handle(), lock.mutex()->native_handle());
+}
+
 class Pool {
   public:
     void run(Job& job) {
@@ -41,7 +49,7 @@ class Pool {
         work(job, 0);
         std::unique_lock lock(mutex_);
         jobs_.remove(&job);
-        left_.wait(lock, [&] { return job.members == 0; });
+        wait(left_, lock, [&] { return job.members == 0; });
         lock.unlock();
         if (job.error) std::rethrow_exception(job.error);
     }
@@ -60,7 +68,7 @@ class Pool {
         std::unique_lock lock(mutex_);
         for (;;) {
             Job* job = nullptr;
-            wake_.wait(lock, [&] { return (job = open_job()) != nullptr; });
+            wait(wake_, lock, [&] { return (job = open_job()) != nullptr; });
             const int worker = job->joined++;
             ++job->members;
             lock.unlock();
