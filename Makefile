@@ -85,4 +85,4 @@ performance: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/report/report.py
 
 clean:
-	rm -rf build dist *.egg-info rdn_engine/*.so $(VENV) $(DEMO)
+	rm -rf build dist *.egg-info rdn_engine/kernels/*.so $(VENV) $(DEMO)

@@ -28,8 +28,8 @@ struct Job {
     bool open() const { return joined < threads && next.load(std::memory_order_relaxed) < count; }
 };
 
-// As std::condition_variable::wait, whose symbol in libstdc++ (GLIBCXX_3.4.30, gcc 12) is newer than all others that this
-// module needs: with it a wheel would not load on systems of gcc 11.
+// As std::condition_variable::wait, whose symbol in libstdc++ (GLIBCXX_3.4.30, gcc 12) is newer than all others that
+// this module needs: with it a wheel would not load on systems of gcc 11.
 template <typename Ready>
 void wait(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, Ready ready) {
     while (!ready())
