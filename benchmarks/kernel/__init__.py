@@ -1,1 +1,1 @@
-"""TODO"""
+"""Single kernels against their floors and their peers."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Accuracy of what was trained, and what training costs."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Committed results as tables and pictures."""
