@@ -24,7 +24,7 @@ from rdn_engine.results import Detections
 from rdn_engine.verify import relate_all
 
 MIN_AGREEMENT = 0.95
-"""Share of detections (`rdn_engine.bundle.directory.Agreement`) below which a bundle is refused, unless told otherwise."""
+"""Share of detections (`rdn_engine.bundle.manifest.Agreement`) below which a bundle is refused, unless told so."""
 SCORE = 0.3
 """Detections below it are not compared."""
 _OVERLAP = 0.5

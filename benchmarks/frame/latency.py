@@ -1,6 +1,6 @@
 """What a frame costs on this machine along every dial, beside the paper's rows.
 
-    python benchmarks/frame/latency.py --engines engines/r101/float32 --output benchmarks/results/latency_r101_float32.json
+    python benchmarks/frame/latency.py --engines engines/r101/float32 --output latency_r101_float32.json
     python benchmarks/frame/latency.py --quick
 
 Nothing is timed before it matches: a bundle must pass `rdn-engine verify`, and the detections of each setting's first

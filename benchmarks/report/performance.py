@@ -107,8 +107,8 @@ def relation() -> str:
     counted = relation_operations(config, dials, results["classes"] + 1) + projection_operations(config, dials)
     ms = counted / (1e6 * gflops)
     least = (
-        f"The multiply-adds alone are {counted / 1e9:.1f} GFLOP (`benchmarks/kernel/arithmetic.py`): {ms:.0f} ms in float32 "
-        f"at the {gflops:.0f} GFLOP/s that one core was measured to reach. That would be "
+        f"The multiply-adds alone are {counted / 1e9:.1f} GFLOP (`benchmarks/kernel/arithmetic.py`): {ms:.0f} ms in "
+        f"float32 at the {gflops:.0f} GFLOP/s that one core was measured to reach. That would be "
         f"{results['baseline']['median_ms'] / ms:.1f} times faster than the baseline, if logarithms, exponentials and "
         "memory took no time."
     )

@@ -63,7 +63,9 @@ class Encoder:
         return frames
 
     def maps(self, images: Float) -> dict[str, Float]:
-        """Outputs of the backbone: objectness [B, A], deltas [B, A, 4], feature_map [B, h, w, C]; images [B, 3, h, w]."""
+        """Outputs of the backbone for images [B, 3, h, w]: objectness [B, A], deltas [B, A, 4] and a channels-last
+        feature_map.
+        """
         return self._backbone({"image": images})
 
     def propose(self, maps: Mapping[str, Float], network_size: tuple[int, int], num_reference: int) -> cpu.Proposals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError
 from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.window import ReferenceProposals, Window
 from rdn_engine.kernels import _C, cpu
-from rdn_engine.kernels.cpu.arrays import Float
+from rdn_engine.kernels.cpu.arrays import Float, Index
+from rdn_engine.relation_order import run_relation
 
 
 class Relation(Protocol):
@@ -75,95 +76,115 @@ class FusedRelation:
             cpu.prepare_geometry(self._arrays.pop(f"{name}.weight"), self._arrays.pop(f"{name}.bias"), precision)
             for name in named
         ]
-        # The bias of keys adds the same to every logit of a row, so the softmax does not see it; that of values is
-        # added after the softmax.
         self._no_bias = np.zeros(self._config.dim, np.float32)
 
     def __call__(
         self, boxes: Float, features: Float, query: Float, pool: SupportPool, omega_rows: tuple[int, int] | None = None
     ) -> RelationOutput:
-        r = self._config
+        asked = omega_rows if self._config.num_basic else None
         if not len(features):
-            return RelationOutput.of_no_rows(self._num_logits, omega_rows if r.num_basic else None)
-        omega = None
-        x = features
-        for i in range(r.num_basic):
-            if i:
-                x = self._linear(f"basic_fc.{i - 1}", x, relu=True)
-                query = self._linear(f"rel.{i}.query", x)
-            asked = omega_rows if i == r.num_basic - 1 else None
-            x, omega = cpu.relation_attention(
-                query,
-                boxes,
-                x,
-                self._arrays[f"rel.{i}.value.bias"],
-                pool.bank(i),
-                pool.slots,
-                pool.counts,
-                pool.multiplicity,
-                self._geometry[i],
-                asked,
-                self._threads,
-            )
-        if r.advanced:
-            x = self._distil(x, query, boxes, pool)
-        return RelationOutput(self._linear("classify", x), self._linear("regress", x), omega)
+            return RelationOutput.of_no_rows(self._num_logits, asked)
+        steps = _FusedSteps(self, boxes, pool, asked)
+        logits, deltas = run_relation(self._config, steps, features, query)
+        return RelationOutput(logits, deltas, steps.omega)
 
-    def _distil(self, x: Float, query: Float, boxes: Float, pool: SupportPool) -> Float:
-        """x + rel_{N_b+1}(x, a): a are the advanced support proposals after their refinement by the whole pool."""
-        r = self._config
-        module = r.num_basic + 1
-        a = self._refine(pool)
-        if r.advanced_fc:
-            a = self._linear("advanced_fc", a, relu=True)
-        # Without a basic module the encoder's query is already this one's.
-        query = self._linear(f"rel.{module}.query", x) if r.num_basic else query
-        keys, values = (self._linear(f"rel.{module}.{part}", a, bias=self._no_bias) for part in ("key", "value"))
-        room = -(-len(a) // cpu.PANEL) * cpu.PANEL
+    def linear(self, name: str, x: Float, *, relu: bool, bias: bool) -> Float:
+        """x W^T + b with the weights called `name`."""
+        added = self._arrays[f"{name}.bias"] if bias else self._no_bias
+        return cpu.linear(x, self._packed[f"{name}.weight"], added, relu, self._threads)
+
+    def attend(
+        self,
+        module: int,
+        x: Float,
+        query: Float,
+        boxes: Float,
+        supports: Supports,
+        omega_rows: tuple[int, int] | None = None,
+    ) -> cpu.Attention:
+        """x + rel_module(x, supports) [n, D] of boxes [n, 4]."""
+        return cpu.relation_attention(
+            query,
+            boxes,
+            x,
+            self._arrays[f"rel.{module}.value.bias"],
+            supports.bank,
+            supports.slots,
+            supports.counts,
+            supports.multiplicity,
+            self._geometry[module],
+            omega_rows,
+            self._threads,
+        )
+
+    def bank(self, keys: Float, values: Float, boxes: Float) -> cpu.SupportBank:
+        """One slot of supports, from keys and values [A, D] and boxes [A, 4]."""
+        r, count = self._config, len(keys)
+        room = -(-count // cpu.PANEL) * cpu.PANEL
         bank = cpu.SupportBank(
             *cpu.empty_supports((1,), room, r.heads, r.head_dim, self.precision),
             np.zeros((1, r.heads), np.float32),
             np.zeros((1, room, 4), np.float32),
         )
         cpu.pack_supports(keys, values, bank, 0)
-        bank.boxes[0, : len(a)] = pool.boxes[pool.advanced_rows]
-        return cpu.relation_attention(
-            query,
-            boxes,
-            x,
-            self._arrays[f"rel.{module}.value.bias"],
-            bank,
-            np.zeros(1, np.int64),
-            np.array([len(a)]),
-            pool.advanced_multiplicity,
-            self._geometry[module],
-            threads=self._threads,
-        ).out
+        bank.boxes[0, :count] = boxes
+        return bank
 
-    def _refine(self, pool: SupportPool) -> Float:
-        """s_A + rel_{N_b}(s_A, S) [A, D]"""
-        module = self._config.num_basic
+    def refine(self, module: int, pool: SupportPool) -> Float:
+        """s_A + rel_module(s_A, S) [A, D], by what changed since the last window."""
         value_bias = self._arrays[f"rel.{module}.value.bias"]
         refined, left = pool.refinement.step(pool, module, value_bias, self._geometry[module], self._threads)
         if left.any():
             rows = pool.advanced_rows[left]
-            refined[left] = cpu.relation_attention(
-                pool.refine_query[rows],
-                pool.boxes[rows],
-                pool.features[rows],
-                value_bias,
-                pool.bank(module),
-                pool.slots,
-                pool.counts,
-                pool.multiplicity,
-                self._geometry[module],
-                threads=self._threads,
-            ).out
+            whole = self.attend(
+                module, pool.features[rows], pool.refine_query[rows], pool.boxes[rows], Supports.of(pool, module)
+            )
+            refined[left] = whole.out
         return refined
 
-    def _linear(self, name: str, x: Float, relu: bool = False, bias: Float | None = None) -> Float:
-        bias = self._arrays[f"{name}.bias"] if bias is None else bias
-        return cpu.linear(x, self._packed[f"{name}.weight"], bias, relu, self._threads)
+
+class Supports(NamedTuple):
+    """The support proposals that a module looks at: the first counts[f] of slots[f] of a bank."""
+
+    bank: cpu.SupportBank
+    slots: Index
+    """[F]"""
+    counts: Index
+    """[F]"""
+    multiplicity: Float
+    """[S] how often each counts"""
+
+    @classmethod
+    def of(cls, pool: SupportPool, module: int) -> Supports:
+        """The window's, with the keys and values of a cached module."""
+        return cls(pool.bank(module), pool.slots, pool.counts, pool.multiplicity)
+
+
+class _FusedSteps:
+    """The stage for the reference proposals of one frame."""
+
+    def __init__(
+        self, stage: FusedRelation, boxes: Float, pool: SupportPool, omega_rows: tuple[int, int] | None
+    ) -> None:
+        self._stage, self._boxes, self._pool, self._omega_rows = stage, boxes, pool, omega_rows
+        self.omega: Float | None = None
+
+    def linear(self, name: str, x: Float, *, relu: bool = False, bias: bool = True) -> Float:
+        return self._stage.linear(name, x, relu=relu, bias=bias)
+
+    def attend(self, module: int, x: Float, query: Float, *, last: bool) -> Float:
+        supports, asked = Supports.of(self._pool, module), self._omega_rows if last else None
+        out, self.omega = self._stage.attend(module, x, query, self._boxes, supports, asked)
+        return out
+
+    def refine(self, module: int) -> Float:
+        return self._stage.refine(module, self._pool)
+
+    def distil(self, module: int, x: Float, query: Float, keys: Float, values: Float) -> Float:
+        pool, count = self._pool, len(keys)
+        bank = self._stage.bank(keys, values, pool.boxes[pool.advanced_rows])
+        supports = Supports(bank, np.zeros(1, np.int64), np.array([count]), pool.advanced_multiplicity)
+        return self._stage.attend(module, x, query, self._boxes, supports).out
 
 
 def relate(

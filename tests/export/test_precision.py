@@ -47,8 +47,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def exact_is_built() -> Iterator[None]:
-    """The float32 half of every build is the committed bundle of the same checkpoint, which tests/export/test_export.py and
-    tests/test_parity.py stand for."""
+    """The float32 half of every build is the committed bundle of the same checkpoint, which
+    tests/export/test_export.py and tests/test_parity.py stand for."""
 
     def copied(loaded: Any, staging: Path, *_: Any) -> tuple[list[Any], list[Any]]:
         shutil.copytree(EXACT, staging, dirs_exist_ok=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rdn_engine.config import RDNConfig, RelationConfig
 from rdn_engine.errors import BackendUnavailable, ConfigError
+from rdn_engine.relation_order import run_relation
 
 if TYPE_CHECKING:
     import onnx
@@ -39,60 +40,59 @@ def relation_with_plugin(config: RDNConfig, weights: Weights) -> bytes:
         raise BackendUnavailable(
             f"the relation graph of plugins wants onnx ({error}); pip install rdn-engine[torch]"
         ) from error
-    graph = _Graph(weights).build(config)
+    graph = _Graph(config.relation, weights).build(config)
     opsets = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid(DOMAIN, 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
     return bytes(model.SerializeToString(deterministic=True))
 
 
 class _Graph:
-    def __init__(self, weights: Weights) -> None:
+    """Steps of the relation stage whose arrays are the names of tensors."""
+
+    def __init__(self, relation: RelationConfig, weights: Weights) -> None:
         import onnx
 
-        self._onnx, self._weights = onnx, weights
+        self._onnx, self._relation, self._weights = onnx, relation, weights
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
+        self._pool = "support_boxes", self._node("Exp", "log_multiplicity")
+        self._omega = ""
 
     def build(self, config: RDNConfig) -> onnx.GraphProto:
-        r = config.relation
-        pool = ("support_boxes", self._node("Exp", "log_multiplicity"))
-        x, query, omega = "features", "query", ""
-        for i in range(r.num_basic):
-            if i:
-                x = self._node("Relu", self._linear(x, f"basic_fc.{i - 1}"))
-                query = self._linear(x, f"rel.{i}.query")
-            last = i == r.num_basic - 1
-            out, *weight = self._relate(r, i, query, "boxes", self._cached(i), pool, omega=last)
-            omega = weight[0] if weight else omega
-            x = self._node("Add", x, out)
-        if r.advanced:
-            x = self._distil(r, x, query, pool)
-        outputs = {"logits": self._linear(x, "classify"), "deltas": self._linear(x, "regress")}
-        if omega:
-            outputs["omega"] = omega
+        logits, deltas = run_relation(self._relation, self, "features", "query")
+        outputs = {"logits": logits, "deltas": deltas} | ({"omega": self._omega} if self._omega else {})
         for name, tensor in outputs.items():
             self._nodes.append(self._onnx.helper.make_node("Identity", [tensor], [name], name=name))
         return self._onnx.helper.make_graph(
-            self._nodes, "rdn_engine_relation", _inputs(r), _outputs(config), list(self._constants.values())
+            self._nodes,
+            "rdn_engine_relation",
+            _inputs(config.relation),
+            _outputs(config),
+            list(self._constants.values()),
         )
 
-    def _distil(self, r: RelationConfig, x: str, query: str, pool: tuple[str, str]) -> str:
-        refine, distil = r.num_basic, r.num_basic + 1
-        [out] = self._relate(r, refine, "advanced_query", "advanced_boxes", self._cached(refine), pool)
-        a = self._node("Add", "advanced_features", out)
-        if r.advanced_fc:
-            a = self._node("Relu", self._linear(a, "advanced_fc"))
-        if r.num_basic:
-            query = self._linear(x, f"rel.{distil}.query")
-        # The bias of keys has no effect, that of values is the plugin's.
-        made = tuple(self._linear(a, f"rel.{distil}.{part}", bias=False) for part in ("key", "value"))
+    def linear(self, name: str, x: str, *, relu: bool = False, bias: bool = True) -> str:
+        inputs = [x, self._weight(f"{name}.weight"), *([self._weight(f"{name}.bias")] if bias else [])]
+        out = self._node("Gemm", *inputs, transB=1)
+        return self._node("Relu", out) if relu else out
+
+    def attend(self, module: int, x: str, query: str, *, last: bool) -> str:
+        out, *weight = self._relate(module, query, "boxes", self._cached(module), self._pool, omega=last)
+        if weight:
+            [self._omega] = weight
+        return self._node("Add", x, out)
+
+    def refine(self, module: int) -> str:
+        [out] = self._relate(module, "advanced_query", "advanced_boxes", self._cached(module), self._pool)
+        return self._node("Add", "advanced_features", out)
+
+    def distil(self, module: int, x: str, query: str, keys: str, values: str) -> str:
         chosen = "advanced_boxes", self._node("Exp", "advanced_log_multiplicity")
-        [out] = self._relate(r, distil, query, "boxes", (made[0], made[1]), chosen)
+        [out] = self._relate(module, query, "boxes", (keys, values), chosen)
         return self._node("Add", x, out)
 
     def _relate(
         self,
-        r: RelationConfig,
         module: int,
         query: str,
         boxes: str,
@@ -105,7 +105,7 @@ class _Graph:
         parts = ("geometry.weight", "geometry.bias", "value.bias")
         inputs = [query, boxes, *keys_values, *pool, *(self._weight(f"rel.{module}.{part}") for part in parts)]
         outputs = [f"rel.{module}.out", *([f"rel.{module}.omega"] if omega else [])]
-        attributes: dict[str, Any] = {"heads": r.heads, "omega": int(omega)}
+        attributes: dict[str, Any] = {"heads": self._relation.heads, "omega": int(omega)}
         attributes |= {"plugin_version": VERSION, "plugin_namespace": ""}
         node = self._onnx.helper.make_node(NAME, inputs, outputs, f"rel.{module}", domain=DOMAIN, **attributes)
         self._nodes.append(node)
@@ -114,10 +114,6 @@ class _Graph:
     def _cached(self, module: int) -> tuple[str, str]:
         index = self._constant(f"module.{module}", np.array(module, np.int64))
         return self._node("Gather", "keys", index, axis=0), self._node("Gather", "values", index, axis=0)
-
-    def _linear(self, x: str, name: str, *, bias: bool = True) -> str:
-        inputs = [x, self._weight(f"{name}.weight"), *([self._weight(f"{name}.bias")] if bias else [])]
-        return self._node("Gemm", *inputs, transB=1)
 
     def _weight(self, name: str) -> str:
         return self._constant(name, np.ascontiguousarray(self._weights[name], np.float32))

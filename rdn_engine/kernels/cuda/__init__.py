@@ -1,4 +1,4 @@
-"""Typed faces of the compiled CUDA kernels (`rdn_engine.kernels._cuda`), which are loaded when a device is asked for."""
+"""Typed faces of the compiled CUDA kernels (`rdn_engine.kernels._cuda`), loaded when a device is asked for."""
 
 from rdn_engine.kernels.cuda.boxes import Kernels, Resizer
 from rdn_engine.kernels.cuda.relation import (
