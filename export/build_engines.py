@@ -1,5 +1,6 @@
 """From a checkpoint to an engine directory that runs anywhere and proves that it computes what the checkpoint computes.
 
+    python export/build_engines.py                          # the bundled rdn_tiny, into engines/rdn_tiny
     python export/build_engines.py --checkpoint w.pth --config export/configs/public_r101.yaml --output engines/rdn_r101
     python export/build_engines.py --checkpoint w.pth --output engines/int8 --precision int8 --calibration street.mp4
     python export/build_engines.py --checkpoint w.pth --output engines/fp16 --precision fp16 --calibration street.mp4 \\
@@ -49,6 +50,11 @@ from rdn_engine.verify import StageReport
 from training.checkpoints.files import Checkpoint, load_checkpoint, read_config
 
 FAILED, DIFFERS = 1, 3
+
+BUNDLED = Path(__file__).resolve().parents[1] / "models" / "rdn_tiny" / "model.safetensors"
+"""What is built where no checkpoint is named."""
+OUTPUT = Path("engines") / BUNDLED.parent.name
+"""Where it goes, from the working directory."""
 
 Report = Callable[[str], None]
 Prover = Literal["onnxruntime", "torch"]
@@ -247,9 +253,13 @@ def _tables(built: Built) -> list[Table]:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--checkpoint", required=True, type=Path, help="our .safetensors, or a .pth in the public layout"
+        "--checkpoint",
+        type=Path,
+        help="our .safetensors or a .pth in the public layout; default: the bundled rdn_tiny",
     )
-    parser.add_argument("--output", required=True, type=Path, help="engine directory to write")
+    parser.add_argument(
+        "--output", type=Path, help=f"engine directory to write; default for the bundled one: {OUTPUT}"
+    )
     parser.add_argument("--config", type=Path, help="YAML with what the checkpoint does not say (export/configs)")
     parser.add_argument("--name", help="of the model in the manifest; default: the name of the directory")
     parser.add_argument(
@@ -277,6 +287,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--accept", action="store_true", help="build it even where its detections differ by more")
     arguments = parser.parse_args(argv)
+    if arguments.output is None:
+        if arguments.checkpoint is not None:
+            parser.error(f"--output is missing: where shall the engines of {arguments.checkpoint} go?")
+        arguments.output = OUTPUT
+    if arguments.checkpoint is None:
+        arguments.checkpoint, arguments.name = BUNDLED, arguments.name or BUNDLED.parent.name
+        print(f"no --checkpoint: the bundled {BUNDLED.parent.name} ({BUNDLED})", file=sys.stderr)
     if arguments.precision not in PRECISIONS:
         raise BackendUnavailable(f"--precision is {arguments.precision!r}; this version exports {PRECISIONS}")
     return arguments

@@ -1,6 +1,7 @@
 """Video object detection with Relation Distillation Networks: a small runtime that holds one window per stream."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
@@ -15,9 +16,13 @@ from rdn_engine.errors import (
     StreamClosed,
     VideoError,
 )
-from rdn_engine.frame import NV12
+from rdn_engine.frame import NV12, Frame
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
+from rdn_engine.stream.batch import StreamBatch
+
+if TYPE_CHECKING:
+    from rdn_engine.media.source import open_source
 
 try:
     __version__ = version("rdn-engine")
@@ -34,11 +39,23 @@ __all__ = [
     "Detector",
     "DeviceDetections",
     "Dials",
+    "Frame",
     "FrameError",
     "RDNConfig",
     "RDNError",
     "Stream",
+    "StreamBatch",
     "StreamClosed",
     "VideoError",
     "__version__",
+    "open_source",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # When it is first asked for, because it brings the video library, which a detector of arrays does not need.
+    if name == "open_source":
+        from rdn_engine.media.source import open_source
+
+        return open_source
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

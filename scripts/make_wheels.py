@@ -180,8 +180,8 @@ def main() -> None:
     print(f"{sdist.name}: built every wheel below")
     for wheel, trial in made:
         print(f"{wheel.name}: {trial}")
-    for place, text in places:
-        if place is None:
+    for found, text in places:
+        if found is None:
             print(f"not built, {text}")
 
 

@@ -3,7 +3,8 @@
 They compute what `rdn_engine.kernels.cpu` computes, for a batch of frames, and leave the device memory that they fill
 to the caller: nothing is allocated, copied to the host or waited for, so every call can be captured in a CUDA graph.
 `stream` is the address of a `cudaStream_t` (0: the default stream). Arrays are device arrays
-(`rdn_engine.kernels.cuda.view`); boxes are xyxy float32 in pixels of the network input. Features are float32, float16 or bfloat16; boxes and scores float32.
+(`rdn_engine.kernels.cuda.view`); boxes are xyxy float32 in pixels of the network input. Features are float32, float16
+or bfloat16; boxes and scores float32.
 `ValueError` quotes what was got where an argument does not fit, `RuntimeError` what CUDA said.
 """
 

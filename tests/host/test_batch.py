@@ -1,0 +1,148 @@
+"""Streams on the host that take a frame each: what each gives is what it gives alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rdn_engine import ConfigError, Detections, Detector, FrameError, StreamClosed
+from rdn_engine.host.batch import TRIALS, HostStreamBatch
+from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.kernels.cpu import Float
+from rdn_engine.stream.timings import STAGES
+from tests.device_models import assert_same, frames, small_config, small_model
+from tests.fakes import DIALS, FakeEncoder, FakeRelation, fake_detector, image, tiny_config
+
+NAMES = ("left", "right", "top")
+
+
+def assert_equal(got: list[Detections], wanted: list[Detections], tolerance: float) -> None:
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert_same(ours, theirs, tolerance)
+
+
+# A product of more rows may be summed in another order.
+@pytest.mark.parametrize(("together", "tolerance"), [(True, 1e-3), (False, 0.0)])
+def test_each_stream_gives_what_it_gives_alone(
+    together: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames come and stay out, and one stream's frames are of another size."""
+    monkeypatch.setattr(HostStreamBatch, "together", together)
+    detector = small_model(small_config()).on_cpu()
+    videos = [frames(8, seed=0), frames(8, seed=1), frames(8, 64, 96, seed=2)]
+    alone = [detector.open_stream(source_id=name) for name in NAMES]
+    with detector.open_streams(NAMES) as batch:
+        assert len(batch) == 3
+        for t in range(8):
+            now = [None if (t + s) % 3 == 2 else video[t] for s, video in enumerate(videos)]
+            times = [t / 25 + s for s in range(3)]
+            for got, stream, one, pts in zip(batch.push(now, times), alone, now, times, strict=True):
+                assert_equal(got, [] if one is None else stream.push(one, pts), tolerance)
+        for got, stream in zip(batch.flush(), alone, strict=True):
+            assert_equal(got, stream.flush(), tolerance)
+    with pytest.raises(StreamClosed):
+        batch.push([None, videos[1][0], None])
+
+
+class Counting(FakeEncoder):
+    """Remembers how many images each call had."""
+
+    def __call__(
+        self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
+    ) -> list[EncodedFrame]:
+        self.calls.append(len(images))
+        return super().__call__(images, num_reference, num_support, lap)
+
+    calls: list[int]
+
+
+def counted() -> tuple[Detector, Counting]:
+    config = tiny_config()
+    detector, _, _ = fake_detector(config)
+    encoder = Counting(config.relation)
+    encoder.calls = []
+    assert isinstance(detector.runtime, HostRuntime)
+    return Detector(HostRuntime(replace(detector.runtime.model, encoder=encoder))), encoder
+
+
+def test_both_ways_are_timed_before_one_is_kept() -> None:
+    detector, encoder = counted()
+    batch = detector.open_streams(NAMES[:2])
+    assert isinstance(batch, HostStreamBatch)
+    for t in range(TRIALS):
+        assert batch.together is None
+        batch.push([image(t), image(t)])
+        batch.push([image(t), image(t)])
+    assert encoder.calls == [2, 1, 1] * TRIALS
+    assert batch.together is not None
+    encoder.calls.clear()
+    batch.push([image(9), image(9)])
+    assert encoder.calls == ([2] if batch.together else [1, 1])
+
+
+def test_a_round_that_could_not_be_shared_times_nothing() -> None:
+    detector, encoder = counted()
+    batch = detector.open_streams(NAMES[:2])
+    assert isinstance(batch, HostStreamBatch)
+    for t in range(3 * TRIALS):
+        batch.push([image(t), None])
+    assert batch.together is None
+    assert encoder.calls == [1] * (3 * TRIALS)
+
+
+def test_each_stream_is_charged_its_share_of_the_time() -> None:
+    detector, _ = counted()
+    batch = detector.open_streams(NAMES[:2])
+    for t in range(4):
+        batch.push([image(t), image(t)])
+    assert isinstance(batch, HostStreamBatch)
+    for stream in batch._streams:
+        assert stream.timings.frames == 4
+        assert all(stream.timings.seconds[stage] > 0 for stage in STAGES if stage != "postprocess")
+
+
+def test_a_wrong_frame_leaves_every_stream_as_it_was() -> None:
+    detector, _ = counted()
+    batch = detector.open_streams(NAMES[:2], replace(DIALS, look_ahead=0))
+    with pytest.raises(FrameError, match="uint8"):
+        batch.push([image(0), np.zeros((4, 4), np.float32)])
+    [left], [right] = batch.push([image(1), image(1)])
+    assert (left.frame_index, right.frame_index, left.pool_fill) == (0, 0, 1)
+    with pytest.raises(ConfigError, match=r"got 1 frames and 1 times; this batch has 2 streams"):
+        batch.push([image(2)])
+    with pytest.raises(ConfigError, match="batch of 0 streams"):
+        detector.open_streams([])
+
+
+def test_a_step_that_fails_in_one_stream_loses_no_frame() -> None:
+    """The relation stage of the first stream fails once: the other takes its frame, and all come out in the end."""
+    detector, _, relation = fake_detector()
+    batch = detector.open_streams(NAMES[:2], replace(DIALS, look_ahead=0))
+    batch.push([image(0), image(0)])
+    call, failing = relation.__class__.__call__, [True]
+
+    class Once(FakeRelation):
+        def __call__(self, *arguments: object) -> object:  # type: ignore[override]
+            if failing:
+                failing.pop()
+                raise MemoryError("no room")
+            return call(self, *arguments)  # type: ignore[arg-type]
+
+    relation.__class__ = Once
+    with pytest.raises(MemoryError):
+        batch.push([image(1), image(1)])
+    left, right = batch.push([image(2), image(2)])
+    assert [r.frame_index for r in left] == [1, 2]
+    assert [r.frame_index for r in right] == [1, 2]
+
+
+def test_dials_and_memory_are_those_of_all_streams() -> None:
+    detector, _, _ = fake_detector()
+    batch = detector.open_streams(NAMES)
+    assert batch.nbytes == 3 * detector.open_stream().nbytes
+    batch.dials = replace(DIALS, look_ahead=0)
+    assert [len(r) for r in batch.push([image(0)] * 3)] == [1, 1, 1]
