@@ -14,8 +14,8 @@
 
 namespace rdn {
 
-void bind_linking(py::module_& module);   // bindings_linking.cpp
-void bind_relation(py::module_& module);  // bindings_relation.cpp
+void bind_linking(py::module_& module);   // linking.cpp
+void bind_relation(py::module_& module);  // relation.cpp
 
 namespace {
 

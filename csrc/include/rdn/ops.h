@@ -1,5 +1,5 @@
 // Arguments of the launchers: raw pointers, sizes, threads. Shapes and ranges are checked by the callers
-// (bindings.cpp).
+// (csrc/bindings/).
 //
 // Arrays are dense, row-major, float32 unless said otherwise. Boxes are x1, y1, x2, y2 in pixels of the network input;
 // a side is x2 - x1 + 1.

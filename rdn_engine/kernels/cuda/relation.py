@@ -1,7 +1,7 @@
 """The relation module on the device, in the steps of `csrc/include/rdn/cuda_ops.h` (paper, eq. 1 to 4).
 
 `attend` looks at the supports in splits and leaves a softmax average of each; `combine` adds the splits up. Splits fill
-the machine where rows are few, and they are what a sliding window keeps (`window_cuda.list_slide`). Storage is read in
+the machine where rows are few, and they are what a sliding window keeps (`window.list_slide`). Storage is read in
 place through row lists. float32 is computed in float32. float16 runs on tensor cores with float32 sums: `find_gates`
 puts the geometry of its pairs into memory first, once for two modules that share boxes, and supports and splits come in
 sixteens.
