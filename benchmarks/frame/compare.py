@@ -81,7 +81,7 @@ def serve(engines: str, core: int) -> None:
 SERVE = """
 import rdn_engine, sys
 sys.path.append(sys.argv[3])
-from benchmarks.compare import serve
+from benchmarks.frame.compare import serve
 serve(sys.argv[1], int(sys.argv[2]))
 """
 

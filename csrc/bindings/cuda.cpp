@@ -1,6 +1,6 @@
 // The CUDA kernels as a module of their own, so that rdn_engine imports where there is no driver: one class for each
 // struct of rdn/cuda_ops.h, made from keywords that name every field. Pointers are integers, None is a null pointer.
-// Types, shapes and devices are checked by rdn_engine/cuda.py; here nothing is known of them.
+// Types, shapes and devices are checked in rdn_engine/kernels/cuda/; here nothing is known of them.
 #include <pybind11/pybind11.h>
 
 #include <functional>
