@@ -278,7 +278,7 @@ def test_every_instruction_set_agrees(tmp_path):
     case = make_case(31, 200, 7, 48)
     here = run(case).out
     code = (
-        "import sys, numpy; from tests import relation_cases as t; from rdn_engine import _C; "
+        "import sys, numpy; from tests import relation_cases as t; from rdn_engine.kernels import _C; "
         "numpy.savez(sys.argv[1], isa=_C.isa, out=t.run(t.make_case(31, 200, 7, 48)).out)"
     )
     for isa in names[: names.index(_C.isa) + 1]:
