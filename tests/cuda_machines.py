@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib.machinery
@@ -102,12 +103,17 @@ def emulated_module() -> ModuleType:
         digest.update(path.read_bytes())
     folder = ROOT / "build" / "emulated" / digest.hexdigest()[:16]
     module = folder / f"_cuda_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not module.exists():
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda source: _compile(source, folder), sources))
-        _run("c++", "-shared", *objects, "-o", str(module))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Workers of one test run ask at the same time: one compiles, the others wait.
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not module.exists():
+            for other in folder.parent.glob("*/"):
+                shutil.rmtree(other)
+            folder.mkdir()
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(lambda source: _compile(source, folder), sources))
+            _run("c++", "-shared", *objects, "-o", str(module))
     loader = importlib.machinery.ExtensionFileLoader("_cuda_emulated", str(module))
     spec = importlib.util.spec_from_loader("_cuda_emulated", loader)
     assert spec is not None
