@@ -5,8 +5,8 @@
 # Behaviour: the classes live in a private module and derive from Exception each by itself, not from RuntimeError,
 #   ValueError or OSError; one input too few is Python's ValueError, one too many InvalidArgument. A bfloat16 graph,
 #   valid to onnx.checker, is NotImplemented when the session is made: the CPU has no kernel for it.
-# A user of video object detection who wants to tell "this file is broken" from "this machine cannot run it" has to catch
-#   Exception, or name classes of a private module; `except RuntimeError` and `except OSError` catch none of them.
+# A user of video object detection who wants to tell "this file is broken" from "this machine cannot run it" has to
+#   catch Exception, or name classes of a private module; `except RuntimeError` and `except OSError` catch none of them.
 # Output seen:
 #   no such file:       NoSuchFile < Exception
 #   not a graph:        InvalidProtobuf < Exception

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whether a NaN survives ONNX Runtime's MaxPool or ReduceMax depends on its place, and the maximum can be wrong beside it.
+# Whether a NaN survives ONNX Runtime's MaxPool or ReduceMax depends on its place; beside it the maximum can be wrong.
 #
 # Seen with: onnxruntime 1.32.0, onnx 1.23.2, numpy 2.4.6; Python 3.11, Linux x86-64.
 # Behaviour: one NaN in [3, 1, 2, 0], at each of the four places in turn. numpy and torch say NaN four times. The CPU
-#   kernels say it once, each at another place, and MaxPool over [3, 1, NaN, 0] says 1: it has forgotten the 3. ReduceMax
-#   of onnx.reference says NaN four times, which is how the standard's own test of a graph would differ.
+#   kernels say it once, each at another place, and MaxPool over [3, 1, NaN, 0] says 1: it has forgotten the 3.
+#   ReduceMax of onnx.reference, the standard's own, says NaN four times.
 # A user of video object detection looks for NaN in what a graph puts out, to find a broken export or an overflow in
 #   half precision. A ResNet's max pooling stands behind its first convolution: the outputs can look sound.
 # Output seen:

@@ -7,7 +7,8 @@
 #   OpenCV takes the 25, says a huge negative frame count, and `CAP_PROP_POS_FRAMES` succeeds and leads to frame 0
 #   whatever was asked for.
 # A user of video object detection reads what many cameras and encoders write by themselves: times, speeds and the fps
-#   of an annotated video are a sixth too slow, a progress bar runs backwards, a sample of frames is one frame many times.
+#   of an annotated video are a sixth too slow, a progress bar runs backwards, a sample of frames is one frame
+#   many times.
 # Output seen:
 #   average_rate 25 guessed_rate 30 codec_context.framerate 30
 #   OpenCV: fps 25.0, fewer than 0 frames: True

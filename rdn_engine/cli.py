@@ -320,7 +320,7 @@ def _graph_table(bundle: Bundle) -> Table:
         try:
             session = onnxruntime.InferenceSession(str(bundle.path(role)), providers=["CPUExecutionProvider"])
         except Exception as error:
-            # The library's exceptions have no common base of their own.
+            # No narrower class: findings/onnxruntime_errors_have_no_base.sh
             if "NOT_IMPLEMENTED" in str(error):
                 table.add_row(role, f"ONNX Runtime has no CPU kernel for {bundle.manifest.precision}", "")
                 continue
