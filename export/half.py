@@ -69,8 +69,8 @@ def convert(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
 def emulate(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
     """A float32 graph that rounds every tensor which is `half` in `convert`'s.
 
-    It computes what hardware with float32 accumulation does, overflow included. ONNX Runtime's CPU keeps fp16 in
-    float32, which hides overflow, and has no bf16.
+    It computes what hardware with float32 accumulation does, overflow included. ONNX Runtime's CPU hides overflow
+    (findings/onnxruntime_hides_fp16_overflow.sh), and has no bf16.
 
     Args:
         model: a float32 graph.

@@ -1,10 +1,10 @@
 """INT8: the graphs of a float32 bundle quantised on the user's frames.
 
 Static QDQ graphs, weights int8 symmetric with a scale for each output channel. Activations are uint8 with a zero point
-(U8S8, which processors multiply fastest), or int8 symmetric, the only kind that TensorRT takes. Quantised are the
-convolutions, the sums and the pooling of the backbone, and the FC behind RoI pooling. In float32 stay the two last
-convolutions of the RPN, whose outputs are scores and box deltas, the projections to keys, values and queries, and the
-relation stage.
+(U8S8, which processors multiply fastest), or int8 symmetric for TensorRT
+(findings/tensorrt_rtx_refuses_default_int8.sh). Quantised are the convolutions, the sums and the pooling of the
+backbone, and the FC behind RoI pooling. In float32 stay the two last convolutions of the RPN, whose outputs are
+scores and box deltas, the projections to keys, values and queries, and the relation stage.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_seed_gives_the_same_weights(checkpoint: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "again.safetensors", CONFIG)
     write_checkpoint(tmp_path / "other.safetensors", CONFIG, seed=1)
-    # Not the bytes of the file: safetensors writes its metadata in any order.
+    # Not the bytes of the file: findings/safetensors_bytes_change_between_runs.sh
     paths = checkpoint, tmp_path / "again.safetensors", tmp_path / "other.safetensors"
     first, again, other = (read_tensors(path) for path in paths)
     assert again[1] == first[1]

@@ -130,7 +130,7 @@ class OnnxRuntimeBound:
         try:
             self._graph.session.run_with_iobinding(binding, options)
         except Exception as error:
-            # The library's exceptions have no common base of their own.
+            # No narrower class: findings/onnxruntime_errors_have_no_base.sh
             shapes = {name: list(spec.shape) for name, spec in self.inputs.items()}
             raise RDNError(f"{self._graph.name} failed in ONNX Runtime on {shapes}: {error}") from error
 

@@ -43,7 +43,7 @@ def open_session(path: Path, threads: int, providers: Providers) -> ort.Inferenc
     try:
         session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=_DISABLED)
     except Exception as error:
-        # The library's exceptions have no common base of their own.
+        # No narrower class: findings/onnxruntime_errors_have_no_base.sh
         if "NOT_IMPLEMENTED" in str(error):
             raise BackendUnavailable(
                 f"ONNX Runtime {ort.__version__} has no kernel that {path.name} needs, as for bf16 on a CPU: {error}; "

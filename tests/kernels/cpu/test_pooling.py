@@ -66,7 +66,7 @@ def test_a_box_far_larger_than_the_map_ends_soon_and_finite(pooling):
 
 
 def test_max_pooling_of_57_cells_in_7_bins_ends_a_cell_late():
-    # 57 / 7 * 7 is more than 57 in float32, so the last bin takes the 58th cell; torchvision's rule.
+    # torchvision's rule: findings/roi_pool_reads_outside_its_box.sh
     feature_map = np.zeros((1, 60, 60, 1), np.float32)
     feature_map[0, 57, :] = 1
     rows = cpu.roi_pool(feature_map, np.array([[0, 0, 56, 56]], np.float32), np.zeros(1, np.int64), 1.0, 7, "max")
