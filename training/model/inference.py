@@ -67,7 +67,7 @@ def to_input(frame: NDArray[np.uint8], config: InputConfig) -> Tensor:
 
 @torch.no_grad()
 def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> FrameEncoding:
-    image = to_input(frame, model.config.input).to(next(model.parameters()).device)
+    image = to_input(frame, model.config.input).to(next(model.parameters()))
     objectness, deltas, feature_map = model.encode_map(image[None])
     grid, size = tuple(feature_map.shape[-2:]), tuple(image.shape[-2:])
     [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)

@@ -43,6 +43,11 @@ class RoIHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Half precision made float32; float64 stays, so that a model in float64 is float64 throughout."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class RDN(nn.Module):
     """Relation Distillation Network. Images are normalised network inputs; boxes are in network-input pixels."""
 
@@ -82,7 +87,7 @@ class RDN(nn.Module):
         config = self.config.rpn
         anchors = self.anchors(grid, deltas.device)
         found = []
-        for scores, delta in zip(objectness_logits.float().sigmoid(), deltas.float(), strict=True):
+        for scores, delta in zip(_at_least_float32(objectness_logits).sigmoid(), _at_least_float32(deltas), strict=True):
             order = scores.sort(descending=True, stable=True).indices[: config.pre_nms_top_n]
             boxes = box_ops.clip(box_ops.decode(delta[order], anchors[order]), image_size)
             keep = box_ops.nms(boxes, scores[order], config.nms_threshold)[:max_proposals]
@@ -92,10 +97,9 @@ class RDN(nn.Module):
     def roi_features(self, feature_map: Tensor, boxes: list[Tensor]) -> Tensor:
         """feature map [B, C, h, w], boxes per image [n_i, 4] -> f [sum n_i, D] after the FC and its ReLU."""
         size, scale = self.config.roi.size, 1 / self.config.rpn.stride
+        feature_map = _at_least_float32(feature_map)
         if self.config.roi.pooling == "align":
-            pooled = torchvision.ops.roi_align(
-                feature_map.float(), boxes, size, scale, sampling_ratio=-1, aligned=False
-            )
+            pooled = torchvision.ops.roi_align(feature_map, boxes, size, scale, sampling_ratio=-1, aligned=False)
         else:
-            pooled = torchvision.ops.roi_pool(feature_map.float(), boxes, size, scale)
+            pooled = torchvision.ops.roi_pool(feature_map, boxes, size, scale)
         return self.roi.fc(pooled.flatten(1)).relu()
