@@ -8,7 +8,7 @@ The yardstick is the torch model in float64. How far ours may be from it is deri
 - Behind it, 100 log(|dx| / w + 1e-3) amplifies (DESIGN, conditioning). Float64 is run again, DRAWS times, on boxes and
   features moved by FACTOR times the stored results' own errors, drawn anew for each coordinate; ours may be as far as
   the furthest of these, and FACTOR times the stage's own rounding.
-- Against the stored value ours may be as far as both are from float64 together.
+Against the stored value ours is then no further than both are from float64 together.
 
 Float64 itself is held to the stored results: they may differ from it by what PRIOR says of float32, plus the same
 amplification. So a wrong formula in the model, which would move float64 and ours alike, is seen there.
@@ -107,26 +107,20 @@ class Row:
     ours: float
     """Our distance from float64"""
     apart: float
-    """Our distance from the stored result"""
+    """Our distance from the stored result, where both pass at most the two others together"""
     stored_tolerance: float
     tolerance: float
     """Of ours"""
     unit: Unit
 
     @property
-    def passed(self) -> bool:
-        return self.float64_passed and self.ours_passed
-
-    @property
-    def float64_passed(self) -> bool:
-        """Float64 computes what was stored."""
+    def stored_passed(self) -> bool:
+        """The formulas of the model are those of the public implementation."""
         return self.stored <= self.stored_tolerance
 
     @property
     def ours_passed(self) -> bool:
-        # Only the largest of two distances bounds that of their sum.
-        together = self.measure != "largest" or self.apart <= self.tolerance + self.stored_tolerance
-        return self.ours <= self.tolerance and together
+        return self.ours <= self.tolerance
 
 
 def expected_results() -> dict[str, NDArray[np.generic]]:
@@ -227,6 +221,8 @@ class Truth:
 
     results: list[FrameResult]
     """From the frames alone"""
+    maps: list[tuple[Tensor, Tensor, Tensor]]
+    """What `RDN.encode_map` gave of each frame"""
     stages: list[dict[str, Tensor]]
     """Stage by stage from the stored inputs"""
     stage_tolerances: Distances
@@ -235,15 +231,11 @@ class Truth:
     stored_tolerances: Distances
     expected: Expected = field(repr=False)
 
-    def stored_distance(self, t: int) -> Distances:
-        """Of the stored detections of frame t from float64."""
-        wanted = result_detections(self.results[t])
-        return detection_distances(stored_detections(self.expected, t), wanted, self.tolerances)
-
 
 def find_truth(model: RDN, expected: Expected) -> Truth:
     """model: in float32; the tolerances are derived here and nowhere else."""
     double = copy.deepcopy(model).double()
+    maps = _recorded_maps(double)
     results = detect_video(double, frames())
     times = range(NUM_FRAMES)
     stages = [stage_values(double, expected, t) for t in times]
@@ -270,7 +262,20 @@ def find_truth(model: RDN, expected: Expected) -> Truth:
     pairs = [(result_detections(m), result_detections(r)) for ms in moved for m, r in zip(ms, results, strict=True)]
     alone = max(_alone(found, wanted, tolerances) for found, wanted in pairs)
     tolerances["without counterpart", "largest"] = stored_tolerances["without counterpart", "largest"] = float(alone)
-    return Truth(results, stages, stage_tolerances, tolerances, stored_tolerances, expected)
+    return Truth(results, maps, stages, stage_tolerances, tolerances, stored_tolerances, expected)
+
+
+def _recorded_maps(model: RDN) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What `encode_map` will return, appended call by call."""
+    maps: list[tuple[Tensor, Tensor, Tensor]] = []
+    encode_map = model.encode_map
+
+    def recorded(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps.append(encode_map(images))
+        return maps[-1]
+
+    model.encode_map = recorded  # type: ignore[method-assign]
+    return maps
 
 
 def relative_distances(found: Values, wanted: Values) -> Distances:
@@ -334,7 +339,7 @@ def _candidates(double: RDN, result: FrameResult) -> tuple[Tensor, Tensor]:
 
 
 def stage_rows(truth: Truth, ours: Sequence[Values], exact: Sequence[Values] | None = None) -> Iterator[Row]:
-    """(i) Each stage from the stored result of the one before; exact: float64, `truth`'s unless a mutated one is given."""
+    """(i) Each stage from the stored result of the one before; exact: another float64 of the first frames, for mutations."""
     for t, wanted in enumerate(exact or truth.stages):
         stored = stored_frame(truth.expected, t)
         scale = {s: float(stored[s].abs().max()) for s in wanted}
@@ -347,7 +352,7 @@ def stage_rows(truth: Truth, ours: Sequence[Values], exact: Sequence[Values] | N
 def torch_rows(truth: Truth, ours: Sequence[FrameResult], exact: Sequence[FrameResult] | None = None) -> Iterator[Row]:
     """(ii) The torch model from the frames alone."""
     what = "torch, from the frames"
-    for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=True)):
+    for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=False)):
         stored, wanted, values = stored_frame(truth.expected, t), result_frame(result), result_frame(found)
         far = all_distances(stored, wanted), all_distances(values, wanted), all_distances(values, {s: stored[s] for s in wanted})
         for s, m in far[0]:
@@ -362,7 +367,7 @@ def detection_rows(
     what: str, truth: Truth, ours: Sequence[Detected], exact: Sequence[FrameResult] | None = None
 ) -> Iterator[Row]:
     """ours: of each frame, best first."""
-    for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=True)):
+    for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=False)):
         stored, wanted = stored_detections(truth.expected, t), result_detections(result)
         both = {key: d + truth.stored_tolerances[key] for key, d in truth.tolerances.items()}
         far = (
@@ -453,7 +458,7 @@ def main() -> None:
         print(
             f"{row.what:24} {row.stage:20} {row.measure:14} {row.frame} stored {row.stored:8.2g} of "
             f"{row.stored_tolerance:8.2g} ours {row.ours:8.2g} of {row.tolerance:8.2g} {row.unit} apart {row.apart:8.2g}"
-            f"{'' if row.passed else ' FAILED'}"
+            f"{'' if row.stored_passed and row.ours_passed else ' FAILED'}"
         )
 
 
