@@ -253,7 +253,9 @@ def find_truth(model: RDN, expected: Expected) -> Truth:
     stored_tolerances = {key: priors[key] for key in encoder}
 
     moved = list(_moved(double, results, stored))
-    for key, distance in furthest([_relation_distances(double, m, r) for ms in moved for m, r in zip(ms, results)]).items():
+    for key, distance in furthest(
+        [_relation_distances(double, m, r) for ms in moved for m, r in zip(ms, results)]
+    ).items():
         tolerances[key] = distance + stage_tolerances.get(key, 0.0) * largest.get(key[0], 0.0)
         stored_tolerances[key] = distance + priors.get(key, 0.0)
     for limits in (tolerances, stored_tolerances):
@@ -332,9 +334,7 @@ def _candidates(double: RDN, result: FrameResult) -> tuple[Tensor, Tensor]:
     """Boxes [n, C, 4] and scores [n, C] of every proposal and class but the background."""
     config = double.config
     size = config.input.network_size(*frames()[0].shape[:2])
-    boxes = box_ops.decode(
-        result.deltas.unflatten(1, (-1, 4)), result.boxes[:, None], config.detection.box_weights
-    )
+    boxes = box_ops.decode(result.deltas.unflatten(1, (-1, 4)), result.boxes[:, None], config.detection.box_weights)
     return box_ops.clip(boxes, size)[:, 1:], result.logits.softmax(-1)[:, 1:]
 
 
@@ -343,7 +343,11 @@ def stage_rows(truth: Truth, ours: Sequence[Values], exact: Sequence[Values] | N
     for t, wanted in enumerate(exact or truth.stages):
         stored = stored_frame(truth.expected, t)
         scale = {s: float(stored[s].abs().max()) for s in wanted}
-        far = all_distances(stored, wanted), all_distances(ours[t], wanted), all_distances(ours[t], {s: stored[s] for s in wanted})
+        far = (
+            all_distances(stored, wanted),
+            all_distances(ours[t], wanted),
+            all_distances(ours[t], {s: stored[s] for s in wanted}),
+        )
         for s, m in far[0]:
             values = [part[s, m] / scale[s] for part in far]
             yield Row("torch, stage", s, m, t, *values, PRIOR[m], truth.stage_tolerances[s, m], "relative")
@@ -354,7 +358,11 @@ def torch_rows(truth: Truth, ours: Sequence[FrameResult], exact: Sequence[FrameR
     what = "torch, from the frames"
     for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=False)):
         stored, wanted, values = stored_frame(truth.expected, t), result_frame(result), result_frame(found)
-        far = all_distances(stored, wanted), all_distances(values, wanted), all_distances(values, {s: stored[s] for s in wanted})
+        far = (
+            all_distances(stored, wanted),
+            all_distances(values, wanted),
+            all_distances(values, {s: stored[s] for s in wanted}),
+        )
         for s, m in far[0]:
             apart = [part[s, m] for part in far]
             limits = truth.stored_tolerances[s, m], truth.tolerances[s, m]
@@ -396,7 +404,10 @@ def detection_distances(found: Detected, wanted: Detected, limits: Mapping[tuple
     """Both best first; limits: what a pair may differ by in `boxes` and `scores`."""
     pairs = match(found, wanted, limits)
     ours, theirs = np.array(pairs, np.int64).reshape(-1, 2).T
-    apart = {"boxes": np.abs(found[0][ours] - wanted[0][theirs]).max(-1), "scores": np.abs(found[1][ours] - wanted[1][theirs])}
+    apart = {
+        "boxes": np.abs(found[0][ours] - wanted[0][theirs]).max(-1),
+        "scores": np.abs(found[1][ours] - wanted[1][theirs]),
+    }
     far: Distances = {}
     for stage, values in apart.items():
         # Nothing in common is infinitely far.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,15 @@ from tests.parity_table import (
     NUM_FRAMES,
     RELATION,
     Detected,
-    Expected,
     Row,
     Truth,
-    Values,
     bundle_detections,
     detection_rows,
-    expected_results,
-    find_truth,
     frames,
-    load_model,
     stage_rows,
     stage_values,
     stored_detections,
     torch_rows,
-    write_checkpoint,
 )
 from training.model import boxes as box_ops
 from training.model import relation
@@ -51,41 +45,21 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def expected() -> Expected:
-    return expected_results()
+def stages(parity_model: RDN, truth: Truth) -> list[dict[str, Tensor]]:
+    return [stage_values(parity_model, truth.expected, t) for t in range(NUM_FRAMES)]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("parity") / "rdn_parity.pth")
+def results(parity_model: RDN) -> list[FrameResult]:
+    return detect_video(parity_model, frames())
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> RDN:
-    return load_model(checkpoint)
-
-
-@pytest.fixture(scope="module")
-def truth(model: RDN, expected: Expected) -> Truth:
-    return find_truth(model, expected)
-
-
-@pytest.fixture(scope="module")
-def stages(model: RDN, expected: Expected) -> list[dict[str, Tensor]]:
-    return [stage_values(model, expected, t) for t in range(NUM_FRAMES)]
-
-
-@pytest.fixture(scope="module")
-def results(model: RDN) -> list[FrameResult]:
-    return detect_video(model, frames())
-
-
-@pytest.fixture(scope="module")
-def bundle(checkpoint: Path) -> Path:
+def bundle(parity_checkpoint: Path) -> Path:
     from export.build_engines import build
 
-    directory = checkpoint.parent / "bundle"
-    build(checkpoint, directory, config=CONFIG, golden=DATA / "frames")
+    directory = parity_checkpoint.parent / "bundle"
+    build(parity_checkpoint, directory, config=CONFIG, golden=DATA / "frames")
     return directory
 
 
@@ -114,8 +88,8 @@ def test_the_exported_bundle_from_the_frames_alone(bundle: Path, fused: list[Det
 
 
 @pytest.mark.parametrize("fault", ["moved", "rescored", "relabelled", "dropped", "reordered"])
-def test_the_comparison_of_detections_sees_a_fault(fault: str, truth: Truth, expected: Expected) -> None:
-    found = [stored_detections(expected, t) for t in range(NUM_FRAMES)]
+def test_the_comparison_of_detections_sees_a_fault(fault: str, truth: Truth) -> None:
+    found = [stored_detections(truth.expected, t) for t in range(NUM_FRAMES)]
     assert all(row.ours_passed for row in detection_rows("stored", truth, found))
     boxes, scores, labels = found[0]
     if fault == "moved":
@@ -158,9 +132,7 @@ def _embedding(change: Callable[[Tensor], Tensor]) -> Mutation:
 
     def mutate(_: RDN, patch: pytest.MonkeyPatch) -> None:
         embed = relation.embed
-        patch.setattr(
-            relation, "embed", lambda *boxes: change(embed(*boxes).unflatten(-1, (4, 2, 8))).flatten(-3)
-        )
+        patch.setattr(relation, "embed", lambda *boxes: change(embed(*boxes).unflatten(-1, (4, 2, 8))).flatten(-3))
 
     return mutate
 
@@ -247,11 +219,11 @@ MUTATIONS: dict[str, tuple[Mutation, frozenset[str]]] = {
 
 @pytest.fixture(params=MUTATIONS)
 def mutation(
-    request: pytest.FixtureRequest, model: RDN, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, parity_model: RDN, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, RDN, frozenset[str]]:
     """Its name, float64 with it, and which comparisons must see it."""
     mutate, seen = MUTATIONS[request.param]
-    mutated = copy.deepcopy(model).double()
+    mutated = copy.deepcopy(parity_model).double()
     mutate(mutated, monkeypatch)
     return request.param, mutated, seen
 
