@@ -61,23 +61,23 @@ CONFIG = ROOT / "export" / "configs" / "parity.yaml"
 NUM_FRAMES = 8
 
 FACTOR = 4.0
-"""How many times as far from float64 as the stored results ours may be. Those were computed with AVX-512: sixteen running
-sums a register and fused multiply-adds. SSE has four, so that each may be four times as long, and rounds every product
-before it adds: eight times the roundings. They are independent, so that errors grow by sqrt(8) = 2.8; the rest is for
-comparing the extremes of two samples."""
+"""How many times as far from float64 as the stored results ours may be. Those were computed with AVX-512: sixteen
+running sums a register and fused multiply-adds. SSE has four, so that each may be four times as long, and rounds every
+product before it adds: eight times the roundings. They are independent, so that errors grow by sqrt(8) = 2.8; the rest
+is for comparing the extremes of two samples."""
 
 PRIOR = {"largest": 1e-4, "three in four": 2e-5}
-"""How far float32 may be from float64 before anything amplifies, of a stage's largest value. From a pixel to a feature a
-value goes through 58 layers, whose dot products have 78,739 terms together: sqrt(78739) roundings of 2**-24, 1.7e-5. The
-largest of a million such errors is five deviations out, and a phase of 690 rounds by 4e-5."""
+"""How far float32 may be from float64 before anything amplifies, of a stage's largest value. From a pixel to a feature
+a value goes through at most 58 layers, whose dot products have 78,739 terms together: sqrt(78739) roundings of 2**-24,
+1.7e-5. The largest of a million such errors is five deviations out, and a phase of 690 rounds by 4e-5."""
 
 DRAWS = 8
 """Of the moved inputs; the furthest of 8 draws x 8 frames."""
 
 Measure = Literal["largest", "three in four"]
 MEASURES: tuple[Measure, ...] = ("largest", "three in four")
-"""Of all differences of a stage in a frame: the largest, and what three quarters stay within. The first is set by the few
-pairs of boxes that are nearly concentric, where float32 says little; the second holds what is well conditioned to
+"""Of all differences of a stage in a frame: the largest, and what three quarters stay within. The first is set by the
+few pairs of boxes that are nearly concentric, where float32 says little; the second holds what is well conditioned to
 float32's own precision, so that a wrong formula has nowhere to hide."""
 
 Detected = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.int64]]
@@ -166,7 +166,7 @@ def result_detections(result: FrameResult) -> Detected:
 
 @torch.no_grad()
 def stage_values(model: RDN, expected: Expected, t: int) -> dict[str, Tensor]:
-    """Each stage of frame t, in the precision of the model, fed what the public implementation stored of the one before."""
+    """Each stage of frame t in the model's precision, fed what the public implementation stored of the one before."""
     relation, dials = model.relation, model.config.dials
     k = dials.num_support
     dtype = next(model.parameters()).dtype
@@ -253,16 +253,14 @@ def find_truth(model: RDN, expected: Expected) -> Truth:
     stored_tolerances = {key: priors[key] for key in encoder}
 
     moved = list(_moved(double, results, stored))
-    for key, distance in furthest(
-        [_relation_distances(double, m, r) for ms in moved for m, r in zip(ms, results)]
-    ).items():
+    pairs = [pair for moved_frames in moved for pair in zip(moved_frames, results, strict=True)]
+    for key, distance in furthest([_relation_distances(double, m, r) for m, r in pairs]).items():
         tolerances[key] = distance + stage_tolerances.get(key, 0.0) * largest.get(key[0], 0.0)
         stored_tolerances[key] = distance + priors.get(key, 0.0)
     for limits in (tolerances, stored_tolerances):
         # Two scores may exchange their places where they are no further apart than both may be wrong.
         limits["order", "largest"] = 2 * limits["scores", "largest"]
-    pairs = [(result_detections(m), result_detections(r)) for ms in moved for m, r in zip(ms, results, strict=True)]
-    alone = max(_alone(found, wanted, tolerances) for found, wanted in pairs)
+    alone = max(_alone(result_detections(m), result_detections(r), tolerances) for m, r in pairs)
     tolerances["without counterpart", "largest"] = stored_tolerances["without counterpart", "largest"] = float(alone)
     return Truth(results, maps, stages, stage_tolerances, tolerances, stored_tolerances, expected)
 
@@ -338,16 +336,20 @@ def _candidates(double: RDN, result: FrameResult) -> tuple[Tensor, Tensor]:
     return box_ops.clip(boxes, size)[:, 1:], result.logits.softmax(-1)[:, 1:]
 
 
+def _three_ways(stored: Values, ours: Values, exact: Values) -> tuple[Distances, Distances, Distances]:
+    """The stored values from float64, ours from float64, ours from the stored ones."""
+    return all_distances(stored, exact), all_distances(ours, exact), all_distances(ours, {s: stored[s] for s in exact})
+
+
 def stage_rows(truth: Truth, ours: Sequence[Values], exact: Sequence[Values] | None = None) -> Iterator[Row]:
-    """(i) Each stage from the stored result of the one before; exact: another float64 of the first frames, for mutations."""
+    """(i) Each stage from the stored result of the one before.
+
+    exact: a mutated float64 of the first frames, here and below.
+    """
     for t, wanted in enumerate(exact or truth.stages):
         stored = stored_frame(truth.expected, t)
         scale = {s: float(stored[s].abs().max()) for s in wanted}
-        far = (
-            all_distances(stored, wanted),
-            all_distances(ours[t], wanted),
-            all_distances(ours[t], {s: stored[s] for s in wanted}),
-        )
+        far = _three_ways(stored, ours[t], wanted)
         for s, m in far[0]:
             values = [part[s, m] / scale[s] for part in far]
             yield Row("torch, stage", s, m, t, *values, PRIOR[m], truth.stage_tolerances[s, m], "relative")
@@ -358,11 +360,7 @@ def torch_rows(truth: Truth, ours: Sequence[FrameResult], exact: Sequence[FrameR
     what = "torch, from the frames"
     for t, (found, result) in enumerate(zip(ours, exact or truth.results, strict=False)):
         stored, wanted, values = stored_frame(truth.expected, t), result_frame(result), result_frame(found)
-        far = (
-            all_distances(stored, wanted),
-            all_distances(values, wanted),
-            all_distances(values, {s: stored[s] for s in wanted}),
-        )
+        far = _three_ways(stored, values, wanted)
         for s, m in far[0]:
             apart = [part[s, m] for part in far]
             limits = truth.stored_tolerances[s, m], truth.tolerances[s, m]
@@ -404,10 +402,8 @@ def detection_distances(found: Detected, wanted: Detected, limits: Mapping[tuple
     """Both best first; limits: what a pair may differ by in `boxes` and `scores`."""
     pairs = match(found, wanted, limits)
     ours, theirs = np.array(pairs, np.int64).reshape(-1, 2).T
-    apart = {
-        "boxes": np.abs(found[0][ours] - wanted[0][theirs]).max(-1),
-        "scores": np.abs(found[1][ours] - wanted[1][theirs]),
-    }
+    box, score = np.abs(found[0][ours] - wanted[0][theirs]).max(-1), np.abs(found[1][ours] - wanted[1][theirs])
+    apart = {"boxes": box, "scores": score}
     far: Distances = {}
     for stage, values in apart.items():
         # Nothing in common is infinitely far.
@@ -468,8 +464,8 @@ def main() -> None:
     for row in worst(rows):
         print(
             f"{row.what:24} {row.stage:20} {row.measure:14} {row.frame} stored {row.stored:8.2g} of "
-            f"{row.stored_tolerance:8.2g} ours {row.ours:8.2g} of {row.tolerance:8.2g} {row.unit} apart {row.apart:8.2g}"
-            f"{'' if row.stored_passed and row.ours_passed else ' FAILED'}"
+            f"{row.stored_tolerance:8.2g} ours {row.ours:8.2g} of {row.tolerance:8.2g} apart {row.apart:8.2g} "
+            f"{row.unit}{'' if row.stored_passed and row.ours_passed else ' FAILED'}"
         )
 
 

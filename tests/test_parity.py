@@ -237,7 +237,7 @@ def test_a_wrong_formula_is_seen(
 ) -> None:
     """Float64 with a wrong formula is compared with the stored results and with ours, which have the right one.
 
-    Tolerances are those of the right formulas. Where the model itself were wrong, float64 and ours would be alike, so the
+    Tolerances are those of the right formulas. Were the model itself wrong, float64 and ours would be alike: so the
     stored results must see it too.
     """
     name, mutated, wanted = mutation

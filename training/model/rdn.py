@@ -86,10 +86,9 @@ class RDN(nn.Module):
         """Proposals of each image, best first: boxes [n, 4], objectness [n] in 0..1, n <= max_proposals."""
         config = self.config.rpn
         anchors = self.anchors(grid, deltas.device)
+        objectness, deltas = _at_least_float32(objectness_logits).sigmoid(), _at_least_float32(deltas)
         found = []
-        for scores, delta in zip(
-            _at_least_float32(objectness_logits).sigmoid(), _at_least_float32(deltas), strict=True
-        ):
+        for scores, delta in zip(objectness, deltas, strict=True):
             order = scores.sort(descending=True, stable=True).indices[: config.pre_nms_top_n]
             boxes = box_ops.clip(box_ops.decode(delta[order], anchors[order]), image_size)
             keep = box_ops.nms(boxes, scores[order], config.nms_threshold)[:max_proposals]
