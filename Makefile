@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VIDEO ?=
 DEMO := demo
 
-.PHONY: demo test lint format accuracy performance clean
+.PHONY: demo test test-isa instruction-sets lint format accuracy performance clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -29,6 +29,17 @@ demo: $(VENV)/runtime.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+# The kernels once more as on processors with less: RDN_ISA names the kernels, and a name this machine lacks is an error.
+ISA ?= avx2 baseline
+
+test-isa: $(VENV)/dev.stamp
+	for isa in $(ISA); do RDN_ISA=$$isa $(BIN)/python -m pytest -m isa \
+	  tests/test_ops_*.py tests/test_refinement.py tests/test_verify.py || exit 1; done
+
+# Parity and kernels under every library's own lower instruction sets, one by one: half an hour.
+instruction-sets: $(VENV)/dev.stamp
+	$(BIN)/python scripts/instruction_sets.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from rdn_engine import ops
 
+pytestmark = pytest.mark.isa
+
 seeds = st.integers(0, 2**32 - 1)
 # Quarters of a pixel: a scale of 1/4 or 1/16 then rounds nothing, so both sides see the same number of samples.
 coordinates = st.integers(-400, 1200).map(lambda quarters: quarters / 4)

@@ -8,6 +8,8 @@ import torchvision
 
 from rdn_engine import ops
 
+pytestmark = pytest.mark.isa
+
 
 @pytest.mark.parametrize("scale", [1 / 16, 0.3])
 @pytest.mark.parametrize("size", [1, 7])
