@@ -7,7 +7,7 @@ VIDEO ?=
 PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test wheel lint format accuracy performance clean
+.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -40,6 +40,17 @@ $(VENV)/release.stamp: $(VENV)/runtime.stamp
 wheel: $(VENV)/release.stamp
 	@$(BIN)/python scripts/make_wheels.py --engines models/rdn_tiny/engines --output dist \
 	  $(if $(PYTHONS),--pythons $(PYTHONS))
+
+# The kernels once more as on processors with less: RDN_ISA names the kernels, and a name this machine lacks is an error.
+ISA ?= avx2 baseline
+
+test-isa: $(VENV)/dev.stamp
+	for isa in $(ISA); do RDN_ISA=$$isa $(BIN)/python -m pytest -m isa \
+	  tests/kernels/cpu tests/host/test_refinement.py tests/test_verify.py || exit 1; done
+
+# Parity and kernels under every library's own lower instruction sets, one by one: half an hour.
+instruction-sets: $(VENV)/dev.stamp
+	$(BIN)/python scripts/instruction_sets.py
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -257,9 +257,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="our .safetensors or a .pth in the public layout; default: the bundled rdn_tiny",
     )
-    parser.add_argument(
-        "--output", type=Path, help=f"engine directory to write; default for the bundled one: {OUTPUT}"
-    )
+    parser.add_argument("--output", type=Path, help=f"engine directory to write; default for the bundled one: {OUTPUT}")
     parser.add_argument("--config", type=Path, help="YAML with what the checkpoint does not say (export/configs)")
     parser.add_argument("--name", help="of the model in the manifest; default: the name of the directory")
     parser.add_argument(

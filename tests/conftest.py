@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import cuda_machines, emulated_gpu
+
+if TYPE_CHECKING:
+    from tests.parity_table import Truth
+    from training.model.rdn import RDN
 
 REQUIRE_CUDA = os.environ.get("RDN_REQUIRE_CUDA") == "1"
 
@@ -41,6 +46,30 @@ def gpu(request: pytest.FixtureRequest) -> Any:
 def late(request: pytest.FixtureRequest) -> emulated_gpu.EmulatedGpu:
     """Work runs when it is waited for, with as little or as much of what else there is as may be."""
     return emulated_gpu.EmulatedGpu(others_first=request.param == "others first")
+
+
+# Here, because float64 takes half a minute and two files compare with it; imported there, because torch is large.
+@pytest.fixture(scope="session")
+def parity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.parity_table import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("parity") / "rdn_parity.pth")
+
+
+@pytest.fixture(scope="session")
+def parity_model(parity_checkpoint: Path) -> RDN:
+    """In float32; not to be changed."""
+    from tests.parity_table import load_model
+
+    return load_model(parity_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def truth(parity_model: RDN) -> Truth:
+    """Float64 of the parity data and what may differ from it."""
+    from tests.parity_table import expected_results, find_truth
+
+    return find_truth(parity_model, expected_results())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""A bundle whose golden results do not fit its model is refused by name, checksums in order or not."""
+"""The committed bundle computes its golden results; one whose golden results do not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import BundleError, ConfigError
-from rdn_engine.verify import verify
+from rdn_engine.verify import STAGES, verify
 
 ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
 
@@ -46,6 +46,14 @@ def test_golden_results_must_fit(tmp_path: Path, name: str, damage: Callable[[An
     (engines / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=message):
         verify(engines)
+
+
+@pytest.mark.isa
+def test_the_committed_model_computes_its_golden_results() -> None:
+    """Which were stored on another processor; the tolerances come with them, measured (export/golden.py)."""
+    reports = verify(ENGINES)
+    assert {report.stage for report in reports} == set(STAGES)
+    assert [report for report in reports if not report.passed] == []
 
 
 @pytest.mark.parametrize("threads", [0, -3, 100_000, 1.5, "2", True])

@@ -12,27 +12,13 @@ from benchmarks.frame.baseline import BaselineRelation, BaselineVideo, detect_vi
 from benchmarks.frame.models import draw_relation
 from benchmarks.frame.planar import PlanarRelation
 from rdn_engine.config import Dials, RelationConfig
-from tests.parity_table import (
-    MAX_ALONE,
-    NUM_FRAMES,
-    detection_rows,
-    expected_results,
-    frames,
-    load_model,
-    stored_detections,
-    write_checkpoint,
-)
+from tests.parity_table import NUM_FRAMES, Truth, detection_rows, frames, result_detections
 from training.model import inference
 from training.model.rdn import RDN
 from training.model.relation import RelationStage
 from training.model.relation import embed as model_embed
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> RDN:
-    return load_model(write_checkpoint(tmp_path_factory.mktemp("baseline") / "rdn_parity.pth"))
 
 
 def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -42,14 +28,11 @@ def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.cat([corner, corner + 1 + side * 200], 1)
 
 
-def test_detections_are_the_public_implementation_s(model: RDN) -> None:
-    expected = expected_results()
-    results = detect_video(model, frames())
+def test_detections_are_the_public_implementation_s(parity_model: RDN, truth: Truth) -> None:
+    results = detect_video(parity_model, frames())
     assert len(results) == NUM_FRAMES
-    for t, result in enumerate(results):
-        found = (result.input_xyxy.numpy(), result.confidence.numpy(), result.class_id.numpy())
-        rows = list(detection_rows("baseline", t, found, stored_detections(expected, t), MAX_ALONE))
-        assert [row for row in rows if not row.difference <= row.tolerance] == []
+    rows = list(detection_rows("baseline", truth, [result_detections(result) for result in results]))
+    assert [row for row in rows if not row.ours_passed] == []
 
 
 @pytest.mark.parametrize(
@@ -59,14 +42,14 @@ def test_detections_are_the_public_implementation_s(model: RDN) -> None:
         Dials(window=1, look_ahead=0, num_support=6, num_reference=6, advanced_ratio=0.3, sampling="global"),
     ],
 )
-def test_other_dials_as_the_torch_model(dials: Dials, model: RDN) -> None:
+def test_other_dials_as_the_torch_model(dials: Dials, parity_model: RDN) -> None:
     """Look-ahead, both edge rules, both sampling rules."""
     pushed = frames()[:4]
-    video = BaselineVideo(model, dials)
+    video = BaselineVideo(parity_model, dials)
     ready = [video.push(frame) for frame in pushed]
     assert [len(r) for r in ready] == [int(t >= dials.frames_ahead) for t in range(4)]
     results = [r for rs in ready for r in rs] + video.flush()
-    for got, wanted in zip(results, inference.detect_video(model, pushed, dials), strict=True):
+    for got, wanted in zip(results, inference.detect_video(parity_model, pushed, dials), strict=True):
         assert torch.equal(got.class_id, wanted.class_id)
         torch.testing.assert_close(got.xyxy, wanted.xyxy, rtol=0, atol=0.05)
         torch.testing.assert_close(got.confidence, wanted.confidence, rtol=0, atol=1e-3)

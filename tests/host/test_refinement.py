@@ -74,6 +74,7 @@ def assert_step(pool: SupportPool, weights: Weights) -> None:
     np.testing.assert_allclose(got, definition(pool, weights), rtol=0, atol=4e-4)
 
 
+@pytest.mark.isa
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_every_step_is_the_whole_window_s(data: st.DataObject) -> None:
@@ -104,6 +105,7 @@ def test_every_step_is_the_whole_window_s(data: st.DataObject) -> None:
         assert_step(window.pool(t, dials), weights)
 
 
+@pytest.mark.isa
 def test_a_bfloat16_ring_is_the_float32_one_s_but_for_rounding() -> None:
     """And what is added is subtracted to the last bit."""
     rng = np.random.default_rng(0)
@@ -124,6 +126,7 @@ def test_a_bfloat16_ring_is_the_float32_one_s_but_for_rounding() -> None:
     assert window.nbytes < single.nbytes
 
 
+@pytest.mark.isa
 def test_nothing_is_left_behind_over_many_steps() -> None:
     """After 200 steps the sums are as accurate as sums that began anew; seen: the same to 1e-15."""
     rng = np.random.default_rng(0)

@@ -98,7 +98,7 @@ def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> Fr
     Returns:
         n <= num_reference proposals, best first, on the model's device.
     """
-    image = to_input(frame, model.config.input).to(next(model.parameters()).device)
+    image = to_input(frame, model.config.input).to(next(model.parameters()))
     objectness, deltas, feature_map = model.encode_map(image[None])
     grid, size = plane(feature_map), plane(image)
     [(boxes, scores)] = model.propose(objectness, deltas, grid, size, num_reference)

@@ -52,6 +52,11 @@ class RoIHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Half precision made float32; float64 stays, so that a model in float64 is float64 throughout."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class RDN(nn.Module):
     """Relation Distillation Network. Images are normalised network inputs; boxes are in network-input pixels."""
 
@@ -117,8 +122,9 @@ class RDN(nn.Module):
         """
         config = self.config.rpn
         anchors = self.anchors(grid, deltas.device)
+        objectness, deltas = _at_least_float32(objectness_logits).sigmoid(), _at_least_float32(deltas)
         found = []
-        for scores, delta in zip(objectness_logits.float().sigmoid(), deltas.float(), strict=True):
+        for scores, delta in zip(objectness, deltas, strict=True):
             order = scores.sort(descending=True, stable=True).indices[: config.pre_nms_top_n]
             boxes = box_ops.clip(box_ops.decode(delta[order], anchors[order]), image_size)
             keep = box_ops.nms(boxes, scores[order], config.nms_threshold)[:max_proposals]
@@ -136,11 +142,10 @@ class RDN(nn.Module):
             [sum n_i, D] after the FC and its ReLU.
         """
         size, scale = self.config.roi.size, 1 / self.config.rpn.stride
+        feature_map = _at_least_float32(feature_map)
         if self.config.roi.pooling == "align":
-            pooled = torchvision.ops.roi_align(
-                feature_map.float(), boxes, size, scale, sampling_ratio=-1, aligned=False
-            )
+            pooled = torchvision.ops.roi_align(feature_map, boxes, size, scale, sampling_ratio=-1, aligned=False)
         else:
-            pooled = torchvision.ops.roi_pool(feature_map.float(), boxes, size, scale)
+            pooled = torchvision.ops.roi_pool(feature_map, boxes, size, scale)
         features: Tensor = self.roi.fc(pooled.flatten(1)).relu()
         return features

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from rdn_engine.config import RelationConfig
 
 WAVELENGTHS = tuple(1000 ** (k / 8) for k in range(8))
+LEAST_OFFSET = 1e-3
+"""Added to |dx| / w and |dy| / h, so that concentric boxes have a logarithm."""
+LEAST_GEOMETRY = 1e-6
+"""Added to relu(Wg.E + b), so that a pair which it shuts out has a logarithm."""
 
 
 def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
@@ -30,8 +34,8 @@ def embed(boxes: Tensor, support_boxes: Tensor) -> Tensor:
     w, h = x2 - x1 + 1, y2 - y1 + 1
     p = torch.stack(
         [
-            ((0.5 * ((x1 + x2) - (u1 + u2))).abs() / w + 1e-3).log(),
-            ((0.5 * ((y1 + y2) - (v1 + v2))).abs() / h + 1e-3).log(),
+            ((0.5 * ((x1 + x2) - (u1 + u2))).abs() / w + LEAST_OFFSET).log(),
+            ((0.5 * ((y1 + y2) - (v1 + v2))).abs() / h + LEAST_OFFSET).log(),
             (w / (u2 - u1 + 1)).log(),
             (h / (v2 - v1 + 1)).log(),
         ],
@@ -95,7 +99,7 @@ class RelationModule(nn.Module):
         """
         q, k, v = (t.unflatten(1, (self.heads, self.head_dim)).transpose(0, 1) for t in (query, keys, values))
         geometry = self.geometry(embed(boxes, support_boxes)).permute(2, 0, 1)
-        logits = q @ k.transpose(1, 2) * self.head_dim**-0.5 + (geometry.relu() + 1e-6).log()
+        logits = q @ k.transpose(1, 2) * self.head_dim**-0.5 + (geometry.relu() + LEAST_GEOMETRY).log()
         if log_multiplicity is not None:
             logits = logits + log_multiplicity
         weights = logits.softmax(-1)

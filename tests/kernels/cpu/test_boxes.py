@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from rdn_engine.kernels import cpu
 from tests import reference
 
+pytestmark = pytest.mark.isa
+
 # Float32 decides as float64 does where no IoU, score or gap between scores is nearer to its limit than this.
 MARGIN = 1e-5
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)

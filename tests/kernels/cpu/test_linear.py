@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rdn_engine.kernels import cpu
 from tests.fakes import empty_bank
 
+pytestmark = pytest.mark.isa
+
 
 def test_packing_and_its_inverse():
     """Supports lie where SupportBank says, zeros past them; key lengths bound."""

@@ -1,4 +1,4 @@
-"""roi_pool against the float64 definition in reference.py (test_ops_torchvision.py compares it with torchvision)."""
+"""roi_pool against the float64 definition in reference.py (test_torchvision.py compares it with torchvision)."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from rdn_engine.kernels import cpu
 from tests import reference
+
+pytestmark = pytest.mark.isa
 
 seeds = st.integers(0, 2**32 - 1)
 # Quarters of a pixel: a scale of 1/4 or 1/16 then rounds nothing, so both sides see the same number of samples.

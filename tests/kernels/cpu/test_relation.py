@@ -27,6 +27,8 @@ from tests.relation_cases import (
     wanted_weights,
 )
 
+pytestmark = pytest.mark.isa
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 
 from rdn_engine.kernels import cpu
 
+pytestmark = pytest.mark.isa
+
 PARITY = Path(__file__).parents[2] / "data" / "parity"
 NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 sides = st.one_of(st.integers(1, 4), st.integers(1, 70))

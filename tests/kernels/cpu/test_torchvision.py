@@ -8,6 +8,8 @@ import torchvision
 from rdn_engine.kernels import cpu
 from tests import reference
 
+pytestmark = pytest.mark.isa
+
 
 @pytest.mark.parametrize("scale", [1 / 16, 0.3])
 @pytest.mark.parametrize("size", [1, 7])
