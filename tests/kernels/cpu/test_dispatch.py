@@ -44,7 +44,8 @@ def test_every_instruction_set_computes_the_same(isa, tmp_path):
     saved = tmp_path / "results.npz"
     done = run(
         isa,
-        f"import numpy; from tests.kernels.cpu import test_dispatch as here; numpy.savez({str(saved)!r}, isa=here._C.isa, **here.everything())",
+        "import numpy; from tests.kernels.cpu import test_dispatch as here; "
+        f"numpy.savez({str(saved)!r}, isa=here._C.isa, **here.everything())",
     )
     if done.returncode != 0:  # a machine without it says so
         assert isa != "baseline"
