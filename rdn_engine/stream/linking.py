@@ -44,7 +44,14 @@ PAST = 64
 
 
 def detection_threshold(dials: Dials) -> float:
-    """Confidence above which a frame's boxes are detected, so that linking has those that a tube may lift."""
+    """The threshold of detection, which is lower where boxes are linked: a tube may lift those below score_threshold.
+
+    Args:
+        dials: with `link` and score_threshold.
+
+    Returns:
+        Confidence in 0..1; boxes above it are detected.
+    """
     return dials.score_threshold if dials.link == "off" else min(dials.score_threshold, FLOOR)
 
 
@@ -113,13 +120,17 @@ class BoxLinker:
         return sum(a.nbytes for a in held if isinstance(a, np.ndarray))
 
     def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
-        """Take the next frame, by `link`, `link_delay` and `score_threshold` of the dials.
+        """Take the next frame.
 
         Another `link` than before ends all tubes; with `off` frames pass as they are. `tracker_id` counts from 1 and
         does not repeat, flushes included.
 
+        Args:
+            frame: what was found in it, and what links it to the next one.
+            dials: `link`, `link_delay` and `score_threshold` are read.
+
         Returns:
-            The frames that are ready, without what has at most the threshold after rescoring.
+            The frames that are ready, rescored, without what has at most the threshold.
         """
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
@@ -132,7 +143,14 @@ class BoxLinker:
         return ready
 
     def flush(self, dials: Dials) -> list[Detections]:
-        """The frames that wait; all tubes end."""
+        """End all tubes.
+
+        Args:
+            dials: `score_threshold` is read.
+
+        Returns:
+            The frames that waited, rescored, without what has at most the threshold.
+        """
         ready = self._give_out(len(self._waiting), dials.score_threshold)
         self._newest, self._tubes = None, _NO_TUBES
         return ready
