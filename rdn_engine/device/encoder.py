@@ -19,6 +19,8 @@ MOST_CANDIDATES, MOST_PROPOSALS = 8192, 2048
 
 
 class DeviceGraphs(NamedTuple):
+    """The graphs of the encoder, on the device."""
+
     backbone: DeviceGraph
     roi_head: DeviceGraph
 
@@ -61,6 +63,23 @@ class DeviceEncoder:
         num_reference: int,
         num_support: int,
     ) -> None:
+        """Bind the graphs and allocate; nothing is encoded yet.
+
+        Args:
+            gpu: the device.
+            queue: that frames are encoded on.
+            config: of the model.
+            graphs: of the model.
+            size: (height, width) of the frames, pixels.
+            batch: frames in one run.
+            num_reference: N, rows of a frame, at most MOST_PROPOSALS.
+            num_support: K, its first rows that get keys and values, at most N.
+
+        Raises:
+            BundleError: for graphs whose types do not fit together.
+            RDNError: for sizes that a graph's plan does not take.
+            MemoryError: where the device has no room.
+        """
         self._gpu, self._queue, self._config = gpu, queue, config
         self.size, self.batch, self.num_reference = size, batch, num_reference
         self._num_support = num_support
@@ -108,11 +127,17 @@ class DeviceEncoder:
 
     @property
     def capturable(self) -> bool:
+        """Whether `run` may be captured in a CUDA graph, once it has run before."""
         return self._backbone.capturable and self._roi_head.capturable
 
     def load(self, place: int, image: View, chroma: View | None, row_bytes: int) -> None:
-        """Frame `place` of the batch: uint8 [H, W, 3] RGB, or NV12 in two planes, with row_bytes from one row to the
-        next. Not part of `run`, because frames stand where their owner put them.
+        """Make the network input of a frame. Not part of `run`, because frames stand where their owner put them.
+
+        Args:
+            place: of the frame in the batch, 0..batch - 1.
+            image: uint8 [H, W, 3] RGB on the device, or the luma [H, W] of NV12.
+            chroma: uint8 [(H + 1) / 2, W] of NV12; None for RGB.
+            row_bytes: from one row to the next, in both planes.
         """
         one = View(image.pointer, (1, *image.shape), image.dtype)
         two = None if chroma is None else View(chroma.pointer, (1, *chroma.shape), chroma.dtype)
@@ -144,7 +169,14 @@ class DeviceEncoder:
             self._roi_head.run(view(self._feeds), view(self._rows), stream)
 
     def encoded(self, place: int) -> EncodedOnDevice:
-        """Where frame `place` of every batch is found."""
+        """Where a frame of every batch is found.
+
+        Args:
+            place: of the frame in the batch, 0..batch - 1.
+
+        Returns:
+            Views, which the next run fills anew.
+        """
         n, k = self.num_reference, self._num_support
         rows, these, support = self._rows, slice(place, place + 1), slice(place * k, (place + 1) * k)
         every = slice(place * n, (place + 1) * n)
@@ -172,7 +204,15 @@ def _outputs(queue: Queue, graph: BoundGraph) -> dict[str, Any]:
 
 
 def check_limits(config: RDNConfig, num_reference: int) -> None:
-    """Raises ConfigError for what the kernels do not take."""
+    """Check what the kernels of a device take.
+
+    Args:
+        config: of the model.
+        num_reference: N, the largest that the dials may be turned to.
+
+    Raises:
+        ConfigError: for more candidates, proposals or detections of a frame.
+    """
     for name, got, most in (
         ("rpn.pre_nms_top_n", config.rpn.pre_nms_top_n, MOST_CANDIDATES),
         ("num_reference (N)", num_reference, MOST_PROPOSALS),
