@@ -36,7 +36,7 @@ class InputConfig:
     longer_side: int = 1000
     """Pixels of the network input, at most."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
-    """Of the network input; frames are RGB."""
+    """Order in the network input; frames are RGB."""
     mean: tuple[float, ...] = (102.9801, 115.9465, 122.7717)
     """Subtracted from 0..255, in `channel_order`."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -200,7 +200,7 @@ class DetectionConfig:
     nms_threshold: float = 0.5
     """IoU in 0..1, sides with + 1, within a class; a box that overlaps a better one by more goes."""
     max_detections: int = 300
-    """Of one frame, those with the highest confidence."""
+    """Largest number of a frame: those with the highest confidence."""
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
     """What dx, dy, dw and dh are divided by."""
 
@@ -266,11 +266,17 @@ class RDNConfig:
     class_names: tuple[str, ...]
     """Foreground classes; class 0 of the logits is the background and has no name here."""
     input: InputConfig = field(default_factory=InputConfig)
+    """From a frame to the network input."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """From the network input to the feature map."""
     rpn: RPNConfig = field(default_factory=RPNConfig)
+    """From the feature map to proposals."""
     roi: RoIConfig = field(default_factory=RoIConfig)
+    """From a proposal to its feature."""
     relation: RelationConfig = field(default_factory=RelationConfig)
+    """From features to features that know of the other frames."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
+    """From the heads' output to detections."""
     dials: Dials = field(default_factory=Dials)
     """The model's own settings; a stream starts with them."""
 

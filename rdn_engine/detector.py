@@ -235,8 +235,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
                 or with `stream` link_delay frames ahead.
 
         Returns:
-            One Detections for an image; for a video a list, one Detections a frame, in order. With `stream` always an
-            iterator, which raises what its frames cause as it reaches them.
+            One Detections for an image; for a video a list, one Detections a frame, in order. An iterator of the same
+            with `stream`, which raises what its frames cause when it comes to them.
 
         Raises:
             FrameError: for what is no image and no source of them.

@@ -26,7 +26,7 @@ class Frame:
     pts: float | None
     """Seconds on the source's own clock; None for images and for sources without timestamps"""
     source_id: str
-    """Where the frame comes from: the path or address as given, without credentials"""
+    """The path or address that the frame comes from, as given, without credentials"""
 
 
 class NV12(NamedTuple):

@@ -27,11 +27,11 @@ class FrameFacts:
     pts: float | None
     """Seconds on the source's clock; None where the source has none"""
     source_id: str
-    """Where the frame comes from: the Frame's own word, else the stream's name"""
+    """What the frame says it comes from, else the stream's name"""
     height: int
-    """Of the frame, pixels"""
+    """The frame's, pixels"""
     width: int
-    """Of the frame, pixels"""
+    """The frame's, pixels"""
     pool_fill: int
     """Frames in the window that this result was computed from"""
     lookahead: int

@@ -52,7 +52,7 @@ def check_views(name: str, wanted: Mapping[str, TensorSpec], views: Mapping[str,
 
 
 class OnHost:
-    """A device graph behind numpy (`rdn_engine.backends.Graph`): copies in, runs, copies out, one call at a time.
+    """A device graph behind numpy (`rdn_engine.backends.graph.Graph`): copies in, runs, copies out, one call at a time.
 
     It is bound anew whenever the shapes change, and is for checks; streams keep their arrays on the device.
     """

@@ -18,7 +18,7 @@ Device = Literal["cpu", "cuda"]
 
 
 MOST_THREADS = 256
-"""Of one call; the kernels stop there too."""
+"""The largest number of CPU threads of one call; the kernels stop there too."""
 
 
 class Graph(Protocol):
@@ -66,7 +66,7 @@ class BoundGraph(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """What `run` fills."""
+        """What `run` fills: shapes follow from those of `inputs`, types are the graph's own."""
         ...
 
     @property

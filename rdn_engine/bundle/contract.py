@@ -11,7 +11,8 @@ from rdn_engine.errors import BundleError
 def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     """Every array the fused executor reads, and none that it does not: the content of `relation.npz`.
 
-    Not among them: the query of the first module, and keys and values of the cached ones, which come from the encoder.
+    The query of the first module, and keys and values of the cached ones, are not among them: they come from the
+    encoder.
 
     Args:
         config: of the model.

@@ -27,6 +27,7 @@ class Bundle:
 
     directory: Path
     manifest: Manifest
+    """What `manifest.json` says"""
 
     @classmethod
     def open(cls, directory: str | Path) -> Bundle:
@@ -53,7 +54,7 @@ class Bundle:
         return self.manifest.config
 
     def path(self, role: str) -> Path:
-        """Where a file of the bundle is.
+        """The place of a file of the bundle.
 
         Args:
             role: `backbone`, `roi_head`, `relation`, `weights` or `golden`.

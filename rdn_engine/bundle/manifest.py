@@ -33,7 +33,7 @@ PRECISIONS = ("float32", "fp16", "bf16", "int8", "fp8")
 
 
 LARGEST_TOLERANCE = 0.2
-"""Of a stage, relative: a bundle that allows itself more proves nothing."""
+"""The largest relative error of a stage that a bundle may allow itself: with more it proves nothing."""
 
 
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
@@ -46,6 +46,7 @@ class FileRecord:
     sha256: str
     """64 lower-case hexadecimal digits"""
     bytes: int
+    """Size of the file"""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,16 @@ class Agreement:
     score: float
     """0..1: the lowest score that was compared"""
     detections: int
-    """Of both precisions that were compared"""
+    """How many were compared, of both precisions"""
     frames: int
-    """Of the comparison"""
+    """How many were compared"""
     minimum: float
     """Share that was asked for; a bundle below it was accepted by name when it was built"""
     calibration: str
     """How the ranges of activations were chosen: minmax, percentile or entropy; `maxima` where they were only checked
     against the end of the precision's range"""
     calibration_frames: int
-    """Of the ranges, none of them compared"""
+    """How many the ranges come from, none of them compared"""
 
     @classmethod
     def from_dict(cls, data: object) -> Agreement:
@@ -102,14 +103,14 @@ class Manifest:
     """What `manifest.json` says."""
 
     name: str
-    """Of the model, for people"""
+    """The model's, for people"""
     config: RDNConfig
     precision: str
     """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling, the relation stage is float32;
     `fp16` and `bf16`: of all products but those that make boxes and scores, which are float32 in every precision;
     `fp8`: `fp16` with eight bits (E4M3) for the same layers as `int8`."""
     opset: int
-    """Of ONNX, of all graphs"""
+    """ONNX's, the same for all graphs"""
     graphs: dict[str, str]
     """role -> file: backbone, roi_head, relation"""
     weights: str
@@ -127,7 +128,7 @@ class Manifest:
     tolerances: dict[str, float]
     """stage -> largest relative error that `verify` accepts"""
     agreement: Agreement | None
-    """Of a reduced precision; None for float32"""
+    """How a reduced precision compares with float32; None for float32"""
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, as JSON holds it."""

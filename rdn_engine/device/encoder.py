@@ -15,7 +15,7 @@ from rdn_engine.kernels.cuda.boxes import Resizer
 from rdn_engine.kernels.cuda.view import View
 
 MOST_CANDIDATES, MOST_PROPOSALS = 8192, 2048
-"""Of the kernel that proposes: before suppression, and after."""
+"""Limits of the kernel that proposes: boxes before suppression, and after."""
 
 
 class DeviceGraphs(NamedTuple):
@@ -47,9 +47,10 @@ class EncodedOnDevice(NamedTuple):
 
 
 class DeviceEncoder:
-    """Buffers and graphs for batches of `batch` frames of one size. Not shared: each batch overwrites the last.
+    """Buffers and graphs for batches of `batch` frames of one `size`. Each batch overwrites the last.
 
-    Always num_reference (N) rows a frame; those past a frame's count are computed from zeros, and nobody looks at them.
+    Every frame has num_reference (N) rows; those past its count are computed from zeros, and nobody looks at them.
+    `network` is the (height, width) of the network input in pixels.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class DeviceEncoder:
         return self._backbone.capturable and self._roi_head.capturable
 
     def load(self, place: int, image: View, chroma: View | None, row_bytes: int) -> None:
-        """Make the network input of a frame. Not part of `run`, because frames stand where their owner put them.
+        """Make the network input of a frame. `run` does not do it, because frames stand where their owner put them.
 
         Args:
             place: of the frame in the batch, 0..batch - 1.
@@ -169,7 +170,7 @@ class DeviceEncoder:
             self._roi_head.run(view(self._feeds), view(self._rows), stream)
 
     def encoded(self, place: int) -> EncodedOnDevice:
-        """Where a frame of every batch is found.
+        """The place of a frame of every batch.
 
         Args:
             place: of the frame in the batch, 0..batch - 1.

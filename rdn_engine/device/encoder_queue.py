@@ -26,7 +26,7 @@ class EncoderQueue:
         self._round: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Of a batch: whatever size its frames have, they have it together."""
+        """Begin a batch: whatever size its frames have, they have it together."""
         self._round = None
 
     def encoder(self, size: tuple[int, int], num_reference: int, num_support: int) -> DeviceEncoder:

@@ -35,7 +35,7 @@ class DeviceArrays(NamedTuple):
 
 
 class ResultRing:
-    """Room for the results of one stream: the one that is being made, and the latest ones, here and on the host."""
+    """Room for the results of one stream: the one that is being made, and the latest `kept`, here and on the host."""
 
     def __init__(self, gpu: Gpu, queue: Queue, most: int, kept: int) -> None:
         """Allocate everything but the room for weights.

@@ -32,7 +32,9 @@ class LoadedFrame(NamedTuple):
     """A frame that stands before its encoder, and is not part of its stream yet."""
 
     encoder: DeviceEncoder
+    """That it stands before"""
     info: FrameInfo
+    """What is known of the frame"""
 
 
 class DeviceStream(Stream):
@@ -271,7 +273,7 @@ class DeviceStream(Stream):
         return steps
 
     def _make_steps(self, t: int) -> DeviceSteps:
-        """For other dials or another frame size; waits until what it replaces is idle."""
+        """Steps for other dials or another frame size; waits until what they replace is idle."""
         assert self._encoder is not None
         self._drop_steps()  # so that its memory can be used for the next
         with _room(self._dials):

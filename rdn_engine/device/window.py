@@ -44,7 +44,13 @@ class DeviceReference:
 
 
 class DeviceWindow:
-    """As `Window`, with 2 T + 1 slots. Everything here starts as zeros and stays where it is."""
+    """As `Window`, with 2 T + 1 slots. Everything here starts as zeros and stays where it is.
+
+    A slot has `stride` rows, K in whole groups; R = slots x stride rows in all, P cached modules. `numbers` is int64
+    [2]: the reference frame and the newest one. `counts` is int32 [slots]: the support proposals of each. `boxes` is
+    float32 [R, 4] in network-input pixels, `objectness` float32 [R]. `features` and `refine_query` are [R, D], `keys`
+    and `values` [P, R, D], of the type that the relation stage stores.
+    """
 
     def __init__(self, gpu: Gpu, queue: Queue, config: RelationConfig, capacity: Dials, kind: DTypeLike) -> None:
         """Allocate zeros.
@@ -103,7 +109,8 @@ class DeviceWindow:
         )
 
     def set_numbers(self, frame: int, newest: int) -> None:
-        """Say which frames the next work is about. Never captured: this is what moves from frame to frame.
+        """Say which frames the next work is about. It is never captured, because this is what moves from frame to
+        frame.
 
         Args:
             frame: number of the reference frame in its epoch.

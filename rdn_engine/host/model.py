@@ -38,6 +38,8 @@ class HostModel:
 
     config: RDNConfig
     encoder: EncoderLike
+    """From network inputs to proposals with their features."""
     relation: Relation
+    """The executor of the relation stage."""
     threads: int
     """Bounds the CPU threads of every stage of one call."""

@@ -11,10 +11,10 @@ from rdn_engine.kernels.cpu.arrays import Float
 
 
 class Refinement:
-    """Sums of every row of the ring, and the frames that they hold. Of a step to the next window, only what changes is
-    computed: the frame that came, the one that went, and the rows that were not refined before.
+    """Sums of every row of the ring, and the frames that they hold; DESIGN section 3, point 5.
 
-    A row that goes unrefined for a while, or whose window changes altogether, begins anew.
+    Only what changes from one window to the next is computed: the frame that came, the one that went, and the rows that
+    were not refined before. A row that goes unrefined for a while, or whose window changes altogether, begins anew.
     """
 
     def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
@@ -45,7 +45,7 @@ class Refinement:
         self._included[:] = 0
 
     def forget_slot(self, slot: int) -> None:
-        """Before another frame takes a slot: its rows begin anew, and those that still hold what it has now.
+        """Forget a slot before another frame takes it: its rows begin anew, and those that still hold what it has now.
 
         Args:
             slot: 0..slots - 1.
@@ -56,8 +56,7 @@ class Refinement:
     def step(
         self, pool: SupportPool, module: int, value_bias: Float, geometry: cpu.Packed, threads: int
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """The refinement of the pool's advanced rows, a + rel_module(a, S); DESIGN section 2 (Stages), section 3, point
-        5.
+        """The refinement of the pool's advanced rows, a + rel_module(a, S); DESIGN section 2 (Stages).
 
         Args:
             pool: window of the frame; its counts may differ from those of the last step.

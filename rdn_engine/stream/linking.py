@@ -59,6 +59,7 @@ class Linkable(NamedTuple):
     """One frame's boxes and what links them to the next frame's."""
 
     found: Detections
+    """Boxes above `detection_threshold`, not linked"""
     proposal: Index
     """[n] reference proposal of each box"""
     omega: Float | None
@@ -99,10 +100,11 @@ _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.fl
 
 
 class BoxLinker:
-    """Links the frames of one epoch and gives each out `delay` frames later, over whole tubes where that is longer.
+    """Links the frames of one epoch and gives each out link_delay (D) frames later, over whole tubes where that is
+    longer.
 
     What was given out stays: its tubes go on with their identity, gain and latest scores, and the paths through the
-    frames that wait are searched anew from there. Memory is that of delay + 1 frames.
+    frames that wait are searched anew from there. Memory is that of D + 1 frames.
     """
 
     def __init__(self) -> None:

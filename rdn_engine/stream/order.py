@@ -25,7 +25,7 @@ class FrameInfo(NamedTuple):
     pts: float | None
     """Seconds on the source's clock; None where the source has none."""
     source_id: str
-    """Where the frame comes from."""
+    """What results say where the frame comes from."""
     height: int
     """Pixels."""
     width: int
@@ -41,8 +41,9 @@ class Due(NamedTuple):
     """A frame whose result is to be computed now."""
 
     number: int
-    """Of the frame in its epoch, from 0."""
+    """The frame's in its epoch, from 0."""
     info: FrameInfo
+    """What is known of it."""
 
 
 class FrameOrder:

@@ -1,4 +1,4 @@
-"""Where a stream's time goes."""
+"""The time of a stream, stage by stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window
 
 @dataclass
 class Timings:
-    """Where a stream's time went, since it was opened."""
+    """The time that a stream has taken since it was opened."""
 
     frames: int = 0
     """Frames encoded."""

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class PlanBuilder:
-    """Compiles graphs with one of the two libraries. TensorRT wants the GPU at hand, TensorRT-RTX none."""
+    """Compiles graphs with one of the two libraries. TensorRT wants the GPU at hand, TensorRT-RTX none.
+
+    `library` compiles, `machine` is what its plans are tied to, `cache` keeps them.
+    """
 
     def __init__(self, name: str, cache: PlanCache | None = None) -> None:
         """Load the library and ask for the machine.

@@ -36,8 +36,9 @@ class Limits:
     batch: int
     """Frames of several streams in one call of the backbone"""
     height: int
-    width: int
     """Most likely image, network-input pixels: what the plan is tuned for"""
+    width: int
+    """As `height`"""
     longest: int
     """Either side of the image, network-input pixels"""
     proposals: int
@@ -116,7 +117,7 @@ class Machine:
     library: str
     """tensorrt or tensorrt_rtx"""
     version: str
-    """Of the library"""
+    """The library's"""
     gpu: str
     """Name, compute capability and multiprocessors; `any` for TensorRT-RTX, which compiles the rest when it loads"""
 
@@ -126,9 +127,11 @@ class PlanKey:
     """What a plan fits; equal keys share a plan."""
 
     machine: Machine
+    """Library and GPU"""
     graph: str
     """SHA-256 of the ONNX file"""
     limits: Limits
+    """Sizes that the plan takes"""
     plugin: str = ""
     """SHA-256 of the plugin library that the plan runs with; empty for a plan of the graph as it is"""
 

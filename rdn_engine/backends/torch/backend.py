@@ -1,7 +1,7 @@
 """The graphs of a bundle in torch, on the CPU or a GPU: the way to run on a GPU where TensorRT is not.
 
-They are read from ONNX each time (torch_program.py), so any torch from 2.11 on runs any bundle, and none is tied to the
-torch that wrote it, as archives of `torch.export` are. torch is imported when this backend is opened, and not before.
+They are read from ONNX each time (program.py), so any torch from 2.11 on runs any bundle, and none is tied to the torch
+that wrote it, as archives of `torch.export` are. torch is imported when this backend is opened, and not before.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ _DTYPES = {
 
 
 class Program(nn.Module):
-    """Inputs in the order of the graph -> its outputs in theirs."""
+    """A graph whose `inputs` and `outputs` are name -> numpy's type, in the order of the graph. Constants are its
+    buffers.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the graph.
