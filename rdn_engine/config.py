@@ -32,8 +32,11 @@ class InputConfig:
     """From a frame to the network input."""
 
     shorter_side: int = 600
+    """Pixels of the network input, fewer where the longer side would pass its limit."""
     longer_side: int = 1000
+    """Pixels of the network input, at most."""
     channel_order: Literal["bgr", "rgb"] = "bgr"
+    """Order in the network input; frames are RGB."""
     mean: tuple[float, ...] = (102.9801, 115.9465, 122.7717)
     """Subtracted from 0..255, in `channel_order`."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -47,7 +50,14 @@ class InputConfig:
         check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of the network input for a frame of this size; DESIGN section 2."""
+        """The size of the network input for a frame; DESIGN section 2 (Input).
+
+        Args:
+            height, width: of the frame, pixels.
+
+        Returns:
+            (height, width) in pixels, 1 or more.
+        """
         short, long = min(height, width), max(height, width)
         side = self.shorter_side
         if side * long / short > self.longer_side:
@@ -57,13 +67,22 @@ class InputConfig:
         return (side, other) if height <= width else (other, side)
 
     def frame_scale(self, height: int, width: int) -> tuple[float, float]:
-        """(x, y): pixels of a frame of this size for one of its network input."""
+        """What takes boxes from the network input to the frame; each axis has its own.
+
+        Args:
+            height, width: of the frame, pixels.
+
+        Returns:
+            (x, y): pixels of the frame for one of the network input.
+        """
         network_height, network_width = self.network_size(height, width)
         return width / network_width, height / network_height
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
+    """The network that makes the feature map; DESIGN section 2 (Backbone)."""
+
     name: Backbone = "resnet101"
     width: float = 1.0
     """Multiplies every channel count; other than 1 only for resnet18."""
@@ -82,12 +101,18 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class RPNConfig:
+    """From the feature map to proposals; DESIGN section 2 (RPN)."""
+
     anchor_sizes: tuple[int, ...] = (64, 128, 256, 512)
+    """Sides of a square anchor, pixels."""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """height / width"""
+    """Height / width."""
     stride: int = 16
+    """Pixels from one cell of the feature map to the next; the kernels have 16."""
     pre_nms_top_n: int = 6000
+    """How many candidates, by objectness, go into NMS."""
     nms_threshold: float = 0.7
+    """IoU in 0..1, sides with + 1; a box that overlaps a better one by more goes."""
 
     def __post_init__(self) -> None:
         check_fields(self, "rpn", anchor_sizes=(1, _LONGEST), anchor_ratios=(1e-3, 1e3), stride=(16, 16),
@@ -97,10 +122,15 @@ class RPNConfig:
 
     @property
     def num_anchors(self) -> int:
+        """A: anchors of one cell."""
         return len(self.anchor_sizes) * len(self.anchor_ratios)
 
     def cell_anchors(self) -> NDArray[np.float32]:
-        """[A, 4] xyxy around the first cell, ratios outer and sizes inner; DESIGN section 2."""
+        """The anchors of the first cell; DESIGN section 2 (RPN).
+
+        Returns:
+            [A, 4] xyxy, network-input pixels, ratios outer and sizes inner.
+        """
         rows = []
         for ratio in self.anchor_ratios:
             w = round((self.stride**2 / ratio) ** 0.5)
@@ -114,9 +144,12 @@ class RPNConfig:
 
 @dataclass(frozen=True)
 class RoIConfig:
+    """From a proposal to what the FC of its feature reads; DESIGN section 2 (RoI feature)."""
+
     pooling: Pooling = "align"
     """`align` is the public checkpoints' choice, `max` the paper's word."""
     size: int = 7
+    """Cells of the pooled map on each side."""
     reduce_channels: int | None = 256
     """Width of the 1x1 convolution + ReLU on the conv5 map before pooling; None leaves it out."""
 
@@ -126,6 +159,8 @@ class RoIConfig:
 
 @dataclass(frozen=True)
 class RelationConfig:
+    """The relation modules (paper, section 3); DESIGN section 2 (Stages)."""
+
     dim: int = 1024
     """D: width of a proposal's feature."""
     heads: int = 16
@@ -133,6 +168,7 @@ class RelationConfig:
     num_basic: int = 2
     """N_b: basic relation modules; 0 and no advanced stage is the single-frame detector."""
     advanced: bool = True
+    """Whether there is the advanced stage: refinement and distillation."""
     advanced_fc: bool = True
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
 
@@ -143,6 +179,7 @@ class RelationConfig:
 
     @property
     def head_dim(self) -> int:
+        """d: channels of one head."""
         return self.dim // self.heads
 
     @property
@@ -158,9 +195,14 @@ class RelationConfig:
 
 @dataclass(frozen=True)
 class DetectionConfig:
+    """From the heads' output to detections; DESIGN section 2 (Output)."""
+
     nms_threshold: float = 0.5
+    """IoU in 0..1, sides with + 1, within a class; a box that overlaps a better one by more goes."""
     max_detections: int = 300
+    """Largest number of a frame: those with the highest confidence."""
     box_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    """What dx, dy, dw and dh are divided by."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detection", nms_threshold=(0, 1), max_detections=(1, 2**16), box_weights=(1e-6, 1e6))
@@ -182,7 +224,11 @@ class Dials:
     advanced_ratio: float = 0.2
     """r in (0, 1]: part of the support proposals that the advanced stage refines."""
     sampling: Sampling = "per_frame"
+    """How the refined part is chosen: the first int(K r) of every frame, or the highest objectness of the whole
+    window."""
     edges: Edges = "replicate"
+    """What the window holds beyond the ends of the epoch: `replicate` repeats its first and last frame, `clip` nothing
+    (the paper's Algorithm 1)."""
     score_threshold: float = 0.001
     """Detections at or below this confidence are dropped; linked ones by their confidence after rescoring."""
     link: Link = "off"
@@ -220,11 +266,17 @@ class RDNConfig:
     class_names: tuple[str, ...]
     """Foreground classes; class 0 of the logits is the background and has no name here."""
     input: InputConfig = field(default_factory=InputConfig)
+    """From a frame to the network input."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """From the network input to the feature map."""
     rpn: RPNConfig = field(default_factory=RPNConfig)
+    """From the feature map to proposals."""
     roi: RoIConfig = field(default_factory=RoIConfig)
+    """From a proposal to its feature."""
     relation: RelationConfig = field(default_factory=RelationConfig)
+    """From features to features that know of the other frames."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
+    """From the heads' output to detections."""
     dials: Dials = field(default_factory=Dials)
     """The model's own settings; a stream starts with them."""
 
@@ -244,7 +296,14 @@ class RDNConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RDNConfig:
-        """The inverse of `to_dict`; sections and fields left out keep their defaults, unknown ones are refused."""
+        """The inverse of `to_dict`.
+
+        Args:
+            data: sections and fields left out keep their defaults.
+
+        Raises:
+            ConfigError: names the field that is unknown, missing, of another type or out of its range.
+        """
         return from_plain(cls, data, "config")
 
 

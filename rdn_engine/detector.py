@@ -225,12 +225,23 @@ class Detector(Generic[StreamT_co, BatchT_co]):
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Detect in one image, or in every frame of a video.
 
-        source: one uint8 [H, W, 3] RGB array gives one Detections. A path, glob or URL that `open_source` reads, a
-        list of paths, a uint8 [F, H, W, 3] array, or an iterable of arrays or Frames is a video and gives a list, one
-        Detections a frame, in order. With `stream` always an iterator, which holds no more than the stream does.
-        threshold: score_threshold of the dials. link: boxes are linked along the video, by relations where the dials
-        do not say how: over the whole video, or with `stream` link_delay frames ahead. Raises FrameError for what is
-        no image and no source of them, VideoError for a source that cannot be read or holds no frame.
+        Args:
+            source: one uint8 [H, W, 3] RGB array is an image. A path, glob or URL that `open_source` reads, a list of
+                paths, a uint8 [F, H, W, 3] array, or an iterable of arrays or Frames is a video.
+            stream: gives an iterator, which holds no more than the stream does, in place of a list.
+            dials: settings; None takes the model's own.
+            threshold: score_threshold of the dials, in [0, 1).
+            link: boxes are linked along the video, by relations where the dials do not say how: over the whole video,
+                or with `stream` link_delay frames ahead.
+
+        Returns:
+            One Detections for an image; for a video a list, one Detections a frame, in order. An iterator of the same
+            with `stream`, which raises what its frames cause when it comes to them.
+
+        Raises:
+            FrameError: for what is no image and no source of them.
+            VideoError: for a source that cannot be read or holds no frame.
+            ConfigError: for a threshold out of its range, or a stream that does not fit into memory.
         """
         dials = self.config.dials if dials is None else dials
         if threshold is not None:

@@ -17,6 +17,8 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
+    """One frame of a source, as `open_source` gives it and `Stream.push` takes it."""
+
     image: Image
     """[H, W, 3] RGB, upright (rotation metadata applied)"""
     index: int
@@ -24,7 +26,7 @@ class Frame:
     pts: float | None
     """Seconds on the source's own clock; None for images and for sources without timestamps"""
     source_id: str
-    """Where the frame comes from: the path or address as given, without credentials"""
+    """The path or address that the frame comes from, as given, without credentials"""
 
 
 class NV12(NamedTuple):
@@ -40,17 +42,24 @@ Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
 
 
 MIN_SIDE = 16
-"""pixels; one cell of the feature map"""
+"""Pixels: the shortest side of a frame, one cell of the feature map"""
 
 
 MAX_PIXELS = 2**26
-"""height x width; 8192 x 8192"""
+"""The largest height x width of a frame, pixels: 8192 x 8192"""
 
 
 def check_image(image: object) -> NDArray[np.uint8]:
-    """The one check of an image at the boundary: uint8 [H, W, 3] RGB, any strides; returned as it is.
+    """The one check of an image at the boundary.
 
-    Raises FrameError, which quotes shape and dtype and says how to convert.
+    Args:
+        image: wanted is uint8 [H, W, 3] RGB, with any strides.
+
+    Returns:
+        The image as it is.
+
+    Raises:
+        FrameError: quotes shape and dtype, and says how to convert.
     """
     if not isinstance(image, np.ndarray):
         raise FrameError(f"got {type(image).__name__}; wanted a uint8 [H, W, 3] RGB array; use numpy.asarray(image)")
@@ -62,7 +71,15 @@ def check_image(image: object) -> NDArray[np.uint8]:
 
 
 def check_size(height: int, width: int, got: str) -> None:
-    """Raises FrameError, which begins with `got`, for a frame that is too small or too large."""
+    """The one check of a frame's size.
+
+    Args:
+        height, width: of the frame, pixels.
+        got: what the message begins with.
+
+    Raises:
+        FrameError: for a side below MIN_SIDE, or more than MAX_PIXELS.
+    """
     if min(height, width) < MIN_SIDE:
         raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
     if height * width > MAX_PIXELS:

@@ -13,12 +13,33 @@ from rdn_engine.errors import ConfigError
 
 
 def check(ok: bool, name: str, got: object, wanted: object) -> None:
+    """The one form of a message about a value.
+
+    Args:
+        ok: whether the value is right.
+        name: of the value, as its owner calls it.
+        got: the value.
+        wanted: what it may be, in words.
+
+    Raises:
+        ConfigError: where it is not right.
+    """
     if not ok:
         raise ConfigError(f"{name} is {got!r}; wanted {wanted}")
 
 
 def check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
-    """Every field is of its annotated type, and the named numbers (those in tuples too) lie in their closed ranges."""
+    """Bring every field of a frozen dataclass to its annotated type: a list becomes a tuple, a numpy number a Python
+    one.
+
+    Args:
+        config: a dataclass that is being made; its fields are set in place.
+        section: what stands before a field's name in messages.
+        ranges: closed range of a number, or of the numbers in a tuple, by the field's name.
+
+    Raises:
+        ConfigError: names the field that is of another type, or outside its range.
+    """
     for name, hint in typing.get_type_hints(type(config)).items():
         value = _coerce(hint, getattr(config, name), f"{section}.{name}")
         object.__setattr__(config, name, value)  # frozen; a list has become a tuple, a numpy number a Python one
@@ -29,6 +50,11 @@ def check_fields(config: object, section: str, **ranges: tuple[float, float]) ->
 
 
 def to_plain(value: Any) -> Any:
+    """Tuples as lists, as JSON and YAML hold them.
+
+    Args:
+        value: dicts, lists and tuples, however nested; anything else stays as it is.
+    """
     if isinstance(value, dict):
         return {k: to_plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,7 +68,13 @@ _T = TypeVar("_T")
 def from_plain(cls: type[_T], data: Any, path: str) -> _T:
     """A dataclass from a mapping of plain values, as YAML and JSON hold them; nested ones likewise.
 
-    Fields left out keep their defaults. Raises ConfigError that names the field by its path from `path`.
+    Args:
+        cls: the dataclass.
+        data: fields left out keep their defaults.
+        path: what stands before a field's name in messages.
+
+    Raises:
+        ConfigError: names the field, by its path from `path`, that is unknown, missing or of another type.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is {data!r}; wanted a mapping")

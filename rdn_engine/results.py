@@ -27,10 +27,11 @@ class FrameFacts:
     pts: float | None
     """Seconds on the source's clock; None where the source has none"""
     source_id: str
+    """What the frame says it comes from, else the stream's name"""
     height: int
-    """Of the frame, pixels"""
+    """The frame's, pixels"""
     width: int
-    """Of the frame, pixels"""
+    """The frame's, pixels"""
     pool_fill: int
     """Frames in the window that this result was computed from"""
     lookahead: int
@@ -43,7 +44,8 @@ class FrameFacts:
 class Detections(FrameFacts):
     """The detections of one frame, highest confidence first; n may be 0.
 
-    Raises `FrameError` where the lengths of the arrays differ or `xyxy` is not [n, 4].
+    Raises:
+        FrameError: where the lengths of the arrays differ or `xyxy` is not [n, 4].
     """
 
     xyxy: NDArray[np.float32]
@@ -68,9 +70,11 @@ class Detections(FrameFacts):
         return len(self.xyxy)
 
     def to_dict(self) -> dict[str, Any]:
-        """One JSONL line (docs/jsonl.md) of plain numbers, strings and lists.
+        """Turn the result into one JSONL line (docs/jsonl.md) of plain numbers, strings and lists.
 
-        Boxes are rounded to 2 decimals, confidences and seconds to 6.
+        Returns:
+            The facts of the frame and `detections`, a row each. Boxes are rounded to 2 decimals of a pixel, confidences
+            and seconds to 6.
         """
         ids = [None] * len(self) if self.tracker_id is None else self.tracker_id.tolist()
         rows = zip(self.xyxy.tolist(), self.confidence.tolist(), self.class_id.tolist(), ids, strict=True)
@@ -95,8 +99,13 @@ class Detections(FrameFacts):
     def from_dict(cls, data: dict[str, Any], class_names: tuple[str, ...] | None = None) -> Detections:
         """The inverse of `to_dict`, within its rounding.
 
-        A line names only the classes it holds. Give the model's `class_names`, or the classes of the line are named
-        as there and those below them by their number.
+        Args:
+            data: one line of docs/jsonl.md, parsed.
+            class_names: the model's. A line names only the classes it holds: with None those are named as there, and
+                those below them by their number.
+
+        Raises:
+            KeyError, ValueError: for a line that `to_dict` did not write.
         """
         rows = data["detections"]
         if class_names is None:
@@ -113,9 +122,14 @@ class Detections(FrameFacts):
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """COCO result records, ready for `loadRes`.
+        """COCO result records, ready for pycocotools' `loadRes`.
 
-        bbox is [x, y, w, h] in pixels with w = x2 - x1; category_id is class_id + 1, as COCO counts from 1.
+        Args:
+            image_id: what the annotations call the frame.
+
+        Returns:
+            A record for each detection. Its `bbox` is [x, y, w, h] in pixels of the frame with w = x2 - x1; its
+            `category_id` is class_id + 1, as COCO counts from 1.
         """
         return [
             {
@@ -130,7 +144,14 @@ class Detections(FrameFacts):
         ]
 
     def to_supervision(self) -> supervision.Detections:
-        """`supervision.Detections` with `data["class_name"]`. Raises `BackendUnavailable` without supervision."""
+        """The result as supervision has it.
+
+        Returns:
+            The same arrays, not copied, with `data["class_name"]` [n].
+
+        Raises:
+            BackendUnavailable: without supervision.
+        """
         sv = _import("supervision", "pip install 'rdn-engine[supervision]'")
         # An empty list would become a float array, and supervision tells text from numbers by the dtype.
         names = np.asarray([self.class_names[c] for c in self.class_id], dtype=np.str_)
@@ -144,9 +165,14 @@ class Detections(FrameFacts):
         return detections
 
     def to_torchvision(self) -> dict[str, torch.Tensor]:
-        """`boxes` [n, 4] float32, `labels` [n] int64 = class_id + 1 (0 is the background there), `scores` [n] float32.
+        """The result as torchvision's detectors give theirs, in tensors of the host.
 
-        Raises `BackendUnavailable` without torch.
+        Returns:
+            `boxes` [n, 4] float32 in pixels of the frame, `labels` [n] int64 = class_id + 1 (0 is the background
+            there), `scores` [n] float32.
+
+        Raises:
+            BackendUnavailable: without torch.
         """
         torch_ = _import("torch", "pip install torch")
         # Copies: torch takes neither reversed arrays nor, without a warning, read-only ones.

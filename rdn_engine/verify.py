@@ -45,23 +45,43 @@ Golden = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class StageReport:
+    """One comparison with the golden results."""
+
     stage: str
+    """One of STAGES"""
     executor: str
     """`fused`, `engine`, or `both` for the stages in front of the relation stage"""
     difference: float
     """Largest error: features, logits and deltas relative to the largest stored value; boxes relative to the longer
     side of the image; objectness and confidence as they are. Infinite where something has no counterpart."""
     tolerance: float
+    """The largest difference that the manifest allows"""
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is within the tolerance."""
         return self.difference <= self.tolerance
 
 
 def verify(
     directory: str | Path, *, backend: BackendName = "onnxruntime", device: Device = "cpu", threads: int = 1
 ) -> list[StageReport]:
-    """Recompute the golden results of a bundle with both executors. Raises BundleError or BackendUnavailable."""
+    """Recompute the golden results of a bundle with both executors, on the CPU's kernels.
+
+    Args:
+        directory: an engine directory.
+        backend: what runs the graphs.
+        device: where the graphs run.
+        threads: CPU threads of every stage, 1..MOST_THREADS.
+
+    Returns:
+        A report for each stage, and for each executor from the logits on.
+
+    Raises:
+        BundleError: for a bundle that cannot be opened, or whose golden results are not of its own model.
+        BackendUnavailable: for a backend or device that this machine or this build does not have.
+        ConfigError: for another number of threads.
+    """
     runner = load_backend(backend, device, threads)
     bundle = Bundle.open(directory)
     golden = _load_golden(bundle)
@@ -150,7 +170,16 @@ def _encode(encoder: Encoder, feature_map: Float, bundle: Bundle, golden: Golden
 
 
 def relate_all(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
-    """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end."""
+    """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end.
+
+    Args:
+        relation: the executor.
+        config: of the model, with the dials.
+        frames: of one epoch, in order.
+
+    Returns:
+        An output for each frame, in order.
+    """
     dials = replace(config.dials, link="off")
     window = Window(config.relation, dials, relation.precision)
     outputs: list[RelationOutput] = []
@@ -178,6 +207,16 @@ def _detection_difference(detector: Detector, golden: Golden) -> float:
 
 
 def detection_rows(xyxy: Float, confidence: Float, class_id: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Detections as rows that `set_difference` compares: those of two classes are far apart.
+
+    Args:
+        xyxy: [n, 4], in the unit that differences are wanted in.
+        confidence: [n] in 0..1.
+        class_id: [n].
+
+    Returns:
+        [n, 6].
+    """
     return np.column_stack([xyxy, confidence, class_id * _CLASS_GAP]).astype(np.float64)
 
 
@@ -192,9 +231,15 @@ def _relative(got: Float, wanted: Float) -> float:
 
 
 def set_difference(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
-    """Largest distance of a row to its nearest counterpart in the same frame, both ways, ties allowed for.
+    """Largest distance of a row to its nearest counterpart in the same frame, both ways.
 
-    got, wanted: [n_t, m] of each frame t; distance is the largest difference of a column.
+    Args:
+        got, wanted: [n_t, m] of each frame t, in any order; the distance of two rows is the largest difference of a
+            column.
+
+    Returns:
+        The distance without the farthest rows of either side, a part of TIE_ALLOWANCE of them; infinite where a row
+        beyond those has no counterpart or is not finite.
     """
     return max(_one_way(got, wanted), _one_way(wanted, got))
 

@@ -17,9 +17,16 @@ _MODULES = {
 
 
 def load_backend(name: BackendName, device: Device, threads: int) -> Backend:
-    """The backend called `name` on `device`, each of its calls bounded to `threads` CPU threads, 1..MOST_THREADS.
+    """Open a backend, which loads its library.
 
-    Raises BackendUnavailable that says what is missing; ConfigError for another number of threads.
+    Args:
+        name: of the backend.
+        device: where its graphs run.
+        threads: bounds the CPU threads of each call, 1..MOST_THREADS.
+
+    Raises:
+        BackendUnavailable: says what is missing.
+        ConfigError: for another number of threads.
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
         raise ConfigError(f"threads is {threads!r}; wanted 1..{MOST_THREADS}, or None for every CPU")

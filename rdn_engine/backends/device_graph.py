@@ -18,13 +18,32 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def check_shapes(name: str, inputs: tuple[str, ...], shapes: Shapes) -> None:
-    """Of every input and of nothing else. Raises RDNError."""
+    """Check that there is a shape for every input and for nothing else.
+
+    Args:
+        name: of the graph, for the message.
+        inputs: of the graph.
+        shapes: input -> shape; only the names are looked at.
+
+    Raises:
+        RDNError: quotes both lists of names.
+    """
     if set(shapes) != set(inputs):
         raise RDNError(f"{name} got the inputs {sorted(shapes)}; wanted {sorted(inputs)}")
 
 
 def check_views(name: str, wanted: Mapping[str, TensorSpec], views: Mapping[str, View], *, some: bool = False) -> None:
-    """`views` are those of `wanted`, or some of them. Raises RDNError."""
+    """Check names, shapes and types of a call's device arrays.
+
+    Args:
+        name: of the graph, for the message.
+        wanted: what the graph reads or fills.
+        views: what the caller gave.
+        some: whether names may be left out.
+
+    Raises:
+        RDNError: quotes what was got and what was wanted.
+    """
     fits = views.keys() <= wanted.keys() if some else views.keys() == wanted.keys()
     wrong = [n for n, view in views.items() if n not in wanted or (view.shape, view.dtype) != wanted[n]]
     if wrong or not fits:
@@ -33,7 +52,7 @@ def check_views(name: str, wanted: Mapping[str, TensorSpec], views: Mapping[str,
 
 
 class OnHost:
-    """A device graph behind numpy (`rdn_engine.backends.Graph`): copies in, runs, copies out, one call at a time.
+    """A device graph behind numpy (`rdn_engine.backends.graph.Graph`): copies in, runs, copies out, one call at a time.
 
     It is bound anew whenever the shapes change, and is for checks; streams keep their arrays on the device.
     """
@@ -74,5 +93,15 @@ def _views(arrays: Mapping[str, Any]) -> dict[str, View]:
 
 
 def load_cupy(name: str) -> Any:
-    """cupy, where there is a device. Raises BackendUnavailable that says what backend `name` lacks."""
+    """Import cupy, for the device.
+
+    Args:
+        name: of the backend, for the message.
+
+    Returns:
+        The module.
+
+    Raises:
+        BackendUnavailable: without cupy or without a device.
+    """
     return load.load_cupy(f"backend {name!r}")

@@ -18,24 +18,40 @@ Device = Literal["cpu", "cuda"]
 
 
 MOST_THREADS = 256
-"""Of one call; the kernels stop there too."""
+"""The largest number of CPU threads of one call; the kernels stop there too."""
 
 
 class Graph(Protocol):
     """A loaded graph. Calls from several threads at once are allowed."""
 
     @property
-    def inputs(self) -> tuple[str, ...]: ...
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what a call reads."""
+        ...
 
     @property
-    def outputs(self) -> tuple[str, ...]: ...
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what a call gives."""
+        ...
 
     def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Every input by name -> every output by name."""
+        """Run the graph, and wait for it.
+
+        Args:
+            feeds: every input by name.
+
+        Returns:
+            Every output by name.
+
+        Raises:
+            RDNError: for a call that fails.
+        """
         ...
 
 
 class TensorSpec(NamedTuple):
+    """Shape and type of an array."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -50,7 +66,7 @@ class BoundGraph(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, TensorSpec]:
-        """What `run` fills."""
+        """What `run` fills: shapes follow from those of `inputs`, types are the graph's own."""
         ...
 
     @property
@@ -61,10 +77,16 @@ class BoundGraph(Protocol):
         ...
 
     def run(self, feeds: Mapping[str, View], outputs: Mapping[str, View], stream: int) -> None:
-        """Reads dense device arrays and fills others, all the caller's, in order with what else is on `stream`
-        (address of a cudaStream_t); returns without waiting. Captured, it reads and fills the same addresses again.
+        """Start the graph and return without waiting. Captured, it reads and fills the same addresses again.
 
-        Both hold every name of `inputs` and `outputs`, in their shapes and types. Raises RDNError.
+        Args:
+            feeds: dense device arrays, the caller's: every name of `inputs`, in its shape and type.
+            outputs: dense device arrays to fill, the caller's, in the shapes and types of `outputs`; a name may be left
+                out.
+            stream: address of the cudaStream_t; the work comes in order with what else is on it.
+
+        Raises:
+            RDNError: for arrays that do not fit, or a start that fails.
         """
         ...
 
@@ -75,24 +97,56 @@ class DeviceGraph(Protocol):
     """
 
     @property
-    def inputs(self) -> tuple[str, ...]: ...
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what the graph reads."""
+        ...
 
     @property
-    def outputs(self) -> tuple[str, ...]: ...
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the graph fills."""
+        ...
 
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> BoundGraph:
-        """shapes: of every input by name. Raises RDNError for shapes that the graph or its plan does not take."""
+        """Make the graph ready for inputs of one shape, with memory of its own.
+
+        Args:
+            shapes: of every input by name.
+
+        Raises:
+            RDNError: for shapes that the graph or its plan does not take.
+            BackendUnavailable: where the device has no room for it.
+        """
         ...
 
 
 class Backend(Protocol):
+    """What runs the graphs of a bundle, opened for one device."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As `load_backend` takes it."""
+        ...
 
     def load(self, path: Path) -> Graph:
-        """Raises BundleError for a file that is no graph this backend can run."""
+        """Load a graph whose calls take and give arrays of the host.
+
+        Args:
+            path: an ONNX file.
+
+        Raises:
+            BundleError: for a file that is no graph this backend can run.
+            BackendUnavailable: for an operator or a device that this build does not have.
+        """
         ...
 
     def load_device(self, path: Path) -> DeviceGraph:
-        """The same for arrays that stay on the device. Raises BackendUnavailable on device 'cpu'."""
+        """Load a graph for arrays that stay on the current device.
+
+        Args:
+            path: an ONNX file.
+
+        Raises:
+            BundleError: for a file that is no graph this backend can run.
+            BackendUnavailable: on device 'cpu', and for an operator that this build does not have.
+        """
         ...

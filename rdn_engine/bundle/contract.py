@@ -9,9 +9,16 @@ from rdn_engine.errors import BundleError
 
 
 def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
-    """Every array the fused executor reads, by name, and none that it does not: the content of `relation.npz`.
+    """Every array the fused executor reads, and none that it does not: the content of `relation.npz`.
 
-    Not among them: the query of the first module, and keys and values of the cached ones, which come from the encoder.
+    The query of the first module, and keys and values of the cached ones, are not among them: they come from the
+    encoder.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        Name -> shape: `X.weight` is [outputs, inputs], `X.bias` [outputs].
     """
     r = config.relation
     linear: dict[str, tuple[int, int]] = {
@@ -45,7 +52,15 @@ class _Named(Protocol):
 
 
 def require_graphs(config: RDNConfig, backbone: _Named, roi_head: _Named) -> None:
-    """Raises BundleError for graphs whose inputs and outputs are not those of the configuration."""
+    """Check the names of what goes into the encoder's graphs and comes out of them.
+
+    Args:
+        config: of the model.
+        backbone, roi_head: have names of `inputs`, all of which are fed, and of `outputs`, which may be more.
+
+    Raises:
+        BundleError: for names that are not those of the configuration.
+    """
     relation = config.relation
     _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
     inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]

@@ -27,13 +27,18 @@ class Bundle:
 
     directory: Path
     manifest: Manifest
+    """What `manifest.json` says"""
 
     @classmethod
     def open(cls, directory: str | Path) -> Bundle:
         """Read the manifest, then check name, place, size and SHA-256 of every file, before any of them is loaded.
 
-        Raises BundleError for a directory that is missing, damaged, newer than this version, or that names a file
-        outside itself.
+        Args:
+            directory: of the bundle.
+
+        Raises:
+            BundleError: for a directory that is missing, damaged, of another version, or that names a file outside
+                itself.
         """
         directory = Path(directory)
         if not directory.is_dir():
@@ -45,15 +50,30 @@ class Bundle:
 
     @property
     def config(self) -> RDNConfig:
+        """Everything that decides what the model computes."""
         return self.manifest.config
 
     def path(self, role: str) -> Path:
-        """Of `backbone`, `roi_head`, `relation`, `weights` or `golden`."""
+        """The place of a file of the bundle.
+
+        Args:
+            role: `backbone`, `roi_head`, `relation`, `weights` or `golden`.
+        """
         names = {**self.manifest.graphs, "weights": self.manifest.weights, "golden": self.manifest.golden}
         return self.directory / names[role]
 
     def arrays(self, role: str) -> dict[str, NDArray[Any]]:
-        """Everything in `weights` or `golden`. Pickled objects are refused with BundleError."""
+        """Load all arrays of a file.
+
+        Args:
+            role: `weights` or `golden`.
+
+        Returns:
+            Name -> array.
+
+        Raises:
+            BundleError: for a file that is no npz of plain arrays; pickled objects are refused.
+        """
         path = self.path(role)
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -77,7 +97,23 @@ def write_manifest(
 ) -> Manifest:
     """Record every file now in `directory` (size, SHA-256) and the facts about the model; the last step of a build.
 
-    The graphs, weights and golden results must be there under their standard names, and no subdirectory.
+    Args:
+        directory: holds graphs, weights and golden results under their standard names, and no subdirectory.
+        name: of the model, for people.
+        config: of the model.
+        precision: one of PRECISIONS.
+        opset: of ONNX, of all graphs.
+        producers: package -> version that wrote the bundle.
+        source: file name and sha256 of the checkpoint.
+        parameters: graph -> how many weights it holds.
+        tolerances: stage -> largest relative error that `verify` accepts, in (0, LARGEST_TOLERANCE].
+        agreement: of a reduced precision with float32; None for float32.
+
+    Returns:
+        What was written.
+
+    Raises:
+        BundleError: for facts or files that `Manifest.from_dict` would refuse; nothing is written then.
     """
     directory = Path(directory)
     files = {p.name: _record(p) for p in sorted(directory.iterdir()) if p.name != MANIFEST}
@@ -105,10 +141,19 @@ def write_manifest(
 
 @contextlib.contextmanager
 def write_bundle(directory: str | Path) -> Iterator[Path]:
-    """A fresh directory to fill (graphs, weights, golden, then `write_manifest`), renamed to `directory` at the end.
+    """Give a fresh directory to fill (graphs, weights, golden, then `write_manifest`), renamed to `directory` at the
+    end.
 
-    A block that raises leaves `directory` as it was. An older bundle there is replaced; anything else that is not
-    empty is refused with BundleError.
+    A block that raises leaves `directory` as it was.
+
+    Args:
+        directory: a new name, an empty directory, or an older bundle, which is replaced.
+
+    Returns:
+        A context manager of the directory to fill.
+
+    Raises:
+        BundleError: for anything else at `directory`, and at the end for a bundle that `Bundle.open` refuses.
     """
     directory = Path(directory).absolute()
     if directory.exists() and not (directory.is_dir() and _replaceable(directory)):

@@ -33,7 +33,7 @@ PRECISIONS = ("float32", "fp16", "bf16", "int8", "fp8")
 
 
 LARGEST_TOLERANCE = 0.2
-"""Of a stage, relative: a bundle that allows itself more proves nothing."""
+"""The largest relative error of a stage that a bundle may allow itself: with more it proves nothing."""
 
 
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
@@ -41,9 +41,12 @@ _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one
 
 @dataclass(frozen=True)
 class FileRecord:
+    """What the manifest says of a file."""
+
     sha256: str
     """64 lower-case hexadecimal digits"""
     bytes: int
+    """Size of the file"""
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,29 @@ class Agreement:
     score_difference: float
     """Mean |difference of score| of the pairs"""
     score: float
+    """0..1: the lowest score that was compared"""
     detections: int
-    """Of both precisions that were compared"""
+    """How many were compared, of both precisions"""
     frames: int
+    """How many were compared"""
     minimum: float
     """Share that was asked for; a bundle below it was accepted by name when it was built"""
     calibration: str
     """How the ranges of activations were chosen: minmax, percentile or entropy; `maxima` where they were only checked
     against the end of the precision's range"""
     calibration_frames: int
+    """How many the ranges come from, none of them compared"""
 
     @classmethod
     def from_dict(cls, data: object) -> Agreement:
+        """Read the `agreement` of a manifest.
+
+        Args:
+            data: parsed JSON.
+
+        Raises:
+            BundleError: names the field, what it holds and what was wanted.
+        """
         if not isinstance(data, dict):
             raise BundleError(f"{MANIFEST}: agreement is {data!r}; wanted how the precision compares with float32")
         shares = {name: float(_field(data, name, (int, float), "agreement.")) for name in ("share", "minimum", "score")}
@@ -89,16 +103,20 @@ class Manifest:
     """What `manifest.json` says."""
 
     name: str
+    """The model's, for people"""
     config: RDNConfig
     precision: str
     """One of PRECISIONS. `int8`: of the convolutions and the FC behind RoI pooling, the relation stage is float32;
     `fp16` and `bf16`: of all products but those that make boxes and scores, which are float32 in every precision;
     `fp8`: `fp16` with eight bits (E4M3) for the same layers as `int8`."""
     opset: int
+    """ONNX's, the same for all graphs"""
     graphs: dict[str, str]
     """role -> file: backbone, roi_head, relation"""
     weights: str
+    """File of the relation stage's weights"""
     golden: str
+    """File of the golden results"""
     files: dict[str, FileRecord]
     """Every file of the bundle but the manifest."""
     producers: dict[str, str]
@@ -110,9 +128,10 @@ class Manifest:
     tolerances: dict[str, float]
     """stage -> largest relative error that `verify` accepts"""
     agreement: Agreement | None
-    """Of a reduced precision; None for float32"""
+    """How a reduced precision compares with float32; None for float32"""
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, as JSON holds it."""
         files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
         agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
         rest = {k: v for k, v in vars(self).items() if k not in ("config", "files", "agreement")} | agreement
@@ -120,12 +139,26 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Without a look at the files it names. Raises BundleError."""
+        """Read the manifest of a bundle, without a look at the files it names.
+
+        Args:
+            directory: of the bundle.
+
+        Raises:
+            BundleError: for a manifest that is missing, damaged, or of another version.
+        """
         return cls.from_dict(_read_json(directory / MANIFEST))
 
     @classmethod
     def from_dict(cls, data: object) -> Manifest:
-        """Raises BundleError that names the field, what it holds and what was wanted."""
+        """Read and check a manifest.
+
+        Args:
+            data: parsed JSON.
+
+        Raises:
+            BundleError: names the field, what it holds and what was wanted.
+        """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             got = data.get("format") if isinstance(data, dict) else data
             raise BundleError(f"{MANIFEST}: format is {got!r}; wanted {FORMAT!r}")

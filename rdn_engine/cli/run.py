@@ -24,6 +24,13 @@ class Run:
     """One pass of a source through a stream, into the files asked for."""
 
     def __init__(self, stream: Stream, video: VideoSource, draw_threshold: float) -> None:
+        """Get ready for one pass.
+
+        Args:
+            stream: open, with its dials.
+            video: open, not read yet.
+            draw_threshold: in 0..1; boxes below this confidence are not drawn.
+        """
         self._stream = stream
         self._video = video
         self._draw_threshold = draw_threshold
@@ -33,6 +40,7 @@ class Run:
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)
         self.interrupted = False
+        """Whether Ctrl-C ended the pass"""
         self.error: RDNError | None = None
         """What ended the source early, after the results so far were written"""
 
@@ -41,6 +49,15 @@ class Run:
 
         A source that ends badly, or in which no frame is an image, leaves its error in `error`; Ctrl-C sets
         `interrupted`. Either way what was written is whole.
+
+        Args:
+            output: file of the lines (docs/jsonl.md); None writes none.
+            save_video: file of the annotated frames; None writes none.
+            show_progress: on stderr.
+
+        Raises:
+            VideoError: for a video that cannot be written.
+            OSError: for lines that cannot be written.
         """
         with contextlib.ExitStack() as stack:
             # The writer first: it may refuse its container, and opening the lines empties a file that was there.
@@ -96,7 +113,14 @@ class Run:
         writer.write(annotate(frame.image, result, self._draw_threshold), frame.pts)
 
     def summary(self, output: Path | None, save_video: Path | None) -> dict[str, Any]:
-        """Plain numbers and strings for people and for `--json`."""
+        """What the pass did, as plain numbers and strings for people and for `--json`.
+
+        Args:
+            output, save_video: as `process` got them.
+
+        Returns:
+            Counts of frames and detections, `steady_ms_per_frame` (milliseconds of each stage) and memory in bytes.
+        """
         return {
             "source": self._video.source_id,
             "frames": self._results,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def new_table(*columns: str) -> Table:
+    """An empty table with these headings."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -24,6 +25,7 @@ def new_table(*columns: str) -> Table:
 
 
 def print_tables(*tables: Table) -> None:
+    """Print tables to stdout, one below the other."""
     from rich.console import Console
 
     console = Console(markup=False, highlight=False)
@@ -32,6 +34,11 @@ def print_tables(*tables: Table) -> None:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
+    """Print a summary as a table.
+
+    Args:
+        summary: of `Run.summary`.
+    """
     table = new_table("summary", "")
     table.add_row("source", summary["source"])
     refused = f", {summary['refused']} refused" if summary["refused"] else ""
@@ -51,7 +58,14 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def agreement_rows(manifest: Manifest) -> dict[str, str]:
-    """What a reduced precision costs, in words; nothing for float32."""
+    """What a reduced precision costs, in words.
+
+    Args:
+        manifest: of the bundle.
+
+    Returns:
+        Heading -> text; empty for float32.
+    """
     a = manifest.agreement
     if a is None:
         return {}
@@ -64,6 +78,14 @@ def agreement_rows(manifest: Manifest) -> dict[str, str]:
 
 
 def graph_table(bundle: Bundle) -> Table:
+    """The graphs of a bundle with names and shapes of their inputs and outputs.
+
+    Args:
+        bundle: whose files were checked.
+
+    Raises:
+        BundleError: for a graph that ONNX Runtime cannot load.
+    """
     import onnxruntime
 
     table = new_table("graph", "inputs", "outputs")
@@ -85,6 +107,11 @@ def graph_table(bundle: Bundle) -> Table:
 
 
 def dial_table(config: RDNConfig) -> Table:
+    """The model's own dials, with their ranges.
+
+    Args:
+        config: of the model.
+    """
     d = config.dials
     table = new_table("dial", "value", "range")
     table.add_row("window (T)", str(d.window), "0 or more frames")

@@ -44,7 +44,21 @@ class DeviceStreamBatch(StreamBatch[DeviceStream]):
         pts: Sequence[float | None] | None = None,
         stream: int = DEFAULT_STREAM,
     ) -> list[list[DeviceDetections]]:
-        """As `DeviceStream.push_device`, of each stream."""
+        """As `push`, without a wait and without links; results stay on the device.
+
+        Args:
+            frames: one for each stream, all of one size, as `DeviceStream.push_device` takes them; None where a stream
+                has no frame now.
+            pts: seconds of each frame; None where unknown.
+            stream: address of the cudaStream_t that fills the frames of the device.
+
+        Returns:
+            What became ready of each stream.
+
+        Raises:
+            ConfigError: where the dials link boxes, or for another number of frames than there are streams.
+            FrameError, StreamClosed: as `push`.
+        """
         self._streams[0].check_unlinked()
         return [[one for one in ready if one is not None] for ready in self._push(frames, pts, stream)]
 
@@ -64,4 +78,5 @@ class DeviceStreamBatch(StreamBatch[DeviceStream]):
             return [[] if frame is None else one.add(frame) for one, frame in zip(self._streams, taken, strict=True)]
 
     def flush_device(self) -> list[list[DeviceDetections]]:
+        """As `flush`, without a wait and without links; ConfigError where the dials have them."""
         return [stream.flush_device() for stream in self._streams]

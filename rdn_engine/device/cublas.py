@@ -17,7 +17,11 @@ _ANY_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
 
 
 def load() -> ctypes.CDLL:
-    """The library that cupy uses. Raises BackendUnavailable."""
+    """Load the library that cupy uses.
+
+    Raises:
+        BackendUnavailable: where it is not found.
+    """
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -31,6 +35,17 @@ class Cublas:
     """One handle, for the work of one CUDA stream, with a workspace of its own: nothing is allocated in a capture."""
 
     def __init__(self, stream: int, workspace: int, workspace_bytes: int) -> None:
+        """Make the handle.
+
+        Args:
+            stream: address of the cudaStream_t that products are put on.
+            workspace: address of device memory that outlives the handle and the graphs captured with it.
+            workspace_bytes: its size.
+
+        Raises:
+            BackendUnavailable: without the library.
+            RuntimeError: for a call that cuBLAS refuses.
+        """
         self._library = load()
         self._library.cublasGetStatusString.restype = ctypes.c_char_p
         handle = ctypes.c_void_p()
@@ -51,7 +66,17 @@ class Cublas:
     def product(
         self, x: int, weight: int, out: int, shape: tuple[int, int, int], kind: DTypeLike, out_kind: DTypeLike
     ) -> None:
-        """out [n, m] = x [n, d] weight [m, d]^T, addresses of dense arrays; shape is (n, m, d)."""
+        """Put out = x weight^T on the stream, summed in float32.
+
+        Args:
+            x, weight, out: addresses of dense device arrays [n, d], [m, d] and [n, m].
+            shape: (n, m, d).
+            kind: of x and weight, float32 or float16.
+            out_kind: of out, float32 or float16.
+
+        Raises:
+            RuntimeError: for a call that cuBLAS refuses.
+        """
         n, m, d = shape
         code = _KINDS[np.dtype(kind)]
         # Column by column, as cuBLAS counts, out is [m, n], x is [d, n] and the weight [d, m].

@@ -22,6 +22,8 @@ _NAMED_DEFAULT = {1: DEFAULT_STREAM}  # what __cuda_array_interface__ calls the 
 
 
 class CupyEvent:
+    """An event of CUDA, without a time."""
+
     def __init__(self, cupy: Any) -> None:
         self._runtime = cupy.cuda.runtime
         self._event = cupy.cuda.Event(block=False, disable_timing=True)
@@ -37,6 +39,8 @@ class CupyEvent:
 
 
 class CupyQueue:
+    """A stream of CUDA, with cupy's memory pool and a cuBLAS handle of its own."""
+
     def __init__(self, cupy: Any, device: Any) -> None:
         self._cupy, self._device = cupy, device
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -111,9 +115,17 @@ class CupyQueue:
 
 
 class CupyGpu:
-    """The current device of cupy; BackendUnavailable where there is none. kernels: for tests, which have others."""
+    """The current device of cupy."""
 
     def __init__(self, kernels: Kernels | None = None) -> None:
+        """Take the device that is cupy's current one.
+
+        Args:
+            kernels: for tests, which have others; None takes the compiled ones.
+
+        Raises:
+            BackendUnavailable: without cupy, a device or the compiled kernels.
+        """
         self._cupy = load_cupy("device 'cuda'")
         self._id = int(self._cupy.cuda.Device().id)
         self.kernels = kernels or Kernels()

@@ -15,10 +15,12 @@ from rdn_engine.kernels.cuda.boxes import Resizer
 from rdn_engine.kernels.cuda.view import View
 
 MOST_CANDIDATES, MOST_PROPOSALS = 8192, 2048
-"""Of the kernel that proposes: before suppression, and after."""
+"""Limits of the kernel that proposes: boxes before suppression, and after."""
 
 
 class DeviceGraphs(NamedTuple):
+    """The graphs of the encoder, on the device."""
+
     backbone: DeviceGraph
     roi_head: DeviceGraph
 
@@ -45,9 +47,10 @@ class EncodedOnDevice(NamedTuple):
 
 
 class DeviceEncoder:
-    """Buffers and graphs for batches of `batch` frames of one size. Not shared: each batch overwrites the last.
+    """Buffers and graphs for batches of `batch` frames of one `size`. Each batch overwrites the last.
 
-    Always num_reference (N) rows a frame; those past a frame's count are computed from zeros, and nobody looks at them.
+    Every frame has num_reference (N) rows; those past its count are computed from zeros, and nobody looks at them.
+    `network` is the (height, width) of the network input in pixels.
     """
 
     def __init__(
@@ -61,6 +64,23 @@ class DeviceEncoder:
         num_reference: int,
         num_support: int,
     ) -> None:
+        """Bind the graphs and allocate; nothing is encoded yet.
+
+        Args:
+            gpu: the device.
+            queue: that frames are encoded on.
+            config: of the model.
+            graphs: of the model.
+            size: (height, width) of the frames, pixels.
+            batch: frames in one run.
+            num_reference: N, rows of a frame, at most MOST_PROPOSALS.
+            num_support: K, its first rows that get keys and values, at most N.
+
+        Raises:
+            BundleError: for graphs whose types do not fit together.
+            RDNError: for sizes that a graph's plan does not take.
+            MemoryError: where the device has no room.
+        """
         self._gpu, self._queue, self._config = gpu, queue, config
         self.size, self.batch, self.num_reference = size, batch, num_reference
         self._num_support = num_support
@@ -108,11 +128,17 @@ class DeviceEncoder:
 
     @property
     def capturable(self) -> bool:
+        """Whether `run` may be captured in a CUDA graph, once it has run before."""
         return self._backbone.capturable and self._roi_head.capturable
 
     def load(self, place: int, image: View, chroma: View | None, row_bytes: int) -> None:
-        """Frame `place` of the batch: uint8 [H, W, 3] RGB, or NV12 in two planes, with row_bytes from one row to the
-        next. Not part of `run`, because frames stand where their owner put them.
+        """Make the network input of a frame. `run` does not do it, because frames stand where their owner put them.
+
+        Args:
+            place: of the frame in the batch, 0..batch - 1.
+            image: uint8 [H, W, 3] RGB on the device, or the luma [H, W] of NV12.
+            chroma: uint8 [(H + 1) / 2, W] of NV12; None for RGB.
+            row_bytes: from one row to the next, in both planes.
         """
         one = View(image.pointer, (1, *image.shape), image.dtype)
         two = None if chroma is None else View(chroma.pointer, (1, *chroma.shape), chroma.dtype)
@@ -144,7 +170,14 @@ class DeviceEncoder:
             self._roi_head.run(view(self._feeds), view(self._rows), stream)
 
     def encoded(self, place: int) -> EncodedOnDevice:
-        """Where frame `place` of every batch is found."""
+        """The place of a frame of every batch.
+
+        Args:
+            place: of the frame in the batch, 0..batch - 1.
+
+        Returns:
+            Views, which the next run fills anew.
+        """
         n, k = self.num_reference, self._num_support
         rows, these, support = self._rows, slice(place, place + 1), slice(place * k, (place + 1) * k)
         every = slice(place * n, (place + 1) * n)
@@ -172,7 +205,15 @@ def _outputs(queue: Queue, graph: BoundGraph) -> dict[str, Any]:
 
 
 def check_limits(config: RDNConfig, num_reference: int) -> None:
-    """Raises ConfigError for what the kernels do not take."""
+    """Check what the kernels of a device take.
+
+    Args:
+        config: of the model.
+        num_reference: N, the largest that the dials may be turned to.
+
+    Raises:
+        ConfigError: for more candidates, proposals or detections of a frame.
+    """
     for name, got, most in (
         ("rpn.pre_nms_top_n", config.rpn.pre_nms_top_n, MOST_CANDIDATES),
         ("num_reference (N)", num_reference, MOST_PROPOSALS),

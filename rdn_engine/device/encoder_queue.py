@@ -12,18 +12,35 @@ class EncoderQueue:
     """A queue and the encoder on it, for the frame size of the moment: of one stream, or of a batch of them."""
 
     def __init__(self, model: DeviceModel, batch: int) -> None:
+        """Make the queue; the encoder comes with the first frame.
+
+        Args:
+            model: shared by the streams.
+            batch: frames in one run, one of each stream.
+        """
         self._model, self._batch = model, batch
         self.queue = model.gpu.queue()
+        """That frames are encoded on"""
         self._encoder: DeviceEncoder | None = None
         self._program: Program | None = None
         self._round: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Of a batch: whatever size its frames have, they have it together."""
+        """Begin a batch: whatever size its frames have, they have it together."""
         self._round = None
 
     def encoder(self, size: tuple[int, int], num_reference: int, num_support: int) -> DeviceEncoder:
-        """Made anew for another size and for more or fewer proposals, which waits until the last one is idle."""
+        """The encoder for a frame. It is made anew for another size or N, which waits until the last one is idle.
+
+        Args:
+            size: (height, width) of the frame, pixels.
+            num_reference: N, rows of a frame.
+            num_support: K, its first rows that get keys and values; always the same.
+
+        Raises:
+            FrameError: for another size than that of a frame of the same batch.
+            MemoryError: where the device has no room.
+        """
         if self._batch > 1 and self._round not in (None, size):
             raise FrameError(f"got a frame of {size} pixels after one of {self._round}; a batch wants one size")
         self._round = size
@@ -39,6 +56,7 @@ class EncoderQueue:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the encoder, on the device; 0 before the first frame."""
         return 0 if self._encoder is None else self._encoder.nbytes
 
     def run(self) -> None:

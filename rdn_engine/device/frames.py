@@ -19,8 +19,11 @@ class DeviceImage(NamedTuple):
     """A frame that was checked: on the host, or on the device in one plane or two."""
 
     host: Image | None
+    """uint8 [H, W, 3] RGB; None for a frame of the device"""
     pixels: View | None
+    """uint8 [H, W, 3] RGB, or the luma [H, W] of NV12; None for a frame of the host"""
     chroma: View | None
+    """uint8 [(H + 1) / 2, W]; None but for NV12"""
     row_bytes: int
     """From one row to the next, in both planes"""
     owners: tuple[Any, ...]
@@ -37,6 +40,12 @@ class FrameLoader:
     """
 
     def __init__(self, gpu: Gpu, queue: Queue) -> None:
+        """Make the queue of the copies.
+
+        Args:
+            gpu: the device.
+            queue: that frames are encoded on.
+        """
         self._gpu, self._queue, self._copies = gpu, queue, gpu.queue()
         self._copied, self._read = [gpu.event(), gpu.event()], [gpu.event(), gpu.event()]
         self._pinned: list[Image] = []
@@ -44,7 +53,18 @@ class FrameLoader:
         self._frames = 0
 
     def check(self, image: Any, stream: int) -> tuple[DeviceImage, tuple[int, int]]:
-        """The frame and its height and width; FrameError otherwise. stream: what fills a device array."""
+        """Check a frame, as it came.
+
+        Args:
+            image: uint8 [H, W, 3] RGB on the host or on the device, or NV12.
+            stream: address of the cudaStream_t that fills a device array; what it has now goes before.
+
+        Returns:
+            The frame, and its (height, width) in pixels.
+
+        Raises:
+            FrameError: for what is no image, quoting what was got.
+        """
         if isinstance(image, NV12):
             return self._check_nv12(image, stream)
         if not _on_device(image):
@@ -81,7 +101,13 @@ class FrameLoader:
             raise FrameError(f"{error}; wanted uint8 [H, W, 3] RGB") from None
 
     def load(self, image: DeviceImage, encoder: DeviceEncoder, place: int) -> None:
-        """What the streams of a frame of the device get from now on may overwrite or free it."""
+        """Put a frame before its encoder. What the streams of a device frame get from now on may overwrite or free it.
+
+        Args:
+            image: of `check`.
+            encoder: for frames of its size.
+            place: of the frame in the batch.
+        """
         if image.host is not None:
             self._load_from_host(image.host, encoder, place)
         else:
@@ -114,6 +140,7 @@ class FrameLoader:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the two buffers on the device; 0 before the first frame of the host."""
         return sum(int(a.nbytes) for a in self._placed)
 
 

@@ -25,9 +25,9 @@ class DeviceArrays(NamedTuple):
     xyxy: Any
     """float32 [m, 4] corners in pixels of the frame, highest confidence first"""
     confidence: Any
-    """float32 [m]"""
+    """float32 [m] in 0..1"""
     class_id: Any
-    """int32 [m]"""
+    """int32 [m]; 0 is the first foreground class"""
     proposal: Any
     """int32 [m] reference proposal that each comes from"""
     count: Any
@@ -35,9 +35,17 @@ class DeviceArrays(NamedTuple):
 
 
 class ResultRing:
-    """Room for the results of one stream: the one that is being made, and the latest ones, here and on the host."""
+    """Room for the results of one stream: the one that is being made, and the latest `kept`, here and on the host."""
 
     def __init__(self, gpu: Gpu, queue: Queue, most: int, kept: int) -> None:
+        """Allocate everything but the room for weights.
+
+        Args:
+            gpu: the device.
+            queue: that results are made on.
+            most: detections of a result, at most.
+            kept: results that stay.
+        """
         self.kept, self._most, self._queue, self._gpu = kept, most, queue, gpu
         nbytes = 28 * most + 16
         self._made = queue.zeros(nbytes, np.uint8)
@@ -49,12 +57,17 @@ class ResultRing:
         self._omega: NDArray[np.float32] = np.zeros((kept, 0, 0), np.float32)
 
     def make_room(self, omega: Any) -> None:
-        """For weights that results bring along, [N, W]."""
+        """Make room on the host for weights that results bring along.
+
+        Args:
+            omega: [N, W] on the device, of the size that comes; None for none.
+        """
         if omega is not None and self._omega.shape[1:] != omega.shape:
             self._omega = self._gpu.pinned((self.kept, *omega.shape), np.float32)
 
     @property
     def nbytes(self) -> int:
+        """Bytes on the device; always the same."""
         return int(self._made.nbytes + self._device.nbytes)
 
     @property
@@ -63,7 +76,14 @@ class ResultRing:
         return _arrays(self._made, self._most)
 
     def keep(self, omega: Any = None) -> int:
-        """Put what was made aside, and send it to the host; returns the number of the result. omega: goes along."""
+        """Put what was made aside, and send it to the host, without a wait.
+
+        Args:
+            omega: [N, W] weights on the device that go along; None for none.
+
+        Returns:
+            The number of the result, from 0.
+        """
         number = self._results
         slot = number % self.kept
         for read in self._read[slot]:
@@ -79,6 +99,19 @@ class ResultRing:
 
     @contextlib.contextmanager
     def on(self, number: int, stream: int) -> Iterator[DeviceArrays]:
+        """Lend a result to work on another stream.
+
+        Args:
+            number: of the result.
+            stream: address of the cudaStream_t that the block's work is put on; it waits for the result, and later
+                results wait for it before they take the place.
+
+        Returns:
+            A context manager of the arrays, which are good for work that is put on `stream` within the block.
+
+        Raises:
+            RDNError: on entry, for a result that made room for later ones.
+        """
         slot = self._slot(number)
         self._copied[slot].lead(stream)
         try:
@@ -89,13 +122,33 @@ class ResultRing:
             self._read[slot].append(read)
 
     def wait(self, number: int) -> DeviceArrays:
-        """The same arrays on the host, once they are there."""
+        """Wait for a result on the host.
+
+        Args:
+            number: of the result.
+
+        Returns:
+            The same arrays in memory of the host, until `kept` later results were made.
+
+        Raises:
+            RDNError: for a result that made room for later ones.
+        """
         slot = self._slot(number)
         self._copied[slot].wait()
         return _arrays(self._host[slot], self._most)
 
     def omega(self, number: int) -> NDArray[np.float32]:
-        """What went along, after `wait`."""
+        """The weights that went along with a result; to be called after `wait`.
+
+        Args:
+            number: of a result that was kept with weights.
+
+        Returns:
+            [N, W] in memory of the host, until `kept` later results were made.
+
+        Raises:
+            RDNError: for a result that made room for later ones.
+        """
         omega: NDArray[np.float32] = self._omega[self._slot(number)]
         return omega
 
@@ -128,21 +181,37 @@ class DeviceDetections(FrameFacts):
 
     @property
     def kept(self) -> int:
+        """How many results of the stream stay on the device."""
         return self._results.kept
 
     def on(self, stream: int = DEFAULT_STREAM) -> AbstractContextManager[DeviceArrays]:
-        """The arrays, for work that is put on `stream` (address of a cudaStream_t) within the block; nobody waits.
+        """Lend the arrays to work on a stream, without a wait of the host.
 
-        Entering raises RDNError where the result made room for later ones.
+        Args:
+            stream: address of the cudaStream_t that the block's work is put on.
+
+        Returns:
+            A context manager of the arrays, which are good for work that is put on `stream` within the block.
+
+        Raises:
+            RDNError: on entry, where the result made room for later ones.
         """
         return self._results.on(self._number, stream)
 
     def cpu(self) -> Detections:
-        """The same on the host; waits until they are there. Raises RDNError as `on`."""
+        """Copy the result to the host; waits until it is there.
+
+        Raises:
+            RDNError: where the result made room for later ones.
+        """
         return self.linkable().found
 
     def linkable(self) -> Linkable:
-        """`cpu` with what links its boxes to those of the next frame."""
+        """`cpu` with what links its boxes to those of the next frame.
+
+        Raises:
+            RDNError: where the result made room for later ones.
+        """
         found = self._results.wait(self._number)
         count = int(found.count[0])
         detections = Detections(

@@ -16,10 +16,8 @@ from rdn_engine.stream.linking import detection_threshold
 
 
 class DeviceSteps:
-    """append: encode and put into the window; result: of one frame. Each combination is one program.
-
-    encoder: of frames of this size; `place` of its batch is this stream's frame. With `encodes` it runs as part of an
-    append, otherwise somebody else ran it before.
+    """The programs of one stream. They append (encode a frame and put it into the window), make the result of a frame,
+    or do both: each combination is one program.
     """
 
     def __init__(
@@ -34,6 +32,18 @@ class DeviceSteps:
         place: int,
         encodes: bool,
     ) -> None:
+        """Allocate; the programs are made as they are asked for.
+
+        Args:
+            queue: of the stream.
+            weights: of the relation stage.
+            window: of the stream.
+            results: of the stream; its `made` is filled.
+            encoder: of frames of this size.
+            dials: settings in effect.
+            place: of the stream's frame in the encoder's batch.
+            encodes: whether an append runs the encoder; otherwise somebody else ran it before.
+        """
         self.encoder, self.dials = encoder, dials
         self._queue, self._weights, self._window, self._encodes = queue, weights, window, encodes
         self._relation = RelationSteps(weights, queue, window, dials)
@@ -46,6 +56,7 @@ class DeviceSteps:
 
     @property
     def nbytes(self) -> int:
+        """Bytes on the device, without those of the encoder and the window."""
         return int(self._workspace.nbytes) + self._relation.nbytes
 
     def drop(self) -> None:
@@ -58,13 +69,23 @@ class DeviceSteps:
         return self._relation.omega
 
     def prime(self, frame: int, newest: int) -> None:
-        """Once, where the window has frames that these steps did not append."""
+        """Take up a window with frames that these steps did not append; once, before the first run.
+
+        Args:
+            frame: number of the frame whose result comes next.
+            newest: number of the last frame in the window.
+        """
         self._window.set_numbers(frame, newest)
         self._relation.prime()
 
     def run(self, frame: int, newest: int, *, append: bool, result: bool) -> None:
-        """newest: number of the last frame in the window, after `append` if that is asked for; frame: the one whose
-        result is.
+        """Start one program, without a wait.
+
+        Args:
+            frame: number of the frame whose result is made, or comes next.
+            newest: number of the last frame in the window, after the append if there is one.
+            append: whether the frame in the encoder becomes the newest.
+            result: whether the result of `frame` is made.
         """
         if append and self._encodes and not self.encoder.capturable:
             self.encoder.run()

@@ -32,7 +32,9 @@ class LoadedFrame(NamedTuple):
     """A frame that stands before its encoder, and is not part of its stream yet."""
 
     encoder: DeviceEncoder
+    """That it stands before"""
     info: FrameInfo
+    """What is known of the frame"""
 
 
 class DeviceStream(Stream):
@@ -49,6 +51,19 @@ class DeviceStream(Stream):
         encoders: EncoderQueue | None = None,
         place: int = 0,
     ) -> None:
+        """Allocate for the capacity; the encoder comes with the first frame.
+
+        Args:
+            model: shared by the streams.
+            dials: settings to start with.
+            capacity: the largest T, K and N that the dials may be turned to later.
+            source_id: what results say where they come from.
+            encoders: of a batch, which encodes for its streams; None gives the stream its own.
+            place: of the stream in the batch.
+
+        Raises:
+            ConfigError: for dials above the capacity, more than the kernels take, or no room on the device.
+        """
         super().__init__(model.config, dials, capacity, source_id)
         check_limits(model.config, capacity.num_reference)
         self._model, self._place = model, place
@@ -80,11 +95,21 @@ class DeviceStream(Stream):
     def push_device(
         self, frame: Image | Frame | Any, pts: float | None = None, stream: int = DEFAULT_STREAM
     ) -> list[DeviceDetections]:
-        """As `push`, without a wait and without links (ConfigError where the dials have them). frame: an array of the
-        host, as ever, or uint8 [H, W, 3] RGB on the device with `__cuda_array_interface__` or `__dlpack__`, or NV12.
+        """As `push`, without a wait and without links; results stay on the device.
 
-        stream: address of the cudaStream_t that fills a frame of the device: the frame is read after what that stream
-        has now, and what it gets later may overwrite it.
+        Args:
+            frame: an array of the host, as ever, or uint8 [H, W, 3] RGB on the device with `__cuda_array_interface__`
+                or `__dlpack__`, or NV12, or a Frame of any of them.
+            pts: seconds on the source's clock; None where unknown.
+            stream: address of the cudaStream_t that fills a frame of the device. The frame is read after what that
+                stream has now; what it gets later may overwrite the frame.
+
+        Returns:
+            The results that became ready.
+
+        Raises:
+            ConfigError: where the dials link boxes.
+            FrameError, StreamClosed: as `push`.
         """
         self.check_unlinked()
         return [result for result in self._push(frame, pts, stream) if result is not None]
@@ -94,7 +119,15 @@ class DeviceStream(Stream):
             return self.add(self.take(frame, pts, stream))
 
     def take(self, frame: Any, pts: float | None, stream: int) -> LoadedFrame:
-        """The first half of a push, for a batch: until the frame stands before the encoder."""
+        """The first half of a push, for a batch: until the frame stands before the encoder.
+
+        Args:
+            frame, pts, stream: as `push_device`.
+
+        Raises:
+            FrameError, StreamClosed: as `push`.
+            ConfigError: where the device has no room for the frame's encoder.
+        """
         image, about = self._unpack(frame, pts)
         self.timings.start()
         self._settle()  # where the last push failed, its frame still stands before the encoder
@@ -115,7 +148,14 @@ class DeviceStream(Stream):
         return LoadedFrame(encoder, info)
 
     def add(self, loaded: LoadedFrame) -> list[DeviceDetections | None]:
-        """The second half; None where an epoch ends. Where the stream does not encode, its batch has."""
+        """The second half of a push: the frame becomes the newest, and what is due is started.
+
+        Args:
+            loaded: of `take`; where the stream does not encode, its batch has.
+
+        Returns:
+            The results that became ready; None where an epoch ends.
+        """
         order, encoding = self._order, self._encoders.queue
         self.timings.start()
         if not self._encodes:
@@ -139,7 +179,15 @@ class DeviceStream(Stream):
         return self.on_host(self._flush())
 
     def flush_device(self) -> list[DeviceDetections]:
-        """As `flush`, without a wait and without links."""
+        """As `flush`, without a wait and without links; results stay on the device.
+
+        Returns:
+            The results still to come.
+
+        Raises:
+            ConfigError: where the dials link boxes.
+            StreamClosed: after `close`.
+        """
         self.check_unlinked()
         return [result for result in self._flush() if result is not None]
 
@@ -154,7 +202,11 @@ class DeviceStream(Stream):
         return ready
 
     def on_host(self, results: list[DeviceDetections | None]) -> list[Detections]:
-        """Results as `push` gives them: waited for and, if the dials say so, linked."""
+        """Results as `push` gives them: waited for and, if the dials say so, linked.
+
+        Args:
+            results: of `add`; None where an epoch ends.
+        """
         ready: list[Detections] = []
         self.timings.start()
         for result in results:
@@ -168,6 +220,11 @@ class DeviceStream(Stream):
         return ready
 
     def check_unlinked(self) -> None:
+        """Check that results may stay on the device.
+
+        Raises:
+            ConfigError: where the dials link boxes, which is done on the host.
+        """
         if self._dials.link != "off":
             raise ConfigError(
                 f"link is {self._dials.link!r}; links are made on the host: wanted 'off', or push and flush"
@@ -216,7 +273,7 @@ class DeviceStream(Stream):
         return steps
 
     def _make_steps(self, t: int) -> DeviceSteps:
-        """For other dials or another frame size; waits until what it replaces is idle."""
+        """Steps for other dials or another frame size; waits until what they replace is idle."""
         assert self._encoder is not None
         self._drop_steps()  # so that its memory can be used for the next
         with _room(self._dials):

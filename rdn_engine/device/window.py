@@ -17,13 +17,26 @@ GROUP = 16
 
 
 def in_groups(count: int) -> int:
+    """`count` up to a whole number of groups."""
     return -(-count // GROUP) * GROUP
 
 
 class DeviceReference:
-    """The reference proposals of one frame, by themselves: N rows, of which `count` are there."""
+    """The reference proposals of one frame, by themselves: N rows, of which `count` are there.
+
+    `count` is int32 [1], `boxes` float32 [N, 4] in network-input pixels, `features` and `query` are [N, D].
+    """
 
     def __init__(self, queue: Queue, rows: int, dim: int, query_dim: int, kind: DTypeLike) -> None:
+        """Allocate zeros.
+
+        Args:
+            queue: of the stream.
+            rows: N.
+            dim: D of the features.
+            query_dim: D of the query; 0 without a relation module.
+            kind: of features and query, float32 or float16.
+        """
         self.count = queue.zeros(1, np.int32)
         self.boxes = queue.zeros((rows, 4), np.float32)
         self.features = queue.zeros((rows, dim), kind)
@@ -31,9 +44,27 @@ class DeviceReference:
 
 
 class DeviceWindow:
-    """As `Window`, with 2 T + 1 slots. Everything here starts as zeros and stays where it is."""
+    """As `Window`, with 2 T + 1 slots. Everything here starts as zeros and stays where it is.
+
+    A slot has `stride` rows, K in whole groups; R = slots x stride rows in all, P cached modules. `numbers` is int64
+    [2]: the reference frame and the newest one. `counts` is int32 [slots]: the support proposals of each. `boxes` is
+    float32 [R, 4] in network-input pixels, `objectness` float32 [R]. `features` and `refine_query` are [R, D], `keys`
+    and `values` [P, R, D], of the type that the relation stage stores.
+    """
 
     def __init__(self, gpu: Gpu, queue: Queue, config: RelationConfig, capacity: Dials, kind: DTypeLike) -> None:
+        """Allocate zeros.
+
+        Args:
+            gpu: the device.
+            queue: of the stream.
+            config: of the model.
+            capacity: the largest T, K and N of the dials.
+            kind: of features, queries, keys and values, float32 or float16.
+
+        Raises:
+            MemoryError: where the device has no room.
+        """
         self._gpu, self._queue, self._config = gpu, queue, config
         self.slots, self.stride = 2 * capacity.window + 1, in_groups(capacity.num_support)
         self._waiting, self._room = capacity.window + 1, capacity.num_reference
@@ -57,10 +88,15 @@ class DeviceWindow:
 
     @property
     def nbytes(self) -> int:
+        """Bytes on the device; always the same."""
         return sum(int(a.nbytes) for a in vars(self).values() if hasattr(a, "nbytes"))
 
     def ring(self, dials: Dials) -> Ring:
-        """What the window kernels read, for the frame and the newest one that `set_numbers` named."""
+        """What the window kernels read, for the frame and the newest one that `set_numbers` named.
+
+        Args:
+            dials: with T, L, K and the edge rule, within the capacity.
+        """
         return Ring(
             frame=self.numbers[0:1],
             newest=self.numbers[1:2],
@@ -73,11 +109,21 @@ class DeviceWindow:
         )
 
     def set_numbers(self, frame: int, newest: int) -> None:
-        """Never captured: this is what moves from frame to frame."""
+        """Say which frames the next work is about. It is never captured, because this is what moves from frame to
+        frame.
+
+        Args:
+            frame: number of the reference frame in its epoch.
+            newest: number of the last frame in the window.
+        """
         cuda.set_numbers(self._gpu.kernels, self.numbers, frame, newest, self._queue.ptr)
 
     def append(self, frame: EncodedOnDevice) -> None:
-        """Into the slot of the newest frame, over the one that no window reaches any more."""
+        """Copy a frame into the slot of the newest one, over the one that no window reaches any more.
+
+        Args:
+            frame: whose number `set_numbers` named as the newest.
+        """
         k = self._support
         support = [RingRows(frame.boxes[:, :k], self.boxes[None], self.stride)]
         support.append(RingRows(frame.objectness[:, :k], self.objectness.reshape(1, -1, 1), self.stride))
@@ -97,11 +143,19 @@ class DeviceWindow:
             cuda.copy_ring(self._gpu.kernels, newest, frame.count, counts, rows, store=True, stream=self._queue.ptr)
 
     def reference(self, rows: int) -> DeviceReference:
-        """Room for the first `rows` proposals of a frame."""
+        """Room for the first proposals of a frame.
+
+        Args:
+            rows: N.
+        """
         return DeviceReference(self._queue, rows, self._config.dim, self._reference_query.shape[1], self._kind)
 
     def load(self, to: DeviceReference) -> None:
-        """The reference proposals of the frame that `set_numbers` named."""
+        """Copy the reference proposals of the frame that `set_numbers` named.
+
+        Args:
+            to: of `reference`; takes the first of them, as many as it has rows.
+        """
         rows = [
             RingRows(to.boxes[None], self._reference_boxes[None], self._room),
             RingRows(to.features[None], self._reference_features[None], self._room),

@@ -20,6 +20,16 @@ class Encoder:
     """Runs the backbone and roi_head graphs and the kernels between them. Holds no state of any video."""
 
     def __init__(self, config: RDNConfig, backbone: Graph, roi_head: Graph, threads: int) -> None:
+        """Check the graphs against the configuration.
+
+        Args:
+            config: of the model.
+            backbone, roi_head: its graphs.
+            threads: bounds the CPU threads of the kernels of one call.
+
+        Raises:
+            BundleError: for graphs whose inputs and outputs are not those of the configuration.
+        """
         self._config = config
         self._threads = threads
         self._anchors = config.rpn.cell_anchors()
@@ -29,8 +39,19 @@ class Encoder:
     def __call__(
         self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
     ) -> list[EncodedFrame]:
-        """images [B, 3, h, w] -> B frames of at most `num_reference` proposals, the first `num_support` with their
-        keys and values. `lap(stage)` is called as each of backbone, proposals, roi_pool and roi_head ends.
+        """Encode network inputs.
+
+        Args:
+            images: [B, 3, h, w], as `preprocess.network_input` makes each.
+            num_reference: N, largest number of proposals of a frame.
+            num_support: K, the first proposals, which get keys and values.
+            lap: is called with the name of each of backbone, proposals, roi_pool and roi_head as it ends.
+
+        Returns:
+            B frames.
+
+        Raises:
+            RDNError: for a graph that fails.
         """
         maps = self.maps(images)
         lap("backbone")
@@ -63,18 +84,29 @@ class Encoder:
         return frames
 
     def maps(self, images: Float) -> dict[str, Float]:
-        """Outputs of the backbone for images [B, 3, h, w]: objectness [B, A], deltas [B, A, 4] and a channels-last
-        feature_map.
+        """Run the backbone.
+
+        Args:
+            images: [B, 3, h, w], as `preprocess.network_input` makes each.
+
+        Returns:
+            objectness [B, A], deltas [B, A, 4] for the A anchors of all cells, and a channels-last feature_map.
+
+        Raises:
+            RDNError: for a graph that fails.
         """
         return self._backbone({"image": images})
 
     def propose(self, maps: Mapping[str, Float], network_size: tuple[int, int], num_reference: int) -> cpu.Proposals:
-        """The first `num_reference` (N) proposals of each image.
+        """The first `num_reference` proposals of each image; DESIGN section 2 (RPN).
 
         Args:
             maps: outputs of the backbone.
             network_size: (height, width) of the images, pixels.
-            num_reference: largest number of proposals.
+            num_reference: N, largest number of proposals of an image.
+
+        Returns:
+            Boxes in network-input pixels with their objectness, and how many each image has.
         """
         rpn, (height, width) = self._config.rpn, maps["feature_map"].shape[1:3]
         return cpu.propose(
@@ -91,12 +123,33 @@ class Encoder:
         )
 
     def pool(self, feature_map: Float, boxes: Float, image_index: Index) -> Float:
-        """What roi_head reads of boxes [R, 4] (network-input pixels) in the images of `image_index` [R]."""
+        """What roi_head reads of boxes; DESIGN section 2 (RoI feature).
+
+        Args:
+            feature_map: channels last, of the backbone.
+            boxes: [R, 4] in network-input pixels.
+            image_index: [R] image of each box.
+
+        Returns:
+            [R, cpu.pooled_width].
+        """
         rpn, roi = self._config.rpn, self._config.roi
         return cpu.roi_pool(feature_map, boxes, image_index, 1 / rpn.stride, roi.size, roi.pooling, self._threads)
 
     def describe(self, pooled: Float, support: Index) -> dict[str, Float]:
-        """Outputs of roi_head, with empty arrays for those that this model does not have."""
+        """Run roi_head; of no rows there is nothing to run.
+
+        Args:
+            pooled: R rows of `pool`.
+            support: [S] rows that get keys, values and the query of the refinement.
+
+        Returns:
+            features [R, D], query [R, D], keys and values [P, S, D], refine_query [S, D]; with a width of 0 those that
+            this model does not have.
+
+        Raises:
+            RDNError: for a graph that fails.
+        """
         relation = self._config.relation
         n, k, dim, cached = len(pooled), len(support), relation.dim, relation.num_cached
         rows: dict[str, Float] = {

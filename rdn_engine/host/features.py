@@ -86,12 +86,20 @@ class SupportPool:
         return np.repeat(self.repeats, self.counts)
 
     def bank(self, module: int) -> cpu.SupportBank:
-        """What the kernels read of cached module `module`."""
+        """What the kernels read of a cached module.
+
+        Args:
+            module: 0..P - 1.
+        """
         boxes = self.boxes.reshape(len(self.slot_counts), -1, 4)
         return cpu.SupportBank(self.keys[module], self.values[module], self.key_length[module], boxes)
 
     def plain(self) -> tuple[Float, Float]:
-        """Keys and values of `rows`, [P, S, D] each, as the model's graphs have them; of a float32 ring."""
+        """Keys and values as the model's graphs have them; of a float32 ring.
+
+        Returns:
+            [P, S, D] each, for `rows`.
+        """
         cached, _, heads, room, head_dim = self.values.shape
         slot, column = self.rows // room, self.rows % room
         keys = self.keys[:, slot, :, column // cpu.PANEL, :, column % cpu.PANEL]  # [S, P, M, d]
@@ -105,6 +113,8 @@ class SupportPool:
 
 @dataclass(frozen=True)
 class RelationOutput:
+    """What the relation stage makes of the n reference proposals of one frame."""
+
     logits: Float
     """[n, C + 1] background first"""
     deltas: Float
@@ -114,6 +124,12 @@ class RelationOutput:
 
     @classmethod
     def of_no_rows(cls, num_logits: int, omega_rows: tuple[int, int] | None) -> RelationOutput:
-        """What a frame without proposals gives, for the executors that would have nothing to compute."""
+        """What a frame without proposals gives, for the executors that would have nothing to compute.
+
+        Args:
+            num_logits: C + 1.
+            omega_rows: first support proposal of the window that omega is asked for, and one past the last; None asks
+                for none.
+        """
         omega = np.zeros((0, omega_rows[1] - omega_rows[0]), np.float32) if omega_rows is not None else None
         return cls(np.zeros((0, num_logits), np.float32), np.zeros((0, 4 * num_logits), np.float32), omega)

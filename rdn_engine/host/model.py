@@ -17,7 +17,19 @@ class EncoderLike(Protocol):
 
     def __call__(
         self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
-    ) -> list[EncodedFrame]: ...
+    ) -> list[EncodedFrame]:
+        """Encode network inputs.
+
+        Args:
+            images: [B, 3, h, w].
+            num_reference: N, largest number of proposals of a frame.
+            num_support: K, the first proposals, which get keys and values.
+            lap: is called with the name of each stage as it ends.
+
+        Returns:
+            B frames.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class HostModel:
 
     config: RDNConfig
     encoder: EncoderLike
+    """From network inputs to proposals with their features."""
     relation: Relation
+    """The executor of the relation stage."""
     threads: int
     """Bounds the CPU threads of every stage of one call."""

@@ -18,7 +18,7 @@ def detections(
     score_threshold: float,
     threads: int,
 ) -> cpu.Boxes:
-    """Detections in pixels of the frame, best first; DESIGN section 2 (Output). Each axis is scaled by its own ratio.
+    """Detections in pixels of the frame; DESIGN section 2 (Output). Each axis is scaled by its own ratio.
 
     Args:
         output: of the relation stage, for n proposals.
@@ -27,7 +27,10 @@ def detections(
         input_config: says the size of the network input.
         config: thresholds and box weights.
         score_threshold: boxes at or below this confidence, in 0..1, are dropped.
-        threads: of one call.
+        threads: bounds the CPU threads.
+
+    Returns:
+        At most max_detections boxes with confidence, class and proposal, best first.
     """
     network_size = input_config.network_size(*frame_size)
     found = cpu.detect(

@@ -11,6 +11,15 @@ from rdn_engine.kernels.cpu.arrays import Float
 
 
 def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int) -> Float:
-    """[H, W, 3] -> [3, h, w], resized and normalised as DESIGN section 2 (Input) says."""
+    """Resize and normalise an image; DESIGN section 2 (Input).
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        config: size, channel order, mean and standard deviation.
+        threads: bounds the CPU threads.
+
+    Returns:
+        [3, h, w].
+    """
     size = config.network_size(image.shape[0], image.shape[1])
     return cpu.resize_normalize(image, size, config.mean, config.std, config.channel_order, threads)

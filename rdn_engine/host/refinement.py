@@ -11,13 +11,21 @@ from rdn_engine.kernels.cpu.arrays import Float
 
 
 class Refinement:
-    """Sums of every row of the ring, and the frames that they hold. Of a step to the next window, only what changes is
-    computed: the frame that came, the one that went, and the rows that were not refined before.
+    """Sums of every row of the ring, and the frames that they hold; DESIGN section 3, point 5.
 
-    A row that goes unrefined for a while, or whose window changes altogether, begins anew.
+    Only what changes from one window to the next is computed: the frame that came, the one that went, and the rows that
+    were not refined before. A row that goes unrefined for a while, or whose window changes altogether, begins anew.
     """
 
     def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
+        """Room for the sums; nothing is held yet.
+
+        Args:
+            slots: of the ring.
+            room: rows of a slot; 0 without the advanced stage.
+            heads: M.
+            dim: D.
+        """
         rows = slots * room
         per_head = rows, heads
         self._sums = cpu.RunningSums(
@@ -29,6 +37,7 @@ class Refinement:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all arrays; always the same."""
         return self._included.nbytes + self._counts.nbytes + sum(array.nbytes for array in self._sums)
 
     def forget(self) -> None:
@@ -36,15 +45,29 @@ class Refinement:
         self._included[:] = 0
 
     def forget_slot(self, slot: int) -> None:
-        """Before another frame takes the slot: its rows begin anew, and those that still hold what it has now."""
+        """Forget a slot before another frame takes it: its rows begin anew, and those that still hold what it has now.
+
+        Args:
+            slot: 0..slots - 1.
+        """
         self._included[slot * self._room : (slot + 1) * self._room] = 0
         self._included[self._included[:, slot] != 0] = 0
 
     def step(
         self, pool: SupportPool, module: int, value_bias: Float, geometry: cpu.Packed, threads: int
     ) -> tuple[Float, NDArray[np.bool_]]:
-        """a + rel_module(a, S) of the pool's advanced rows -> [A, D], and which of them, [A], have to be computed from
-        the whole pool instead, because something is not finite.
+        """The refinement of the pool's advanced rows, a + rel_module(a, S); DESIGN section 2 (Stages).
+
+        Args:
+            pool: window of the frame; its counts may differ from those of the last step.
+            module: of the refinement, among the cached ones.
+            value_bias: [D] of its values.
+            geometry: of its W_g, from `cpu.prepare_geometry`.
+            threads: bounds the CPU threads.
+
+        Returns:
+            [A, D], and [A] which of them have to be computed from the whole pool instead, because something is not
+            finite.
         """
         rows, slots, counts = pool.advanced_rows, pool.slots, pool.slot_counts
         self._included[self._included[:, counts != self._counts].any(1)] = 0

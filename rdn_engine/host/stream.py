@@ -40,6 +40,12 @@ class HostStream(Stream):
     def accept(self, frame: Image | Frame, pts: float | None) -> tuple[Image, FrameInfo]:
         """The first half of a push: what is wrong with a frame is found here, and nothing is appended yet.
 
+        Args:
+            frame, pts: as `push`.
+
+        Returns:
+            The image, and what is known of it.
+
         Raises:
             FrameError, StreamClosed: as `push`.
         """
@@ -55,7 +61,14 @@ class HostStream(Stream):
         return checked, info
 
     def preprocess(self, image: Image) -> Float:
-        """[H, W, 3] -> [3, h, w], the network input."""
+        """Make the network input.
+
+        Args:
+            image: uint8 [H, W, 3] RGB, of `accept`.
+
+        Returns:
+            [3, h, w].
+        """
         self.timings.start()
         network = preprocess.network_input(image, self._config.input, self._model.threads)
         self.timings.lap("preprocess")
@@ -69,7 +82,12 @@ class HostStream(Stream):
         return max(self._dials.num_reference, self._capacity.num_support), self._capacity.num_support
 
     def add(self, encoded: EncodedFrame, info: FrameInfo) -> None:
-        """The second half: the frame becomes the newest, and what is due is computed."""
+        """The second half of a push: the frame becomes the newest, and what is due is computed.
+
+        Args:
+            encoded: with `num_proposals`.
+            info: of `accept`.
+        """
         order, window = self._order, self._window
         self.timings.frames += 1
         if order.begins_epoch(info):

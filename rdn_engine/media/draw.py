@@ -22,7 +22,14 @@ _MIN_TEXT = 11
 
 
 def colour(number: int) -> Colour:
-    """RGB; always the same for a class or an identity, and far from that of its neighbours."""
+    """A colour that is always the same for a class or an identity, and far from that of its neighbours.
+
+    Args:
+        number: class or identity, 0 or more.
+
+    Returns:
+        Red, green and blue in 0..255.
+    """
     hue = number * _GOLDEN_RATIO % 1.0
     # Every other one is darker, so that hues which come close after a while still differ.
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 1.0 if number % 2 == 0 else 0.75)
@@ -30,9 +37,17 @@ def colour(number: int) -> Colour:
 
 
 def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float = 0.0) -> NDArray[np.uint8]:
-    """A copy of image [H, W, 3] RGB with the detections of confidence >= threshold, the most confident on top.
+    """Draw detections on a copy of a frame, the most confident on top.
 
     A colour is a class, or where boxes were linked an identity.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        detections: of this frame.
+        threshold: in 0..1; boxes below this confidence are not drawn.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
     """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)

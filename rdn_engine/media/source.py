@@ -44,6 +44,7 @@ class VideoSource(ABC):
         self, source_id: str, frames_hint: int | None, fps: float | None, files: tuple[Path, ...] = ()
     ) -> None:
         self.source_id = source_id
+        """What frames say where they come from, without credentials"""
         self.files = files
         """The files that are read, so that nobody writes over them; empty for an address"""
         self.frames_hint = frames_hint
@@ -88,10 +89,18 @@ class VideoSource(ABC):
 
 
 def open_source(source: str | Path | Sequence[str | Path]) -> VideoSource:
-    """A video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, or a list of images.
+    """Open a video, an image, or several images.
 
-    Folders and globs are read in natural order (`2.png` before `10.png`), a list in its own order; other files in
-    a folder are passed over. Images may differ in size. Raises `VideoError` where there is nothing to read.
+    Args:
+        source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, or a list of
+            images. Folders and globs are read in natural order (`2.png` before `10.png`), a list in its own order.
+            Other files in a folder are passed over. Images may differ in size.
+
+    Returns:
+        The source, open; nothing is decoded yet.
+
+    Raises:
+        VideoError: where there is nothing to read, or nothing that can be opened.
     """
     if not isinstance(source, (str, Path)):
         return _Images([Path(p) for p in source], f"{len(source)} images")
@@ -281,5 +290,9 @@ def _without_credentials(url: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Why PyAV or the system failed, without the address, which may hold credentials."""
+    """Why PyAV or the system failed, without the address, which may hold credentials.
+
+    Args:
+        error: what was raised.
+    """
     return getattr(error, "strerror", None) or type(error).__name__

@@ -29,7 +29,15 @@ class VideoWriter:
     """Per second: the finest clock that MPEG-4 allows in a round number, exact for 25, 29.97, 30, 50 and 60 fps"""
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:
-        """fps: of frames written without a time; 25 where it is None. Raises `VideoError` where `path` is no place."""
+        """Make the file. Its suffix says the container; without one it is MP4.
+
+        Args:
+            path: of a file, which is overwritten.
+            fps: frames per second, of frames written without a time; None takes 25.
+
+        Raises:
+            VideoError: for a path that cannot be written, or a container that does not hold the codec.
+        """
         self.path = Path(path)
         self._rate = Fraction(fps or 25.0).limit_denominator(1001)
         self._last_pts = -1
@@ -52,7 +60,16 @@ class VideoWriter:
         self._stream = stream
 
     def write(self, image: Image, pts: float | None = None) -> None:
-        """image [H, W, 3] RGB uint8; pts in seconds, later than the last one (else it is put right after it)."""
+        """Append a frame.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            pts: seconds; None takes one step of `fps` after the last frame. A time that is not later than the last one
+                is put right after it.
+
+        Raises:
+            VideoError: for a first frame that the container or the codec refuses.
+        """
         height, width = image.shape[:2]
         if not self._encoding:
             self._start(height, width)

@@ -43,9 +43,9 @@ class Stream(ABC):
 
     @property
     def dials(self) -> Dials:
-        """Settings in effect. Setting them is checked against the capacity (ConfigError) and takes effect from the
-        next result; num_reference (N) above its old value from the next frame pushed. After a lower look-ahead or
-        link_delay, the next push returns several results; another `link` ends the tubes that there are.
+        """Settings in effect. Setting them is checked against the capacity (ConfigError) and takes effect from the next
+        result; num_reference (N) above its old value from the next frame pushed. The next push returns several results
+        after a lower look-ahead or link_delay; another `link` ends the tubes that there are.
         """
         return self._dials
 
@@ -57,7 +57,7 @@ class Stream(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that this stream holds: fixed when it is opened. With linking, D + 1 results and their links on top."""
+        """Bytes that this stream holds: fixed when it is opened. Linking holds D + 1 results and their links on top."""
 
     @abstractmethod
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:

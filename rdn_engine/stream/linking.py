@@ -44,7 +44,14 @@ PAST = 64
 
 
 def detection_threshold(dials: Dials) -> float:
-    """Confidence above which a frame's boxes are detected, so that linking has those that a tube may lift."""
+    """The threshold of detection, which is lower where boxes are linked: a tube may lift those below score_threshold.
+
+    Args:
+        dials: with `link` and score_threshold.
+
+    Returns:
+        Confidence in 0..1; boxes above it are detected.
+    """
     return dials.score_threshold if dials.link == "off" else min(dials.score_threshold, FLOOR)
 
 
@@ -52,6 +59,7 @@ class Linkable(NamedTuple):
     """One frame's boxes and what links them to the next frame's."""
 
     found: Detections
+    """Boxes above `detection_threshold`, not linked"""
     proposal: Index
     """[n] reference proposal of each box"""
     omega: Float | None
@@ -92,10 +100,11 @@ _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.fl
 
 
 class BoxLinker:
-    """Links the frames of one epoch and gives each out `delay` frames later, over whole tubes where that is longer.
+    """Links the frames of one epoch and gives each out link_delay (D) frames later, over whole tubes where that is
+    longer.
 
     What was given out stays: its tubes go on with their identity, gain and latest scores, and the paths through the
-    frames that wait are searched anew from there. Memory is that of delay + 1 frames.
+    frames that wait are searched anew from there. Memory is that of D + 1 frames.
     """
 
     def __init__(self) -> None:
@@ -113,13 +122,17 @@ class BoxLinker:
         return sum(a.nbytes for a in held if isinstance(a, np.ndarray))
 
     def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
-        """Take the next frame, by `link`, `link_delay` and `score_threshold` of the dials.
+        """Take the next frame.
 
         Another `link` than before ends all tubes; with `off` frames pass as they are. `tracker_id` counts from 1 and
         does not repeat, flushes included.
 
+        Args:
+            frame: what was found in it, and what links it to the next one.
+            dials: `link`, `link_delay` and `score_threshold` are read.
+
         Returns:
-            The frames that are ready, without what has at most the threshold after rescoring.
+            The frames that are ready, rescored, without what has at most the threshold.
         """
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
@@ -132,7 +145,14 @@ class BoxLinker:
         return ready
 
     def flush(self, dials: Dials) -> list[Detections]:
-        """The frames that wait; all tubes end."""
+        """End all tubes.
+
+        Args:
+            dials: `score_threshold` is read.
+
+        Returns:
+            The frames that waited, rescored, without what has at most the threshold.
+        """
         ready = self._give_out(len(self._waiting), dials.score_threshold)
         self._newest, self._tubes = None, _NO_TUBES
         return ready

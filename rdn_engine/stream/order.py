@@ -25,6 +25,7 @@ class FrameInfo(NamedTuple):
     pts: float | None
     """Seconds on the source's clock; None where the source has none."""
     source_id: str
+    """What results say where the frame comes from."""
     height: int
     """Pixels."""
     width: int
@@ -40,8 +41,9 @@ class Due(NamedTuple):
     """A frame whose result is to be computed now."""
 
     number: int
-    """Of the frame in its epoch, from 0."""
+    """The frame's in its epoch, from 0."""
     info: FrameInfo
+    """What is known of it."""
 
 
 class FrameOrder:
@@ -71,7 +73,11 @@ class FrameOrder:
         return self.newest + 1 - len(self._waiting)
 
     def begins_epoch(self, frame: FrameInfo) -> bool:
-        """Whether `frame`, appended now, would be the first of another epoch."""
+        """Whether a frame, appended now, would be the first of another epoch.
+
+        Args:
+            frame: not appended yet.
+        """
         last = self._last
         if last is None:
             return False
@@ -93,7 +99,11 @@ class FrameOrder:
         self.epoch += 1
 
     def append(self, frame: FrameInfo) -> None:
-        """Make `frame` the newest of the epoch."""
+        """Make a frame the newest of the epoch.
+
+        Args:
+            frame: of this epoch, or the first of the one that was begun.
+        """
         if self._last is not None and frame.pts is not None and self._last.pts is not None:
             self._spacings.append(frame.pts - self._last.pts)
         self._last = frame
@@ -109,6 +119,9 @@ class FrameOrder:
 
         Args:
             look_ahead: L, frames, 0 or more; 0 where no more frames of this epoch will come.
+
+        Returns:
+            The frame; None where none is due.
         """
         number = self.next_result
         return Due(number, self._waiting[0]) if number <= self.newest - look_ahead else None
@@ -129,12 +142,21 @@ def span(number: int, newest: int, dials: Dials) -> range:
         number: of the reference frame in its epoch, 0..newest.
         newest: number of the last frame appended.
         dials: with T and L of the window.
+
+    Returns:
+        Their numbers in the epoch, 1 to T + L + 1 of them.
     """
     return range(max(number - dials.window, 0), min(number + dials.frames_ahead, newest) + 1)
 
 
 def seconds(pts: object) -> float | None:
     """A timestamp as a Python float, whatever kind of number came: results are written as JSON.
+
+    Args:
+        pts: seconds on the source's clock; None where unknown.
+
+    Returns:
+        The same seconds; None for None.
 
     Raises:
         FrameError: for what is no finite number, and not None.

@@ -17,13 +17,37 @@ class Runtime(Protocol[StreamT_co, BatchT_co]):
     """A model on one machine. Streams of several threads may be opened and used at once."""
 
     @property
-    def config(self) -> RDNConfig: ...
+    def config(self) -> RDNConfig:
+        """Everything that decides what the model computes."""
+        ...
 
     @property
     def threads(self) -> int:
         """Bound of the CPU threads of every stage of one call."""
         ...
 
-    def open_stream(self, dials: Dials, capacity: Dials, source_id: str) -> StreamT_co: ...
+    def open_stream(self, dials: Dials, capacity: Dials, source_id: str) -> StreamT_co:
+        """State for one video.
 
-    def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> BatchT_co: ...
+        Args:
+            dials: settings to start with.
+            capacity: the largest T, K and N that the dials may be turned to later.
+            source_id: what results say where they come from.
+
+        Raises:
+            ConfigError: for dials above the capacity, or a stream that does not fit into memory.
+        """
+        ...
+
+    def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> BatchT_co:
+        """One stream for each name, whose frames are encoded as one batch where that is faster.
+
+        Args:
+            dials: settings of every stream, to start with.
+            capacity: as `open_stream`, of every stream.
+            source_ids: what results say where they come from; one or more.
+
+        Raises:
+            ConfigError: as `open_stream`, and for no name.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""Where a stream's time goes."""
+"""The time of a stream, stage by stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window
 
 @dataclass
 class Timings:
-    """Where a stream's time went, since it was opened."""
+    """The time that a stream has taken since it was opened."""
 
     frames: int = 0
     """Frames encoded."""
@@ -19,15 +19,25 @@ class Timings:
     _mark: float = field(default=0.0, init=False, repr=False)
 
     def start(self) -> None:
+        """Begin the first stage of a piece of work."""
         self._mark = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Everything since `start` or the last lap was `stage`."""
+        """Charge everything since `start` or the last lap to a stage.
+
+        Args:
+            stage: a name in `seconds`.
+        """
         now = time.perf_counter()
         self.seconds[stage] += now - self._mark
         self._mark = now
 
     def add(self, spent: Timings, share: float) -> None:
-        """Charge a share, in 0..1, of what was spent on several streams."""
+        """Charge a share of what was spent on several streams.
+
+        Args:
+            spent: seconds of the stages together.
+            share: of this stream, in 0..1.
+        """
         for stage, seconds in spent.seconds.items():
             self.seconds[stage] += share * seconds

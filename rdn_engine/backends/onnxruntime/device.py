@@ -31,6 +31,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class OnnxRuntimeCuda:
+    """The backend on the current device."""
+
     name = "onnxruntime"
 
     def __init__(self, threads: int, cupy: Any) -> None:
@@ -61,10 +63,20 @@ class OnnxRuntimeCuda:
 
 
 class OnnxRuntimeDeviceGraph:
+    """A session on a device, with a stream of its own; its calls come one after the other."""
+
     def __init__(
         self, session: ort.InferenceSession, name: str, cupy: Any, stream: Any, place: tuple[str, int]
     ) -> None:
-        """place: device and its number, as IOBinding names them"""
+        """Read the names and types of the session.
+
+        Args:
+            session: of the graph, on the CUDA provider.
+            name: of the graph, for messages.
+            cupy: the module.
+            stream: cupy's, the one that the session works on.
+            place: device and its number, as IOBinding names them.
+        """
         self.session, self.name, self.cupy, self.stream, self.place = session, name, cupy, stream, place
         self.given = {i.name: _DTYPES[i.type] for i in session.get_inputs()}
         self.made = {o.name: _DTYPES[o.type] for o in session.get_outputs()}
@@ -79,6 +91,8 @@ class OnnxRuntimeDeviceGraph:
 
 
 class OnnxRuntimeBound:
+    """A session at one shape. It may not be captured, because the provider allocates while it runs."""
+
     capturable = False
 
     def __init__(self, graph: OnnxRuntimeDeviceGraph, shapes: Shapes) -> None:
@@ -136,6 +150,14 @@ class OnnxRuntimeBound:
 
 
 def open_cuda(threads: int) -> OnnxRuntimeCuda:
+    """Open ONNX Runtime for the current device.
+
+    Args:
+        threads: bounds the CPU threads of each call.
+
+    Raises:
+        BackendUnavailable: without the CUDA provider, without cupy or without a device.
+    """
     found = ort.get_available_providers()
     if PROVIDER not in found:
         raise BackendUnavailable(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeGraph:
+    """A session on the CPU."""
+
     def __init__(self, path: Path, threads: int) -> None:
         self._session = open_session(path, threads, CPU)
         self._name = path.name
@@ -33,6 +35,8 @@ class OnnxRuntimeGraph:
 
 
 class OnnxRuntime:
+    """The backend on the CPU."""
+
     name = "onnxruntime"
 
     def __init__(self, threads: int) -> None:
@@ -46,6 +50,16 @@ class OnnxRuntime:
 
 
 def open_backend(name: str, device: str, threads: int) -> OnnxRuntime | OnnxRuntimeCuda:
+    """Open ONNX Runtime.
+
+    Args:
+        name: `onnxruntime`.
+        device: `cpu` or `cuda`.
+        threads: bounds the CPU threads of each call.
+
+    Raises:
+        BackendUnavailable: for `cuda` without ONNX Runtime's CUDA provider, without cupy or without a device.
+    """
     if device == "cpu":
         return OnnxRuntime(threads)
     from rdn_engine.backends.onnxruntime.device import open_cuda

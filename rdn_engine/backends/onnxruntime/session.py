@@ -28,7 +28,17 @@ CPU: Providers = ["CPUExecutionProvider"]
 
 
 def open_session(path: Path, threads: int, providers: Providers) -> ort.InferenceSession:
-    """Raises BundleError for what is no graph, BackendUnavailable for one with an operator that no provider has."""
+    """Open a graph.
+
+    Args:
+        path: an ONNX file.
+        threads: bounds the CPU threads of each call.
+        providers: in the order in which operators are offered to them.
+
+    Raises:
+        BundleError: for what is no graph.
+        BackendUnavailable: for a graph with an operator that no provider has.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -23,24 +23,60 @@ if TYPE_CHECKING:
 
 
 class PlanBuilder:
-    """Compiles graphs with one of the two libraries. TensorRT wants the GPU at hand, TensorRT-RTX none."""
+    """Compiles graphs with one of the two libraries. TensorRT wants the GPU at hand, TensorRT-RTX none.
+
+    `library` compiles, `machine` is what its plans are tied to, `cache` keeps them.
+    """
 
     def __init__(self, name: str, cache: PlanCache | None = None) -> None:
+        """Load the library and ask for the machine.
+
+        Args:
+            name: `tensorrt` or `tensorrt_rtx`.
+            cache: of plans; None takes the user's.
+
+        Raises:
+            BackendUnavailable: without the library, or with one that is too old; for `tensorrt` without a GPU too.
+        """
         self.library = Library(name)
         self.machine = Machine(name, self.library.version, "any" if name == "tensorrt_rtx" else _gpu_name(name))
         self.cache = cache or PlanCache()
 
     def build(self, path: Path, limits: Limits, report: Report = lambda step: None) -> tuple[Path, bool]:
-        """The file of the plan, and whether it was built now. Raises BundleError where the graph cannot be compiled."""
+        """Compile a graph into the cache, unless its plan is there.
+
+        Args:
+            path: an ONNX file.
+            limits: largest sizes that the plan takes.
+            report: is called with a line of text at each step.
+
+        Returns:
+            The file of the plan, and whether it was built now.
+
+        Raises:
+            BundleError: where the graph cannot be read or compiled.
+        """
         graph = _graph(path)
         return self._build(PlanKey(self.machine, graph_hash(graph), limits), graph, path.name, report)
 
     def build_with_plugin(
         self, bundle: Bundle, limits: Limits, report: Report = lambda step: None
     ) -> tuple[Path, bool]:
-        """The same of the relation graph, each module a plugin; under the name of the bundle's own relation graph.
+        """As `build`, of the relation graph with each module a plugin; under the name of the bundle's own relation
+        graph.
 
-        Raises BackendUnavailable where this build has no plugin.
+        Args:
+            bundle: whose files were checked.
+            limits: largest sizes that the plan takes.
+            report: is called with a line of text at each step.
+
+        Returns:
+            The file of the plan, and whether it was built now.
+
+        Raises:
+            BackendUnavailable: where this build has no plugin.
+            BundleError: where the graph cannot be read or compiled.
+            ConfigError: for a model without relation modules.
         """
         if not self.library.plugin:
             raise BackendUnavailable(
@@ -56,6 +92,20 @@ class PlanBuilder:
         return self.cache.store(key, self.compile(graph, name, key.limits, report)), True
 
     def compile(self, graph: bytes, name: str, limits: Limits, report: Report = lambda step: None) -> bytes:
+        """Compile a graph, whether or not its plan is there, and keep what was measured on the way.
+
+        Args:
+            graph: contents of an ONNX file.
+            name: of the graph, for messages.
+            limits: largest sizes that the plan takes.
+            report: is called with a line of text at each step.
+
+        Returns:
+            The plan.
+
+        Raises:
+            BundleError: where the graph cannot be compiled.
+        """
         timings = self.cache.timings(self.machine)
         plan, measured = self.library.compile(graph, name, limits, timings, report)
         if measured != timings:
@@ -66,8 +116,22 @@ class PlanBuilder:
 def build_plans(
     name: str, bundle: Bundle, limits: Limits, report: Report = lambda step: None, *, plugin: bool = False
 ) -> list[tuple[str, Path, bool]]:
-    """Role, file of the plan and whether it was built now, of every graph; plugin: for the modules of the relation
-    graph. Raises BackendUnavailable, BundleError, or ConfigError for a model without such modules.
+    """Compile every graph of a bundle into the user's cache, unless its plan is there.
+
+    Args:
+        name: `tensorrt` or `tensorrt_rtx`.
+        bundle: whose files were checked.
+        limits: largest sizes that the plans take.
+        report: is called with a line of text at each step.
+        plugin: whether the modules of the relation graph become plugins.
+
+    Returns:
+        Role, file of the plan and whether it was built now, of every graph.
+
+    Raises:
+        BackendUnavailable: without the library, the GPU or the plugin that is wanted.
+        BundleError: where a graph cannot be compiled.
+        ConfigError: with `plugin`, for a model without relation modules.
     """
     builder = PlanBuilder(name)
 
@@ -80,6 +144,11 @@ def build_plans(
 
 
 def plugin_graph(bundle: Bundle) -> bytes:
+    """The relation graph of a bundle with each module a plugin; as `relation_with_plugin`.
+
+    Args:
+        bundle: whose files were checked.
+    """
     return relation_with_plugin(bundle.config, bundle.arrays("weights"))
 
 
@@ -92,11 +161,23 @@ class TensorRT:
         self._cupy = load_cupy(name)
 
     def load(self, path: Path) -> OnHost:
-        """path: a graph beside its manifest. Raises BundleError where it cannot be compiled."""
+        """As `Backend.load`, one call at a time, for checks.
+
+        Args:
+            path: a graph beside its manifest.
+        """
         return OnHost(self.load_device(path), self._cupy)
 
     def load_device(self, path: Path) -> TensorRTGraph:
-        """The same for arrays on the current device."""
+        """As `Backend.load_device`. The first use of a graph builds its plan, which may take minutes.
+
+        Args:
+            path: a graph beside its manifest, which gives the limits of a plan that is built now.
+
+        Raises:
+            BundleError: where the graph or its manifest cannot be read, or the graph not compiled.
+            BackendUnavailable: where a plan that was built now does not load.
+        """
         graph = _graph(path)
         builder = self._builder
         key = builder.cache.newest(builder.machine, graph_hash(graph), builder.library.plugin)
@@ -195,6 +276,16 @@ class TensorRTBound:
 
 
 def open_backend(name: str, device: str, threads: int) -> TensorRT:
+    """Open TensorRT for the current device.
+
+    Args:
+        name: `tensorrt` or `tensorrt_rtx`.
+        device: `cuda`.
+        threads: not used; nothing of a call runs on the CPU.
+
+    Raises:
+        BackendUnavailable: for device `cpu`; without the library, cupy or a device.
+    """
     if device != "cuda":
         raise BackendUnavailable(f"backend {name!r} runs on device 'cuda'; got device {device!r}")
     return TensorRT(name)

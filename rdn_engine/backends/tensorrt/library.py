@@ -36,6 +36,14 @@ class Library:
     """One of the two libraries. `module` has its names, `logger` collects what it says."""
 
     def __init__(self, name: str) -> None:
+        """Load the library and check its version.
+
+        Args:
+            name: `tensorrt` or `tensorrt_rtx`.
+
+        Raises:
+            BackendUnavailable: without the library, with one older than OLDEST, or with a plugin that it does not load.
+        """
         self.name = name
         self.module = _import(name)
         self.version = str(self.module.__version__)
@@ -55,9 +63,20 @@ class Library:
         return text or "it gave no reason"
 
     def compile(self, graph: bytes, name: str, limits: Limits, timings: bytes, report: Report) -> tuple[bytes, bytes]:
-        """ONNX file contents -> plan, and what was measured on the way. `report(step)` is called as it goes on.
+        """Compile a graph.
 
-        Raises BundleError for a graph that the library cannot parse or compile.
+        Args:
+            graph: contents of an ONNX file.
+            name: of the graph, for messages.
+            limits: sizes of the axes that the graph leaves open.
+            timings: what an earlier build measured; empty for none.
+            report: is called with a line of text at each step.
+
+        Returns:
+            The plan, and what was measured on the way, with `timings`; the latter is empty for TensorRT-RTX.
+
+        Raises:
+            BundleError: for a graph that the library cannot parse or compile.
         """
         if TYPE_CHECKING:
             import tensorrt as trt
@@ -89,7 +108,14 @@ class Library:
         return bytes(plan), b"" if measured is None else bytes(measured.serialize())
 
     def start(self, engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
-        """A context with memory of its own; None where the device has none left."""
+        """Make a context of an engine, with memory of its own.
+
+        Args:
+            engine: of the library.
+
+        Returns:
+            The context; None where the device has no memory left.
+        """
         if self.name != "tensorrt_rtx":
             return engine.create_execution_context()
         config: Any = engine.create_runtime_config()
@@ -99,7 +125,14 @@ class Library:
         return engine.create_execution_context(config)
 
     def capturable(self, context: Any, stream: int) -> bool:
-        """TensorRT's own plans always, because our graphs have no shape that depends on values."""
+        """Whether a run of a context may be captured in a CUDA graph.
+
+        TensorRT's own plans always, because our graphs have no shape that depends on values.
+
+        Args:
+            context: whose input shapes are set.
+            stream: address of a cudaStream_t.
+        """
         return self.name != "tensorrt_rtx" or bool(context.is_stream_capturable(stream))
 
     def _set_range(self, profile: trt.IOptimizationProfile, tensor: trt.ITensor, name: str, limits: Limits) -> None:

@@ -36,8 +36,9 @@ class Limits:
     batch: int
     """Frames of several streams in one call of the backbone"""
     height: int
-    width: int
     """Most likely image, network-input pixels: what the plan is tuned for"""
+    width: int
+    """As `height`"""
     longest: int
     """Either side of the image, network-input pixels"""
     proposals: int
@@ -68,7 +69,21 @@ class Limits:
         window: int | None = None,
         ratio: float | None = None,
     ) -> Limits:
-        """What the model's own dials need, or those given. size: (height, width) of the video's frames, to tune for."""
+        """What the model's own dials need, or those given.
+
+        Args:
+            config: of the model.
+            batch: frames of several streams in one call of the backbone, 1 or more.
+            size: (height, width) of the video's frames, pixels, to tune for; None tunes for a network input of the
+                shorter side by the longer.
+            proposals: N, at least K; None takes the model's own, as for the next three.
+            support: K.
+            window: T, frames.
+            ratio: r in (0, 1].
+
+        Raises:
+            ConfigError: for a value out of its range.
+        """
         dials = config.dials
         short, long = config.input.shorter_side, config.input.longer_side
         height, width = (short, long) if size is None else config.input.network_size(*size)
@@ -102,32 +117,45 @@ class Machine:
     library: str
     """tensorrt or tensorrt_rtx"""
     version: str
+    """The library's"""
     gpu: str
     """Name, compute capability and multiprocessors; `any` for TensorRT-RTX, which compiles the rest when it loads"""
 
 
 @dataclass(frozen=True)
 class PlanKey:
+    """What a plan fits; equal keys share a plan."""
+
     machine: Machine
+    """Library and GPU"""
     graph: str
     """SHA-256 of the ONNX file"""
     limits: Limits
+    """Sizes that the plan takes"""
     plugin: str = ""
     """SHA-256 of the plugin library that the plan runs with; empty for a plan of the graph as it is"""
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, as JSON holds it."""
         return {"format": _FORMAT, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Any) -> PlanKey:
-        """Raises KeyError, TypeError or ConfigError for anything that `to_dict` did not write."""
+        """The inverse of `to_dict`.
+
+        Args:
+            data: parsed JSON.
+
+        Raises:
+            KeyError, TypeError, ConfigError: for anything that `to_dict` did not write.
+        """
         if data["format"] != _FORMAT:
             raise KeyError(data["format"])
         return cls(Machine(**data["machine"]), data["graph"], Limits(**data["limits"]), data["plugin"])
 
     @property
     def file(self) -> str:
-        """Equal in front for all limits of one graph on one machine."""
+        """Name of the plan's file in the cache; all limits of one graph on one machine begin alike."""
         return f"{_stem(self.machine, self.graph)}-{_digest(asdict(self.limits) | {'plugin': self.plugin})}.plan"
 
 
@@ -135,13 +163,23 @@ class PlanCache:
     """Plans and timing caches in one directory. Whatever in it is damaged counts as not there."""
 
     def __init__(self, directory: Path | None = None) -> None:
+        """Say where the plans are; nothing is read or made yet.
+
+        Args:
+            directory: of the plans; None takes that of CACHE_VARIABLE.
+        """
         self.directory = directory or _default_directory()
 
     def obtain(self, key: PlanKey, build: Callable[[], bytes], load: Callable[[bytes], _T | None]) -> _T:
-        """What `load` makes of the plan for `key`; built where there is none, and again where that does not load.
+        """Load the plan for `key`. It is built where there is none, and again where that does not load.
 
-        `load` returns None for a plan that it cannot use here. Raises BackendUnavailable where a new one cannot be used
-        either, and whatever `build` raises.
+        Args:
+            key: of the plan.
+            build: makes the plan.
+            load: makes of a plan what is returned; None for one that it cannot use here.
+
+        Raises:
+            BackendUnavailable: where a plan that was built now cannot be used either. What `build` raises passes.
         """
         path = self.directory / key.file
         kept = _read(path)
@@ -160,17 +198,38 @@ class PlanCache:
         return loaded
 
     def store(self, key: PlanKey, plan: bytes) -> Path:
+        """Keep a plan, in place of what was kept for its key. A full or read-only disk is a warning.
+
+        Args:
+            key: of the plan.
+            plan: as the library gave it.
+
+        Returns:
+            Its file.
+        """
         path = self.directory / key.file
         self._write(path, key.to_dict(), plan)
         return path
 
     def has(self, key: PlanKey) -> bool:
+        """Whether there is a plan for a key, undamaged.
+
+        Args:
+            key: of the plan.
+        """
         kept = _read(self.directory / key.file)
         return kept is not None and _key(kept[0]) == key
 
     def newest(self, machine: Machine, graph: str, plugin: str = "") -> PlanKey | None:
-        """Of the plans for this graph and machine, whatever their limits, without plugins or with this one, the one
-        that was built last.
+        """The key of the plan that was built last for a graph and a machine, whatever its limits.
+
+        Args:
+            machine: that the plan is tied to.
+            graph: SHA-256 of the ONNX file.
+            plugin: SHA-256 of the plugin library; plans without plugins or with this one are looked at.
+
+        Returns:
+            The key; None where there is no such plan.
         """
         found = []
         for path in self.directory.glob(f"{_stem(machine, graph)}-*.plan"):
@@ -181,11 +240,24 @@ class PlanCache:
         return max(found)[2] if found else None
 
     def timings(self, machine: Machine) -> bytes:
-        """What earlier builds measured on this machine; empty where there is nothing."""
+        """What earlier builds measured on this machine.
+
+        Args:
+            machine: that it was measured on.
+
+        Returns:
+            What `keep_timings` got; empty where there is nothing.
+        """
         kept = _read(self._timing_path(machine))
         return kept[1] if kept is not None and kept[0] == asdict(machine) else b""
 
     def keep_timings(self, machine: Machine, data: bytes) -> None:
+        """Keep what a build measured. A full or read-only disk is a warning.
+
+        Args:
+            machine: that it was measured on.
+            data: as the library gave it.
+        """
         self._write(self._timing_path(machine), asdict(machine), data)
 
     def _timing_path(self, machine: Machine) -> Path:
@@ -209,7 +281,17 @@ class PlanCache:
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """`720x1280` -> (height, width). Raises ConfigError."""
+    """Read the size of a video's frames, as the command line takes it.
+
+    Args:
+        text: as `720x1280`.
+
+    Returns:
+        (height, width) in pixels, 1 or more.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ConfigError(f"size is {text!r}; wanted HEIGHTxWIDTH of the frames, as 720x1280")
@@ -217,6 +299,7 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 def graph_hash(graph: bytes) -> str:
+    """SHA-256 of the contents of an ONNX file, in hexadecimal digits."""
     return hashlib.sha256(graph).hexdigest()
 
 

@@ -28,9 +28,18 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 def relation_with_plugin(config: RDNConfig, weights: Weights) -> bytes:
-    """An ONNX file, the same for the same model. weights: as in relation.npz.
+    """Write the relation graph with each module a plugin.
 
-    Raises ConfigError for a model without relation modules, BackendUnavailable without onnx.
+    Args:
+        config: of the model.
+        weights: as in relation.npz.
+
+    Returns:
+        An ONNX file, the same for the same model.
+
+    Raises:
+        ConfigError: for a model without relation modules.
+        BackendUnavailable: without onnx.
     """
     if not config.relation.num_modules:
         raise ConfigError("this model has no relation module; its relation graph has no use for the plugin")

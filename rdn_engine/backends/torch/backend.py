@@ -1,7 +1,7 @@
 """The graphs of a bundle in torch, on the CPU or a GPU: the way to run on a GPU where TensorRT is not.
 
-They are read from ONNX each time (torch_program.py), so any torch from 2.11 on runs any bundle, and none is tied to the
-torch that wrote it, as archives of `torch.export` are. torch is imported when this backend is opened, and not before.
+They are read from ONNX each time (program.py), so any torch from 2.11 on runs any bundle, and none is tied to the torch
+that wrote it, as archives of `torch.export` are. torch is imported when this backend is opened, and not before.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 class Torch:
+    """The backend on the CPU or on the current device."""
+
     name = "torch"
 
     def __init__(self, device: str, threads: int) -> None:
@@ -42,7 +44,7 @@ class Torch:
         self._torch, self._device = torch, device
 
     def load(self, path: Path) -> Graph:
-        """path: an ONNX graph. Raises BundleError, and BackendUnavailable for an operator torch is not asked to run."""
+        """As `Backend.load`; on a device one call at a time, for checks."""
         if self._device == "cuda":
             return OnHost(self.load_device(path), self._cupy)
         return TorchGraph(self._torch, self._program(path), path.name)
@@ -75,6 +77,8 @@ class TorchGraph:
 
 
 class TorchDeviceGraph:
+    """A graph whose weights are on the current device."""
+
     def __init__(self, torch: ModuleType, program: Program, name: str) -> None:
         self._torch, self._program, self._name = torch, program, name
         self.inputs = tuple(program.inputs)
@@ -137,6 +141,17 @@ class _Array:
 
 
 def open_backend(name: str, device: str, threads: int) -> Torch:
+    """Open torch.
+
+    Args:
+        name: `torch`.
+        device: `cpu` or `cuda`.
+        threads: CPU threads of each call on the CPU; torch has one number for the whole process.
+
+    Raises:
+        BackendUnavailable: without torch or onnx; for `cuda` without cupy, without a device, or with a torch that has
+            no CUDA.
+    """
     return Torch(device, threads)
 
 

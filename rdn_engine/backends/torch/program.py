@@ -36,10 +36,20 @@ _DTYPES = {
 
 
 class Program(nn.Module):
-    """Inputs in the order of the graph -> its outputs in theirs."""
+    """A graph whose `inputs` and `outputs` are name -> numpy's type, in the order of the graph. Constants are its
+    buffers.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Raises BundleError for a file that is no ONNX graph, BackendUnavailable for an operator that is not here."""
+        """Read the graph.
+
+        Args:
+            path: an ONNX file.
+
+        Raises:
+            BundleError: for a file that is no ONNX graph.
+            BackendUnavailable: for an operator that is not in OPERATORS.
+        """
         super().__init__()
         graph = _read(path)
         self.inputs = {v.name: _numpy_dtype(v) for v in graph.input}
@@ -63,6 +73,14 @@ class Program(nn.Module):
         self._steps = _steps(graph)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the operators in the order of the graph.
+
+        Args:
+            inputs: in the order of the graph, on the device of the buffers.
+
+        Returns:
+            The graph's outputs, in its order.
+        """
         values: dict[str, Value] = dict(zip(self.inputs, inputs, strict=True))
         for run, names, output, attributes, done in self._steps:
             read = [values[name] if name in values else self._constant(name) for name in names]
