@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,9 +22,6 @@ from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError, Fram
 from rdn_engine.host.runtime import Executor
 from rdn_engine.host.window import Window
 from rdn_engine.media.source import open_source
-
-if TYPE_CHECKING:
-    pass
 
 OTHER_ERROR, USAGE, BAD_INPUT, BAD_BUNDLE, NO_BACKEND, MISMATCH, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
