@@ -82,10 +82,17 @@ class Observation:
 
 
 def _pool(outputs: dict[str, Float], config: RDNConfig, size: tuple[int, int]) -> Float:
-    rpn, roi, feature_map = config.rpn, config.roi, outputs["feature_map"]
+    feature_map = outputs["feature_map"]
     grid = feature_map.shape[1], feature_map.shape[2]
-    found = cpu.propose(outputs["objectness"], outputs["deltas"], grid, rpn.cell_anchors(), rpn.stride, size,
-                        rpn.pre_nms_top_n, rpn.nms_threshold, config.dials.num_reference)  # fmt: skip
+    found = cpu.propose(
+        outputs["objectness"],
+        outputs["deltas"],
+        grid=grid,
+        network_size=size,
+        cell_anchors=config.rpn.cell_anchors(),
+        config=config.rpn,
+        max_proposals=config.dials.num_reference,
+    )
     boxes = found.boxes[0, : int(found.counts[0])]
     where = np.zeros(len(boxes), np.int64)
-    return cpu.roi_pool(feature_map, boxes, where, 1 / rpn.stride, roi.size, roi.pooling)
+    return cpu.roi_pool(feature_map, boxes, where, config=config.roi, scale=1 / config.rpn.stride)

@@ -13,4 +13,4 @@ from rdn_engine.kernels.cpu.arrays import Float
 def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int) -> Float:
     """[H, W, 3] -> [3, h, w], resized and normalised as DESIGN section 2 (Input) says."""
     size = config.network_size(image.shape[0], image.shape[1])
-    return cpu.resize_normalize(image, size, config.mean, config.std, config.channel_order, threads)
+    return cpu.resize_normalize(image, size, config, threads=threads)
