@@ -12,6 +12,7 @@ from rdn_engine.config import RelationConfig
 from rdn_engine.device.gpu import Queue
 from rdn_engine.device.window import in_groups
 from rdn_engine.kernels import cuda
+from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cuda.boxes import Kernels
 from rdn_engine.kernels.cuda.relation import Partials
 
@@ -30,7 +31,7 @@ class Scratch:
     def reserve(self, queries: int, supports: int, *, modules: int = 1, partials: bool = True) -> None:
         """For `queries` rows that look at `supports`; modules: those whose gates are found in one pass."""
         r = self._relation
-        needed = cuda.geometry_bytes(self._kernels, queries, supports)
+        needed = cuda.geometry_bytes(self._kernels, queries=queries, supports=supports)
         self._geometry_bytes = max(self._geometry_bytes, needed)
         if self._half:
             self._gate_count = max(self._gate_count, modules * r.heads * queries * supports)
@@ -64,5 +65,5 @@ class Scratch:
 
 def split_of(supports: int) -> tuple[int, int]:
     """Size of a split, in whole groups, and how many there are."""
-    size = max(in_groups(-(-supports // SPLITS)), 16)
-    return size, -(-supports // size)
+    size = max(in_groups(ceil_div(supports, SPLITS)), 16)
+    return size, ceil_div(supports, size)
