@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export.calibration import Activations, CalibrationFrames, Float, observer
+from export.calibration import Activations, CalibrationFrames, observer
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float
 
 OUTPUTS = ("objectness", "deltas", "feature_map")
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared

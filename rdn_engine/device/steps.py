@@ -8,7 +8,7 @@ import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.device.encoder import DeviceEncoder
-from rdn_engine.device.gpu import Program, Queue
+from rdn_engine.device.gpu import CapturedWork, Queue
 from rdn_engine.device.relation import DeviceRelation, RelationSteps
 from rdn_engine.device.results import ResultRing
 from rdn_engine.device.window import DeviceWindow
@@ -43,7 +43,7 @@ class DeviceSteps:
         classes = len(weights.config.class_names)
         nbytes = kernels.detect_bytes(batch=1, rows=dials.num_reference, classes=classes, config=detection)
         self._workspace = queue.empty(nbytes, np.uint8)
-        self._programs: dict[tuple[bool, bool], Program] = {}
+        self._programs: dict[tuple[bool, bool], CapturedWork] = {}
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +72,7 @@ class DeviceSteps:
         self._window.set_numbers(frame, newest)
         program = self._programs.get((append, result))
         if program is None:
-            program = Program(self._queue, lambda: self._work(append, result))
+            program = CapturedWork(self._queue, lambda: self._work(append, result))
             self._programs[append, result] = program
         program()
 
