@@ -38,7 +38,7 @@ from export.float8 import FLOAT8_OPSET
 from export.golden import detection_tolerance, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
 from export.half import BFLOAT16_OPSET, HALVES
-from export.precision import MIN_AGREEMENT, Stages, agreement
+from export.precision import MIN_AGREEMENT, agreement, detector_of, fused_model, golden_of
 from export.reduced import Reduced, write_reduced
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
 from rdn_engine.backends.tensorrt.backend import build_plans
@@ -167,10 +167,10 @@ def _float32(
 def _reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Agreement:
     """From a float32 bundle, whose relation weights stay as they are."""
     told, weights = exact.manifest, exact.arrays("weights")
-    stages, method, tolerances = write_reduced(exact, staging, frames, how, report)
+    model, method, tolerances = write_reduced(exact, staging, frames, how, report)
     report(f"detections of {how.precision} against float32")
-    detector = Stages.fused(told.config, exact.directory, weights).detector()
-    agreed = agreement(detector, stages.detector(), frames, how.precision, method, how.min_agreement)
+    detector = detector_of(fused_model(told.config, exact.directory, weights))
+    agreed = agreement(detector, detector_of(model), frames, how.precision, method, how.min_agreement)
     if agreed.share < how.min_agreement and not how.accept:
         raise PrecisionError(
             f"{how.precision} and float32 agree on {agreed.share:.1%} of {agreed.detections} detections "
@@ -179,7 +179,7 @@ def _reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduc
         )
     shutil.copyfile(exact.directory / WEIGHTS, staging / WEIGHTS)
     report("golden results")
-    golden = stages.golden(exact.arrays("golden")["frames"])
+    golden = golden_of(model, exact.arrays("golden")["frames"])
     np.savez(staging / GOLDEN, **golden)  # type: ignore[arg-type]
     write_manifest(
         staging,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rdn_engine.errors import PrecisionError
 from rdn_engine.frame import Image
+from rdn_engine.kernels.cpu.arrays import Float
 from rdn_engine.media.source import open_source
 
 DEFAULT_FRAMES = 64
@@ -30,7 +31,6 @@ _SAMPLES = 4096  # of one tensor and frame; 64 frames are 26 in the part that th
 _LEVELS, _FINE = 256, 8  # of uint8, and histogram bins in each
 
 Ranges = dict[str, tuple[float, float]]
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

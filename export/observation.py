@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export.calibration import Activations, CalibrationFrames, Float, observer
+from export.calibration import Activations, CalibrationFrames, observer
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float
 
 OUTPUTS = ("objectness", "deltas", "feature_map")
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
@@ -82,10 +83,17 @@ class Observation:
 
 
 def _pool(outputs: dict[str, Float], config: RDNConfig, size: tuple[int, int]) -> Float:
-    rpn, roi, feature_map = config.rpn, config.roi, outputs["feature_map"]
+    feature_map = outputs["feature_map"]
     grid = feature_map.shape[1], feature_map.shape[2]
-    found = cpu.propose(outputs["objectness"], outputs["deltas"], grid, rpn.cell_anchors(), rpn.stride, size,
-                        rpn.pre_nms_top_n, rpn.nms_threshold, config.dials.num_reference)  # fmt: skip
+    found = cpu.propose(
+        outputs["objectness"],
+        outputs["deltas"],
+        grid=grid,
+        network_size=size,
+        cell_anchors=config.rpn.cell_anchors(),
+        config=config.rpn,
+        max_proposals=config.dials.num_reference,
+    )
     boxes = found.boxes[0, : int(found.counts[0])]
     where = np.zeros(len(boxes), np.int64)
-    return cpu.roi_pool(feature_map, boxes, where, 1 / rpn.stride, roi.size, roi.pooling)
+    return cpu.roi_pool(feature_map, boxes, where, config=config.roi, scale=1 / config.rpn.stride)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.calibration import CalibrationFrames, Float
+from export.calibration import CalibrationFrames
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.manifest import GRAPHS, Agreement
 from rdn_engine.config import RDNConfig
@@ -17,9 +16,10 @@ from rdn_engine.errors import PrecisionError
 from rdn_engine.host import preprocess
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.relation import FusedRelation, Relation
+from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.relation_graph import EngineRelation
 from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.kernels.cpu.arrays import Float
 from rdn_engine.results import Detections
 from rdn_engine.verify import relate_all
 
@@ -96,58 +96,58 @@ def _iou(box: Float, others: Float) -> Float:
     return np.asarray(overlap / (areas[0] + areas[1] - overlap), np.float32)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """What runs the graphs in a directory that has no manifest yet, on one thread."""
+def fused_model(config: RDNConfig, directory: Path, weights: dict[str, Float]) -> HostModel:
+    """The graphs in a directory that has no manifest yet, on one thread, and the relation stage in float32.
 
-    config: RDNConfig
-    encoder: Encoder
-    relation: Relation
+    Args:
+        config: of the model.
+        directory: has the graphs of the backbone and of roi_head.
+        weights: of the relation stage.
+    """
+    return HostModel(config, _encoder(config, directory), FusedRelation(config, weights, 1), 1)
 
-    @classmethod
-    def fused(cls, config: RDNConfig, directory: Path, weights: dict[str, Float]) -> Stages:
-        """The relation stage in float32."""
-        return cls(config, _encoder(config, directory), FusedRelation(config, weights, 1))
 
-    @classmethod
-    def engine(cls, config: RDNConfig, directory: Path) -> Stages:
-        """The relation stage from its graph."""
-        graph = load_backend("onnxruntime", "cpu", 1).load(directory / GRAPHS["relation"])
-        return cls(config, _encoder(config, directory), EngineRelation(config, graph))
+def engine_model(config: RDNConfig, directory: Path) -> HostModel:
+    """The same with the relation stage from its graph, which is in the directory too."""
+    graph = load_backend("onnxruntime", "cpu", 1).load(directory / GRAPHS["relation"])
+    return HostModel(config, _encoder(config, directory), EngineRelation(config, graph), 1)
 
-    def detector(self) -> Detector:
-        return Detector(HostRuntime(HostModel(self.config, self.encoder, self.relation, 1)))
 
-    def golden(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """The arrays of `golden.npz` (export/golden.py), as this machine computes them.
+def detector_of(model: HostModel) -> Detector:
+    return Detector(HostRuntime(model))
 
-        Args:
-            frames: uint8 [F, H, W, 3] RGB.
 
-        Returns:
-            Name -> array, as `export.golden.golden_results`.
-        """
-        arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
-        config, dials = self.config, self.config.dials
-        encoded = []
-        for frame in frames:
-            network = preprocess.network_input(frame, config.input, 1)
-            encoded += self.encoder(network[None], dials.num_reference, dials.num_support, lambda _: None)
-        found = self.detector().predict(list(frames))
-        outputs = relate_all(self.relation, config, encoded)
-        for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
-            stages: dict[str, NDArray[np.generic]] = {
-                "boxes": e.boxes,
-                "objectness": e.objectness,
-                "features": e.features,
-                "logits": out.logits,
-                "deltas": out.deltas,
-                "xyxy": d.xyxy,
-                "confidence": d.confidence,
-                "class_id": d.class_id,
-            }
-            arrays |= {f"t{t}/{name}": array for name, array in stages.items()}
-        return arrays
+def golden_of(model: HostModel, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+    """The arrays of `golden.npz` (export/golden.py), as this machine computes them.
+
+    Args:
+        model: whose stages compute them.
+        frames: uint8 [F, H, W, 3] RGB.
+
+    Returns:
+        Name -> array, as `export.golden.golden_results`.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {"frames": frames}
+    config, dials = model.config, model.config.dials
+    encoded = []
+    for frame in frames:
+        network = preprocess.network_input(frame, config.input, 1)
+        encoded += model.encoder(network[None], dials.num_reference, dials.num_support, lambda _: None)
+    found = detector_of(model).predict(list(frames))
+    outputs = relate_all(model.relation, config, encoded)
+    for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
+        stages: dict[str, NDArray[np.generic]] = {
+            "boxes": e.boxes,
+            "objectness": e.objectness,
+            "features": e.features,
+            "logits": out.logits,
+            "deltas": out.deltas,
+            "xyxy": d.xyxy,
+            "confidence": d.confidence,
+            "class_id": d.class_id,
+        }
+        arrays |= {f"t{t}/{name}": array for name, array in stages.items()}
+    return arrays
 
 
 def _encoder(config: RDNConfig, directory: Path) -> Encoder:

@@ -12,10 +12,11 @@ from export import float8
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
 from export.int8 import INT8_TOLERANCES, quantize
-from export.precision import MIN_AGREEMENT, Stages
+from export.precision import MIN_AGREEMENT, detector_of, engine_model, fused_model
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.host.encoder import Encoder
+from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation_graph import EngineRelation
 
 Report = Callable[[str], None]
@@ -39,7 +40,7 @@ class Reduced:
     """int8: activations without a zero point, as TensorRT wants them."""
 
 
-Written = tuple[Stages, str, dict[str, float]]
+Written = tuple[HostModel, str, dict[str, float]]
 """What runs the graphs, how their ranges were chosen, and the tolerances they want"""
 
 
@@ -67,7 +68,7 @@ def _int8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced,
     config = exact.config
     method = quantize(exact.directory, staging, config, frames, report, symmetric=how.symmetric)
     shutil.copyfile(exact.path("relation"), staging / GRAPHS["relation"])
-    return Stages.fused(config, staging, exact.arrays("weights")), method, INT8_TOLERANCES
+    return fused_model(config, staging, exact.arrays("weights")), method, INT8_TOLERANCES
 
 
 def _half(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
@@ -77,7 +78,7 @@ def _half(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced,
     emulated = staging.parent / "emulated"
     emulated.mkdir()
     write_half(exact.directory, staging, emulated, half)
-    return Stages.engine(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
+    return engine_model(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
 
 
 def _float8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
@@ -85,7 +86,7 @@ def _float8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduce
     emulated = staging.parent / "emulated"
     emulated.mkdir()
     method = float8.quantize(exact.directory, staging, emulated, exact.config, frames, report)
-    return Stages.engine(exact.config, emulated), method, float8.FLOAT8_TOLERANCES
+    return engine_model(exact.config, emulated), method, float8.FLOAT8_TOLERANCES
 
 
 def _check(exact: Bundle, frames: CalibrationFrames, half: Half, report: Report) -> None:
@@ -93,5 +94,5 @@ def _check(exact: Bundle, frames: CalibrationFrames, half: Half, report: Report)
     watched = {role: Watched(exact.path(role)) for role in GRAPHS}
     encoder = Encoder(exact.config, watched["backbone"], watched["roi_head"], 1)
     relation = EngineRelation(exact.config, watched["relation"])
-    Stages(exact.config, encoder, relation).detector().predict(frames.calibrate)
+    detector_of(HostModel(exact.config, encoder, relation, 1)).predict(frames.calibrate)
     check_range(watched.items(), half)

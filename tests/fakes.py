@@ -184,7 +184,9 @@ def empty_bank(
 ) -> cpu.SupportBank:
     """Room for `room` support proposals, a multiple of cpu.PANEL, in each slot."""
     return cpu.SupportBank(
-        *cpu.empty_supports((slots,), room, heads, head_dim, precision),
+        *cpu.empty_supports(
+            (slots,), room=room, config=RelationConfig(dim=heads * head_dim, heads=heads), precision=precision
+        ),
         np.zeros((slots, heads), np.float32),
         np.zeros((slots, room, 4), np.float32),
     )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.arithmetic import round_up
+from rdn_engine.kernels.cpu.arrays import Float
 from tests import reference_relation as reference
 from tests.fakes import empty_bank
 from tests.reference_relation import boxes_of_kind
@@ -48,15 +50,15 @@ def make_case(
 
 
 def arguments(case: Case, precision: cpu.Precision = "float32") -> dict[str, Any]:
-    """The case for `cpu.relation_attention`: frames in shuffled slots, with one slot that is not used."""
+    """The case for `attend`: frames in shuffled slots, with one slot that is not used."""
     counts, (heads, _) = case["counts"], case["geometry_weight"].shape
     n, dim = case["query"].shape
     slots = np.random.default_rng(len(counts)).permutation(len(counts) + 1)[: len(counts)]
-    room = -(-max([*counts, 1]) // cpu.PANEL) * cpu.PANEL
+    room = round_up(max([*counts, 1]), cpu.PANEL)
     bank = empty_bank(len(counts) + 1, room, heads, dim // heads, precision)
     for slot, stop, count in zip(slots, np.cumsum(counts), counts, strict=True):
         part = slice(stop - count, stop)
-        cpu.pack_supports(case["keys"][part], case["values"][part], bank, slot)
+        cpu.pack_supports(case["keys"][part], case["values"][part], bank, slot=slot)
         bank.boxes[slot, :count] = case["support_boxes"][part]
     kept = ("query", "boxes", "multiplicity")
     plain = {"residual": np.zeros((n, dim), np.float32), "value_bias": np.zeros(dim, np.float32)}
@@ -75,7 +77,11 @@ def arguments(case: Case, precision: cpu.Precision = "float32") -> dict[str, Any
 def run(
     case: Case, omega_range: tuple[int, int] | None = None, threads: int = 1, precision: cpu.Precision = "float32"
 ) -> cpu.Attention:
-    return cpu.relation_attention(**arguments(case, precision), omega_range=omega_range, threads=threads)
+    return attend(**arguments(case, precision), omega_range=omega_range, threads=threads)
+
+
+def attend(*, query: Float, boxes: Float, residual: Float, bank: cpu.SupportBank, **others: Any) -> cpu.Attention:
+    return cpu.relation_attention(cpu.QueryRows(query, boxes, residual), bank, **others)
 
 
 def wanted_out(case: Case) -> np.ndarray:

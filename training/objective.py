@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from rdn_engine.kernels.arithmetic import ceil_div
 from training import losses
 from training.data.sampling import Batch, normalise
 from training.model.inference import advanced_rows
@@ -67,7 +68,7 @@ class Objective(nn.Module):
     ) -> tuple[tuple[int, int], Tensor, Tensor]:
         """Without the cells of the padding: the image's own grid, logits [L], deltas [L, 4]."""
         stride = self.model.config.rpn.stride
-        height, width = (-(-side // stride) for side in size)
+        height, width = (ceil_div(side, stride) for side in size)
         logits = objectness.unflatten(0, (*grid, -1))[:height, :width].flatten()
         return (height, width), logits, deltas.unflatten(0, (*grid, -1))[:height, :width].flatten(0, 2)
 

@@ -11,8 +11,6 @@ from training.data.sampling import Batch
 from training.model.inference import detect_video
 from training.model.rdn import RDN
 
-Float = NDArray[np.float32]
-
 _SHOWN = 0.3  # confidence
 
 

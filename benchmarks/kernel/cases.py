@@ -26,8 +26,9 @@ from benchmarks.frames import make_frame
 from benchmarks.kernel.arithmetic import pair_operations
 from export.graphs import Graph, Input, export_graph, pad_cells
 from rdn_engine.backends import load_backend
-from rdn_engine.config import Pooling, RDNConfig, RelationConfig, Sampling
+from rdn_engine.config import Dials, Pooling, RDNConfig, RelationConfig, RoIConfig, Sampling
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.arithmetic import round_up
 from tests import reference_relation
 from training.checkpoints.files import read_config
 from training.model import boxes as box_ops
@@ -105,7 +106,7 @@ def resize() -> Case:
     taps = 2 * max(scale, 1)  # of a triangle as wide as the ratio, in each direction
     return Case(
         "resize and normalise",
-        lambda: cpu.resize_normalize(image, size, config.mean, config.std, config.channel_order),
+        lambda: cpu.resize_normalize(image, size, config),
         Resize(),
         (torch.from_numpy(image),),
         lambda ours, theirs: float(np.abs(ours - theirs[0]).max()),
@@ -137,8 +138,15 @@ def proposals() -> Case:
             return boxes[keep], best[keep]
 
     def ours() -> cpu.Proposals:
-        return cpu.propose(objectness, deltas, GRID, rpn.cell_anchors(), STRIDE, size, rpn.pre_nms_top_n,
-                           rpn.nms_threshold, N)  # fmt: skip
+        return cpu.propose(
+            objectness,
+            deltas,
+            grid=GRID,
+            network_size=size,
+            cell_anchors=rpn.cell_anchors(),
+            config=rpn,
+            max_proposals=N,
+        )
 
     def compare(found: cpu.Proposals, theirs: Sequence[NDArray[Any]]) -> float:
         boxes = found.boxes[0, : found.counts[0]]
@@ -164,7 +172,7 @@ def roi_pool(pooling: Pooling) -> Case:
     """300 proposals on the conv5 map of 2,048 channels."""
     rng = np.random.default_rng(2)
     feature_map = np.maximum(rng.standard_normal((1, *GRID, CHANNELS), dtype=np.float32), 0)
-    boxes, where = random_boxes(rng, N), np.zeros(N, np.int64)
+    boxes, where, config = random_boxes(rng, N), np.zeros(N, np.int64), RoIConfig(pooling=pooling)
     rois = torch.from_numpy(np.concatenate([np.zeros((N, 1), np.float32), boxes], 1))
     first = torch.from_numpy(np.ascontiguousarray(feature_map.transpose(0, 3, 1, 2)))  # as torch keeps its maps
 
@@ -183,7 +191,7 @@ def roi_pool(pooling: Pooling) -> Case:
     out = N * 49 * CHANNELS
     return Case(
         f"RoI {'max pooling' if pooling == 'max' else 'align'}",
-        lambda: cpu.roi_pool(feature_map, boxes, where, 1 / STRIDE, 7, pooling),
+        lambda: cpu.roi_pool(feature_map, boxes, where, config=config, scale=1 / STRIDE),
         Pool(),
         (first, rois),
         lambda ours, theirs: relative(cells(ours), theirs[0].transpose(0, 2, 3, 1)),
@@ -233,6 +241,7 @@ def sampling(rule: Sampling) -> Case:
     frames = 2 * T + 1
     objectness = np.sort(rng.random((frames, K), np.float32))[:, ::-1].reshape(-1).copy()
     ones, starts = np.ones(frames * K, np.float32), np.arange(frames + 1) * K
+    dials = Dials(num_support=K, advanced_ratio=0.2, sampling=rule)
 
     class Sample(nn.Module):
         def forward(self, scores: Tensor) -> Tensor:
@@ -243,7 +252,7 @@ def sampling(rule: Sampling) -> Case:
 
     return Case(
         f"sampling, {rule.replace('_', ' ')}",
-        lambda: cpu.sample_advanced(objectness, ones, starts, 0.2, K, rule),
+        lambda: cpu.sample_advanced(objectness, ones, starts, dials=dials),
         Sample(),
         (torch.from_numpy(objectness),),
         lambda ours, theirs: float(np.abs(ours[0] - theirs[0]).max()),
@@ -258,7 +267,7 @@ def pack(
     keys: NDArray[np.float32], values: NDArray[np.float32], boxes: NDArray[np.float32], heads: int
 ) -> cpu.SupportBank:
     """[F K, D] keys and values and [F K, 4] boxes of F frames, a frame a slot."""
-    frames, room, depth = len(keys) // K, -(-K // cpu.PANEL) * cpu.PANEL, keys.shape[1] // heads
+    frames, room, depth = len(keys) // K, round_up(K, cpu.PANEL), keys.shape[1] // heads
     bank = cpu.SupportBank(
         np.empty((frames, heads, room // cpu.PANEL, depth, cpu.PANEL), np.float32),
         np.empty((frames, heads, room, depth), np.float32),
@@ -267,7 +276,7 @@ def pack(
     )
     for slot in range(frames):
         rows = slice(slot * K, (slot + 1) * K)
-        cpu.pack_supports(keys[rows], values[rows], bank, slot)
+        cpu.pack_supports(keys[rows], values[rows], bank, slot=slot)
         bank.boxes[slot, :K] = boxes[rows]
     return bank
 
@@ -305,7 +314,17 @@ def attention() -> Case:
 
     return Case(
         "relation attention",
-        lambda: cpu.relation_attention(query, boxes, nothing, nothing[0], bank, slots, counts, ones, geometry).out,
+        lambda: (
+            cpu.relation_attention(
+                cpu.QueryRows(query, boxes, nothing),
+                bank,
+                slots=slots,
+                counts=counts,
+                multiplicity=ones,
+                geometry=geometry,
+                value_bias=nothing[0],
+            ).out
+        ),
         Eager(),
         tensors,
         lambda ours, theirs: relative(ours, theirs[0]),
@@ -344,8 +363,7 @@ def detect() -> Case:
         return xyxy[keep], score[keep]
 
     def ours() -> cpu.Boxes:
-        return cpu.detect(logits, deltas, boxes, (HEIGHT, WIDTH), d.box_weights, 0.001, d.nms_threshold,
-                          d.max_detections)  # fmt: skip
+        return cpu.detect(logits, deltas, boxes, network_size=(HEIGHT, WIDTH), config=d, score_threshold=0.001)
 
     def compare(found: cpu.Boxes, theirs: Sequence[NDArray[Any]]) -> float:
         same = found.xyxy.shape == theirs[0].shape

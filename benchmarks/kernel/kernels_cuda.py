@@ -24,9 +24,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
 from rdn_engine.kernels import cpu, cuda
+from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cuda.boxes import Resizer
-from rdn_engine.kernels.cuda.relation import Attention, Partials, Queries, Supports
+from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from tests import cuda_machines, reference_relation
 from tests.cuda_machines import Machine, fill
 from training.provenance import environment, gpu
@@ -67,14 +69,14 @@ def arrays_bytes(*arrays: Any) -> int:
 
 def resize(machine: Machine, sizes: Sizes, seed: int) -> Work:
     images = np.random.default_rng(seed).integers(0, 256, (sizes.batch, *sizes.image, 3), dtype=np.uint8)
-    mean, std = (103.0, 116.0, 123.0), (1.0, 1.0, 1.0)
-    resizer = Resizer(machine.kernels, sizes.image, sizes.resized, mean, std, "bgr")
+    config = InputConfig(mean=(103.0, 116.0, 123.0))
+    resizer = Resizer(machine.kernels, config, image_size=sizes.image, size=sizes.resized)
     workspace = fill(machine, resizer.nbytes(sizes.batch), np.uint8)
     resizer.prepare(sizes.batch, workspace)
     put, out = machine.put(images), fill(machine, (sizes.batch, 3, *sizes.resized))
 
     def check() -> None:
-        wanted = cpu.resize_normalize(images[-1], sizes.resized, mean, std, "bgr")
+        wanted = cpu.resize_normalize(images[-1], sizes.resized, config)
         np.testing.assert_array_equal(machine.get(out)[-1], wanted)
 
     return Work(lambda stream: resizer(put, out, workspace, stream=stream), check, arrays_bytes(put, out))
@@ -93,17 +95,20 @@ def roi_pool(machine: Machine, sizes: Sizes, seed: int) -> Work:
     rng = np.random.default_rng(seed)
     feature_map = rng.standard_normal((sizes.batch, *sizes.grid, sizes.channels), np.float32).astype(np.float16)
     boxes = random_boxes(rng, (sizes.batch * sizes.proposals,), sizes)
-    arrays = machine.put(feature_map), machine.put(boxes)
-    out = fill(machine, (len(boxes), cpu.pooled_width(7, sizes.channels)), np.float16)
+    arrays, config = (machine.put(feature_map), machine.put(boxes)), RoIConfig()
+    counts = machine.put(np.full(sizes.batch, sizes.proposals, np.int32))
+    out = fill(machine, (len(boxes), cpu.pooled_width(config.size, sizes.channels)), np.float16)
 
     def check() -> None:
         last = feature_map[-1:].astype(np.float32)
-        wanted = cpu.roi_pool(last, boxes[-3:], np.zeros(3, np.int64), 1 / 16, 7, "align")
+        wanted = cpu.roi_pool(last, boxes[-3:], np.zeros(3, np.int64), config=config, scale=1 / 16)
         cells = 49 * sizes.channels
         np.testing.assert_allclose(machine.get(out[-3:])[:, :cells], wanted[:, :cells], rtol=2e-3, atol=2e-3)
 
     return Work(
-        lambda stream: machine.kernels.roi_pool(*arrays, out, 1 / 16, 7, "align", stream=stream),
+        lambda stream: machine.kernels.roi_pool(
+            *arrays, counts=counts, config=config, scale=1 / 16, out=out, stream=stream
+        ),
         check,
         arrays_bytes(*arrays, out),
     )
@@ -119,10 +124,8 @@ def propose(machine: Machine, sizes: Sizes, seed: int) -> Work:
         "deltas": (rng.standard_normal((sizes.batch, count, 4)) / 5).astype(np.float32),
         "cell_anchors": cells,
         "grid": sizes.grid,
-        "stride": 16,
-        "image_size": (16 * sizes.grid[0], 16 * sizes.grid[1]),
-        "pre_nms_top_n": sizes.top,
-        "nms_threshold": 0.7,
+        "network_size": (16 * sizes.grid[0], 16 * sizes.grid[1]),
+        "config": RPNConfig(pre_nms_top_n=sizes.top),
     }
     arrays = case | {name: machine.put(value) for name, value in case.items() if isinstance(value, np.ndarray)}
     arrays |= {
@@ -130,7 +133,7 @@ def propose(machine: Machine, sizes: Sizes, seed: int) -> Work:
         "counts": fill(machine, sizes.batch, np.int32),
     }
     arrays["scores"] = fill(machine, (sizes.batch, sizes.proposals))
-    arrays["workspace"] = fill(machine, machine.kernels.propose_bytes(sizes.batch, sizes.top), np.uint8)
+    arrays["workspace"] = fill(machine, machine.kernels.propose_bytes(sizes.batch, case["config"]), np.uint8)
 
     def check() -> None:
         wanted = cpu.propose(**case, max_proposals=sizes.proposals)
@@ -144,26 +147,27 @@ def propose(machine: Machine, sizes: Sizes, seed: int) -> Work:
 
 def detect(machine: Machine, sizes: Sizes, seed: int) -> Work:
     rng = np.random.default_rng(seed)
-    shape, most = (sizes.batch, sizes.proposals), 300
+    shape, config = (sizes.batch, sizes.proposals), DetectionConfig()
+    most = config.max_detections
     case: dict[str, Any] = {
         "logits": rng.standard_normal((*shape, sizes.classes + 1), np.float32) * 2,
         "deltas": rng.standard_normal((*shape, 4 * (sizes.classes + 1)), np.float32),
         "boxes": random_boxes(rng, shape, sizes),
-        "image_size": (16 * sizes.grid[0], 16 * sizes.grid[1]),
-        "box_weights": (10.0, 10.0, 5.0, 5.0),
+        "network_size": (16 * sizes.grid[0], 16 * sizes.grid[1]),
+        "config": config,
         "score_threshold": 0.001,
-        "nms_threshold": 0.5,
     }
     arrays = case | {name: machine.put(value) for name, value in case.items() if isinstance(value, np.ndarray)}
     arrays |= {"xyxy": fill(machine, (sizes.batch, most, 4)), "confidence": fill(machine, (sizes.batch, most))}
     arrays |= {name: fill(machine, (sizes.batch, most), np.int32) for name in ("class_id", "proposal")}
     arrays["counts"] = fill(machine, sizes.batch, np.int32)
-    nbytes = machine.kernels.detect_bytes(sizes.batch, sizes.proposals, sizes.classes, most)
+    arrays |= {"row_counts": machine.put(np.full(sizes.batch, sizes.proposals, np.int32)), "scale": (1.0, 1.0)}
+    nbytes = machine.kernels.detect_bytes(batch=sizes.batch, rows=sizes.proposals, classes=sizes.classes, config=config)
     arrays["workspace"] = fill(machine, nbytes, np.uint8)
 
     def check() -> None:
         one = {name: case[name][-1] for name in ("logits", "deltas", "boxes")}
-        wanted = cpu.detect(**(case | one), max_detections=most)
+        wanted = cpu.detect(**(case | one))
         got = machine.get(arrays["confidence"])[-1, : len(wanted.xyxy)]
         np.testing.assert_allclose(got, wanted.confidence, rtol=1e-5)
 
@@ -198,16 +202,25 @@ def module(machine: Machine, sizes: Sizes, rows: int, supports: int, modules: in
     return Module(
         host,
         Queries(machine.put(host["boxes"])),
-        Supports(machine.put(host["support_boxes"])),
+        Supports(machine.put(host["support_boxes"]), None, machine.put(np.ones(supports, np.float32))),
         machine.put(host["weight"]),
         machine.put(host["bias"]),
         fill(machine, (modules, sizes.heads, rows, supports), np.float16),
-        fill(machine, cuda.geometry_bytes(machine.kernels, rows, supports), np.uint8),
+        fill(machine, cuda.geometry_bytes(machine.kernels, queries=rows, supports=supports), np.uint8),
     )
 
 
 def gates_of(machine: Machine, m: Module, stream: int = 0) -> None:
-    cuda.find_gates(machine.kernels, m.queries, m.supports, m.weight, m.bias, m.gates, m.workspace, stream)
+    cuda.find_gates(
+        machine.kernels,
+        m.queries,
+        m.supports,
+        geometry_weight=m.weight,
+        geometry_bias=m.bias,
+        gates=m.gates,
+        workspace=m.workspace,
+        stream=stream,
+    )
 
 
 def gates(machine: Machine, sizes: Sizes, seed: int) -> Work:
@@ -230,15 +243,25 @@ def attention(machine: Machine, sizes: Sizes, rows: int, supports: int, seed: in
     """One module but for its geometry: splits, then their sum."""
     m = module(machine, sizes, rows, supports, 1, seed)
     gates_of(machine, m)
-    dim, splits = sizes.heads * sizes.head_dim, -(-supports // sizes.split)
+    dim, splits = sizes.heads * sizes.head_dim, ceil_div(supports, sizes.split)
     partials = Partials(fill(machine, (splits, rows, dim)), fill(machine, (splits, rows, sizes.heads, 2)))
     query, keys, values = stored = [machine.put(m.host[name]) for name in ("query", "keys", "values")]
-    wanted = Attention(query, keys, values, gates=m.gates[0])
-    out = fill(machine, (rows, dim), np.float16)
+    inputs = AttentionInputs(query=query, keys=keys, values=values, gates=m.gates[0])
+    out, residual = fill(machine, (rows, dim), np.float16), machine.put(np.zeros((rows, dim), np.float16))
+    value_bias = machine.put(np.zeros(dim, np.float32))
 
     def run(stream: int) -> None:
-        cuda.attend(machine.kernels, m.queries, m.supports, wanted, sizes.split, partials, stream=stream)
-        cuda.combine(machine.kernels, partials, out, stream=stream)
+        cuda.attend(
+            machine.kernels,
+            m.queries,
+            m.supports,
+            inputs=inputs,
+            split_size=sizes.split,
+            partials=partials,
+            workspace=m.workspace,
+            stream=stream,
+        )
+        cuda.combine(machine.kernels, partials, out, value_bias=value_bias, residual=residual, stream=stream)
 
     def check() -> None:
         one = (m.host["keys"], m.host["values"], m.host["support_boxes"], np.arange(supports), np.ones(supports))

@@ -178,7 +178,9 @@ def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, f
         objects = [objects_of(at.found, truth[truth.image == f.id], names) for at, f in zip(frames, ids, strict=True)]
         for t, (before, now) in enumerate(pairwise(frames)):
             a, b = before.found, now.found
-            target, source, _ = cpu.overlaps(b.xyxy, b.class_id, a.xyxy, a.class_id, MIN_IOU)
+            target, source, _ = cpu.overlaps(
+                b.xyxy, b.class_id, other_boxes=a.xyxy, other_classes=a.class_id, limit=MIN_IOU
+            )
             weights = np.zeros(len(source))
             if before.omega is not None:
                 i, j = before.proposal[source], now.proposal[target]

@@ -91,10 +91,7 @@ void runs(py::class_<Args>& type) {
 void bind_boxes(py::module_& module) {
     auto roi_pool = Record<RoiPool>(module, "RoiPool");
     roi_pool.field("feature_map", &RoiPool::feature_map).field("boxes", &RoiPool::boxes);
-    roi_pool.field("image_index", &RoiPool::image_index)
-        .field("counts", &RoiPool::counts)
-        .field("type", &RoiPool::type);
-    roi_pool.field("channels_last", &RoiPool::channels_last).field("height", &RoiPool::height);
+    roi_pool.field("counts", &RoiPool::counts).field("type", &RoiPool::type).field("height", &RoiPool::height);
     roi_pool.field("width", &RoiPool::width).field("channels", &RoiPool::channels).field("rois", &RoiPool::rois);
     roi_pool.field("rois_per_image", &RoiPool::rois_per_image).field("scale", &RoiPool::scale);
     roi_pool.field("size", &RoiPool::size)
@@ -203,13 +200,13 @@ void bind_window(py::module_& module) {
     sample.field("objectness", &SampleAdvanced::objectness).field("rows", &SampleAdvanced::rows);
     sample.field("multiplicity", &SampleAdvanced::multiplicity).field("frames", &SampleAdvanced::frames);
     sample.field("frame_stride", &SampleAdvanced::frame_stride).field("num_support", &SampleAdvanced::num_support);
-    sample.field("ratio", &SampleAdvanced::ratio).field("whole_pool", &SampleAdvanced::global);
+    sample.field("ratio", &SampleAdvanced::ratio);
     sample.field("capacity", &SampleAdvanced::capacity).field("positions", &SampleAdvanced::positions);
     sample.field("taken_rows", &SampleAdvanced::taken_rows).field("counted", &SampleAdvanced::counted);
     runs(sample.done());
-    module.def("advanced_capacity", [](int64_t frames, int64_t num_support, double ratio, bool whole_pool) {
+    module.def("advanced_capacity", [](int64_t frames, int64_t num_support, double ratio) {
         SampleAdvanced sizes{};
-        sizes.frames = frames, sizes.num_support = num_support, sizes.ratio = ratio, sizes.global = whole_pool;
+        sizes.frames = frames, sizes.num_support = num_support, sizes.ratio = ratio;
         return advanced_capacity(sizes);
     });
 }

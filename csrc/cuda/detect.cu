@@ -107,8 +107,7 @@ template <int Threads, int Items>
 __global__ void __launch_bounds__(Threads) suppress_classes(Detect args, Workspace parts) {
     const int64_t label = blockIdx.x, image = blockIdx.y;
     const int64_t first_pair = (image * args.classes + label) * args.rows;
-    const int64_t rows = args.row_counts != nullptr ? args.row_counts[image] : args.rows;
-    const int candidates = order_class<Threads, Items>(args, image, label, rows, parts, first_pair);
+    const int candidates = order_class<Threads, Items>(args, image, label, args.row_counts[image], parts, first_pair);
     const Box* sorted = parts.sorted + first_pair;
     const auto keep = [&](int, int k) {
         const int64_t pair = first_pair + parts.order[first_pair + k];

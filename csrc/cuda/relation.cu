@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kThreads) attend(RelationAttention args, const
         const int64_t j = first + lane;
         const bool valid = j < end && takes_part(args.supports, j);
         const Pair pair = embed(geometry[row], support_geometry[valid ? j : begin]);
-        const float multiplicity = valid ? multiplicity_of(args.supports, j) : 0.0f;
+        const float multiplicity = valid ? args.supports.multiplicity[j] : 0.0f;
         for (int head = 0; head < heads; ++head) {
             __syncthreads();
             load_head(args, first, end, head, tile);
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(kThreads) average_weights(RelationOmega args, 
             const float score = dot(tile.query + (warp * heads + head) * head_dim, keys + head * head_dim, head_dim);
             sum += exp2_clamped(score - weight[0]) * gate / weight[1];
         }
-        sum *= multiplicity_of(all.supports, j) / static_cast<float>(heads);
+        sum *= all.supports.multiplicity[j] / static_cast<float>(heads);
     }
     args.omega[row * (args.end - args.begin) + j - args.begin] = sum;
 }

@@ -27,11 +27,7 @@ RDN_HD int64_t row_at(const int32_t* rows, int64_t i) {
 }
 
 RDN_HD bool takes_part(const Supports& supports, int64_t j) {
-    return j < supports.count && (supports.multiplicity == nullptr || supports.multiplicity[j] > 0.0f);
-}
-
-RDN_HD float multiplicity_of(const Supports& supports, int64_t j) {
-    return supports.multiplicity != nullptr ? supports.multiplicity[j] : 1.0f;
+    return j < supports.count && supports.multiplicity[j] > 0.0f;
 }
 
 inline std::size_t geometry_bytes(const Queries& queries, const Supports& supports) {

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) combine(CombineRelation args) {
         residual = read(args.residual, args.type, row_at(args.residual_rows, row) * dim + channel);
     Pack<T, kCount> out;
     for (int c = 0; c < kCount; ++c) {
-        const float bias = any && args.value_bias != nullptr ? args.value_bias[channel + c] : 0.0f;
+        const float bias = any ? args.value_bias[channel + c] : 0.0f;
         out.at[c] = from_float<T>(residual.at[c] + (any ? sums[c] / total + bias : 0.0f));
     }
     store_pack(static_cast<T*>(args.out) + row * dim + channel, out);

@@ -61,7 +61,7 @@ __device__ void fill_stage(const RelationAttention& args, int64_t first, int64_t
         const int64_t from = (row * args.heads + head) * Dim + d;
         copy_async(&stage->keys[j][d], static_cast<const Half*>(args.keys) + from, wanted);
         if (Values) copy_async(&stage->values[j][d], static_cast<const Half*>(args.values) + from, wanted);
-        if (d == 0) stage->multiplicity[j] = wanted ? multiplicity_of(args.supports, first + j) : 0.0f;
+        if (d == 0) stage->multiplicity[j] = wanted ? args.supports.multiplicity[first + j] : 0.0f;
     }
     commit_copies();
 }

@@ -63,23 +63,6 @@ __global__ void __launch_bounds__(kThreads) list_slide(Slide args) {
     }
 }
 
-int64_t per_frame(const SampleAdvanced& args) {
-    return static_cast<int64_t>(static_cast<double>(args.num_support) * args.ratio);
-}
-
-__global__ void __launch_bounds__(kThreads) sample_per_frame(SampleAdvanced args, int64_t taken_per_frame) {
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-    if (i >= args.capacity) return;
-    if (i >= args.frames * taken_per_frame) {
-        args.positions[i] = 0, args.taken_rows[i] = args.rows[0], args.counted[i] = 0.0f;
-        return;
-    }
-    const int64_t position = i / taken_per_frame * args.frame_stride + i % taken_per_frame;
-    args.positions[i] = static_cast<int32_t>(position);
-    args.taken_rows[i] = args.rows[position];
-    args.counted[i] = args.multiplicity[position];
-}
-
 struct SampleMemory {
     SelectMemory<float> select;
     float totals[kSampleThreads / kWarp];
@@ -157,8 +140,7 @@ int64_t advanced_capacity(const SampleAdvanced& args) {
     const auto most = static_cast<double>(args.frames * args.num_support);
     const auto share = static_cast<int64_t>(args.ratio * most);
     const int64_t at_least = most < 1 ? 0 : 1;
-    const int64_t taken = args.global ? (share < at_least ? at_least : share) : args.frames * per_frame(args);
-    return ceil_div(taken, kSupportGroup) * kSupportGroup;
+    return ceil_div(share < at_least ? at_least : share, kSupportGroup) * kSupportGroup;
 }
 
 Status run(const SampleAdvanced& args, Stream stream) {
@@ -167,14 +149,10 @@ Status run(const SampleAdvanced& args, Stream stream) {
     if (!fits || args.capacity != advanced_capacity(args) || supports >= 1 << 24 || args.ratio < 0 || args.ratio > 1)
         return kBadArgument;
     if (args.capacity == 0) return 0;
-    if (args.global) {
-        int bits = 1;
-        while (int64_t{1} << bits < supports)
-            ++bits;
-        return launch(sample_globally, 1, kSampleThreads, sizeof(SampleMemory), stream, args, bits);
-    }
-    return launch(sample_per_frame, static_cast<unsigned>(ceil_div(args.capacity, kThreads)), kThreads, 0, stream, args,
-                  per_frame(args));
+    int bits = 1;
+    while (int64_t{1} << bits < supports)
+        ++bits;
+    return launch(sample_globally, 1, kSampleThreads, sizeof(SampleMemory), stream, args, bits);
 }
 
 }  // namespace rdn::cuda

@@ -94,12 +94,9 @@ class DeviceEncoder:
         self._prepare_rows(graphs.roi_head)
 
     def _prepare_resizer(self) -> Resizer:
-        given = self._config.input
-        resizer = Resizer(
-            self._gpu.kernels, self.size, self.network, given.mean, given.std, given.channel_order
-        )  # fmt: skip
+        resizer = Resizer(self._gpu.kernels, self._config.input, image_size=self.size, size=self.network)
         self._filter = self._queue.empty(resizer.nbytes(1), np.uint8)
-        resizer.prepare(1, self._filter, self._queue.ptr)
+        resizer.prepare(1, self._filter, stream=self._queue.ptr)
         return resizer
 
     def _prepare_proposals(self) -> None:
@@ -108,7 +105,7 @@ class DeviceEncoder:
         self._objectness = queue.empty((self.batch, self.num_reference), np.float32)
         self._counts = queue.empty((self.batch,), np.int32)
         self._anchors = self._gpu.put(rpn.cell_anchors())
-        self._workspace = queue.empty(kernels.propose_bytes(self.batch, rpn.pre_nms_top_n), np.uint8)
+        self._workspace = queue.empty(kernels.propose_bytes(self.batch, rpn), np.uint8)
 
     def _prepare_rows(self, graph: DeviceGraph) -> None:
         feature_map, side = self._found["feature_map"], self._config.roi.size
@@ -157,15 +154,28 @@ class DeviceEncoder:
         with gpu.range("proposals"):
             height, width = found["feature_map"].shape[1:3]
             gpu.kernels.propose(
-                found["objectness"], found["deltas"], (height, width), self._anchors, rpn.stride, self.network,
-                rpn.pre_nms_top_n, rpn.nms_threshold, self._boxes, self._objectness, self._counts, self._workspace,
+                found["objectness"],
+                found["deltas"],
+                grid=(height, width),
+                network_size=self.network,
+                cell_anchors=self._anchors,
+                config=rpn,
+                boxes=self._boxes,
+                scores=self._objectness,
+                counts=self._counts,
+                workspace=self._workspace,
                 stream=stream,
-            )  # fmt: skip
+            )
         with gpu.range("roi_pool"):
             gpu.kernels.roi_pool(
-                found["feature_map"], self._boxes.reshape(-1, 4), self._feeds["pooled"], 1 / rpn.stride,
-                self._config.roi.size, self._config.roi.pooling, counts=self._counts, stream=stream,
-            )  # fmt: skip
+                found["feature_map"],
+                self._boxes.reshape(-1, 4),
+                counts=self._counts,
+                config=self._config.roi,
+                scale=1 / rpn.stride,
+                out=self._feeds["pooled"],
+                stream=stream,
+            )
         with gpu.range("roi_head"):
             self._roi_head.run(view(self._feeds), view(self._rows), stream)
 

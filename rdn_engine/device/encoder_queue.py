@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rdn_engine.device.encoder import DeviceEncoder
-from rdn_engine.device.gpu import Program
+from rdn_engine.device.gpu import CapturedWork
 from rdn_engine.device.model import DeviceModel
 from rdn_engine.errors import FrameError
 
@@ -22,7 +22,7 @@ class EncoderQueue:
         self.queue = model.gpu.queue()
         """That frames are encoded on"""
         self._encoder: DeviceEncoder | None = None
-        self._program: Program | None = None
+        self._program: CapturedWork | None = None
         self._round: tuple[int, int] | None = None
 
     def begin(self) -> None:
@@ -66,5 +66,5 @@ class EncoderQueue:
             self._encoder.run()
             return
         if self._program is None:
-            self._program = Program(self.queue, self._encoder.run)
+            self._program = CapturedWork(self.queue, self._encoder.run)
         self._program()

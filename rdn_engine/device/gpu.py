@@ -176,7 +176,7 @@ class Gpu(Protocol):
         ...
 
 
-class Program:
+class CapturedWork:
     """Work that is the same every time but for what it reads from device memory.
 
     Run as it is the first time, when libraries allocate what they need; captured the second time.

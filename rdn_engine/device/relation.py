@@ -15,7 +15,7 @@ from rdn_engine.device.scratch import Scratch
 from rdn_engine.device.window import DeviceWindow, in_groups
 from rdn_engine.errors import BundleError, ConfigError
 from rdn_engine.kernels import cuda
-from rdn_engine.kernels.cuda.relation import Attention, Partials, Queries, Supports
+from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from rdn_engine.kernels.cuda.window import SlideLists
 
 DevicePrecision = Literal["float32", "float16"]
@@ -62,7 +62,7 @@ class DeviceRelation:
         """out [n, m] = x [n, d] W^T + b."""
         queue.product(x, self._arrays[f"{name}.weight"], out)
         if bias:
-            cuda.add_bias(self.gpu.kernels, out, self._arrays[f"{name}.bias"], relu, queue.ptr)
+            cuda.add_bias(self.gpu.kernels, out, self._arrays[f"{name}.bias"], relu=relu, stream=queue.ptr)
 
 
 class _Advanced(NamedTuple):
@@ -139,8 +139,7 @@ class RelationSteps:
             )
             self._slot_numbers = self._weights.gpu.put(np.arange(slots, dtype=np.int32))
         else:
-            ratio, support = dials.advanced_ratio, dials.num_support
-            advanced = cuda.advanced_capacity(self._kernels, frames, support, ratio, True)
+            advanced = cuda.advanced_capacity(self._kernels, frames, dials)
             self._positions, self._taken = empty(advanced, np.int32), empty(advanced, np.int32)
             self._taken_counted = empty(advanced, np.float32)
         kind = self._weights.kind
@@ -163,7 +162,7 @@ class RelationSteps:
         if not self._slides:
             return
         lists, window, stream = self._lists, self._window, self._queue.ptr
-        cuda.list_slide(self._kernels, self._ring, self._dials.num_advanced, lists, stream)
+        cuda.list_slide(self._kernels, self._ring, lists, stream=stream)
         everything = Supports(window.boxes, lists.rows.reshape(-1), lists.multiplicity.reshape(-1))
         own = Queries(window.boxes, lists.new_advanced_rows)
         self._refine(own, everything, query_places=lists.new_places)
@@ -175,7 +174,7 @@ class RelationSteps:
         if not self._slides:
             return
         lists, window = self._lists, self._window
-        cuda.list_slide(self._kernels, self._ring, self._dials.num_advanced, lists, self._queue.ptr)
+        cuda.list_slide(self._kernels, self._ring, lists, stream=self._queue.ptr)
         for slot in range(window.slots):
             frame = Supports(window.boxes, lists.rows[slot], lists.multiplicity[slot])
             self._refine(self._every_row(), frame, split_places=self._slot_numbers[slot : slot + 1])
@@ -188,7 +187,7 @@ class RelationSteps:
         query, keys, values = window.refine_query, window.keys[module], window.values[module]
         attention = self._attention(module, queries, supports, query, keys, values)
         cuda.attend(
-            self._kernels, queries, supports, attention, window.stride, self._kept, **places,
+            self._kernels, queries, supports, inputs=attention, split_size=window.stride, partials=self._kept, **places,
             workspace=self._scratch.geometry, stream=self._queue.ptr,
         )  # fmt: skip
 
@@ -200,9 +199,9 @@ class RelationSteps:
         window.load(self.reference)
         x, query = self.reference.features, self.reference.query
         if r.num_modules:
-            cuda.list_window(self._kernels, self._ring, self._rows, self._counted, stream)
+            cuda.list_window(self._kernels, self._ring, rows=self._rows, multiplicity=self._counted, stream=stream)
             if dials.sampling == "per_frame" and r.advanced:
-                cuda.list_slide(self._kernels, self._ring, dials.num_advanced, self._lists, stream)
+                cuda.list_slide(self._kernels, self._ring, self._lists, stream=stream)
             x, query = self._basic(x, query)
         if r.advanced:
             self._distil(x, query)
@@ -226,8 +225,8 @@ class RelationSteps:
             self._look(i, queries, supports, attention, x, residual=x, weight=self._sums if last else None)
             if last and self.omega is not None:
                 cuda.average_weights(
-                    self._kernels, queries, supports, attention, self._sums, self._linked, self.omega,
-                    workspace=self._scratch.geometry, stream=queue.ptr,
+                    self._kernels, queries, supports, inputs=attention, weight=self._sums, omega_range=self._linked,
+                    omega=self.omega, workspace=self._scratch.geometry, stream=queue.ptr,
                 )  # fmt: skip
         return x, query
 
@@ -245,7 +244,7 @@ class RelationSteps:
         if r.num_basic:
             weights.linear(queue, f"rel.{module}.query", x, self._query)
             query = self._query
-        cuda.take_rows(self._kernels, self._window.boxes, advanced.rows, self._advanced_boxes, queue.ptr)
+        cuda.take_rows(self._kernels, self._window.boxes, advanced.rows, out=self._advanced_boxes, stream=queue.ptr)
         queries = Queries(self.reference.boxes)
         supports = Supports(self._advanced_boxes, None, advanced.counted)
         attention = self._attention(module, queries, supports, query, keys, values)
@@ -265,8 +264,8 @@ class RelationSteps:
         """The same for rows that the whole pool chose, which change from frame to frame."""
         window, dials, module = self._window, self._dials, self._relation.num_basic
         cuda.sample_advanced(
-            self._kernels, window.objectness, self._rows, self._counted, dials.num_support, dials.advanced_ratio, True,
-            self._positions, self._taken, self._taken_counted, self._queue.ptr,
+            self._kernels, window.objectness, rows=self._rows, multiplicity=self._counted, dials=dials,
+            positions=self._positions, taken_rows=self._taken, counted=self._taken_counted, stream=self._queue.ptr,
         )  # fmt: skip
         queries, supports = Queries(window.boxes, self._taken), self._pool()
         attention = self._attention(
@@ -282,28 +281,30 @@ class RelationSteps:
 
     def _attention(
         self, module: int, queries: Queries, supports: Supports, query: Any, keys: Any, values: Any, shared: int = 0
-    ) -> Attention:
+    ) -> AttentionInputs:
         """What a module attends with. The first `shared` modules look from the same boxes at the same boxes."""
         weight, bias = self._weights.geometry_weight, self._weights.geometry_bias
         if self._weights.kind == np.float32:
-            return Attention(query, keys, values, weight[module], bias[module])
+            return AttentionInputs(
+                query=query, keys=keys, values=values, geometry_weight=weight[module], geometry_bias=bias[module]
+            )
         n, count = queries_count(queries), supports_count(supports)
         first = module - module % 2 if module < shared else module
         pair = slice(first, min(first + 2, shared) if module < shared else first + 1)
         gates = self._scratch.gates((pair.stop - pair.start, self._relation.heads, n, count))
         if module == first:
             cuda.find_gates(
-                self._kernels, queries, supports, weight[pair], bias[pair], gates, self._scratch.geometry,
-                self._queue.ptr,
+                self._kernels, queries, supports, geometry_weight=weight[pair], geometry_bias=bias[pair], gates=gates,
+                workspace=self._scratch.geometry, stream=self._queue.ptr,
             )  # fmt: skip
-        return Attention(query, keys, values, gates=gates[module - first])
+        return AttentionInputs(query=query, keys=keys, values=values, gates=gates[module - first])
 
     def _look(
         self,
         module: int,
         queries: Queries,
         supports: Supports,
-        attention: Attention,
+        attention: AttentionInputs,
         out: Any,
         *,
         residual: Any,
@@ -313,8 +314,8 @@ class RelationSteps:
         """out = residual + rel_module(queries, supports); weight: as `cuda.combine`."""
         split, partials = self._scratch.partials(queries_count(queries), supports_count(supports))
         cuda.attend(
-            self._kernels, queries, supports, attention, split, partials, workspace=self._scratch.geometry,
-            stream=self._queue.ptr,
+            self._kernels, queries, supports, inputs=attention, split_size=split, partials=partials,
+            workspace=self._scratch.geometry, stream=self._queue.ptr,
         )  # fmt: skip
         cuda.combine(
             self._kernels, partials, out, value_bias=self._weights.value_bias(module), residual=residual,

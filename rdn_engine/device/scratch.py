@@ -12,6 +12,7 @@ from rdn_engine.config import RelationConfig
 from rdn_engine.device.gpu import Queue
 from rdn_engine.device.window import in_groups
 from rdn_engine.kernels import cuda
+from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cuda.boxes import Kernels
 from rdn_engine.kernels.cuda.relation import Partials
 
@@ -45,7 +46,7 @@ class Scratch:
             partials: whether the step has `partials`.
         """
         r = self._relation
-        needed = cuda.geometry_bytes(self._kernels, queries, supports)
+        needed = cuda.geometry_bytes(self._kernels, queries=queries, supports=supports)
         self._geometry_bytes = max(self._geometry_bytes, needed)
         if self._half:
             self._gate_count = max(self._gate_count, modules * r.heads * queries * supports)
@@ -101,5 +102,5 @@ def split_of(supports: int) -> tuple[int, int]:
     Returns:
         Supports of a split, in whole groups, and how many splits there are, at most SPLITS.
     """
-    size = max(in_groups(-(-supports // SPLITS)), 16)
-    return size, -(-supports // size)
+    size = max(in_groups(ceil_div(supports, SPLITS)), 16)
+    return size, ceil_div(supports, size)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.device.encoder import DeviceEncoder
-from rdn_engine.device.gpu import Program, Queue
+from rdn_engine.device.gpu import CapturedWork, Queue
 from rdn_engine.device.relation import DeviceRelation, RelationSteps
 from rdn_engine.device.results import ResultRing
 from rdn_engine.device.window import DeviceWindow
@@ -50,9 +50,10 @@ class DeviceSteps:
         self._encoded = encoder.encoded(place)
         self._made = results.made
         detection, kernels = weights.config.detection, weights.gpu.kernels
-        sizes = 1, dials.num_reference, len(weights.config.class_names), detection.max_detections
-        self._workspace = queue.empty(kernels.detect_bytes(*sizes), np.uint8)
-        self._programs: dict[tuple[bool, bool], Program] = {}
+        classes = len(weights.config.class_names)
+        nbytes = kernels.detect_bytes(batch=1, rows=dials.num_reference, classes=classes, config=detection)
+        self._workspace = queue.empty(nbytes, np.uint8)
+        self._programs: dict[tuple[bool, bool], CapturedWork] = {}
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +93,7 @@ class DeviceSteps:
         self._window.set_numbers(frame, newest)
         program = self._programs.get((append, result))
         if program is None:
-            program = Program(self._queue, lambda: self._work(append, result))
+            program = CapturedWork(self._queue, lambda: self._work(append, result))
             self._programs[append, result] = program
         program()
 
@@ -121,8 +122,19 @@ class DeviceSteps:
             return array.reshape(1, *array.shape)
 
         self._weights.gpu.kernels.detect(
-            one(self._relation.logits), one(self._relation.deltas), one(reference.boxes), encoder.network,
-            detection.box_weights, threshold, detection.nms_threshold,
-            one(made.xyxy), one(made.confidence), one(made.class_id), one(made.proposal), made.count, self._workspace,
-            row_counts=reference.count, scale=scale, stream=self._queue.ptr,
-        )  # fmt: skip
+            one(self._relation.logits),
+            one(self._relation.deltas),
+            one(reference.boxes),
+            row_counts=reference.count,
+            network_size=encoder.network,
+            config=detection,
+            score_threshold=threshold,
+            scale=scale,
+            xyxy=one(made.xyxy),
+            confidence=one(made.confidence),
+            class_id=one(made.class_id),
+            proposal=one(made.proposal),
+            counts=made.count,
+            workspace=self._workspace,
+            stream=self._queue.ptr,
+        )

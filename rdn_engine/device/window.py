@@ -9,6 +9,7 @@ from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.device.encoder import EncodedOnDevice
 from rdn_engine.device.gpu import Gpu, Queue
 from rdn_engine.kernels import cuda
+from rdn_engine.kernels.arithmetic import round_up
 from rdn_engine.kernels.cuda.ring import RingRows
 from rdn_engine.kernels.cuda.window import Ring
 
@@ -18,7 +19,7 @@ GROUP = 16
 
 def in_groups(count: int) -> int:
     """`count` up to a whole number of groups."""
-    return -(-count // GROUP) * GROUP
+    return round_up(count, GROUP)
 
 
 class DeviceReference:
@@ -102,10 +103,7 @@ class DeviceWindow:
             newest=self.numbers[1:2],
             counts=self.counts,
             stride=self.stride,
-            window=dials.window,
-            frames_ahead=dials.frames_ahead,
-            num_support=dials.num_support,
-            replicate=dials.edges == "replicate",
+            dials=dials,
         )
 
     def set_numbers(self, frame: int, newest: int) -> None:
@@ -116,7 +114,7 @@ class DeviceWindow:
             frame: number of the reference frame in its epoch.
             newest: number of the last frame in the window.
         """
-        cuda.set_numbers(self._gpu.kernels, self.numbers, frame, newest, self._queue.ptr)
+        cuda.set_numbers(self._gpu.kernels, self.numbers, frame=frame, newest=newest, stream=self._queue.ptr)
 
     def append(self, frame: EncodedOnDevice) -> None:
         """Copy a frame into the slot of the newest one, over the one that no window reaches any more.
@@ -140,7 +138,15 @@ class DeviceWindow:
             support.append(RingRows(frame.refine_query, self.refine_query[None], self.stride))
         newest = self.numbers[1:2]
         for rows, counts in ((support, self.counts), (queue, self._reference_counts)):
-            cuda.copy_ring(self._gpu.kernels, newest, frame.count, counts, rows, store=True, stream=self._queue.ptr)
+            cuda.copy_ring(
+                self._gpu.kernels,
+                rows,
+                number=newest,
+                count=frame.count,
+                ring_counts=counts,
+                store=True,
+                stream=self._queue.ptr,
+            )
 
     def reference(self, rows: int) -> DeviceReference:
         """Room for the first proposals of a frame.
@@ -163,6 +169,12 @@ class DeviceWindow:
         if self._config.num_modules:
             rows.append(RingRows(to.query[None], self._reference_query[None], self._room))
         cuda.copy_ring(
-            self._gpu.kernels, self.numbers[0:1], to.count, self._reference_counts, rows, store=False,
-            most=to.boxes.shape[0], stream=self._queue.ptr,
-        )  # fmt: skip
+            self._gpu.kernels,
+            rows,
+            number=self.numbers[0:1],
+            count=to.count,
+            ring_counts=self._reference_counts,
+            store=False,
+            most=to.boxes.shape[0],
+            stream=self._queue.ptr,
+        )

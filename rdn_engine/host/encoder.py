@@ -108,18 +108,16 @@ class Encoder:
         Returns:
             Boxes in network-input pixels with their objectness, and how many each image has.
         """
-        rpn, (height, width) = self._config.rpn, maps["feature_map"].shape[1:3]
+        height, width = maps["feature_map"].shape[1:3]
         return cpu.propose(
             maps["objectness"],
             maps["deltas"],
-            (height, width),
-            self._anchors,
-            rpn.stride,
-            network_size,
-            rpn.pre_nms_top_n,
-            rpn.nms_threshold,
-            num_reference,
-            self._threads,
+            grid=(height, width),
+            network_size=network_size,
+            cell_anchors=self._anchors,
+            config=self._config.rpn,
+            max_proposals=num_reference,
+            threads=self._threads,
         )
 
     def pool(self, feature_map: Float, boxes: Float, image_index: Index) -> Float:
@@ -133,8 +131,14 @@ class Encoder:
         Returns:
             [R, cpu.pooled_width].
         """
-        rpn, roi = self._config.rpn, self._config.roi
-        return cpu.roi_pool(feature_map, boxes, image_index, 1 / rpn.stride, roi.size, roi.pooling, self._threads)
+        return cpu.roi_pool(
+            feature_map,
+            boxes,
+            image_index,
+            config=self._config.roi,
+            scale=1 / self._config.rpn.stride,
+            threads=self._threads,
+        )
 
     def describe(self, pooled: Float, support: Index) -> dict[str, Float]:
         """Run roi_head; of no rows there is nothing to run.

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float, Index
 
 if TYPE_CHECKING:
     from rdn_engine.host.refinement import Refinement
-
-Float = NDArray[np.float32]
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,10 @@ def detections(
         output.logits,
         output.deltas,
         boxes,
-        network_size,
-        config.box_weights,
-        score_threshold,
-        config.nms_threshold,
-        config.max_detections,
-        threads,
+        network_size=network_size,
+        config=config,
+        score_threshold=score_threshold,
+        threads=threads,
     )
     scale = input_config.frame_scale(*frame_size)
     return found._replace(xyxy=(found.xyxy * (*scale, *scale)).astype("float32"))

@@ -22,4 +22,4 @@ def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int) -
         [3, h, w].
     """
     size = config.network_size(image.shape[0], image.shape[1])
-    return cpu.resize_normalize(image, size, config.mean, config.std, config.channel_order, threads)
+    return cpu.resize_normalize(image, size, config, threads=threads)

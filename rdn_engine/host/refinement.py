@@ -86,16 +86,16 @@ class Refinement:
             return cpu.relation_refine(
                 pool.refine_query,
                 pool.features,
-                value_bias,
                 rows[part],
-                pool.bank(module),
-                touched,
-                counts[touched],
-                change[:, touched],
-                restart,
-                geometry,
-                self._sums,
-                threads,
+                bank=pool.bank(module),
+                slots=touched,
+                counts=counts[touched],
+                change=change[:, touched],
+                restart=restart,
+                geometry=geometry,
+                value_bias=value_bias,
+                sums=self._sums,
+                threads=threads,
             )
 
         out, status = refine(np.ones(len(rows), np.bool_), change, restart)

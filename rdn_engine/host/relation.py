@@ -14,6 +14,7 @@ from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError
 from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.window import ReferenceProposals, Window
 from rdn_engine.kernels import _C, cpu
+from rdn_engine.kernels.arithmetic import round_up
 from rdn_engine.kernels.cpu.arrays import Float, Index
 from rdn_engine.relation_order import run_relation
 
@@ -91,7 +92,7 @@ class FusedRelation:
     def linear(self, name: str, x: Float, *, relu: bool, bias: bool) -> Float:
         """x W^T + b with the weights called `name`."""
         added = self._arrays[f"{name}.bias"] if bias else self._no_bias
-        return cpu.linear(x, self._packed[f"{name}.weight"], added, relu, self._threads)
+        return cpu.linear(x, self._packed[f"{name}.weight"], added, relu=relu, threads=self._threads)
 
     def attend(
         self,
@@ -104,29 +105,27 @@ class FusedRelation:
     ) -> cpu.Attention:
         """x + rel_module(x, supports) [n, D] of boxes [n, 4]."""
         return cpu.relation_attention(
-            query,
-            boxes,
-            x,
-            self._arrays[f"rel.{module}.value.bias"],
+            cpu.QueryRows(query, boxes, x),
             supports.bank,
-            supports.slots,
-            supports.counts,
-            supports.multiplicity,
-            self._geometry[module],
-            omega_rows,
-            self._threads,
+            slots=supports.slots,
+            counts=supports.counts,
+            multiplicity=supports.multiplicity,
+            geometry=self._geometry[module],
+            value_bias=self._arrays[f"rel.{module}.value.bias"],
+            omega_range=omega_rows,
+            threads=self._threads,
         )
 
     def bank(self, keys: Float, values: Float, boxes: Float) -> cpu.SupportBank:
         """One slot of supports, from keys and values [A, D] and boxes [A, 4]."""
         r, count = self._config, len(keys)
-        room = -(-count // cpu.PANEL) * cpu.PANEL
+        room = round_up(count, cpu.PANEL)
         bank = cpu.SupportBank(
-            *cpu.empty_supports((1,), room, r.heads, r.head_dim, self.precision),
+            *cpu.empty_supports((1,), room=room, config=r, precision=self.precision),
             np.zeros((1, r.heads), np.float32),
             np.zeros((1, room, 4), np.float32),
         )
-        cpu.pack_supports(keys, values, bank, 0)
+        cpu.pack_supports(keys, values, bank, slot=0)
         bank.boxes[0, :count] = boxes
         return bank
 

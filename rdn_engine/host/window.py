@@ -11,6 +11,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.host.features import EncodedFrame, SupportPool
 from rdn_engine.host.refinement import Refinement
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.arithmetic import round_up
 from rdn_engine.kernels.cpu.arrays import Float, Index
 from rdn_engine.stream.order import span
 
@@ -38,7 +39,7 @@ class Window:
         """precision: of keys and values."""
         self._config = config
         self._slots = 2 * capacity.window + 2
-        self._room = -(-capacity.num_support // cpu.PANEL) * cpu.PANEL
+        self._room = round_up(capacity.num_support, cpu.PANEL)
         self._waiting = capacity.window + 1
         try:
             self._allocate(config, capacity.num_reference, precision)
@@ -51,12 +52,12 @@ class Window:
         """Number of the last frame appended; -1 after a reset."""
 
     def _allocate(self, config: RelationConfig, num_reference: int, precision: cpu.Precision) -> None:
-        dim, heads, head_dim, cached = config.dim, config.heads, config.head_dim, config.num_cached
+        dim, heads, cached = config.dim, config.heads, config.num_cached
         slots, room = self._slots, self._room
         self._boxes = np.zeros((slots * room, 4), np.float32)
         self._objectness = np.zeros(slots * room, np.float32)
         self._features = np.zeros((slots * room, dim), np.float32)
-        self._keys, self._values = cpu.empty_supports((cached, slots), room, heads, head_dim, precision)
+        self._keys, self._values = cpu.empty_supports((cached, slots), room=room, config=config, precision=precision)
         self._key_length = np.zeros((cached, slots, heads), np.float32)
         self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
         self._support_counts = np.zeros(slots, np.int64)
@@ -89,7 +90,7 @@ class Window:
         self._objectness[rows] = frame.objectness[:k]
         self._features[rows] = frame.features[:k]
         for i, (keys, values) in enumerate(zip(frame.keys, frame.values, strict=True)):
-            cpu.pack_supports(keys, values, self._bank(i), slot)
+            cpu.pack_supports(keys, values, self._bank(i), slot=slot)
         self._refine_query[rows] = frame.refine_query
         self._support_counts[slot] = k
 
@@ -163,6 +164,4 @@ class Window:
     def _sample(self, rows: Index, multiplicity: Float, starts: Index, dials: Dials) -> tuple[Index, Float]:
         if not self._config.advanced:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        return cpu.sample_advanced(
-            self._objectness[rows], multiplicity, starts, dials.advanced_ratio, dials.num_support, dials.sampling
-        )
+        return cpu.sample_advanced(self._objectness[rows], multiplicity, starts, dials=dials)

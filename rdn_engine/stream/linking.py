@@ -24,14 +24,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdn_engine.config import Dials, LinkMethod
 from rdn_engine.kernels import cpu
-from rdn_engine.kernels.cpu import Float, Index
+from rdn_engine.kernels.cpu import Double, Float, Index
 from rdn_engine.results import Detections
-
-Double = NDArray[np.float64]
 
 FLOOR = 0.001
 """Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
@@ -204,7 +201,7 @@ class BoxLinker:
         known = ~np.isnan(past)
         group = np.concatenate([np.repeat(going_on, known.sum(1)), path[wanted[path]]])
         scores = np.concatenate([past[known], scores[wanted[path]]])
-        return cpu.group_means(group, scores, len(head), better_half=self._method != "seq_nms")
+        return cpu.group_means(group, scores, groups=len(head), better_half=self._method != "seq_nms")
 
     def _go_on(self, frame: _Frame, path: Index, ids: Index, head: Index) -> _Tubes:
         """The tubes as they stand after `frame`, the first that waited."""
@@ -245,7 +242,7 @@ def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, 
 
 
 def _overlaps(a: Detections, b: Detections, limit: float) -> tuple[Index, Index, Float]:
-    return cpu.overlaps(a.xyxy, a.class_id, b.xyxy, b.class_id, limit)
+    return cpu.overlaps(a.xyxy, a.class_id, other_boxes=b.xyxy, other_classes=b.class_id, limit=limit)
 
 
 def _search(tubes: _Tubes, frames: deque[_Frame]) -> tuple[Index, int]:
@@ -259,12 +256,12 @@ def _search(tubes: _Tubes, frames: deque[_Frame]) -> tuple[Index, int]:
     alive[: len(frames[0].source)] = tubes.ids[frames[0].source] >= 0
     rival_of = np.concatenate([f.rival_of + start for f, start in zip(frames, starts[:-1], strict=True)])
     return cpu.link_paths(
-        np.concatenate([tubes.gain, *(f.value for f in frames)]),
-        _starts(target[alive], starts[-1]),
-        source[alive],
-        np.concatenate([f.score for f in frames])[alive],
-        _starts(rival_of, starts[-1]),
-        np.concatenate([f.rival + start for f, start in zip(frames, starts[:-1], strict=True)]),
+        value=np.concatenate([tubes.gain, *(f.value for f in frames)]),
+        link_start=_starts(target[alive], starts[-1]),
+        source=source[alive],
+        score=np.concatenate([f.score for f in frames])[alive],
+        rival_start=_starts(rival_of, starts[-1]),
+        rival=np.concatenate([f.rival + start for f, start in zip(frames, starts[:-1], strict=True)]),
     )
 
 

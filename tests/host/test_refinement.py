@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.host.features import EncodedFrame, SupportPool
 from rdn_engine.host.window import Window
 from rdn_engine.kernels import _C, cpu
-from rdn_engine.kernels.cpu.arrays import Float
+from rdn_engine.kernels.cpu.arrays import Float, Index
 from tests.fakes import random_boxes
 from tests.host.test_window import some_dials
 from tests.reference_relation import relation
@@ -155,10 +156,9 @@ def test_a_step_computes_the_new_frame_s_rows_and_columns_alone(monkeypatch: pyt
     pairs: list[int] = []
     real = cpu.relation_refine
 
-    def watched(*args: object) -> cpu.Refined:
-        counts, change = args[6], args[7]
-        pairs.append(int(((change != 0) * counts).sum()))  # type: ignore[call-overload, operator]
-        return real(*args)  # type: ignore[arg-type]
+    def watched(*args: Any, counts: Index, change: Float, **others: Any) -> cpu.Refined:
+        pairs.append(int(((change != 0) * counts).sum()))
+        return real(*args, counts=counts, change=change, **others)
 
     monkeypatch.setattr(cpu, "relation_refine", watched)
     for t in range(12):
@@ -244,8 +244,8 @@ def test_a_failing_kernel_leaves_no_half_sums(monkeypatch: pytest.MonkeyPatch) -
     window.append(make_frame(rng, 4, 4))
     real = cpu.relation_refine
 
-    def failing(*args: object) -> cpu.Refined:
-        real(*args)  # type: ignore[arg-type]
+    def failing(*args: Any, **others: Any) -> cpu.Refined:
+        real(*args, **others)
         raise MemoryError
 
     pool = window.pool(4, dials)

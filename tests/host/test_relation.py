@@ -320,7 +320,7 @@ def test_a_frame_may_have_no_proposals(counts: list[int], monkeypatch: pytest.Mo
     boxes = np.zeros((2, 3, 4), np.float32)
     boxes[..., 2:] = 15
     proposals = cpu.Proposals(boxes, np.ones((2, 3), np.float32), np.array(counts))
-    monkeypatch.setattr(cpu, "propose", lambda *_: proposals)
+    monkeypatch.setattr(cpu, "propose", lambda *_, **__: proposals)
     backbone, roi_head = fake_graphs(config)
 
     def run(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -107,12 +107,12 @@ def test_paths_are_those_of_the_search_through_every_path(sizes: list[int], data
     rivals = {box: {b for pair in pairs if box in pair for b in pair if b != box} for box in boxes}
     into = [sorted(one for one, other in link if other == box) for box in boxes]
     path, count = cpu.link_paths(
-        np.array([value[box] for box in boxes], np.float64),
-        np.cumsum([0, *map(len, into)]),
-        index(*(number[one] for ones in into for one in ones)),
-        np.array([link[one, box] for ones, box in zip(into, boxes, strict=True) for one in ones], np.float64),
-        np.cumsum([0, *(len(rivals[box]) for box in boxes)]),
-        index(*(number[b] for box in boxes for b in sorted(rivals[box]))),
+        value=np.array([value[box] for box in boxes], np.float64),
+        link_start=np.cumsum([0, *map(len, into)]),
+        source=index(*(number[one] for ones in into for one in ones)),
+        score=np.array([link[one, box] for ones, box in zip(into, boxes, strict=True) for one in ones], np.float64),
+        rival_start=np.cumsum([0, *(len(rivals[box]) for box in boxes)]),
+        rival=index(*(number[b] for box in boxes for b in sorted(rivals[box]))),
     )
     wanted = best_paths(set(boxes), lambda a, b: link.get((a, b)), value.__getitem__, rivals.__getitem__)
     assert count == len(wanted)
@@ -129,7 +129,9 @@ def test_a_long_crowd_takes_each_box_once() -> None:
     source = np.concatenate([np.arange(n) + n * (k // n) for k in range(boxes - n)])
     score = rng.uniform(1, 2, len(source))
     none = np.zeros(boxes + 1, np.int64)
-    path, count = cpu.link_paths(np.zeros(boxes), start, source, score, none, index())
+    path, count = cpu.link_paths(
+        value=np.zeros(boxes), link_start=start, source=source, score=score, rival_start=none, rival=index()
+    )
     assert count == n
     by_frame = path.reshape(frames, n)
     assert all(sorted(row) == list(range(n)) for row in by_frame.tolist())
@@ -175,9 +177,9 @@ def test_means_of_groups(rows: list[tuple[int, int]], better_half: bool) -> None
         kept = sorted(group, reverse=True)[: (len(group) + 1) // 2 if better_half else len(group)]
         means.append(sum(kept) / len(kept) if kept else 0.0)
     groups, flat = index(*(g for g, _ in rows)), np.array([s / 8 for _, s in rows], np.float32)
-    assert cpu.group_means(groups, flat, 5, better_half).tolist() == pytest.approx(means, abs=1e-12)
+    assert cpu.group_means(groups, flat, groups=5, better_half=better_half).tolist() == pytest.approx(means, abs=1e-12)
     with pytest.raises(ValueError, match=r"group must lie in 0\.\.4, got 5"):
-        cpu.group_means(index(5), np.ones(1, np.float32), 5, better_half)
+        cpu.group_means(index(5), np.ones(1, np.float32), groups=5, better_half=better_half)
 
 
 # Whole videos

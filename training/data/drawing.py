@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from rdn_engine.kernels.cpu.arrays import Float
+
 SHAPES = ("disc", "triangle", "star")
 PATTERNS = ("striped", "checked")
 CLASS_NAMES = tuple(f"{pattern} {shape}" for shape in SHAPES for pattern in PATTERNS)
-
-Float = NDArray[np.float32]
 
 
 def draw_background(rng: np.random.Generator, width: int, height: int, clutter: int = 14) -> NDArray[np.uint8]:

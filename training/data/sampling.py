@@ -27,6 +27,7 @@ Key = tuple[int, int]
 ATTEMPTS = 10
 """Clips drawn in the place of one with damaged frames, before the run stops."""
 
+_PIXELS = InputConfig(channel_order="rgb", mean=(0, 0, 0), std=(1, 1, 1))  # resizing alone
 _EPOCHS, _CLIPS, _LOSSES = 1, 2, 3  # so that no two streams of random numbers are the same
 
 
@@ -261,7 +262,7 @@ def prepare(
     new_height, new_width = config.network_size(height, width)
     image = example.image
     if (new_height, new_width) != (height, width):
-        resized = cpu.resize_normalize(image, (new_height, new_width), (0, 0, 0), (1, 1, 1), "rgb")
+        resized = cpu.resize_normalize(image, (new_height, new_width), _PIXELS)
         image = resized.astype(np.uint8).transpose(1, 2, 0)
     if colours is not None:
         image = image[..., colours]

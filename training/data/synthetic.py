@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rdn_engine.kernels.cpu.arrays import Float
 from rdn_engine.media.writer import VideoWriter
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
 from training.data.weather import Weather, episodes
@@ -29,8 +30,6 @@ _HERD = 0.6
 """Part of a video's objects that look like an earlier one of it, each with a size, a path and a blur of its own"""
 
 _MARGIN = 40  # pixels of background around the frame for the camera to move in
-
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

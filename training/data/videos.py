@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.errors import ConfigError, DatasetError
+from rdn_engine.kernels.cpu.arrays import Float
 from training.data.check import KINDS, Problem, check_annotations
 from training.data.coco_vid import Frame, read_dataset
 from training.data.drawing import CLASS_NAMES
 from training.data.images import read_image
 from training.data.synthetic import SyntheticVideos
-
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

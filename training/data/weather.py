@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Float = NDArray[np.float32]
+from rdn_engine.kernels.cpu.arrays import Float
 
 
 @dataclass(frozen=True)

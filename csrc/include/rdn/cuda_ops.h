@@ -24,18 +24,16 @@ const char* status_text(Status status);
 enum class Type : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 
 struct RoiPool {
-    const void* feature_map;     // [batch, height, width, channels], or [batch, channels, height, width]
-    const float* boxes;          // [rois, 4] finite
-    const int32_t* image_index;  // [rois] in 0..batch-1; null: roi / rois_per_image
-    const int32_t* counts;       // [rois / rois_per_image] optional: RoIs of an image past its count give zeros
-    Type type;                   // of feature_map and out
-    bool channels_last;
+    const void* feature_map;  // [batch, height, width, channels]
+    const float* boxes;       // [rois, 4], the first rois_per_image of image 0, and so on; finite up to the count
+    const int32_t* counts;    // [batch] RoIs of an image past its count give zeros
+    Type type;                // of feature_map and out
     int64_t height, width, channels, rois, rois_per_image;
     float scale;   // map cells per pixel
     int64_t size;  // bins per side
     bool max;      // RoI max pooling instead of RoIAlign
     int64_t row;   // elements from a RoI of out to the next, size * size * channels or more
-    void* out;     // [rois, row]: [size, size, channels] or [channels, size, size]; what follows stays as it is
+    void* out;     // [rois, row]: [size, size, channels]; what follows stays as it is
 };
 Status run(const RoiPool& args, Stream stream);
 
@@ -161,15 +159,14 @@ struct Slide {
 };
 Status run(const Slide& args, Stream stream);
 
-// The support proposals that the advanced stage refines (paper, section 3.3), of a window in the layout above. What is
-// not taken, past the last one, has position 0 and counts 0.
+// The support proposals that the advanced stage refines (paper, section 3.3): the best of the whole pool, repeats
+// counted, of a window in the layout above. What is not taken, past the last one, has position 0 and counts 0.
 struct SampleAdvanced {
     const float* objectness;    // [storage] by row
     const int32_t* rows;        // [frames, frame_stride]
     const float* multiplicity;  // [frames, frame_stride] whole numbers; 0 leaves one out
     int64_t frames, frame_stride, num_support;
     double ratio;
-    bool global;          // the best of the whole pool, repeats counted; otherwise the first int(K r) of every frame
     int64_t capacity;     // of the outputs: advanced_capacity(args), a multiple of 16
     int32_t* positions;   // [capacity] into rows; ascending
     int32_t* taken_rows;  // [capacity] rows[positions]
@@ -182,7 +179,7 @@ struct Detect {
     const void* logits;            // [batch, rows, classes + 1] background first
     const void* deltas;            // [batch, rows, 4 * (classes + 1)]
     const float* boxes;            // [batch, rows, 4]
-    const int32_t* row_counts;     // [batch] optional: rows of an image past its count do not take part
+    const int32_t* row_counts;     // [batch] rows of an image past its count do not take part
     Type type;                     // of logits and deltas
     int64_t batch, rows, classes;  // rows 1..8192
     float image_height, image_width;
@@ -211,7 +208,7 @@ Status run(const Detect& args, Stream stream);
 struct Supports {
     const float* boxes;         // [storage, 4]
     const int32_t* rows;        // [count] in 0..storage-1; null: 0, 1, 2, ...
-    const float* multiplicity;  // [count] how often each counts; 0 leaves it out; null: once
+    const float* multiplicity;  // [count] how often each counts; 0 leaves it out
     int64_t count;
 };
 
@@ -261,7 +258,7 @@ struct CombineRelation {
     const float* partial_weight;  // [splits, rows, heads, 2]
     const float* split_count;     // [splits] how often each counts, 0: not read at all; null: once
     int64_t splits, rows, heads, head_dim;
-    const float* value_bias;       // [heads * head_dim] optional; added where there is a support
+    const float* value_bias;       // [heads * head_dim] added where there is a support
     const void* residual;          // [residual storage, heads * head_dim] optional
     const int32_t* residual_rows;  // [rows] optional
     Type type;                     // of residual and out

@@ -5,7 +5,7 @@ the threads of one call, the caller's included. Arrays need not be contiguous; t
 Every function raises `ValueError` that quotes the shape or type it got where an argument does not fit.
 """
 
-from rdn_engine.kernels.cpu.arrays import PANEL, Float, Index, Packed, Precision
+from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, Packed, Precision
 from rdn_engine.kernels.cpu.boxes import Boxes, Proposals, detect, pooled_width, propose, resize_normalize, roi_pool
 from rdn_engine.kernels.cpu.linking import group_means, link_paths, overlaps
 from rdn_engine.kernels.cpu.relation import (
@@ -13,6 +13,7 @@ from rdn_engine.kernels.cpu.relation import (
     RIGHT,
     Attention,
     PackedWeight,
+    QueryRows,
     Refined,
     RunningSums,
     SupportBank,
@@ -32,12 +33,14 @@ __all__ = [
     "RIGHT",
     "Attention",
     "Boxes",
+    "Double",
     "Float",
     "Index",
     "Packed",
     "PackedWeight",
     "Precision",
     "Proposals",
+    "QueryRows",
     "Refined",
     "RunningSums",
     "SupportBank",

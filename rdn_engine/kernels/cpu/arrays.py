@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Float = NDArray[np.float32]
+Double = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 
 Precision = Literal["float32", "bfloat16"]
@@ -16,9 +18,6 @@ Precision = Literal["float32", "bfloat16"]
 
 Packed = NDArray[np.float32 | np.uint16]
 """float32, or pairs of bfloat16 as uint16: the last axis is 2."""
-
-
-Index = NDArray[np.int64]
 
 
 PANEL = 16

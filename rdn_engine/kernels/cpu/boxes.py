@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
 from rdn_engine.kernels import _C
+from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cpu.arrays import Float, Index
 
 
@@ -32,37 +34,54 @@ class Boxes(NamedTuple):
 
 
 def resize_normalize(
-    image: NDArray[np.uint8],
-    size: tuple[int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    channel_order: Literal["bgr", "rgb"],
-    threads: int = 1,
+    image: NDArray[np.uint8], size: tuple[int, int], config: InputConfig, *, threads: int = 1
 ) -> Float:
-    """Resize as PIL's bilinear on uint8 (antialiased, to the bit), then (pixel - mean) / std.
+    """Resize as PIL's bilinear on uint8 (antialiased, to the bit), then (pixel - mean) / std; DESIGN section 2, Input.
 
-    image [H, W, 3] RGB; size (height, width); mean and std in `channel_order` -> [3, height, width] in that order.
+    Args:
+        image: [H, W, 3] RGB.
+        size: (height, width) of the result, pixels, 1 or more; the sides in `config` are not looked at.
+        config: mean, std and the order of the channels.
+        threads: of this call, 1 or more.
+
+    Returns:
+        [3, height, width] in the configuration's channel order.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
-    bgr = channel_order == "bgr"
-    return _C.resize_normalize(np.ascontiguousarray(image), size, list(mean), list(std), bgr, threads)
+    bgr = config.channel_order == "bgr"
+    return _C.resize_normalize(np.ascontiguousarray(image), size, list(config.mean), list(config.std), bgr, threads)
 
 
 def propose(
     objectness: Float,
     deltas: Float,
+    *,
     grid: tuple[int, int],
+    network_size: tuple[int, int],
     cell_anchors: Float,
-    stride: int,
-    image_size: tuple[int, int],
-    pre_nms_top_n: int,
-    nms_threshold: float,
+    config: RPNConfig,
     max_proposals: int,
     threads: int = 1,
 ) -> Proposals:
-    """Region proposals: the top `pre_nms_top_n` by objectness, decoded, clipped, NMS at IoU > threshold.
+    """Region proposals: the best by objectness, decoded, clipped, suppressed; DESIGN section 2, RPN.
 
-    objectness [B, H*W*A] in (H, W, anchor) order, deltas [B, H*W*A, 4], grid (H, W), cell_anchors [A, 4],
-    image_size (height, width). Equal scores are ordered by index.
+    Args:
+        objectness: [B, H*W*A] in (H, W, anchor) order; equal scores are ordered by index, NaNs are left out.
+        deltas: [B, H*W*A, 4] in the same order.
+        grid: (H, W) cells of the map.
+        network_size: (height, width) that boxes are clipped to, pixels.
+        cell_anchors: [A, 4] around the first cell: `config.cell_anchors()`, found once.
+        config: stride, how many enter suppression, and the IoU above which the worse of two leaves.
+        max_proposals: n, most proposals of an image, 0 or more.
+        threads: of this call, 1 or more.
+
+    Returns:
+        At most n proposals of each image.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return Proposals(
         *_C.propose(
@@ -70,10 +89,10 @@ def propose(
             np.ascontiguousarray(deltas),
             grid,
             np.ascontiguousarray(cell_anchors),
-            stride,
-            image_size,
-            pre_nms_top_n,
-            nms_threshold,
+            config.stride,
+            network_size,
+            config.pre_nms_top_n,
+            config.nms_threshold,
             max_proposals,
             threads,
         )
@@ -86,32 +105,38 @@ def pooled_width(size: int, channels: int) -> int:
     The FC reads a dozen rows at once. 4096 bytes apart, or a multiple, as those of 7 x 7 x 2048, they would share a few
     lines of the first-level cache and put each other out.
     """
-    return (-(-size * size * channels // 64) | 1) * 64
+    return (ceil_div(size * size * channels, 64) | 1) * 64
 
 
 def roi_pool(
-    feature_map: Float,
-    boxes: Float,
-    image_index: Index,
-    scale: float,
-    size: int,
-    pooling: Literal["align", "max"],
-    threads: int = 1,
+    feature_map: Float, boxes: Float, image_index: Index, *, config: RoIConfig, scale: float, threads: int = 1
 ) -> Float:
-    """RoIAlign (aligned=False, adaptive sampling) or RoI max pooling on a channels-last map.
+    """RoIAlign (aligned=False, adaptive sampling) or RoI max pooling; DESIGN section 2, RoI feature.
 
-    feature_map [B, H, W, C], boxes [R, 4], image_index [R] in 0..B-1, scale of the map (1/16) -> [R, pooled_width]:
-    cells [size, size, C], then zeros. Cell for cell what torchvision's roi_align(sampling_ratio=-1) and roi_pool
-    compute.
+    Cell for cell what torchvision's roi_align(sampling_ratio=-1) and roi_pool compute.
+
+    Args:
+        feature_map: [B, H, W, C], channels last.
+        boxes: [R, 4] finite.
+        image_index: [R] in 0..B-1.
+        config: which pooling, and cells on a side.
+        scale: cells of the map for one pixel: 1 / stride.
+        threads: of this call, 1 or more.
+
+    Returns:
+        [R, pooled_width]: cells [size, size, C], then zeros.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.roi_pool(
         np.ascontiguousarray(feature_map),
         np.ascontiguousarray(boxes),
         np.ascontiguousarray(image_index),
         scale,
-        size,
-        pooling == "max",
-        pooled_width(size, feature_map.shape[-1]),
+        config.size,
+        config.pooling == "max",
+        pooled_width(config.size, feature_map.shape[-1]),
         threads,
     )
 
@@ -120,28 +145,39 @@ def detect(
     logits: Float,
     deltas: Float,
     boxes: Float,
-    image_size: tuple[int, int],
-    box_weights: tuple[float, ...],
+    *,
+    network_size: tuple[int, int],
+    config: DetectionConfig,
     score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
     threads: int = 1,
 ) -> Boxes:
-    """Detections of one image: softmax, decode, clip, score > threshold, per-class NMS at IoU > threshold, best first.
+    """Detections of one image: softmax, decode, clip, suppress per class; DESIGN section 2, Output.
 
-    logits [n, C + 1] background first, deltas [n, 4 (C + 1)], boxes [n, 4] -> at most `max_detections`; equal
-    confidences are ordered by class, then by proposal.
+    Args:
+        logits: [n, C + 1] background first.
+        deltas: [n, 4 (C + 1)].
+        boxes: [n, 4] proposals.
+        network_size: (height, width) that boxes are clipped to, pixels.
+        config: box weights, the IoU above which the worse of two leaves, and how many detections there are at most.
+        score_threshold: in 0..1; a detection's confidence is above it.
+        threads: of this call, 1 or more.
+
+    Returns:
+        At most `config.max_detections`, best first; equal confidences are ordered by class, then by proposal.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return Boxes(
         *_C.detect(
             np.ascontiguousarray(logits),
             np.ascontiguousarray(deltas),
             np.ascontiguousarray(boxes),
-            image_size,
-            list(box_weights),
+            network_size,
+            list(config.box_weights),
             score_threshold,
-            nms_threshold,
-            max_detections,
+            config.nms_threshold,
+            config.max_detections,
             threads,
         )
     )

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdn_engine.kernels import _C
-from rdn_engine.kernels.cpu.arrays import Float, Index
+from rdn_engine.kernels.cpu.arrays import Double, Float, Index
 
 
 def overlaps(
-    boxes: Float, classes: Index, other_boxes: Float, other_classes: Index, limit: float
+    boxes: Float, classes: Index, *, other_boxes: Float, other_classes: Index, limit: float
 ) -> tuple[Index, Index, Float]:
-    """Pairs of boxes [n, 4] and other_boxes [m, 4] of one class (classes [n], other_classes [m]) of an IoU > limit.
+    """Pairs of boxes of one class that overlap by more than a limit.
 
-    -> row, row of the other, IoU of each pair, by row and then by other.
+    Args:
+        boxes: [n, 4].
+        classes: [n].
+        other_boxes: [m, 4].
+        other_classes: [m].
+        limit: IoU in 0..1 that a pair's is above.
+
+    Returns:
+        Of each pair the row, the row of the other, and the IoU; by row and then by other.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.overlaps(
         np.ascontiguousarray(boxes),
@@ -25,31 +35,46 @@ def overlaps(
     )
 
 
-def group_means(group: Index, score: Float, groups: int, better_half: bool) -> NDArray[np.float64]:
-    """Mean score [groups] of each group, or of the ceil(n / 2) highest of its n; 0 for an empty one.
+def group_means(group: Index, score: Float, *, groups: int, better_half: bool) -> Double:
+    """Mean score of each group.
 
-    group [n] in 0..groups-1 of each score [n].
+    Args:
+        group: [n] of each score, in 0..groups-1.
+        score: [n].
+        groups: how many there are, 0 or more.
+        better_half: only the ceil(k / 2) highest of a group's k scores count (paper, section 3.4).
+
+    Returns:
+        [groups]; 0 for an empty one.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.group_means(np.ascontiguousarray(group), np.ascontiguousarray(score), groups, better_half)
 
 
 def link_paths(
-    value: NDArray[np.float64],
-    link_start: Index,
-    source: Index,
-    score: NDArray[np.float64],
-    rival_start: Index,
-    rival: Index,
+    *, value: Double, link_start: Index, source: Index, score: Double, rival_start: Index, rival: Index
 ) -> tuple[Index, int]:
     """The paths through linked boxes, each the best of those that better ones left (paper, equation 9).
 
-    Boxes are numbered frame by frame. value [n]: what a path gains by each; the links into box b are
-    link_start[b]..link_start[b + 1] (link_start [n + 1]): source [links] is their other end, ascending and smaller
-    than b, score [links] what a path gains by it. When a path takes box b, the boxes
-    rival[rival_start[b]..rival_start[b + 1]] leave with it. A path starts and ends anywhere and may be a single box;
-    of equally good ones that is taken whose last box comes first, then its last but one, and so on.
-    -> number of each box's path [n], from 0, -1 for rivals that left; and how many paths there are. Of boxes that links
-    or rivals join, directly or not, the better path has the smaller number.
+    A path starts and ends anywhere and may be a single box; of equally good ones that is taken whose last box comes
+    first, then its last but one, and so on. When a path takes a box, the box's rivals leave with it.
+
+    Args:
+        value: [n] what a path gains by each box, finite. Boxes are numbered frame by frame.
+        link_start: [n + 1] the links into box b are link_start[b]..link_start[b + 1].
+        source: [links] box at the other end of each, smaller than b, ascending for each b.
+        score: [links] what a path gains by each, finite.
+        rival_start: [n + 1] the rivals of box b are rival_start[b]..rival_start[b + 1].
+        rival: [rivals] boxes, in 0..n-1.
+
+    Returns:
+        Number of each box's path [n], from 0, -1 for rivals that left; and how many paths there are. Of boxes that
+        links or rivals join, directly or not, the better path has the smaller number.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.link_paths(
         np.ascontiguousarray(value),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.kernels import _C
-from rdn_engine.kernels.cpu.arrays import PANEL, Float, Index, Packed, Precision, aligned, aligned_zeros
+from rdn_engine.kernels.arithmetic import round_up
+from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, Packed, Precision, aligned, aligned_zeros
 
 
 class SupportBank(NamedTuple):
@@ -29,9 +31,20 @@ class SupportBank(NamedTuple):
 
 
 def empty_supports(
-    shape: tuple[int, ...], room: int, heads: int, head_dim: int, precision: Precision
+    shape: tuple[int, ...], *, room: int, config: RelationConfig, precision: Precision
 ) -> tuple[Packed, Packed]:
-    """Keys and values of a SupportBank, all zero, with `shape` in place of its slots and C = room."""
+    """Keys and values of a SupportBank, all zero.
+
+    Args:
+        shape: stands in place of its slots.
+        room: C, a multiple of PANEL.
+        config: heads and their channels.
+        precision: of what is kept.
+
+    Returns:
+        Keys and values, as SupportBank has them.
+    """
+    heads, head_dim = config.heads, config.head_dim
     if precision == "float32":
         return (
             aligned_zeros((*shape, heads, room // PANEL, head_dim, PANEL), np.float32),
@@ -46,14 +59,25 @@ def empty_supports(
 class RunningSums(NamedTuple):
     """What refined rows have summed over their windows, R = slots x C rows; `relation_refine` writes to them."""
 
-    values: NDArray[np.float64]
+    values: Double
     """[R, D] weight times value"""
-    normaliser: NDArray[np.float64]
+    normaliser: Double
     """[R, M] weights"""
-    peak: NDArray[np.float64]
+    peak: Double
     """[R, M] largest normaliser since the row's sums began"""
     shift: Float
     """[R, M] what is subtracted from its scores since then: logits times log2(e)"""
+
+
+class QueryRows(NamedTuple):
+    """The rows that look at the supports."""
+
+    query: Float
+    """[n, D] not yet divided by sqrt(d)"""
+    boxes: Float
+    """[n, 4]"""
+    residual: Float
+    """[n, D] x, to which the relation is added"""
 
 
 class Attention(NamedTuple):
@@ -74,27 +98,30 @@ class Refined(NamedTuple):
     """[A]"""
 
 
-def sample_advanced(
-    objectness: Float,
-    multiplicity: Float,
-    frame_start: Index,
-    ratio: float,
-    num_support: int,
-    sampling: Literal["per_frame", "global"],
-) -> tuple[Index, Float]:
-    """The support proposals that the advanced stage refines: positions into the pool, and how often each counts.
+def sample_advanced(objectness: Float, multiplicity: Float, frame_start: Index, *, dials: Dials) -> tuple[Index, Float]:
+    """The support proposals that the advanced stage refines; DESIGN section 2, Top-r%.
 
-    objectness [S], multiplicity [S], frame_start [F + 1] (frame j holds start[j]..start[j+1]). `per_frame`: the first
-    int(K r) of each frame. `global`: the int(r * sum(multiplicity)) highest of the pool, at least one, repeats counted,
-    equal objectness in pool order; the last one taken may count less often than its multiplicity. Positions ascend.
+    Args:
+        objectness: [S] of the pool.
+        multiplicity: [S] how often each counts, 1 or more.
+        frame_start: [F + 1] frame j holds start[j]..start[j + 1].
+        dials: K, r and the rule. `per_frame`: the first int(K r) of each frame. `global`: the
+            int(r * sum(multiplicity)) highest of the pool, at least one, repeats counted, equal objectness in pool
+            order; the last one taken may count less often than its multiplicity.
+
+    Returns:
+        Positions into the pool, ascending, and how often each counts.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.sample_advanced(
         np.ascontiguousarray(objectness),
         np.ascontiguousarray(multiplicity),
         np.ascontiguousarray(frame_start),
-        ratio,
-        num_support,
-        sampling == "global",
+        dials.advanced_ratio,
+        dials.num_support,
+        dials.sampling == "global",
     )
 
 
@@ -103,9 +130,17 @@ PackedWeight = Packed
 
 
 def pack_weight(weight: Float, precision: Precision = "float32") -> PackedWeight:
-    """Rows of a weight [columns, K] as `linear` wants them. K is even for bfloat16, to which weights are rounded."""
+    """A weight as `linear` wants it.
+
+    Args:
+        weight: [columns, K], K even for bfloat16.
+        precision: bfloat16 rounds the weight.
+
+    Returns:
+        The packed weight, on cache lines.
+    """
     columns, depth = weight.shape
-    padded = np.zeros((-(-columns // PANEL) * PANEL, depth), np.float32)
+    padded = np.zeros((round_up(columns, PANEL), depth), np.float32)
     padded[:columns] = weight
     panels = np.ascontiguousarray(padded.reshape(-1, PANEL, depth).swapaxes(1, 2))
     if precision == "float32":
@@ -116,26 +151,60 @@ def pack_weight(weight: Float, precision: Precision = "float32") -> PackedWeight
     return aligned(pairs.swapaxes(2, 3))
 
 
-def linear(x: Float, weight: PackedWeight, bias: Float, relu: bool = False, threads: int = 1) -> Float:
-    """x W^T + bias, with `relu` no less than 0: x [n, K], weight of `pack_weight`, bias [columns] -> [n, columns].
+def linear(x: Float, weight: PackedWeight, bias: Float, *, relu: bool = False, threads: int = 1) -> Float:
+    """x W^T + bias.
 
     With a bfloat16 weight x is rounded to bfloat16 too; sums are float32. Fast where `isa` is avx512_bf16.
+
+    Args:
+        x: [n, K].
+        weight: of `pack_weight`.
+        bias: [columns].
+        relu: what is below 0 becomes 0.
+        threads: of this call, 1 or more.
+
+    Returns:
+        [n, columns]
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return _C.linear(np.ascontiguousarray(x), weight, np.ascontiguousarray(bias), relu, threads)
 
 
 def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32") -> Packed:
-    """Wg [M, 64] and b [M] of a relation module as the kernels read them beside a bank of `precision`.
+    """The geometry of a relation module as the kernels read it.
 
     Wg.E becomes cubic splines in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
+
+    Args:
+        weight: Wg [M, 64].
+        bias: b [M].
+        precision: of the bank beside which it is read.
+
+    Returns:
+        What `relation_attention` and `relation_refine` take as `geometry`.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     return aligned(
         _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias), precision == "bfloat16")
     )
 
 
-def pack_supports(keys: Float, values: Float, bank: SupportBank, slot: int) -> None:
-    """keys, values [n, D], n <= C, into a slot of the bank, zeros past them. Boxes are the caller's to write."""
+def pack_supports(keys: Float, values: Float, bank: SupportBank, *, slot: int) -> None:
+    """Writes a frame's support proposals into a slot of the bank, zeros past them. Boxes are the caller's to write.
+
+    Args:
+        keys: [n, D], n at most C.
+        values: [n, D].
+        bank: is written to: keys, values and key lengths.
+        slot: in 0..slots-1.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
     _C.pack_supports(
         np.ascontiguousarray(keys),
         np.ascontiguousarray(values),
@@ -146,29 +215,42 @@ def pack_supports(keys: Float, values: Float, bank: SupportBank, slot: int) -> N
 
 
 def relation_attention(
-    query: Float,
-    boxes: Float,
-    residual: Float,
-    value_bias: Float,
+    queries: QueryRows,
     bank: SupportBank,
+    *,
     slots: Index,
     counts: Index,
     multiplicity: Float,
     geometry: Packed,
+    value_bias: Float,
     omega_range: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> Attention:
-    """x + rel(x, s) (paper, eq. 1 to 4): softmax_j(q.k / sqrt(d) + log(relu(Wg.E + b) + 1e-6)) . v + bias, all heads.
+    """x + rel(x, s) (paper, equations 1 to 4; DESIGN section 2, Relation module).
 
-    query [n, D] unscaled, boxes [n, 4], residual x [n, D], value_bias [D]. Supports are the first counts [F] of slots
-    [F] of the bank (a slot may occur again), S in all; number j counts multiplicity[j] > 0 times; geometry is of
-    `prepare_geometry`. With `omega_range` (a, b) also the head-averaged weights of supports a..b-1. No support at all
-    gives the residual.
+    softmax_j(q.k / sqrt(d) + log(relu(Wg.E + b) + 1e-6)) . v + bias, all heads.
+
+    Args:
+        queries: n rows; a residual of zeros gives rel(x, s) alone.
+        bank: the supports are the first `counts` of `slots`, S in all.
+        slots: [F] of the bank; a slot may occur again.
+        counts: [F] in 0..C.
+        multiplicity: [S] how often each support counts, above 0.
+        geometry: of `prepare_geometry`.
+        value_bias: [D]; no support at all gives the residual without it.
+        omega_range: (a, b), 0 <= a <= b <= S: the head-averaged weights of supports a..b-1 are wanted too.
+        threads: of this call, 1 or more.
+
+    Returns:
+        The output [n, D], and the weights [n, b - a] where they are wanted.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     out, omega = _C.relation_attention(
-        np.ascontiguousarray(query),
-        np.ascontiguousarray(boxes),
-        np.ascontiguousarray(residual),
+        np.ascontiguousarray(queries.query),
+        np.ascontiguousarray(queries.boxes),
+        np.ascontiguousarray(queries.residual),
         np.ascontiguousarray(value_bias),
         tuple(np.ascontiguousarray(a) for a in bank),
         np.ascontiguousarray(slots),
@@ -184,23 +266,40 @@ def relation_attention(
 def relation_refine(
     query: Float,
     residual: Float,
-    value_bias: Float,
     rows: Index,
+    *,
     bank: SupportBank,
     slots: Index,
     counts: Index,
     change: Float,
     restart: NDArray[np.bool_],
     geometry: Packed,
+    value_bias: Float,
     sums: RunningSums,
     threads: int = 1,
 ) -> Refined:
     """`relation_attention` of some of the bank's own rows, by what changed since their sums were left.
 
-    query, residual [R, D] of every row, R = slots x C; rows [A] distinct, those wanted. change [A, F]: how many times
-    more than before the first counts[f] of slots[f] count for a row; restart [A]: sums begin at zero. `sums` are
-    updated in place. Status of a row: RIGHT; CANCELLED where no more than 1e-6 of the largest normaliser is left, a
-    logit is far above those that the sums began with, or something is not finite: restart it.
+    Args:
+        query: [R, D] of every row of the bank, R = slots x C.
+        residual: [R, D] likewise.
+        rows: [A] distinct, in 0..R-1: those wanted.
+        bank: the supports; the boxes of the rows too.
+        slots: [F] of the bank whose frames came or went.
+        counts: [F] in 0..C, support proposals of each.
+        change: [A, F] how many times more than before the first counts[f] of slots[f] count for a row.
+        restart: [A] the sums of a row begin at zero.
+        geometry: of `prepare_geometry`.
+        value_bias: [D].
+        sums: of all R rows; those of `rows` are updated in place.
+        threads: of this call, 1 or more.
+
+    Returns:
+        The output [A, D] and a status of each row: RIGHT; or CANCELLED where no more than 1e-6 of the largest
+        normaliser is left, a logit is far above those that the sums began with, or something is not finite: restart it.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
     out, status = _C.relation_refine(
         np.ascontiguousarray(query),

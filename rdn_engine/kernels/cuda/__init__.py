@@ -2,7 +2,7 @@
 
 from rdn_engine.kernels.cuda.boxes import Kernels, Resizer
 from rdn_engine.kernels.cuda.relation import (
-    Attention,
+    AttentionInputs,
     Partials,
     Queries,
     Supports,
@@ -23,7 +23,7 @@ from rdn_engine.kernels.cuda.window import (
 )
 
 __all__ = [
-    "Attention",
+    "AttentionInputs",
     "Kernels",
     "Partials",
     "Queries",

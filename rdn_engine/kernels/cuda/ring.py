@@ -15,8 +15,20 @@ from rdn_engine.kernels.cuda.boxes import Kernels
 from rdn_engine.kernels.cuda.view import FLOATS
 
 
-def set_numbers(kernels: Kernels, numbers: Any, frame: int, newest: int, stream: int = 0) -> None:
-    """numbers int64 [2] = frame, newest: carried by the launch itself, so the host need not wait for it."""
+def set_numbers(kernels: Kernels, numbers: Any, *, frame: int, newest: int, stream: int = 0) -> None:
+    """Writes two numbers that the launch itself carries, so the host need not wait for it.
+
+    Args:
+        kernels: of this build.
+        numbers: int64 [2]: is filled.
+        frame: the first.
+        newest: the second.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
+    """
     address = kernels.arrays.any(numbers, (np.int64,), (2,), "numbers [2]").pointer
     kernels.module.SetNumbers(frame=frame, newest=newest, numbers=address).run(stream)
 
@@ -35,19 +47,30 @@ class RingRows:
 
 def copy_ring(
     kernels: Kernels,
+    items: Sequence[RingRows],
+    *,
     number: Any,
     count: Any,
     ring_counts: Any,
-    items: Sequence[RingRows],
-    *,
     store: bool,
     most: int = 0,
     stream: int = 0,
 ) -> None:
-    """Copies a frame's rows into slot number % slots of the ring (`store`), or out of it: at most 8 arrays.
+    """Copies a frame's rows into slot number % slots of the ring, or out of it.
 
-    number int64 [1] and count int32 [1] are on the device, ring_counts is int32 [slots]. Copied out, the count is at
-    most `most`. What has the planes of several frames may be `dense` too: any strides between planes will do.
+    Args:
+        kernels: of this build.
+        items: at most 8. What has the planes of several frames may be `dense` too: any strides between planes will do.
+        number: int64 [1] of the frame, on the device.
+        count: int32 [1] rows that the frame has, on the device: is read where `store`, else filled.
+        ring_counts: int32 [slots] the same for each slot: is filled where `store`, else read.
+        store: into the ring.
+        most: copied out, the count is at most this.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
     """
     a = kernels.arrays
     counts = a.int32(ring_counts, (None,), "ring_counts [slots]")
@@ -85,8 +108,20 @@ def _item(kernels: Kernels, item: RingRows, slots: int) -> Any:
     )
 
 
-def take_rows(kernels: Kernels, source: Any, rows: Any, out: Any, stream: int = 0) -> None:
-    """out [n, width] = source [., width] at rows int32 [n]; float32."""
+def take_rows(kernels: Kernels, source: Any, rows: Any, *, out: Any, stream: int = 0) -> None:
+    """out = source[rows].
+
+    Args:
+        kernels: of this build.
+        source: float32 [., width].
+        rows: int32 [n].
+        out: float32 [n, width]: is filled.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
+    """
     a = kernels.arrays
     taken = a.float32(out, (None, None), "out [n, width]")
     count, width = taken.shape
@@ -99,8 +134,20 @@ def take_rows(kernels: Kernels, source: Any, rows: Any, out: Any, stream: int = 
     ).run(stream)
 
 
-def add_bias(kernels: Kernels, x: Any, bias: Any, relu: bool = False, stream: int = 0) -> None:
-    """x [n, width] + bias float32 [width] in place, and with `relu` its positive part."""
+def add_bias(kernels: Kernels, x: Any, bias: Any, *, relu: bool = False, stream: int = 0) -> None:
+    """x + bias, in place.
+
+    Args:
+        kernels: of this build.
+        x: [n, width]: is changed.
+        bias: float32 [width].
+        relu: what is below 0 becomes 0.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
+    """
     a = kernels.arrays
     view = a.floats(x, (None, None), "x [n, width]")
     rows, width = view.shape

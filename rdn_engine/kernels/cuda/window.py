@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rdn_engine.config import Dials
 from rdn_engine.kernels.cuda.boxes import Kernels
 
 
@@ -26,22 +27,26 @@ class Ring:
     """int32 [slots] proposals of each"""
     stride: int
     """proposal k of a slot is row slot * stride + k of the storage"""
-    window: int
-    """T"""
-    frames_ahead: int
-    """L"""
-    num_support: int
-    """K"""
-    replicate: bool
+    dials: Dials
+    """T, L, K, r and the rule at the edges; T + L + 1 is at most slots"""
 
 
-def list_window(kernels: Kernels, ring: Ring, rows: Any, multiplicity: Any, stream: int = 0) -> None:
-    """Support proposals of the window, oldest frame first: rows int32 and multiplicity float32 [T + L + 1, stride].
+def list_window(kernels: Kernels, ring: Ring, *, rows: Any, multiplicity: Any, stream: int = 0) -> None:
+    """Support proposals of the window, oldest frame first; DESIGN section 2, Window of frame t.
 
-    The stride is at least K. Where there is no proposal the multiplicity is 0.
+    Args:
+        kernels: of this build.
+        ring: and where in it the stream is.
+        rows: int32 [T + L + 1, stride], stride at least K: is filled with rows of the storage.
+        multiplicity: float32 [T + L + 1, stride]: is filled with how often each counts, 0 where there is none.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
     """
     a = kernels.arrays
-    frames = ring.window + ring.frames_ahead + 1
+    frames = ring.dials.window + ring.dials.frames_ahead + 1
     row = a.int32(rows, (frames, None), f"rows [T + L + 1 = {frames}, stride]")
     kernels.module.Window(
         ring=_ring(kernels, ring),
@@ -77,8 +82,19 @@ class SlideLists:
     """int32 [room] slot * room + k"""
 
 
-def list_slide(kernels: Kernels, ring: Ring, advanced: int, lists: SlideLists, stream: int = 0) -> None:
-    """The lists of the sliding refinement; advanced = int(K r) support proposals of a frame are refined."""
+def list_slide(kernels: Kernels, ring: Ring, lists: SlideLists, *, stream: int = 0) -> None:
+    """The lists of the sliding refinement, which takes int(K r) support proposals of a frame (docs/gpu.md).
+
+    Args:
+        kernels: of this build.
+        ring: and where in it the stream is.
+        lists: are filled.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
+    """
     a = kernels.arrays
     slots = a.int32(ring.counts, (None,), "counts [slots]").shape[0]
     stride = a.int32(lists.rows, (slots, None), f"rows [slots = {slots}, stride]").shape[1]
@@ -95,39 +111,51 @@ def list_slide(kernels: Kernels, ring: Ring, advanced: int, lists: SlideLists, s
     kernels.module.Slide(
         ring=_ring(kernels, ring),
         frame_stride=stride,
-        advanced=advanced,
+        advanced=ring.dials.num_advanced,
         advanced_stride=room,
         **{name: view.pointer for name, view in pointers.items()},
     ).run(stream)
 
 
-def advanced_capacity(kernels: Kernels, frames: int, num_support: int, ratio: float, whole_pool: bool) -> int:
-    """Room that `sample_advanced` wants, a multiple of 16."""
-    return int(kernels.module.advanced_capacity(frames, num_support, ratio, whole_pool))
+def advanced_capacity(kernels: Kernels, frames: int, dials: Dials) -> int:
+    """Room that `sample_advanced` wants for a window of `frames` frames, a multiple of 16."""
+    return int(kernels.module.advanced_capacity(frames, dials.num_support, dials.advanced_ratio))
 
 
 def sample_advanced(
     kernels: Kernels,
     objectness: Any,
+    *,
     rows: Any,
     multiplicity: Any,
-    num_support: int,
-    ratio: float,
-    whole_pool: bool,
+    dials: Dials,
     positions: Any,
     taken_rows: Any,
     counted: Any,
     stream: int = 0,
 ) -> None:
-    """`ops.sample_advanced` of a window from `list_window`: objectness float32 [R] of the storage.
+    """`cpu.sample_advanced` of a window by the rule `global`; DESIGN section 2, Top-r%. (`per_frame` is `list_slide`.)
 
-    Fills positions into the window, rows of the storage (both int32) and how often each counts, [advanced_capacity];
-    what is not taken stands behind, counting 0.
+    Args:
+        kernels: of this build.
+        objectness: float32 [R] of the storage.
+        rows: int32 [frames, stride] of `list_window`.
+        multiplicity: float32 [frames, stride] likewise.
+        dials: K and r.
+        positions: int32 [advanced_capacity]: is filled with positions into the window, ascending. What is not taken
+            stands behind, here and in the next two, counting 0.
+        taken_rows: int32 [advanced_capacity]: is filled with rows of the storage.
+        counted: float32 [advanced_capacity]: is filled with how often each counts.
+        stream: of CUDA.
+
+    Raises:
+        ValueError: an argument does not fit.
+        RuntimeError: CUDA refused.
     """
     a = kernels.arrays
     row = a.int32(rows, (None, None), "rows [frames, stride]")
     frames, stride = row.shape
-    capacity = advanced_capacity(kernels, frames, num_support, ratio, whole_pool)
+    capacity = advanced_capacity(kernels, frames, dials)
     wanted = f"[{capacity}]"
     kernels.module.SampleAdvanced(
         objectness=a.float32(objectness, (None,), "objectness [R]").pointer,
@@ -135,9 +163,8 @@ def sample_advanced(
         multiplicity=a.float32(multiplicity, (frames, stride), f"multiplicity [{frames}, {stride}]").pointer,
         frames=frames,
         frame_stride=stride,
-        num_support=num_support,
-        ratio=ratio,
-        whole_pool=whole_pool,
+        num_support=dials.num_support,
+        ratio=dials.advanced_ratio,
         capacity=capacity,
         positions=a.int32(positions, (capacity,), f"positions {wanted}").pointer,
         taken_rows=a.int32(taken_rows, (capacity,), f"taken_rows {wanted}").pointer,
@@ -146,7 +173,7 @@ def sample_advanced(
 
 
 def _ring(kernels: Kernels, ring: Ring) -> Any:
-    a = kernels.arrays
+    a, dials = kernels.arrays, ring.dials
     counts = a.int32(ring.counts, (None,), "counts [slots]")
     return kernels.module.Ring(
         frame=a.any(ring.frame, (np.int64,), (1,), "frame [1]").pointer,
@@ -154,8 +181,8 @@ def _ring(kernels: Kernels, ring: Ring) -> Any:
         counts=counts.pointer,
         slots=counts.shape[0],
         stride=ring.stride,
-        frames_before=ring.window,
-        frames_ahead=ring.frames_ahead,
-        num_support=ring.num_support,
-        replicate=ring.replicate,
+        frames_before=dials.window,
+        frames_ahead=dials.frames_ahead,
+        num_support=dials.num_support,
+        replicate=dials.edges == "replicate",
     )

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.kernels import cpu
+from rdn_engine.config import DetectionConfig, Dials, RPNConfig
+from rdn_engine.kernels import _C, cpu
 from tests import reference
 
 pytestmark = pytest.mark.isa
@@ -30,6 +31,21 @@ def proposal_inputs(seed: int, batch: int, grid: tuple[int, int], anchors: int, 
     return objectness, deltas, cells
 
 
+def propose(objectness, deltas, grid, cells, top, threshold, most, network_size=IMAGE, threads=1):
+    config = RPNConfig(pre_nms_top_n=top, nms_threshold=threshold)
+    return cpu.propose(
+        objectness, deltas, grid=grid, network_size=network_size, cell_anchors=cells, config=config, max_proposals=most,
+        threads=threads,
+    )  # fmt: skip
+
+
+def detect(logits, deltas, boxes, score_threshold, nms_threshold, most, threads=1):
+    config = DetectionConfig(nms_threshold, most, WEIGHTS)
+    return cpu.detect(
+        logits, deltas, boxes, network_size=IMAGE, config=config, score_threshold=score_threshold, threads=threads
+    )
+
+
 def wanted_proposals(objectness, deltas, grid, cells, image, dials, image_size=IMAGE):
     everywhere = reference.anchors(grid, cells, 16)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -49,7 +65,7 @@ def wanted_proposals(objectness, deltas, grid, cells, image, dials, image_size=I
 )
 def test_propose_equals_reference(seed, batch, grid, anchors, spread, top, threshold, most):
     objectness, deltas, cells = proposal_inputs(seed, batch, grid, anchors, spread)
-    got = cpu.propose(objectness, deltas, grid, cells, 16, IMAGE, top, threshold, most)
+    got = propose(objectness, deltas, grid, cells, top, threshold, most)
     assert got.boxes.shape == (batch, most, 4)
     for image in range(batch):
         boxes, indices, margin = wanted_proposals(objectness, deltas, grid, cells, image, (top, threshold, most))
@@ -69,16 +85,16 @@ def test_propose_suppresses_above_the_threshold_only():
     # Sides of 10 and 5 inside it: IoU exactly 0.5.
     cells = np.array([[0, 0, 9, 9], [0, 0, 9, 4]], np.float32)
     scores, still = np.array([[0.9, 0.8]], np.float32), np.zeros((1, 2, 4), np.float32)
-    assert cpu.propose(scores, still, (1, 1), cells, 16, IMAGE, 9, 0.5, 9).counts[0] == 2
-    assert cpu.propose(scores, still, (1, 1), cells, 16, IMAGE, 9, 0.499, 9).counts[0] == 1
+    assert propose(scores, still, (1, 1), cells, 9, 0.5, 9).counts[0] == 2
+    assert propose(scores, still, (1, 1), cells, 9, 0.499, 9).counts[0] == 1
 
 
 def test_propose_clamps_growth_and_clips_to_the_last_pixel():
     cells = np.array([[0, 0, 0, 0]], np.float32)
     deltas = np.array([[[0, 0, 50, 0]]], np.float32)
-    got = cpu.propose(np.ones((1, 1), np.float32), deltas, (1, 1), cells, 16, (600, 1000), 1, 0.7, 1)
+    got = propose(np.ones((1, 1), np.float32), deltas, (1, 1), cells, 1, 0.7, 1, (600, 1000))
     np.testing.assert_allclose(got.boxes[0, 0], [0, 0, 0.5 + 62.5 / 2 - 1, 0], atol=1e-4)
-    got = cpu.propose(np.ones((1, 1), np.float32), deltas, (1, 1), cells, 16, (1, 7), 1, 0.7, 1)
+    got = propose(np.ones((1, 1), np.float32), deltas, (1, 1), cells, 1, 0.7, 1, (1, 7))
     np.testing.assert_array_equal(got.boxes[0, 0], [0, 0, 6, 0])
 
 
@@ -88,7 +104,7 @@ def test_propose_orders_equal_scores_by_index_and_drops_what_is_no_number():
     scores = np.array([[0.5, np.nan, 0.5, -0.0, 0.0, np.inf]], np.float32)
     deltas = np.zeros((1, 6, 4), np.float32)
     deltas[0, 2, 0] = np.nan
-    got = cpu.propose(scores, deltas, grid, cells, 16, IMAGE, 6, 0.7, 6)
+    got = propose(scores, deltas, grid, cells, 6, 0.7, 6)
     assert got.counts[0] == 4
     np.testing.assert_array_equal(got.boxes[0, :4, 0], [80, 0, 48, 64])
 
@@ -101,7 +117,7 @@ def test_detect_equals_reference(seed, rows, classes, spread, most):
     deltas = (rng.standard_normal((rows, 4 * (classes + 1))) * spread).astype(np.float32)
     corner, sides = rng.uniform(-20, 120, (rows, 2)), rng.uniform(-0.5, 60, (rows, 2))
     boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
-    got = cpu.detect(logits, deltas, boxes, IMAGE, WEIGHTS, 0.15, 0.4, most)
+    got = detect(logits, deltas, boxes, 0.15, 0.4, most)
     wanted, margin = reference.detect(logits, deltas, boxes, IMAGE, WEIGHTS, 0.15, 0.4, most)
     assume(margin > MARGIN)
     assert got.class_id.tolist() == [one[1] for one in wanted]
@@ -111,7 +127,7 @@ def test_detect_equals_reference(seed, rows, classes, spread, most):
 
 def test_detect_orders_equal_scores_by_class_then_proposal():
     boxes = np.array([[0, 0, 9, 9], [40, 0, 49, 9], [0, 40, 9, 49]], np.float32)
-    got = cpu.detect(np.zeros((3, 3), np.float32), np.zeros((3, 12), np.float32), boxes, IMAGE, WEIGHTS, 0.1, 0.5, 5)
+    got = detect(np.zeros((3, 3), np.float32), np.zeros((3, 12), np.float32), boxes, 0.1, 0.5, 5)
     assert got.class_id.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_allclose(got.xyxy, boxes[[0, 1, 2, 0, 1]], atol=1e-4)
 
@@ -122,26 +138,26 @@ def test_detect_wants_more_than_the_score_threshold_and_drops_what_is_no_number(
     logits[1, 1] = np.nan
     boxes[2, 0] = np.nan
     zeros = np.zeros((4, 8), np.float32)
-    assert len(cpu.detect(logits, zeros, boxes, IMAGE, WEIGHTS, 0.5, 0.5, 9).xyxy) == 0
-    np.testing.assert_allclose(
-        cpu.detect(logits, zeros, boxes, IMAGE, WEIGHTS, 0.49, 0.5, 9).xyxy, boxes[[0, 3]], atol=1e-4
-    )
+    assert len(detect(logits, zeros, boxes, 0.5, 0.5, 9).xyxy) == 0
+    np.testing.assert_allclose(detect(logits, zeros, boxes, 0.49, 0.5, 9).xyxy, boxes[[0, 3]], atol=1e-4)
 
 
 @quick
 @given(
     seeds,
     st.lists(st.integers(0, 6), max_size=6),
-    st.sampled_from([0.0, 0.2, 0.29, 0.5, 0.58, 1.0]),
-    st.integers(0, 80),
+    st.sampled_from([0.2, 0.29, 0.5, 0.58, 1.0]),
+    st.integers(1, 80),
     st.sampled_from(["per_frame", "global"]),
 )
 def test_sample_advanced_equals_reference(seed, counts, ratio, num_support, sampling):
+    assume(int(num_support * ratio) >= 1)
+    dials = Dials(advanced_ratio=ratio, num_support=num_support, sampling=sampling)
     rng = np.random.default_rng(seed)
     start = np.cumsum([0, *counts])
     objectness = rng.random(start[-1]).round(1).astype(np.float32)
     multiplicity = rng.integers(1, 4, start[-1]).astype(np.float32)
-    positions, counted = cpu.sample_advanced(objectness, multiplicity, start, ratio, num_support, sampling)
+    positions, counted = cpu.sample_advanced(objectness, multiplicity, start, dials=dials)
     wanted = reference.sample_advanced(objectness, multiplicity, start.tolist(), ratio, num_support, sampling)
     assert dict(zip(positions.tolist(), counted.tolist(), strict=True)) == wanted
     assert positions.tolist() == sorted(wanted)
@@ -150,16 +166,16 @@ def test_sample_advanced_equals_reference(seed, counts, ratio, num_support, samp
 def test_threads_and_layout_do_not_change_a_bit():
     grid = (6, 9)
     objectness, deltas, cells = proposal_inputs(5, 5, grid, 4, 0.4)
-    one = cpu.propose(objectness, deltas, grid, cells, 16, IMAGE, 100, 0.7, 50)
+    one = propose(objectness, deltas, grid, cells, 100, 0.7, 50)
     strided = np.repeat(deltas, 2, axis=1)[:, ::2]
-    many = cpu.propose(np.asfortranarray(objectness), strided, grid, cells, 16, IMAGE, 100, 0.7, 50, threads=3)
+    many = propose(np.asfortranarray(objectness), strided, grid, cells, 100, 0.7, 50, threads=3)
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
     rng = np.random.default_rng(6)
     logits, head = (rng.standard_normal((400, width)).astype(np.float32) for width in (101, 404))
     boxes = np.tile(one.boxes[0], (8, 1))  # enough rows and classes to wake threads
-    ones = cpu.detect(logits, head, boxes, IMAGE, WEIGHTS, 0.01, 0.5, 100)
-    threes = cpu.detect(np.asfortranarray(logits), head, boxes, IMAGE, WEIGHTS, 0.01, 0.5, 100, threads=3)
+    ones = detect(logits, head, boxes, 0.01, 0.5, 100)
+    threes = detect(np.asfortranarray(logits), head, boxes, 0.01, 0.5, 100, threads=3)
     for a, b in zip(ones, threes, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -169,11 +185,8 @@ BAD_PROPOSE = {
     "type": ({"objectness": np.zeros((1, 8))}, r"float64 \[1, 8\]"),
     "deltas": ({"deltas": np.zeros((2, 8, 4), np.float32)}, r"B = 1.*\[2, 8, 4\]"),
     "anchors": ({"cell_anchors": np.zeros((2, 5), np.float32)}, r"\[2, 5\]"),
-    "stride": ({"stride": 0}, "stride.*got 0"),
-    "image": ({"image_size": (0, 9)}, r"image_size.*\(0, 9\)"),
-    "top": ({"pre_nms_top_n": 0}, "pre_nms_top_n.*got 0"),
+    "image": ({"network_size": (0, 9)}, r"image_size.*\(0, 9\)"),
     "most": ({"max_proposals": -1}, "max_proposals.*got -1"),
-    "nms": ({"nms_threshold": float("nan")}, "nms_threshold.*nan"),
     "threads": ({"threads": 0}, "threads.*got 0"),
 }
 
@@ -185,10 +198,8 @@ def test_propose_refuses(change, message):
         "deltas": np.zeros((1, 8, 4), np.float32),
         "grid": (2, 2),
         "cell_anchors": np.zeros((2, 4), np.float32),
-        "stride": 16,
-        "image_size": (9, 9),
-        "pre_nms_top_n": 8,
-        "nms_threshold": 0.7,
+        "network_size": (9, 9),
+        "config": RPNConfig(pre_nms_top_n=8),
         "max_proposals": 4,
         "threads": 1,
     }
@@ -201,10 +212,7 @@ BAD_DETECT = {
     "logits": ({"logits": np.zeros((3, 1), np.float32)}, r"foreground.*\[3, 1\]"),
     "deltas": ({"deltas": np.zeros((3, 8), np.float32)}, r"= 12.*\[3, 8\]"),
     "boxes": ({"boxes": np.zeros((2, 4), np.float32)}, r"n = 3.*\[2, 4\]"),
-    "weights": ({"box_weights": (1.0, 1.0, 1.0)}, "4 values, got 3"),
-    "zero weight": ({"box_weights": (1.0, 0.0, 1.0, 1.0)}, "box_weights.*got 0"),
     "score": ({"score_threshold": 1.5}, "score_threshold.*1.5"),
-    "most": ({"max_detections": 0}, "max_detections.*got 0"),
 }
 
 
@@ -214,11 +222,9 @@ def test_detect_refuses(change, message):
         "logits": np.zeros((3, 3), np.float32),
         "deltas": np.zeros((3, 12), np.float32),
         "boxes": np.zeros((3, 4), np.float32),
-        "image_size": (9, 9),
-        "box_weights": WEIGHTS,
+        "network_size": (9, 9),
+        "config": DetectionConfig(max_detections=5),
         "score_threshold": 0.1,
-        "nms_threshold": 0.5,
-        "max_detections": 5,
     }
     cpu.detect(**good)
     with pytest.raises(ValueError, match=message):
@@ -230,8 +236,6 @@ BAD_SAMPLE = {
     "length": ({"multiplicity": np.ones(2, np.float32)}, r"S = 3.*\[2\]"),
     "end": ({"frame_start": np.array([0, 2])}, r"S = 3, got \[0 2\]"),
     "order": ({"frame_start": np.array([0, 3, 1, 3])}, "ascend"),
-    "ratio": ({"ratio": 1.1}, "ratio.*1.1"),
-    "support": ({"num_support": -1}, "num_support.*got -1"),
 }
 
 
@@ -241,10 +245,52 @@ def test_sample_advanced_refuses(change, message):
         "objectness": np.zeros(3, np.float32),
         "multiplicity": np.ones(3, np.float32),
         "frame_start": np.array([0, 1, 3]),
-        "ratio": 0.5,
-        "num_support": 2,
-        "sampling": "per_frame",
+        "dials": Dials(num_support=2, advanced_ratio=0.5),
     }
     cpu.sample_advanced(**good)
     with pytest.raises(ValueError, match=message):
         cpu.sample_advanced(**(good | change))
+
+
+BAD_NUMBERS = {
+    "stride": ("propose", {"stride": 0}, "stride.*got 0"),
+    "top": ("propose", {"pre_nms_top_n": 0}, "pre_nms_top_n.*got 0"),
+    "nms": ("propose", {"nms_threshold": float("nan")}, "nms_threshold.*nan"),
+    "size": ("roi_pool", {"size": 0}, "size.*got 0"),
+    "weights": ("detect", {"box_weights": [1.0, 1.0, 1.0]}, "4 values, got 3"),
+    "zero weight": ("detect", {"box_weights": [1.0, 0.0, 1.0, 1.0]}, "box_weights.*got 0"),
+    "most": ("detect", {"max_detections": 0}, "max_detections.*got 0"),
+    "ratio": ("sample_advanced", {"ratio": 1.1}, "ratio.*1.1"),
+    "support": ("sample_advanced", {"num_support": -1}, "num_support.*got -1"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "message"), BAD_NUMBERS.values(), ids=BAD_NUMBERS)
+def test_the_module_itself_refuses_what_no_configuration_holds(name, change, message):
+    def zeros(*shape):
+        return np.zeros(shape, np.float32)
+
+    good = {
+        "propose": {
+            "objectness": zeros(1, 8), "deltas": zeros(1, 8, 4), "grid": (2, 2), "cell_anchors": zeros(2, 4),
+            "stride": 16, "image_size": (9, 9), "pre_nms_top_n": 8, "nms_threshold": 0.7, "max_proposals": 4,
+            "threads": 1,
+        },
+        "roi_pool": {
+            "feature_map": zeros(1, 3, 3, 2), "boxes": zeros(2, 4), "image_index": np.zeros(2, np.int64),
+            "scale": 1 / 16, "size": 2, "max": False, "row": 64, "threads": 1,
+        },
+        "detect": {
+            "logits": zeros(3, 3), "deltas": zeros(3, 12), "boxes": zeros(3, 4), "image_size": (9, 9),
+            "box_weights": list(WEIGHTS), "score_threshold": 0.1, "nms_threshold": 0.5, "max_detections": 5,
+            "threads": 1,
+        },
+        "sample_advanced": {
+            "objectness": zeros(3), "multiplicity": np.ones(3, np.float32), "frame_start": np.array([0, 1, 3]),
+            "ratio": 0.5, "num_support": 2, "global": False,
+        },
+    }[name]  # fmt: skip
+    kernel = getattr(_C, name)
+    kernel(*good.values())
+    with pytest.raises(ValueError, match=message):
+        kernel(*(good | change).values())

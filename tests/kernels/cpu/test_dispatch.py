@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rdn_engine.config import DetectionConfig, InputConfig, Pooling, RoIConfig, RPNConfig
 from rdn_engine.kernels import _C, cpu
 
 ROOT = Path(__file__).resolve().parents[3]
+INPUT = InputConfig(mean=(1, 2, 3), std=(1, 2, 3))
+POOLINGS: tuple[Pooling, ...] = ("align", "max")
 NAMES = ("baseline", "avx2", "avx512", "avx512_bf16")
 
 
@@ -19,23 +22,29 @@ def everything() -> dict[str, np.ndarray]:
     """Every kernel once, on fixed inputs."""
     rng = np.random.default_rng(7)
     image = rng.integers(0, 256, (61, 83, 3), dtype=np.uint8)
-    resized = cpu.resize_normalize(image, (40, 57), (1, 2, 3), (1, 2, 3), "bgr")
+    resized = cpu.resize_normalize(image, (40, 57), INPUT)
     scores, deltas = rng.random((2, 240)).astype(np.float32), rng.standard_normal((2, 240, 4)).astype(np.float32) / 3
     cells = np.array([[-30, -20, 45, 35], [-90, -90, 105, 105], [0, 0, 15, 15]], np.float32)
-    proposals = cpu.propose(scores, deltas, (8, 10), cells, 16, (128, 160), 200, 0.7, 60)
+    proposals = cpu.propose(
+        scores, deltas, grid=(8, 10), network_size=(128, 160), cell_anchors=cells,
+        config=RPNConfig(pre_nms_top_n=200), max_proposals=60,
+    )  # fmt: skip
     feature_map = rng.standard_normal((2, 8, 10, 37)).astype(np.float32)
     pooled = {
-        pooling: cpu.roi_pool(feature_map, proposals.boxes[0], np.arange(60) % 2, 1 / 16, 7, pooling)
-        for pooling in ("align", "max")
+        pooling: cpu.roi_pool(
+            feature_map, proposals.boxes[0], np.arange(60) % 2, config=RoIConfig(pooling), scale=1 / 16
+        )
+        for pooling in POOLINGS
     }
     logits, head = (rng.standard_normal((60, width)).astype(np.float32) for width in (6, 24))
-    found = cpu.detect(logits, head, proposals.boxes[0], (128, 160), (10, 10, 5, 5), 0.05, 0.5, 300)
+    found = cpu.detect(
+        logits, head, proposals.boxes[0], network_size=(128, 160), config=DetectionConfig(), score_threshold=0.05
+    )
     return {"resized": resized, **proposals._asdict(), **pooled, **found._asdict()}
 
 
 def run(isa: str, code: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = os.environ | {"RDN_ISA": isa, "PYTHONPATH": path}
+    environment = os.environ | {"RDN_ISA": isa, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -76,12 +85,12 @@ def large_image() -> np.ndarray:
 
 def test_calls_from_several_threads_share_the_pool():
     image = large_image()
-    wanted = cpu.resize_normalize(image, SMALLER, (1, 2, 3), (1, 2, 3), "bgr", threads=1)
+    wanted = cpu.resize_normalize(image, SMALLER, INPUT, threads=1)
     differing: list[str] = []
 
     def caller() -> None:
         for _ in range(4):
-            got = cpu.resize_normalize(image, SMALLER, (1, 2, 3), (1, 2, 3), "bgr", threads=4)
+            got = cpu.resize_normalize(image, SMALLER, INPUT, threads=4)
             if not np.array_equal(got, wanted):
                 differing.append("resized")
 
@@ -97,7 +106,7 @@ def test_a_forked_child_starts_with_threads_of_its_own():
     image = large_image()
 
     def resize() -> np.ndarray:
-        return cpu.resize_normalize(image, SMALLER, (0, 0, 0), (1, 1, 1), "rgb", threads=4)
+        return cpu.resize_normalize(image, SMALLER, INPUT, threads=4)
 
     wanted = resize()
     child = os.fork()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.kernels import cpu
+from rdn_engine.kernels.arithmetic import ceil_div
 from tests.fakes import empty_bank
 
 pytestmark = pytest.mark.isa
@@ -19,7 +20,7 @@ def test_packing_and_its_inverse():
     bank = empty_bank(2, 32, 3, 16)
     keys, values = (rng.standard_normal((19, 48)).astype(np.float32) for _ in range(2))
     bank.keys[:], bank.values[:] = np.nan, np.nan
-    cpu.pack_supports(keys, values, bank, 1)
+    cpu.pack_supports(keys, values, bank, slot=1)
     assert np.isnan(bank.keys[0]).all()
     plain = bank.keys[1].transpose(1, 3, 0, 2).reshape(32, 48)  # [C / 16, 16, M, d]
     np.testing.assert_array_equal(plain, np.pad(keys, [(0, 13), (0, 0)]))
@@ -27,10 +28,10 @@ def test_packing_and_its_inverse():
     lengths = np.linalg.norm(keys.reshape(19, 3, 16), axis=-1).max(0)
     np.testing.assert_allclose(bank.key_length[1], lengths, rtol=1e-6)
     keys[3, 20] = np.nan
-    cpu.pack_supports(keys, values, bank, 0)
+    cpu.pack_supports(keys, values, bank, slot=0)
     assert np.isnan(bank.key_length[0]).tolist() == [False, True, False]
     with pytest.raises(ValueError, match=r"n must be at most C = 32, got float32 \[33, 48\]"):
-        cpu.pack_supports(np.zeros((33, 48), np.float32), np.zeros((33, 48), np.float32), bank, 0)
+        cpu.pack_supports(np.zeros((33, 48), np.float32), np.zeros((33, 48), np.float32), bank, slot=0)
 
 
 def test_packing_of_bfloat16_pairs():
@@ -38,7 +39,7 @@ def test_packing_of_bfloat16_pairs():
     bank = empty_bank(2, 32, 3, 16, "bfloat16")
     keys, values = (rng.standard_normal((19, 48)).astype(np.float32) for _ in range(2))
     bank.keys[:], bank.values[:] = 0x7FC0, 0x7FC0
-    cpu.pack_supports(keys, values, bank, 1)
+    cpu.pack_supports(keys, values, bank, slot=1)
     assert (bank.keys[0] == 0x7FC0).all()
     packed_keys, packed_values = ((a[1].astype(np.uint32) << 16).view(np.float32) for a in (bank.keys, bank.values))
     plain = packed_keys.transpose(1, 3, 0, 2, 4).reshape(32, 48)  # [C / 16, 16, M, d / 2, 2]
@@ -56,7 +57,7 @@ def test_linear_is_the_product(n, depth, columns, relu, seed):
     x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((n, depth), (columns, depth), (columns,)))
     wanted = np.float64(x) @ np.float64(weight).T + bias
     wanted = np.maximum(wanted, 0) if relu else wanted
-    got = cpu.linear(x, cpu.pack_weight(weight), bias, relu)
+    got = cpu.linear(x, cpu.pack_weight(weight), bias, relu=relu)
     assert got.dtype == np.float32
     allowed = 1e-6 * (np.abs(x) @ np.abs(weight).T + np.abs(bias))
     assert (np.abs(got - wanted) <= allowed).all()
@@ -75,7 +76,7 @@ def test_bfloat16_rounds_both_operands(n, depth, columns, seed):
     depth *= 2
     x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((n, depth), (columns, depth), (columns,)))
     packed = cpu.pack_weight(weight, "bfloat16")
-    assert packed.shape == (-(-columns // 16), depth // 2, 16, 2)
+    assert packed.shape == (ceil_div(columns, 16), depth // 2, 16, 2)
     wanted = rounded(x) @ rounded(weight).T + bias
     allowed = 1e-6 * (np.abs(x) @ np.abs(weight).T + np.abs(bias))
     assert (np.abs(cpu.linear(x, packed, bias) - wanted) <= allowed).all()
@@ -95,11 +96,11 @@ def test_linear_does_not_depend_on_threads_and_keeps_what_is_no_number():
     rng = np.random.default_rng(0)
     x, weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((200, 1024), (500, 1024), (500,)))
     x[3, 5] = np.nan
-    one = cpu.linear(x, cpu.pack_weight(weight), bias, True)
+    one = cpu.linear(x, cpu.pack_weight(weight), bias, relu=True)
     assert np.isnan(one[3]).all()
     assert np.isfinite(np.delete(one, 3, 0)).all()
     for threads in (2, 5):
-        np.testing.assert_array_equal(cpu.linear(x, cpu.pack_weight(weight), bias, True, threads), one)
+        np.testing.assert_array_equal(cpu.linear(x, cpu.pack_weight(weight), bias, relu=True, threads=threads), one)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.config import RoIConfig
 from rdn_engine.kernels import cpu
 from tests import reference
 
@@ -48,7 +49,7 @@ def test_equals_reference(seed, shape, boxes, scale, size, pooling):
     feature_map = random_map(seed, *shape)
     array = np.array(boxes, np.float32).reshape(-1, 4)
     images = np.random.default_rng(seed).integers(0, shape[0], len(boxes))
-    rows = cpu.roi_pool(feature_map, array, images, scale, size, pooling)
+    rows = cpu.roi_pool(feature_map, array, images, config=RoIConfig(pooling, size), scale=scale)
     assert rows.shape == (len(boxes), cpu.pooled_width(size, shape[3]))
     assert not rows[:, size * size * shape[3] :].any()
     got = reference.cells(rows, size, shape[3])
@@ -62,7 +63,7 @@ def test_equals_reference(seed, shape, boxes, scale, size, pooling):
 def test_a_box_far_larger_than_the_map_ends_soon_and_finite(pooling):
     feature_map = random_map(0, 1, 6, 7, 5)
     boxes = np.array([[-1e9, -1e9, 1e9, 1e9], [-3e38, 0, 3e38, 50], [1e30, 1e30, 1e30, 1e30]], np.float32)
-    got = cpu.roi_pool(feature_map, boxes, np.zeros(3, np.int64), 1 / 16, 7, pooling)
+    got = cpu.roi_pool(feature_map, boxes, np.zeros(3, np.int64), config=RoIConfig(pooling, 7), scale=1 / 16)
     assert np.isfinite(got).all()
     assert not got[2].any()
 
@@ -71,7 +72,13 @@ def test_max_pooling_of_57_cells_in_7_bins_ends_a_cell_late():
     # torchvision's rule: findings/roi_pool_reads_outside_its_box.sh
     feature_map = np.zeros((1, 60, 60, 1), np.float32)
     feature_map[0, 57, :] = 1
-    rows = cpu.roi_pool(feature_map, np.array([[0, 0, 56, 56]], np.float32), np.zeros(1, np.int64), 1.0, 7, "max")
+    rows = cpu.roi_pool(
+        feature_map,
+        np.array([[0, 0, 56, 56]], np.float32),
+        np.zeros(1, np.int64),
+        config=RoIConfig("max", 7),
+        scale=1.0,
+    )
     got = reference.cells(rows, 7, 1)
     assert got[0, 6].all()
     assert not got[0, 5].any()
@@ -81,7 +88,7 @@ def test_max_pooling_of_57_cells_in_7_bins_ends_a_cell_late():
 def test_max_pooling_rounds_halves_away_from_zero(side, cell):
     feature_map = np.broadcast_to(np.arange(6, dtype=np.float32)[:, None], (1, 6, 6, 1))
     box = np.array([[side, side, side, side]], np.float32)
-    got = cpu.roi_pool(feature_map, box, np.zeros(1, np.int64), 1.0, 1, "max")
+    got = cpu.roi_pool(feature_map, box, np.zeros(1, np.int64), config=RoIConfig("max", 1), scale=1.0)
     assert reference.cells(got, 1, 1).item() == cell  # at -1 the bin is off the map, so 0
 
 
@@ -96,7 +103,7 @@ def test_rows_lie_in_different_lines_of_a_cache():
 def test_zeros_follow_the_cells_in_memory_that_was_used_before():
     feature_map, boxes = np.ones((1, 9, 9, 129), np.float32), np.tile(np.float32([0, 0, 140, 140]), (80, 1))
     for size, pooling in ((7, "align"), (6, "max"), (7, "max")):
-        rows = cpu.roi_pool(feature_map, boxes, np.zeros(80, np.int64), 1 / 16, size, pooling)
+        rows = cpu.roi_pool(feature_map, boxes, np.zeros(80, np.int64), config=RoIConfig(pooling, size), scale=1 / 16)
         assert (rows[:, : size * size * 129] == 1).all()
         assert rows.shape[1] > size * size * 129
         assert not rows[:, size * size * 129 :].any()
@@ -107,9 +114,11 @@ def test_threads_and_layout_do_not_change_a_bit(pooling):
     feature_map = random_map(2, 2, 20, 14, 257)
     boxes = np.random.default_rng(3).uniform(-50, 300, (400, 4)).astype(np.float32)  # enough to wake threads
     images = np.arange(400) % 2
-    one = cpu.roi_pool(feature_map, boxes, images, 1 / 16, 7, pooling)
+    one = cpu.roi_pool(feature_map, boxes, images, config=RoIConfig(pooling, 7), scale=1 / 16)
     channels_first = np.ascontiguousarray(feature_map.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
-    many = cpu.roi_pool(channels_first, np.asfortranarray(boxes), images, 1 / 16, 7, pooling, threads=3)
+    many = cpu.roi_pool(
+        channels_first, np.asfortranarray(boxes), images, config=RoIConfig(pooling, 7), scale=1 / 16, threads=3
+    )
     np.testing.assert_array_equal(one, many)
 
 
@@ -126,7 +135,6 @@ def test_threads_and_layout_do_not_change_a_bit(pooling):
         ({"image_index": np.array([-1, 0])}, "got -1 at flat position 0"),
         ({"image_index": np.zeros(2, np.int32)}, "int32"),
         ({"scale": 0.0}, "scale.*got 0"),
-        ({"size": 0}, "size.*got 0"),
         ({"threads": 0}, "threads.*got 0"),
     ],
 )
@@ -135,9 +143,8 @@ def test_refuses(change, message):
         "feature_map": np.zeros((1, 3, 3, 2), np.float32),
         "boxes": np.zeros((2, 4), np.float32),
         "image_index": np.zeros(2, np.int64),
+        "config": RoIConfig("align", 2),
         "scale": 1 / 16,
-        "size": 2,
-        "pooling": "align",
     }
     with pytest.raises(ValueError, match=message):
         cpu.roi_pool(**(good | change))
@@ -148,7 +155,9 @@ def test_large_results_reuse_memory_that_nobody_holds():
     boxes = np.random.default_rng(0).uniform(0, 120, (40, 4)).astype(np.float32)
 
     def pool(rows: int = 40, sign: int = 1) -> np.ndarray:
-        return cpu.roi_pool(sign * feature_map, boxes[:rows], np.zeros(rows, np.int64), 1 / 16, 7, "align")
+        return cpu.roi_pool(
+            sign * feature_map, boxes[:rows], np.zeros(rows, np.int64), config=RoIConfig("align", 7), scale=1 / 16
+        )
 
     first, second = pool(), pool()
     assert not np.shares_memory(first, second)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.config import RelationConfig
 from rdn_engine.kernels import _C, cpu
 from tests import reference_relation as reference
 from tests.fakes import empty_bank
@@ -19,6 +20,7 @@ from tests.relation_cases import (
     Case,
     allowed_error,
     arguments,
+    attend,
     embedding_error,
     make_case,
     relative_error,
@@ -174,22 +176,20 @@ def test_a_slot_may_be_looked_at_twice():
     once = arguments(case)
     twice = once | {"slots": once["slots"].repeat(2), "counts": once["counts"].repeat(2)}
     twice["multiplicity"] = np.ones(80, np.float32)
-    np.testing.assert_allclose(
-        cpu.relation_attention(**once).out, cpu.relation_attention(**twice).out, rtol=0, atol=2e-6
-    )
+    np.testing.assert_allclose(attend(**once).out, attend(**twice).out, rtol=0, atol=2e-6)
 
 
 def test_what_a_slot_holds_past_its_count_does_not_matter():
     case = make_case(11, 40, 4, 32) | {"counts": np.array([20, 20])}
     args = arguments(case)
-    wanted = cpu.relation_attention(**args, omega_range=(0, 40))
+    wanted = attend(**args, omega_range=(0, 40))
     for slot in range(3):
         bank = cpu.SupportBank(*(array[slot] for array in args["bank"]))
         past = 20 if slot in args["slots"] else 0
         bank.values[:, past:], bank.boxes[past:] = np.nan, np.nan
         for column in range(past, bank.values.shape[1]):
             bank.keys[:, column // 16, :, column % 16] = np.nan
-    got = cpu.relation_attention(**args, omega_range=(0, 40))
+    got = attend(**args, omega_range=(0, 40))
     np.testing.assert_array_equal(got.out, wanted.out)
     np.testing.assert_array_equal(got.omega, wanted.omega)
 
@@ -201,7 +201,7 @@ def test_residual_and_bias_are_added():
         "residual": rng.standard_normal((11, 128)).astype(np.float32),
         "value_bias": rng.standard_normal(128).astype(np.float32),
     }
-    got = cpu.relation_attention(**(arguments(case) | added)).out
+    got = attend(**(arguments(case) | added)).out
     np.testing.assert_allclose(got, run(case).out + added["residual"] + added["value_bias"], rtol=0, atol=1e-6)
 
 
@@ -210,7 +210,7 @@ def test_no_support_gives_the_residual(counts):
     case = make_case(4, 0, 2, 16) | {"counts": np.array(counts, np.int64)}
     residual = np.arange(128, dtype=np.float32).reshape(4, 32)
     added = {"residual": residual, "value_bias": np.ones(32, np.float32)}
-    got = cpu.relation_attention(**(arguments(case) | added), omega_range=(0, 0))
+    got = attend(**(arguments(case) | added), omega_range=(0, 0))
     np.testing.assert_array_equal(got.out, residual)
     assert got.omega is not None
     assert got.omega.shape == (4, 0)
@@ -249,7 +249,7 @@ def test_arrays_need_not_be_contiguous():
         if name != "bank"
     }
     strided["bank"] = cpu.SupportBank(*map(np.asfortranarray, args["bank"]))
-    np.testing.assert_array_equal(cpu.relation_attention(**strided).out, cpu.relation_attention(**args).out)
+    np.testing.assert_array_equal(attend(**strided).out, attend(**args).out)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -285,7 +285,7 @@ def test_every_instruction_set_agrees(tmp_path):
     )
     for isa in names[: names.index(_C.isa) + 1]:
         saved = tmp_path / f"{isa}.npz"
-        environment = os.environ | {"RDN_ISA": isa, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+        environment = os.environ | {"RDN_ISA": isa, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, "-c", code, str(saved)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         with np.load(saved) as results:
@@ -333,7 +333,7 @@ def test_every_instruction_set_agrees(tmp_path):
 def test_arguments_that_do_not_fit_are_quoted(change, message):
     args = arguments(make_case(4, 9, 2, 16) | {"counts": np.array([9])})
     with pytest.raises(ValueError, match=message):
-        cpu.relation_attention(**(args | change))
+        attend(**(args | change))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_what_kernels_read_lies_on_cache_lines(precision: cpu.Precision) -> None
     rng = np.random.default_rng(0)
     for _ in range(8):
         arrays = [
-            *cpu.empty_supports((2,), 16, 2, 16, precision),
+            *cpu.empty_supports((2,), room=16, config=RelationConfig(dim=32, heads=2), precision=precision),
             cpu.pack_weight(rng.standard_normal((20, 32), np.float32), precision),
             cpu.prepare_geometry(rng.standard_normal((2, 64), np.float32), np.zeros(2, np.float32), precision),
         ]

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 
+from rdn_engine.config import RoIConfig, RPNConfig
 from rdn_engine.kernels import cpu
 from tests import reference
 
@@ -20,7 +21,7 @@ def test_pooling_equals_torchvision(pooling, size, scale):
     corner, sides = rng.uniform(-100, 500, (200, 2)), rng.exponential(150, (200, 2)) - 10
     boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
     images = rng.integers(0, 2, 200)
-    got = cpu.roi_pool(feature_map, boxes, images, scale, size, pooling)
+    got = cpu.roi_pool(feature_map, boxes, images, config=RoIConfig(pooling, size), scale=scale)
     channels_first = torch.from_numpy(feature_map).permute(0, 3, 1, 2).contiguous()
     rois = torch.from_numpy(np.concatenate([images[:, None], boxes], 1).astype(np.float32))
     if pooling == "align":
@@ -38,7 +39,11 @@ def test_suppression_equals_torchvision_once_sides_gain_a_pixel():
     anchors = np.concatenate([corner, corner + sides], 1).astype(np.float32)
     scores = rng.permutation(400).astype(np.float32)
     still = np.zeros((1, 400, 4), np.float32)
-    got = cpu.propose(scores[None], still, (1, 1), anchors, 16, (400, 400), 400, 0.5, 400)
+    config = RPNConfig(pre_nms_top_n=400, nms_threshold=0.5)
+    got = cpu.propose(
+        scores[None], still, grid=(1, 1), network_size=(400, 400), cell_anchors=anchors, config=config,
+        max_proposals=400,
+    )  # fmt: skip
     grown = torch.from_numpy(anchors) + torch.tensor([0, 0, 1, 1])
     kept = torchvision.ops.nms(grown, torch.from_numpy(scores), 0.5).numpy()
     np.testing.assert_array_equal(got.boxes[0, : got.counts[0]], anchors[kept])

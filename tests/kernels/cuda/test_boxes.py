@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cuda.boxes import Kernels, Resizer
 from tests import reference
@@ -41,35 +42,32 @@ PRECISION = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
 # ---- RoI pooling
 
 
-def pool(machine: Machine, feature_map: np.ndarray, boxes: np.ndarray, size: int, pooling: Any, **options: Any) -> Any:
-    last = options.get("channels_last", True)
-    channels = feature_map.shape[3 if last else 1]
-    filled = size * size * channels
-    out = machine.put(np.ones((len(boxes), cpu.pooled_width(size, channels)), feature_map.dtype))
-    arrays = {name: machine.put(value) for name, value in options.items() if isinstance(value, np.ndarray)}
+def pool(
+    machine: Machine, feature_map: np.ndarray, boxes: np.ndarray, counts: np.ndarray, config: RoIConfig
+) -> np.ndarray:
+    channels = feature_map.shape[3]
+    filled = config.size**2 * channels
+    out = machine.put(np.ones((len(boxes), cpu.pooled_width(config.size, channels)), feature_map.dtype))
     machine.kernels.roi_pool(
-        machine.put(feature_map), machine.put(boxes), out, 1 / 16, size, pooling, **(options | arrays)
+        machine.put(feature_map), machine.put(boxes), counts=machine.put(counts), config=config, scale=1 / 16, out=out
     )
     rows = machine.get(out)
     assert (rows[:, filled:] == 1).all()
-    return rows[:, :filled].reshape(len(boxes), *((size, size, channels) if last else (channels, size, size)))
+    return rows[:, :filled].reshape(len(boxes), config.size, config.size, channels)
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("kind", list(CASTS))
 @pytest.mark.parametrize("pooling", ["align", "max"])
 @pytest.mark.parametrize("channels", [24, 3])
-def test_roi_pool_equals_the_cpu(machine, pooling, kind, channels_last, channels):
+def test_roi_pool_equals_the_cpu(machine, pooling, kind, channels):
     rng = np.random.default_rng(channels)
     feature_map = CASTS[kind](rng.standard_normal((2, 9, 13, channels)))
     boxes = rng.uniform(-60, 260, (6, 4)).astype(np.float32)
     boxes[0] = [-1e9, -1e9, 1e9, 1e9]
     boxes[1] = [500, 500, 510, 510]  # off the map
-    image_index = np.array([1, 0, 1, 1, 0, 0], np.int32)
-    laid_out = feature_map if channels_last else feature_map.transpose(0, 3, 1, 2)
-    got = as_float32(pool(machine, laid_out, boxes, 7, pooling, image_index=image_index, channels_last=channels_last))
-    got = got if channels_last else got.transpose(0, 2, 3, 1)
-    rows = cpu.roi_pool(as_float32(feature_map), boxes, image_index.astype(np.int64), 1 / 16, 7, pooling)
+    config = RoIConfig(pooling)
+    got = as_float32(pool(machine, feature_map, boxes, np.array([3, 3], np.int32), config))
+    rows = cpu.roi_pool(as_float32(feature_map), boxes, np.arange(6) // 3, config=config, scale=1 / 16)
     wanted = reference.cells(rows, 7, channels)
     allowed = 0 if pooling == "max" else PRECISION[kind] * (1 + np.abs(wanted))
     assert (np.abs(got - wanted) <= allowed).all()
@@ -79,21 +77,19 @@ def test_roi_pool_gives_zeros_past_an_images_count(machine):
     feature_map = np.random.default_rng(0).standard_normal((2, 5, 5, 8)).astype(np.float16)
     boxes = np.tile(np.array([0, 0, 50, 40], np.float32), (6, 1))
     boxes[4:] = np.nan  # what stands there is not read
-    counts = np.array([3, 1], np.int32)
-    for channels_last in (True, False):
-        laid_out = feature_map if channels_last else feature_map.transpose(0, 3, 1, 2)
-        got = pool(machine, laid_out, boxes, 3, "align", counts=counts, channels_last=channels_last)
-        assert got[:4].any(axis=(1, 2, 3)).all()
-        assert not got[4:].any()
+    got = pool(machine, feature_map, boxes, np.array([3, 1], np.int32), RoIConfig("align", 3))
+    assert got[:4].any(axis=(1, 2, 3)).all()
+    assert not got[4:].any()
 
 
 # ---- resize
 
 
-def resize(machine: Machine, images: np.ndarray, size: tuple[int, int], kind: str, **options: Any) -> np.ndarray:
-    resizer = Resizer(
-        machine.kernels, images.shape[1:3], size, (103.0, 116.0, 123.0), (1.0, 2.0, 3.0), "bgr", **options
-    )
+INPUT = InputConfig(mean=(103.0, 116.0, 123.0), std=(1.0, 2.0, 3.0))
+
+
+def resize(machine: Machine, images: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
+    resizer = Resizer(machine.kernels, INPUT, image_size=images.shape[1:3], size=size)
     workspace = fill(machine, resizer.nbytes(len(images)), np.uint8)
     out = fill(machine, (len(images), 3, *size), CASTS[kind](np.zeros(1)).dtype)
     resizer.prepare(len(images), workspace)
@@ -110,7 +106,7 @@ def test_resize_equals_the_cpu_to_the_bit(machine, shape, size, kind):
     images = np.random.default_rng(1).integers(0, 256, (2, *shape, 3), dtype=np.uint8)
     got = resize(machine, images, size, kind)
     for image, one in zip(images, got, strict=True):
-        wanted = cpu.resize_normalize(image, size, (103.0, 116.0, 123.0), (1.0, 2.0, 3.0), "bgr")
+        wanted = cpu.resize_normalize(image, size, INPUT)
         if kind == "float32":
             np.testing.assert_array_equal(one, wanted)
         else:
@@ -122,7 +118,8 @@ def test_nv12_is_the_standards_rgb(machine, matrix, kr, kb):
     rng = np.random.default_rng(2)
     luma = rng.integers(16, 236, (1, 8, 10), dtype=np.uint8)
     chroma = rng.integers(16, 241, (1, 4, 10), dtype=np.uint8)
-    resizer = Resizer(machine.kernels, (8, 10), (8, 10), (0.0,) * 3, (1.0,) * 3, "rgb", matrix)
+    config = InputConfig(channel_order="rgb", mean=(0, 0, 0))
+    resizer = Resizer(machine.kernels, config, image_size=(8, 10), size=(8, 10), yuv_matrix=matrix)
     workspace = fill(machine, resizer.nbytes(1), np.uint8)
     out = fill(machine, (1, 3, 8, 10))
     resizer.prepare(1, workspace)
@@ -144,7 +141,7 @@ def propose(machine: Machine, case: dict[str, Any], most: int) -> list[np.ndarra
     batch = len(case["objectness"])
     shapes: list[tuple[tuple[int, ...], Any]] = [((batch, most, 4), np.float32), ((batch, most), np.float32)]
     outputs = [fill(machine, shape, dtype) for shape, dtype in [*shapes, ((batch,), np.int32)]]
-    nbytes = machine.kernels.propose_bytes(batch, case["pre_nms_top_n"])
+    nbytes = machine.kernels.propose_bytes(batch, case["config"])
     arrays = {name: machine.put(value) for name, value in case.items() if isinstance(value, np.ndarray)}
     machine.kernels.propose(
         **(case | arrays),
@@ -166,10 +163,8 @@ def proposal_case(seed: int, grid: tuple[int, int], batch: int, top: int, levels
         "deltas": (rng.standard_normal((batch, count, 4)) / 3).astype(np.float32),
         "grid": grid,
         "cell_anchors": cells,
-        "stride": 16,
-        "image_size": (16 * grid[0], 16 * grid[1]),
-        "pre_nms_top_n": top,
-        "nms_threshold": 0.7,
+        "network_size": (16 * grid[0], 16 * grid[1]),
+        "config": RPNConfig(pre_nms_top_n=top),
     }
 
 
@@ -209,20 +204,25 @@ def test_proposals_from_half_precision_scores(machine):
 # ---- detections
 
 
-def detect(machine: Machine, case: dict[str, Any], most: int, **options: Any) -> list[np.ndarray]:
-    batch, rows, classes = case["logits"].shape
-    nbytes = machine.kernels.detect_bytes(batch, rows, classes - 1, most)
+def detect(machine: Machine, case: dict[str, Any], row_counts: list[int] | None = None) -> list[np.ndarray]:
+    (batch, rows, classes), config = case["logits"].shape, case["config"]
+    most = config.max_detections
+    nbytes = machine.kernels.detect_bytes(batch=batch, rows=rows, classes=classes - 1, config=config)
     outputs = [fill(machine, (batch, most, 4)), fill(machine, (batch, most))]
     outputs += [fill(machine, (batch, most), np.int32) for _ in range(2)] + [fill(machine, batch, np.int32)]
-    arrays = {name: machine.put(value) for name, value in (case | options).items() if isinstance(value, np.ndarray)}
+    case = case | {"row_counts": np.array([rows] * batch if row_counts is None else row_counts, np.int32)}
+    arrays = {name: machine.put(value) for name, value in case.items() if isinstance(value, np.ndarray)}
     names = ("xyxy", "confidence", "class_id", "proposal", "counts")
     machine.kernels.detect(
-        **(case | arrays), **dict(zip(names, outputs, strict=True)), workspace=fill(machine, nbytes, np.uint8)
+        **(case | arrays),
+        **dict(zip(names, outputs, strict=True)),
+        scale=(1.0, 1.0),
+        workspace=fill(machine, nbytes, np.uint8),
     )
     return [machine.get(array) for array in outputs]
 
 
-def detection_case(seed: int, batch: int, rows: int, classes: int) -> dict[str, Any]:
+def detection_case(seed: int, batch: int, rows: int, classes: int, most: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, [150, 100], (batch, rows, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(5, 60, (batch, rows, 2))], -1)
@@ -231,25 +231,24 @@ def detection_case(seed: int, batch: int, rows: int, classes: int) -> dict[str, 
         "logits": logits.astype(np.float32),
         "deltas": rng.standard_normal((batch, rows, 4 * (classes + 1))).astype(np.float32),
         "boxes": boxes.astype(np.float32),
-        "image_size": (128, 192),
-        "box_weights": (10.0, 10.0, 5.0, 5.0),
+        "network_size": (128, 192),
+        "config": DetectionConfig(max_detections=most),
         "score_threshold": 0.05,
-        "nms_threshold": 0.5,
     }
 
 
 @slow
 @given(seeds, st.sampled_from([1, 40, 130]), st.sampled_from([1, 6]), st.sampled_from([5, 300]))
 def test_detections_equal_the_cpu(machine, seed, rows, classes, most):
-    case = detection_case(seed, 2, rows, classes)
+    case = detection_case(seed, 2, rows, classes, most)
     if not exact(machine):  # ties turn on the last bit of expf
         case["logits"] += np.random.default_rng(seed).standard_normal(case["logits"].shape).astype(np.float32)
     if seed % 3 == 0:
         case["logits"][0, 0, 0] = np.nan
-    xyxy, confidence, class_id, proposal, counts = detect(machine, case, most)
+    xyxy, confidence, class_id, proposal, counts = detect(machine, case)
     for image in range(2):
         one = {name: case[name][image] for name in ("logits", "deltas", "boxes")}
-        wanted = cpu.detect(**(case | one), max_detections=most)
+        wanted = cpu.detect(**(case | one))
         count = counts[image]
         assert count == len(wanted.xyxy)
         np.testing.assert_array_equal(class_id[image, :count], wanted.class_id)
@@ -261,18 +260,18 @@ def test_detections_equal_the_cpu(machine, seed, rows, classes, most):
 
 
 def test_detections_leave_out_rows_past_the_count(machine):
-    case = detection_case(4, 2, 50, 3)
-    *_, proposal, counts = detect(machine, case, 100, row_counts=np.array([20, 0], np.int32))
+    case = detection_case(4, 2, 50, 3, 100)
+    *_, proposal, counts = detect(machine, case, [20, 0])
     one = {name: case[name][0, :20] for name in ("logits", "deltas", "boxes")}
-    assert counts.tolist() == [len(cpu.detect(**(case | one), max_detections=100).xyxy), 0]
+    assert counts.tolist() == [len(cpu.detect(**(case | one)).xyxy), 0]
     assert proposal[0].max() < 20
 
 
 def test_more_rows_than_one_small_block_sorts(machine):
-    case = detection_case(6, 1, 1030, 1)
-    *_, counts = detect(machine, case, 200)
+    case = detection_case(6, 1, 1030, 1, 200)
+    *_, counts = detect(machine, case)
     one = {name: case[name][0] for name in ("logits", "deltas", "boxes")}
-    assert counts.tolist() == [len(cpu.detect(**(case | one), max_detections=200).xyxy)]
+    assert counts.tolist() == [len(cpu.detect(**(case | one)).xyxy)]
 
 
 # ---- what does not fit
@@ -286,6 +285,7 @@ def kernels() -> Kernels:
 def test_arguments_that_do_not_fit_are_quoted(kernels):
     feature_map, boxes = np.zeros((1, 3, 3, 2), np.float32), np.zeros((2, 4), np.float32)
     good = {"feature_map": feature_map, "boxes": boxes, "out": np.zeros((2, 98), np.float32)}
+    good["counts"] = np.array([2], np.int32)
     for change, message in [
         ({"feature_map": feature_map[0]}, r"\[B, H, W, C\], got float32 \[3, 3, 2\]"),
         ({"feature_map": feature_map.astype(np.float64)}, r"float32 or float16 or bfloat16 .* got float64"),
@@ -294,14 +294,15 @@ def test_arguments_that_do_not_fit_are_quoted(kernels):
         ({"out": np.zeros((2, 97), np.float32)}, r"out \[R = 2, 98 or more\], got float32 \[2, 97\]"),
         ({"out": np.zeros((2, 98), np.float16)}, "of the map's type, got float16"),
         ({"boxes": [[0, 0, 1, 1]]}, "on a CUDA device, got list"),
+        ({"feature_map": np.zeros((4, 3, 3, 2), np.float32)}, "as many boxes for each of 4 images, got 2"),
         ({"counts": np.zeros(2, np.int32)}, r"counts \[B = 1\], got int32 \[2\]"),
     ]:
         with pytest.raises(ValueError, match=message):
-            kernels.roi_pool(**(good | change), scale=1 / 16, size=7, pooling="align")
+            kernels.roi_pool(**(good | change), config=RoIConfig(), scale=1 / 16)
     case = proposal_case(0, (1, 1), 1, 9000, 2)
     with pytest.raises(RuntimeError, match="invalid argument"):
         propose(Emulated(descending=False), case, 60)
     arrays = [np.zeros((1, 5, 4), np.float32), np.zeros((1, 5), np.float32), np.zeros(1, np.int32)]
     outputs = dict(zip(("boxes", "scores", "counts"), arrays, strict=True)) | {"workspace": np.zeros(3, np.uint8)}
     with pytest.raises(ValueError, match=r"workspace of 284 bytes, got uint8 \[3\]"):
-        kernels.propose(**(case | {"pre_nms_top_n": 10}), **outputs)
+        kernels.propose(**(case | {"config": RPNConfig(pre_nms_top_n=10)}), **outputs)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rdn_engine.kernels import cuda
-from rdn_engine.kernels.cuda.relation import Attention, Partials, Queries, Supports
+from rdn_engine.kernels.arithmetic import ceil_div
+from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from tests import reference_relation
 from tests.cuda_machines import Machine, fill
 from tests.relation_cases import Case, draw_case
@@ -36,30 +37,33 @@ def padded(case: Case) -> Case:
 def run_case(
     machine: Machine, case: Case, split_size: int, kind: Any = np.float32, omega: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What `ops.relation_attention` computes, through all the steps."""
+    """What `cpu.relation_attention` computes, through all the steps."""
     k, put = machine.kernels, machine.put
     (n, dim), heads, count = case["query"].shape, len(case["geometry_bias"]), len(case["rows"])
     queries = Queries(put(case["boxes"]))
     supports = Supports(put(case["support_boxes"]), put(case["rows"].astype(np.int32)), put(case["multiplicity"]))
     weight, bias = put(case["geometry_weight"]), put(case["geometry_bias"])
-    arrays = [put(case[name].astype(kind)) for name in ("query", "keys", "values")]
-    workspace = fill(machine, cuda.geometry_bytes(k, n, count), np.uint8)
+    arrays = {name: put(case[name].astype(kind)) for name in ("query", "keys", "values")}
+    workspace = fill(machine, cuda.geometry_bytes(k, queries=n, supports=count), np.uint8)
     if kind is np.float16:
         gates = fill(machine, (1, heads, n, count), np.float16)
-        every = (put(case["geometry_weight"][None]), put(case["geometry_bias"][None]))
-        cuda.find_gates(k, queries, supports, *every, gates, workspace)
-        attention = Attention(*arrays, gates=gates.reshape(heads, n, count))
+        every = {name: put(case[name][None]) for name in ("geometry_weight", "geometry_bias")}
+        cuda.find_gates(k, queries, supports, **every, gates=gates, workspace=workspace)
+        inputs = AttentionInputs(**arrays, gates=gates.reshape(heads, n, count))
     else:
-        attention = Attention(*arrays, weight, bias)
-    splits = -(-count // split_size)
+        inputs = AttentionInputs(**arrays, geometry_weight=weight, geometry_bias=bias)
+    splits = ceil_div(count, split_size)
     partials = Partials(fill(machine, (splits, n, dim)), fill(machine, (splits, n, heads, 2)))
-    cuda.attend(k, queries, supports, attention, split_size, partials, workspace=workspace)
+    cuda.attend(k, queries, supports, inputs=inputs, split_size=split_size, partials=partials, workspace=workspace)
     out, sums = fill(machine, (n, dim)), fill(machine, (n, heads, 2))
-    cuda.combine(k, partials, out, weight=sums)
+    nothing = put(np.zeros((n, dim), np.float32))
+    cuda.combine(k, partials, out, value_bias=nothing[0], residual=nothing, weight=sums)
     if omega is None:
         return machine.get(out), None
     found = fill(machine, (n, omega[1] - omega[0]))
-    cuda.average_weights(k, queries, supports, attention, sums, omega, found, workspace=workspace)
+    cuda.average_weights(
+        k, queries, supports, inputs=inputs, weight=sums, omega_range=omega, omega=found, workspace=workspace
+    )
     return machine.get(out), machine.get(found)
 
 
@@ -167,11 +171,19 @@ def test_two_modules_and_many_heads_share_one_pass_over_the_geometry(machine):
     case = make_case(9, 48, 1, 16)
     weight = rng.standard_normal((2, 18, 64)).astype(np.float32) * np.float32(0.2)
     bias = rng.standard_normal((2, 18)).astype(np.float32)
-    queries, supports = Queries(machine.put(case["boxes"])), Supports(machine.put(case["support_boxes"][:48]))
+    queries = Queries(machine.put(case["boxes"]))
+    supports = Supports(machine.put(case["support_boxes"][:48]), None, machine.put(np.ones(48, np.float32)))
     gates = fill(machine, (2, 18, 9, 48), np.float16)
-    workspace = fill(machine, cuda.geometry_bytes(machine.kernels, 9, 48), np.uint8)
-    both = machine.put(weight), machine.put(bias)
-    cuda.find_gates(machine.kernels, queries, supports, *both, gates, workspace)
+    workspace = fill(machine, cuda.geometry_bytes(machine.kernels, queries=9, supports=48), np.uint8)
+    cuda.find_gates(
+        machine.kernels,
+        queries,
+        supports,
+        geometry_weight=machine.put(weight),
+        geometry_bias=machine.put(bias),
+        gates=gates,
+        workspace=workspace,
+    )
     e = reference_relation.embedding(case["boxes"][:, None], case["support_boxes"][None, :48])
     wanted = np.maximum(np.einsum("ijc,mhc->mhij", e, weight) + bias[..., None, None], 0) + 1e-6
     assert np.abs(machine.get(gates).astype(float) / 64 - wanted).max() < 5e-3

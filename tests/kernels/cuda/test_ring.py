@@ -25,16 +25,15 @@ def test_a_frame_goes_into_its_slot_and_comes_out_again(machine, dense_kind, rin
         batch = rng.standard_normal((PLANES, 2 * ROWS, WIDTH)).astype(dense_kind)
         both, objectness = put(batch), rng.random((1, ROWS, 1)).astype(np.float32)
         rows = [RingRows(both[:, ROWS:], ring, STRIDE), RingRows(put(objectness), scores, STRIDE)]
-        cuda.copy_ring(
-            k, put(np.array([number])), put(np.array([number], np.int32)), counts, rows, store=True
-        )  # fmt: skip
+        count = put(np.array([number], np.int32))
+        cuda.copy_ring(k, rows, number=put(np.array([number])), count=count, ring_counts=counts, store=True)
         frames[number] = batch[:, ROWS:], objectness
     assert get(counts).tolist() == [6, 4, 5]
     for number in (4, 5, 6):
         out, count = fill(machine, (PLANES, 3, WIDTH), ring_kind), fill(machine, 1, np.int32)
         score = fill(machine, (1, 3, 1))
         rows = [RingRows(out, ring, STRIDE), RingRows(score, scores, STRIDE)]
-        cuda.copy_ring(k, put(np.array([number])), count, counts, rows, store=False, most=5)
+        cuda.copy_ring(k, rows, number=put(np.array([number])), count=count, ring_counts=counts, store=False, most=5)
         batch, objectness = frames[number]
         assert get(count).tolist() == [min(number, 5)]
         np.testing.assert_array_equal(get(out), batch[:, :3].astype(ring_kind))
@@ -48,21 +47,25 @@ def test_more_rows_than_a_slot_has_are_refused(machine):
     rows = RingRows(put(np.zeros((1, 9, 4), np.float32)), put(np.zeros((1, 16, 4), np.float32)), 8)
     with pytest.raises(RuntimeError, match="CUDA"):
         cuda.copy_ring(
-            machine.kernels, put(np.array([0])), put(np.array([1], np.int32)), put(np.zeros(2, np.int32)), [rows],
+            machine.kernels,
+            [rows],
+            number=put(np.array([0])),
+            count=put(np.array([1], np.int32)),
+            ring_counts=put(np.zeros(2, np.int32)),
             store=True,
-        )  # fmt: skip
+        )
 
 
 def test_numbers_are_those_of_the_call(machine):
     numbers = fill(machine, 2, np.int64)
-    cuda.set_numbers(machine.kernels, numbers, 2**40, -1)
+    cuda.set_numbers(machine.kernels, numbers, frame=2**40, newest=-1)
     assert machine.get(numbers).tolist() == [2**40, -1]
 
 
 def test_rows_are_taken(machine):
     source = np.arange(40, dtype=np.float32).reshape(10, 4)
     rows, out = np.array([9, 0, 3, 3], np.int32), fill(machine, (4, 4))
-    cuda.take_rows(machine.kernels, machine.put(source), machine.put(rows), out)
+    cuda.take_rows(machine.kernels, machine.put(source), machine.put(rows), out=out)
     np.testing.assert_array_equal(machine.get(out), source[rows])
 
 
@@ -73,5 +76,5 @@ def test_bias_and_relu(machine, kind, relu):
     x, bias = rng.standard_normal((7, 36)).astype(kind), rng.standard_normal(36).astype(np.float32)
     wanted = x.astype(np.float32) + bias
     x = machine.put(x)
-    cuda.add_bias(machine.kernels, x, machine.put(bias), relu)
+    cuda.add_bias(machine.kernels, x, machine.put(bias), relu=relu)
     np.testing.assert_array_equal(machine.get(x), (np.maximum(wanted, 0) if relu else wanted).astype(kind))

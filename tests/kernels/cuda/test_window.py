@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rdn_engine.config import Dials, Edges
 from rdn_engine.kernels import cuda
-from rdn_engine.kernels.cuda.relation import Attention, Partials, Queries, Supports
+from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from rdn_engine.kernels.cuda.window import Ring, SlideLists
 from tests import reference, reference_relation
 from tests.cuda_machines import Machine, fill
@@ -29,7 +30,9 @@ SLOTS, STRIDE, ROOM = 5, 6, 16
 
 def ring_of(machine: Machine, t: int, newest: int, counts: np.ndarray, ahead: int, k: int, replicate: bool) -> Ring:
     frame, last = (machine.put(np.array([number], np.int64)) for number in (t, newest))
-    return Ring(frame, last, machine.put(counts), STRIDE, 2, ahead, k, replicate)
+    edges: Edges = "replicate" if replicate else "clip"
+    dials = Dials(window=2, look_ahead=ahead, num_support=k, advanced_ratio=0.5, edges=edges)
+    return Ring(frame, last, machine.put(counts), STRIDE, dials)
 
 
 @pytest.mark.parametrize("replicate", [False, True])
@@ -39,7 +42,7 @@ def test_window_and_slide_list_the_frames_of_the_window(machine, t, newest, ahea
     ring = ring_of(machine, t, newest, counts, ahead, 4, replicate)
     repeats = window_definition(t, newest, 2, ahead, replicate)
     rows, multiplicity = fill(machine, (3 + ahead, 8), np.int32), fill(machine, (3 + ahead, 8))
-    cuda.list_window(machine.kernels, ring, rows, multiplicity)
+    cuda.list_window(machine.kernels, ring, rows=rows, multiplicity=multiplicity)
     got = machine.get(rows)[machine.get(multiplicity) > 0]
     wanted = [n % SLOTS * STRIDE + k for n in sorted(repeats) for k in range(min(4, counts[n % SLOTS]))]
     assert got.tolist() == wanted
@@ -47,7 +50,7 @@ def test_window_and_slide_list_the_frames_of_the_window(machine, t, newest, ahea
     assert often[often > 0].tolist() == [repeats[n] for n in sorted(repeats) for _ in range(min(4, counts[n % SLOTS]))]
 
     lists = slide_lists(machine)
-    cuda.list_slide(machine.kernels, ring, 2, lists)
+    cuda.list_slide(machine.kernels, ring, lists)
     by_slot = {n % SLOTS: times for n, times in repeats.items()}
     assert machine.get(lists.slot_repeats).tolist() == [by_slot.get(slot, 0) for slot in range(SLOTS)]
     slot = newest % SLOTS
@@ -74,34 +77,41 @@ def slide_lists(machine: Machine) -> SlideLists:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5, 1.0])
-@pytest.mark.parametrize("whole_pool", [False, True])
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [3, 1000])
-def test_sampling_takes_what_the_definition_takes(machine, whole_pool, ratio, levels):
+def test_sampling_takes_what_the_definition_takes(machine, ratio, levels):
     rng = np.random.default_rng(levels)
     frames, stride, most = 5, 16, 11
     rows = rng.permutation(frames * stride).reshape(frames, stride).astype(np.int32)
     counts = rng.integers(0, most + 1, frames)
     multiplicity = np.where(np.arange(stride) < counts[:, None], rng.integers(1, 4, (frames, 1)), 0).astype(np.float32)
     objectness = (rng.integers(0, levels, frames * stride) / levels).astype(np.float32)
-    capacity = cuda.advanced_capacity(machine.kernels, frames, most, ratio, whole_pool)
+    dials = Dials(num_support=most, advanced_ratio=ratio, sampling="global")
+    capacity = cuda.advanced_capacity(machine.kernels, frames, dials)
     assert capacity % 16 == 0
     positions, taken, counted = (fill(machine, capacity, dtype) for dtype in (np.int32, np.int32, np.float32))
-    pool = machine.put(objectness), machine.put(rows), machine.put(multiplicity)
-    cuda.sample_advanced(machine.kernels, *pool, most, ratio, whole_pool, positions, taken, counted)
+    cuda.sample_advanced(
+        machine.kernels,
+        machine.put(objectness),
+        rows=machine.put(rows),
+        multiplicity=machine.put(multiplicity),
+        dials=dials,
+        positions=positions,
+        taken_rows=taken,
+        counted=counted,
+    )
     positions, taken, counted = (machine.get(array) for array in (positions, taken, counted))
 
     there = np.flatnonzero(multiplicity.ravel() > 0)
     starts = [0, *np.cumsum(counts).tolist()]
     assert [b - a for a, b in pairwise(starts)] == counts.tolist()
     wanted = reference.sample_advanced(
-        objectness[rows.ravel()[there]], multiplicity.ravel()[there], starts, ratio, most,
-        "global" if whole_pool else "per_frame",
-    )  # fmt: skip
+        objectness[rows.ravel()[there]], multiplicity.ravel()[there], starts, ratio, most, "global"
+    )
     chosen = counted > 0
     # The pool with repeats can be larger than what its frames hold once; the room is for that.
     assert dict(zip(positions[chosen].tolist(), counted[chosen].tolist(), strict=True)) == {
-        int(there[j]): times for j, times in list(wanted.items())[: capacity if whole_pool else None]
+        int(there[j]): times for j, times in list(wanted.items())[:capacity]
     }
     assert (np.diff(positions[chosen]) > 0).all()
     np.testing.assert_array_equal(taken[chosen], rows.ravel()[positions[chosen]])
@@ -112,7 +122,7 @@ def test_sliding_refinement_equals_refining_everything_at_every_step(machine, ki
     """A stream of 9 frames through a ring of 5: what is kept and what is new give what the definition gives."""
     k, put = machine.kernels, machine.put
     rng = np.random.default_rng(3)
-    heads, head_dim, taken, support = 2, 16, 2, 4
+    heads, head_dim, support = 2, 16, 4
     dim, storage = heads * head_dim, SLOTS * STRIDE
     boxes, counts = np.zeros((storage, 4), np.float32), np.zeros(SLOTS, np.int32)
     arrays = {name: np.zeros((storage, dim), np.float32) for name in ("query", "keys", "values")}
@@ -129,19 +139,35 @@ def test_sliding_refinement_equals_refining_everything_at_every_step(machine, ki
             array[rows] = rng.standard_normal((counts[slot], dim)).astype(kind)
         t = max(newest - 2, 0)
         ring, lists = ring_of(machine, t, newest, counts, 2, support, True), slide_lists(machine)
-        cuda.list_slide(k, ring, taken, lists)
+        cuda.list_slide(k, ring, lists)
 
         def attend(queries: Queries, supports: Supports, split_size: int, **places: Any) -> None:
             n, count = queries.rows.size, supports.rows.size
-            workspace = fill(machine, cuda.geometry_bytes(k, n, count), np.uint8)
-            stored = [put(arrays[name].astype(kind)) for name in ("query", "keys", "values")]
-            attention = Attention(*stored, put(weight), put(bias))
+            workspace = fill(machine, cuda.geometry_bytes(k, queries=n, supports=count), np.uint8)
+            stored = {name: put(arrays[name].astype(kind)) for name in ("query", "keys", "values")}
+            inputs = AttentionInputs(**stored, geometry_weight=put(weight), geometry_bias=put(bias))
             if kind is np.float16:
                 gates = fill(machine, (1, heads, n, count), np.float16)
-                geometry = put(weight[None]), put(bias[None])
-                cuda.find_gates(k, queries, supports, *geometry, gates, workspace)
-                attention = Attention(*stored, gates=gates.reshape(heads, n, count))
-            cuda.attend(k, queries, supports, attention, split_size, partials, workspace=workspace, **places)
+                cuda.find_gates(
+                    k,
+                    queries,
+                    supports,
+                    geometry_weight=put(weight[None]),
+                    geometry_bias=put(bias[None]),
+                    gates=gates,
+                    workspace=workspace,
+                )
+                inputs = AttentionInputs(**stored, gates=gates.reshape(heads, n, count))
+            cuda.attend(
+                k,
+                queries,
+                supports,
+                inputs=inputs,
+                split_size=split_size,
+                partials=partials,
+                workspace=workspace,
+                **places,
+            )
 
         stored_boxes = put(boxes)
         every = Supports(stored_boxes, lists.rows.reshape(-1), lists.multiplicity.reshape(-1))
@@ -149,7 +175,10 @@ def test_sliding_refinement_equals_refining_everything_at_every_step(machine, ki
         new = Supports(stored_boxes, lists.new_rows, lists.new_multiplicity)
         attend(Queries(stored_boxes, lists.advanced_rows.reshape(-1)), new, 16, split_places=lists.new_slot)
         out = fill(machine, (places, dim))
-        cuda.combine(k, partials, out, split_count=lists.slot_repeats)
+        cuda.combine(
+            k, partials, out, split_count=lists.slot_repeats, value_bias=put(np.zeros(dim, np.float32)),
+            residual=put(np.zeros((places, dim), np.float32)),
+        )  # fmt: skip
 
         often = window_definition(t, newest, 2, 2, True)
         pool = [
