@@ -5,9 +5,9 @@
 Ours is what a Stream runs for a frame after its encoder: projections of the new frame's proposals (ONNX Runtime; in a
 bundle they are part of the roi_head graph), Window.append, reference and pool, and FusedRelation; once in float32, once
 with the operands of the stage's products in bfloat16 where the processor has them. The other side is
-benchmarks/frame/baseline.py on the same features and boxes, and benchmarks/frame/planar.py, which lays the same operations out with
-more care than public code does. Each side is a process of its own, on the same core, and they
-take turns, frame by frame. None is timed before its outputs match float64, nor reported if the last ones do not.
+benchmarks/frame/baseline.py on the same features and boxes, and benchmarks/frame/planar.py, which lays the same
+operations out with more care than public code does. Each side is a process of its own, on the same core, and they take
+turns, frame by frame. None is timed before its outputs match float64, nor reported if the last ones do not.
 """
 
 from __future__ import annotations
