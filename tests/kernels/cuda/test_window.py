@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cuda_relation import make_case, relative_error
 
 from rdn_engine.kernels import cuda
 from rdn_engine.kernels.cuda.relation import Attention, Partials, Queries, Supports
 from rdn_engine.kernels.cuda.window import Ring, SlideLists
 from tests import reference, reference_relation
 from tests.cuda_machines import Machine, fill
+from tests.kernels.cuda.test_relation import make_case, relative_error
 
 
 def window_definition(t: int, newest: int, before: int, ahead: int, replicate: bool) -> dict[int, int]:
