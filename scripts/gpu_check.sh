@@ -104,15 +104,16 @@ CHECK
 # shellcheck disable=SC2329
 build() {
   cmake -S . -B "$out/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DRDN_CUDA=on -DRDN_CUDA_ARCHITECTURES=native \
-    "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$PWD/rdn_engine" "-DPython_EXECUTABLE=$(command -v "$python")" \
+    "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$PWD/rdn_engine/kernels" "-DPython_EXECUTABLE=$(command -v "$python")" \
     "-Dpybind11_DIR=$("$python" -m pybind11 --cmakedir)" && cmake --build "$out/cmake" --parallel
 }
 
 # The kernels and the runtime on the GPU, before the rest of the suite.
 # shellcheck disable=SC2329
 device_tests() {
-  "$python" -m pytest -p no:cacheprovider tests/test_cuda_{benchmark,boxes,relation,ring,window}.py \
-    tests/test_device_{batch,frames,graphs,link,programs,stream}.py -k gpu
+  "$python" -m pytest -p no:cacheprovider tests/kernels/cuda/test_{boxes,relation,ring,window}.py \
+    tests/device/test_{batch,frames,linking,programs,stream}.py tests/backends/test_device_graphs.py \
+    tests/benchmarks/test_kernels_cuda.py -k gpu
 }
 
 # shellcheck disable=SC2329
@@ -130,7 +131,7 @@ suite() {
 # shellcheck disable=SC2329
 sanitize() {
   compute-sanitizer --tool "$1" --error-exitcode 9 "$python" -m pytest -p no:cacheprovider \
-    tests/test_cuda_{boxes,relation,ring,window}.py \
+    tests/kernels/cuda/test_{boxes,relation,ring,window}.py \
     -k "gpu and not real_size and not (equals_the_cpu and bfloat16)" --maxfail 1
 }
 

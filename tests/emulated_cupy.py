@@ -1,4 +1,4 @@
-"""As much of cupy and cuBLAS as `gpu_cupy.py` and `cublas.py` call, over the emulated GPU and its queues.
+"""As much of cupy and cuBLAS as `rdn_engine/device` and the backends call, over the emulated GPU and its queues.
 
 Arguments are those of the libraries' own documentation, so that a wrong order, a copy in the wrong direction or a
 product of the wrong matrix is seen as wrong numbers.
@@ -22,22 +22,30 @@ class Array(np.ndarray):
     """Says that it is on a device."""
 
     @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return self.__array_interface__
 
 
 class Stream:
-    def __init__(self, gpu: EmulatedGpu, queue: EmulatedQueue) -> None:
-        self._gpu, self._queue, self.ptr = gpu, queue, queue.ptr
+    def __init__(self, cupy: EmulatedCupy, queue: EmulatedQueue) -> None:
+        self._cupy, self._queue, self.ptr = cupy, queue, queue.ptr
 
     def __enter__(self) -> Stream:
+        self._cupy.current.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._cupy.current.pop()
 
     def synchronize(self) -> None:
         self._queue.wait()
+
+    def wait_event(self, event: Event) -> None:
+        event.event.lead(self.ptr)
 
     def begin_capture(self) -> None:
         assert self._queue.captured is None
@@ -47,7 +55,18 @@ class Stream:
         work, self._queue.captured = self._queue.captured, None
         self._queue.captures += 1
         assert work is not None
-        return Graph(self._gpu, work)
+        return Graph(self._cupy.gpu, work)
+
+
+class Event:
+    def __init__(self, cupy: EmulatedCupy, number: int) -> None:
+        self.ptr, self.event = number, cupy.gpu.event()
+
+    def record(self, stream: Stream) -> None:
+        self.event.record(stream.ptr)
+
+    def synchronize(self) -> None:
+        self.event.wait()
 
 
 class Graph:
@@ -66,25 +85,26 @@ class Graph:
 
 class EmulatedCupy:
     def __init__(self, gpu: EmulatedGpu) -> None:
-        self._gpu = gpu
+        self.gpu = gpu
         self._numbers = itertools.count(1)
         self._events: dict[int, EmulatedEvent] = {}
+        self.current = [Stream(self, gpu.queues[0])]
         self.ranges: list[str] = []
         runtime = SimpleNamespace(
             getDeviceCount=lambda: 1, memcpyDefault=4, memcpyAsync=self._copy,
             eventRecord=lambda event, stream: self._events[event].record(stream),
             streamWaitEvent=lambda stream, event: self._events[event].lead(stream),
         )  # fmt: skip
-        default = Stream(gpu, gpu.queues[0])
         self.cuda = SimpleNamespace(
-            Device=Device, Event=self._event, Stream=lambda non_blocking: Stream(gpu, gpu.queue()), runtime=runtime,
+            Device=Device, Event=self._event, Stream=lambda non_blocking: Stream(self, gpu.queue()), runtime=runtime,
+            ExternalStream=lambda ptr: Stream(self, gpu.queues[ptr]),
             alloc_pinned_memory=lambda count: memoryview(gpu.allocate(count, np.uint8)),
-            get_current_stream=lambda: default,
+            get_current_stream=lambda: self.current[-1],
             nvtx=SimpleNamespace(available=True, RangePush=self.ranges.append, RangePop=lambda: None),
         )  # fmt: skip
 
     def empty(self, shape: Any, dtype: Any) -> Array:
-        return self._gpu.allocate(shape, dtype).view(Array)
+        return self.gpu.allocate(shape, dtype).view(Array)
 
     def zeros(self, shape: Any, dtype: Any) -> Array:
         array = self.empty(shape, dtype)
@@ -97,17 +117,24 @@ class EmulatedCupy:
         copy[...] = array
         return copy
 
+    def asarray(self, array: np.ndarray) -> Array:
+        return self.array(array, "C")
+
+    def asnumpy(self, array: Array, stream: Stream) -> np.ndarray:
+        stream.synchronize()
+        return np.array(array).view(np.ndarray)
+
     def from_dlpack(self, array: Any) -> Array:
         return np.from_dlpack(array.on_host).view(Array)
 
     def _copy(self, to: int, source: int, count: int, kind: int, stream: int) -> None:
         assert kind == 4
-        self._gpu.queues[stream].enqueue(lambda: ctypes.memmove(to, source, count) and None)
+        self.gpu.queues[stream].enqueue(lambda: ctypes.memmove(to, source, count) and None)
 
-    def _event(self, *, disable_timing: bool, block: bool = False) -> Any:
-        number, event = next(self._numbers), self._gpu.event()
-        self._events[number] = event
-        return SimpleNamespace(ptr=number, synchronize=event.wait)
+    def _event(self, *, disable_timing: bool, block: bool = False) -> Event:
+        made = Event(self, next(self._numbers))
+        self._events[made.ptr] = made.event
+        return made
 
 
 class Device(contextlib.AbstractContextManager["Device"]):

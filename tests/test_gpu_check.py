@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rdn_engine import kernels
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "gpu_check.sh"
 STEPS = ("machine", "build", "device_tests", "suite", "memcheck", "racecheck", "kernels", "model", "steady", "latency",
@@ -121,7 +123,7 @@ def test_when_the_time_is_over_it_says_so(fakes: Fakes) -> None:
 def test_what_is_left_out_is_named(fakes: Fakes) -> None:
     rtx = [
         f"tests/backends/tensorrt/test_backend.py::{name}"
-        for name in taking(ROOT / "tests" / "test_tensorrt.py", "builder")
+        for name in taking(ROOT / "tests" / "backends" / "tensorrt" / "test_backend.py", "builder")
     ]
     done = fakes.run(missing="tensorrt_rtx supervision")
     [suite] = [call for call in fakes.calls if "--ignore" in call]
@@ -144,13 +146,22 @@ def taking(path: Path, fixture: str) -> list[str]:
 
 def test_every_test_and_script_it_names_is_there() -> None:
     text = SCRIPT.read_text()
-    for name, test in re.findall(r"(tests/\w+\.py)(?:::(\w+))?", text):
+    named = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", text)
+    assert len(named) >= 10
+    for name, test in named:
         assert test in (ROOT / name).read_text()
-    for name, group in re.findall(r"tests/(\w+)\{(.*?)\}\.py", text):
+    groups = re.findall(r"tests/([\w/]+)\{(.*?)\}\.py", text)
+    assert len(groups) == 3
+    for name, group in groups:
         assert all((ROOT / "tests" / f"{name}{part}.py").exists() for part in group.split(","))
-    scripts = re.findall(r"benchmarks/\w+\.py", text)
+    scripts = re.findall(r"(?<!tests/)benchmarks/[\w/]+\.py", text)
     assert len(scripts) >= 5
     assert all((ROOT / script).exists() for script in scripts)
+
+
+def test_the_compiled_modules_go_where_they_are_imported_from() -> None:
+    [folder] = re.findall(r'OUTPUT_DIRECTORY=\$PWD/(.*?)"', SCRIPT.read_text())
+    assert ROOT / folder == Path(kernels.__file__).parent
 
 
 @pytest.mark.parametrize("arguments", [("--fast",), ("--out",)])

@@ -1,13 +1,15 @@
 """What a frame costs on this machine along every dial, beside the paper's rows.
 
-    python benchmarks/frame/latency.py --engines engines/r101/float32 --output latency_r101_float32.json
+    python benchmarks/frame/latency.py --engines engines/r101/float32 --output my_latency.json
     python benchmarks/frame/latency.py --quick
 
 Nothing is timed before it matches: a bundle must pass `rdn-engine verify`, and the detections of each setting's first
 steady frame must be those of the other executor of the same bundle, within the bundle's tolerance. Then every setting
 of a sweep is measured once a round, in another order each round, each in a Stream of its own. Rounds are written as
-they end; a run that was stopped goes on where it was, unless code, bundle or machine changed since. Beside the JSON
-come the tables as Markdown, and pictures of the dials and of the stages.
+they end; a run that was stopped goes on where it was, unless code, bundle or machine changed since. The tables as
+Markdown, and pictures of the dials and of the stages, come from the JSON:
+
+    python benchmarks/report/report.py my_latency.json
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
     code = [
         *package.rglob("*.py"),
         *package.rglob("*.so"),
-        *(ROOT / "benchmarks" / n for n in ("sides.py", "baseline.py")),
+        *(Path(__file__).with_name(n) for n in ("sides.py", "baseline.py")),
     ]
     for path in sorted(code if roots is None else roots) + [Path(e) / "manifest.json" for e in engines]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -281,14 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sweeps.append(made)
     if not sweeps:
         raise ConfigError(f"nothing to vary among {arguments.sweeps} for {first}; wanted a sweep the model has")
-    results = run(sweeps, arguments.output, arguments.rounds, arguments.cores)
-    from benchmarks.report import latency_report
-
-    page, *pictures = latency_report.write(results, arguments.output)
-    print(page.read_text())
-    print("written:", *(os.path.relpath(path) for path in (arguments.output, page, *pictures)))
-    if not pictures:
-        print("no pictures: matplotlib is missing, or no dial was measured")
+    run(sweeps, arguments.output, arguments.rounds, arguments.cores)
+    written = os.path.relpath(arguments.output)
+    print(f"written: {written}; its tables and pictures: python benchmarks/report/report.py {written}")
     return 0
 
 

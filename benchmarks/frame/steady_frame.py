@@ -1,6 +1,6 @@
 """What a steady frame costs beside its graphs alone, and whether anything in it waits for the device.
 
-    python benchmarks/frame/steady_frame.py --engines engines/r101/fp16 --backend torch --device cuda --output F
+    python benchmarks/frame/steady_frame.py --engines engines/r101/fp16 --backend torch --device cuda --output my.json
     python benchmarks/frame/steady_frame.py --quick
 
 `latency`: from a frame on the host to its detections there, one at a time. `pipelined`: frames one behind the other,

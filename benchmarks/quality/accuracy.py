@@ -1,4 +1,6 @@
-"""What every stage, dial and shortcut is worth: `make accuracy`, or this file with `--only full-0`.
+"""What every stage, dial and shortcut is worth: `make accuracy`.
+
+    python benchmarks/quality/accuracy.py [--only full-0]
 
 Trains the rows of the paper's Tables 3 and 5 on the synthetic videos, exports each, and evaluates it through
 `rdn_engine.Detector` at the settings of the paper's Tables 4, 6 and 7 and at some that nobody has published. Stopped

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results" / "accuracy"
+from benchmarks.report import store
+from benchmarks.report.store import Results, table
+
 STAGES = ("single", "within", "basic", "full")
 SPEEDS = ("slow", "medium", "fast")
 COLUMNS = ("all", *SPEEDS, "COCO AP50", "COCO AP", "delay")
@@ -19,13 +19,12 @@ Figures = dict[str, float]
 """By COLUMNS: AP in percent, delay in frames"""
 
 
-def load(row: str, seed: int) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((RESULTS / f"{row}-{seed}.json").read_text())
-    return document
+def load(row: str, seed: int) -> Results:
+    return store.load(f"accuracy/{row}-{seed}.json")
 
 
 def seeds(row: str) -> list[int]:
-    return sorted(int(path.stem.rsplit("-", 1)[1]) for path in RESULTS.glob(f"{row}-[0-9].json"))
+    return store.seeds(f"accuracy/{row}")
 
 
 def figures(result: dict[str, Any]) -> Figures:
@@ -36,11 +35,6 @@ def figures(result: dict[str, Any]) -> Figures:
 
 def setting(row: str, label: str, seed: int = 0) -> Figures:
     return figures(load(row, seed)["settings"][label])
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
@@ -142,7 +136,7 @@ def source(rows: Sequence[str]) -> str:
     """Where the figures come from: protocol, data, commits."""
     documents = [load(row, seed) for row in rows for seed in seeds(row)]
     result = documents[0]["settings"]["own"]
-    commits = sorted({d["commit"][:10] for d in documents})
+    commits = sorted({store.commit(d) for d in documents})
     data = result["data"]
     return (
         f"{data['videos']} held-out videos, {data['frames']} frames, {data['objects']} objects. "

@@ -1,4 +1,4 @@
-"""What latency.py leaves beside its JSON: every table in Markdown, and pictures of the dials and of the stages."""
+"""The page of one run of latency.py: every table in Markdown, and pictures of the dials and of the stages."""
 
 from __future__ import annotations
 
@@ -6,22 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frame.settings import bundle_label
-from benchmarks.report import tables
-from benchmarks.report.performance import provenance, to_the_end
-
-Results = dict[str, Any]
+from benchmarks.report import store, tables
+from benchmarks.report.store import Results
 
 
-def write(results: Results, output: Path) -> list[Path]:
-    """`output` with the suffix .md, and with _dials.svg and _stages.svg what the measured sweeps give to draw; returns
-    what was written. Without matplotlib there are no pictures.
+def write(path: Path) -> list[Path]:
+    """Write the page of a results file beside it.
+
+    Args:
+        path: what benchmarks/frame/latency.py wrote.
+
+    Returns:
+        `path` with the suffix .md, and with _dials.svg and _stages.svg what the measured sweeps give to draw. Without
+        matplotlib there are no pictures.
+
+    Raises:
+        SystemExit: it cannot be read, or is not one of latency.py.
     """
-    complete = to_the_end(results)
-    pictures = _draw(complete, output.with_suffix(""))
-    page = output.with_suffix(".md")
-    links = "".join(f"![{title}]({path.name})\n\n" for title, path in pictures.items())
-    page.write_text(f"# What a frame costs\n\n{provenance(results)}\n\n{links}{tables.sweep_tables(complete)}\n")
+    results = _read(path)
+    pictures = _draw(results, path.with_suffix(""))
+    page = path.with_suffix(".md")
+    links = "".join(f"![{title}]({picture.name})\n\n" for title, picture in pictures.items())
+    run = store.provenance(results, on=results)
+    page.write_text(f"# What a frame costs\n\n{run}\n\n{links}{tables.sweep_tables(results)}\n")
     return [page, *pictures.values()]
+
+
+def _read(path: Path) -> Results:
+    try:
+        results = store.read(path)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path} cannot be read ({error}); wanted what benchmarks/frame/latency.py wrote") from error
+    if not results.get("sweeps"):
+        raise SystemExit(f"{path} has no sweep measured to the end; wanted what benchmarks/frame/latency.py wrote")
+    return results
 
 
 def _draw(results: Results, stem: Path) -> dict[str, Path]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
+from benchmarks.report import store
+from benchmarks.report.store import Results, load, table
+
 TITLES = {
     "off": "RDN",
     "seq_nms": "RDN + Seq-NMS",
@@ -19,22 +18,12 @@ ACCURACY = {"AP50": "AP50", "clear": "clear", "degraded": "blurred or dim", "slo
 IDENTITIES = {"HOTA": "HOTA", "DetA": "DetA", "AssA": "AssA", "IDF1": "IDF1", "switches": "switches"}
 
 
-def load(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((RESULTS / name).read_text())
-    return data
-
-
-def _row(title: str, cells: list[str]) -> str:
-    return f"| {title} | " + " | ".join(cells) + " |"
-
-
-def _table(result: dict[str, Any], titles: dict[str, str], columns: dict[str, str]) -> list[str]:
-    rows = [_row("", list(columns.values())), "|---|" + "---:|" * len(columns)]
+def _table(result: Results, titles: dict[str, str], columns: dict[str, str]) -> str:
+    rows = []
     for label, title in titles.items():
         values = [result["rows"][label].get(name) for name in columns]
-        cells = ["" if v is None else str(v) if isinstance(v, int) else f"{v:.1f}" for v in values]
-        rows.append(_row(title, cells))
-    return rows
+        rows.append([title, *("" if v is None else str(v) if isinstance(v, int) else f"{v:.1f}" for v in values)])
+    return table(["", *columns.values()], rows)
 
 
 def accuracy() -> str:
@@ -44,11 +33,11 @@ def accuracy() -> str:
     factor = result["relation_factor"]
     return "\n".join(
         [
-            *_table(result, TITLES, ACCURACY),
+            _table(result, TITLES, ACCURACY),
             "",
             f"{result['protocol']}. {result['data']}, {result['frames']} frames; linked over whole videos.",
             "",
-            *_table(result, linked, IDENTITIES),
+            _table(result, linked, IDENTITIES),
             "",
             f"{result['identity']}.",
             "",
@@ -57,7 +46,7 @@ def accuracy() -> str:
             f"90% below {factor['p90']:.3f}, 99% below {factor['p99']:.3f}, at most {factor['max']:.2f}. "
             f"Its mean is {factor['same_object_mean']:.4f} over the {factor['same_object']} pairs on one object, "
             f"{factor['other_object_mean']:.4f} over the {factor['other_object']} on two objects of a class. "
-            f"Commit {result['commit'][:10]}, `{result['command']}`.",
+            f"Commit {store.commit(result)}, `{result['command']}`.",
         ]
     )
 
@@ -68,20 +57,19 @@ def delays() -> str:
     titles = {"off": "no linking"} | {n: n.replace("=", " = ") for n in result["rows"] if n.startswith("D=")}
     titles |= {"relations": "whole video"}
     columns = {"AP50": "AP50", "degraded": "blurred or dim", "HOTA": "HOTA", "IDF1": "IDF1", "switches": "switches"}
-    return "\n".join(_table(result, titles, columns))
+    return _table(result, titles, columns)
 
 
 def cost() -> str:
     """CPU time of linking 300 boxes, and its part of a frame."""
     result = load("linking_cost.json")
-    rows = ["| whole video, frames | CPU ms a frame |", "|---:|---:|"]
-    rows += [f"| {r['frames']:,} | {r['ms_per_frame']:.2f} |" for r in result["whole_video"]]
-    columns = [f"{s['backbone']}, {s['frame_ms']:.0f} ms" for s in result["streams"]]
-    rows += ["", "| live, D | CPU ms a frame | MB held |" + "".join(f" part of a frame of {c} |" for c in columns),
-             "|---:|---:|---:|" + "---:|" * len(columns)]  # fmt: skip
+    whole = [[f"{r['frames']:,}", f"{r['ms_per_frame']:.2f}"] for r in result["whole_video"]]
+    live = []
     for r in result["live"]:
-        parts = "".join(f" {100 * r['ms_per_frame'] / s['frame_ms']:.2f}% |" for s in result["streams"])
-        rows.append(f"| {r['delay']} | {r['ms_per_frame']:.2f} | {r['bytes_at_the_end'] / 1e6:.2f} |{parts}")
+        parts = [f"{100 * r['ms_per_frame'] / s['frame_ms']:.2f}%" for s in result["streams"]]
+        live.append([str(r["delay"]), f"{r['ms_per_frame']:.2f}", f"{r['bytes_at_the_end'] / 1e6:.2f}", *parts])
+    columns = [f"part of a frame of {s['backbone']}, {s['frame_ms']:.0f} ms" for s in result["streams"]]
+    header = ["live, D", "CPU ms a frame", "MB held", *columns]
     memory = " and ".join(f"{m['bytes'] / 1e6:.2f} MB after {m['frames']:,} frames" for m in result["live_memory"])
     streams = "; ".join(
         f"{s['backbone']} {s['linking_ms']:.2f} ms of linking for {s['boxes']:.0f} boxes beside a frame of "
@@ -91,11 +79,13 @@ def cost() -> str:
     )
     return "\n".join(
         [
-            *rows,
+            table(["whole video, frames", "CPU ms a frame"], whole, "rr"),
+            "",
+            table(header, live, "r" * len(header)),
             "",
             f"{result['boxes']} boxes of {result['classes']} classes in tubes as long as the video. "
             f"At D = 8 the linker holds {memory}. In a real stream at the default delay: {streams}. "
-            f"{result['machine']['cpu']}, one thread; commit {result['commit'][:10]}, `{result['command']}`.",
+            f"{result['machine']['cpu']}, one thread; commit {store.commit(result)}, `{result['command']}`.",
         ]
     )
 

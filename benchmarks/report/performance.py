@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from benchmarks.kernel.arithmetic import projection_operations, relation_operations
-from benchmarks.report import tables
+from benchmarks.report import store, tables
+from benchmarks.report.store import Results, Unmeasured
 from rdn_engine.config import Dials, RelationConfig
 
-RESULTS = Path(__file__).with_name("results")
 FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
@@ -20,80 +17,37 @@ KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
 
-Results = dict[str, Any]
-
-
-class Unmeasured(LookupError):
-    """There are no results for a block."""
-
-
-def load(name: str) -> Results:
-    """Only sweeps that were measured to the end. Raises Unmeasured."""
-    if not (RESULTS / name).exists():
-        raise Unmeasured(name)
-    data: Results = json.loads((RESULTS / name).read_text())
-    return to_the_end(data) if "sweeps" in data else data
-
-
-def to_the_end(results: Results) -> Results:
-    """Without the sweeps that were not measured to the end."""
-    return results | {"sweeps": {name: s for name, s in results["sweeps"].items() if s.get("complete")}}
-
-
-def there(**files: str) -> dict[str, Results]:
-    """title -> results, of the files that have been measured."""
-    return {title: load(name) for title, name in files.items() if (RESULTS / name).exists()}
-
-
-def having(sweep: str, **files: str) -> dict[str, Results]:
-    """title -> results, of the files in which `sweep` was measured. Raises Unmeasured where it is none."""
-    found = {title: results for title, results in there(**files).items() if sweep in results["sweeps"]}
-    if not found:
-        raise Unmeasured(sweep)
-    return found
-
-
-def provenance(results: Results) -> str:
-    return f"{_machine(results)}; {_when_and_how(results)}"
-
-
-def _machine(results: Results) -> str:
-    machine, versions = results["machine"], results["versions"]
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "numpy") if name in versions)
-    return f"{machine['cpu']}, {machine['cores']} cores, kernels {machine['kernels']}; {packages}"
-
-
-def _when_and_how(measured: Results) -> str:
-    return f"{measured['date']}, commit {str(measured['commit'])[:10]}. `{measured['command']}`"
-
 
 def _sweep_provenance(results: Results, name: str) -> str:
     """A file's sweeps may come from different runs."""
     found = results["sweeps"][name]
-    counts = {len(p["rounds"]) for p in found["points"].values()}
-    return f"{max(counts)} round{'' if max(counts) == 1 else 's'}. {_when_and_how(found['measured'])}"
+    return store.provenance(found["measured"], counted=store.count(_rounds(found), "round"))
+
+
+def _rounds(sweep: Results) -> int:
+    return max(len(p["rounds"]) for p in sweep["points"].values())
 
 
 def stages() -> str:
     """Where a frame's time goes."""
-    measured = having("T", float32=FLOAT32, INT8=INT8)
+    measured = store.having("T", float32=FLOAT32, INT8=INT8)
     body = tables.stage_table({title: (r, "T", "18") for title, r in measured.items()})
     runs = [f"{title}: {_sweep_provenance(r, 'T')}" for title, r in measured.items()]
-    machine = _machine(next(iter(measured.values())))
+    machine = store.machine(next(iter(measured.values())))
     return "\n".join([body, "", f"Medians. {machine}.", "", *(f"- {run}" for run in runs)])
 
 
 def sides(file: str) -> str:
     """The straightforward implementation and ours, in one run."""
-    results = having("baseline", sides=file)["sides"]
+    results = store.having("baseline", sides=file)["sides"]
     found = results["sweeps"]["baseline"]
-    rounds = max(len(p["rounds"]) for p in found["points"].values())
-    return "\n".join([tables.side_table(results), "", f"{rounds} rounds. {provenance(results | found['measured'])}"])
+    run = store.provenance(found["measured"], counted=store.count(_rounds(found), "round"), on=results)
+    return "\n".join([tables.side_table(results), "", run])
 
 
 def relation() -> str:
     """The relation stage by itself: every side of relation.py against its baseline."""
-    results = load(RELATION)
+    results = store.load(RELATION)
     rows = []
     for name, side in results.items():
         if isinstance(side, dict) and "median_ms" in side:
@@ -102,7 +56,7 @@ def relation() -> str:
             ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
             rows.append([name, *ends, f"{ratio:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"])
     header = ["relation stage", "ms, median", "shortest", "longest", "times faster", "error against float64", "peak MB"]
-    gflops = load(KERNELS)["rates"]["gflops"]
+    gflops = store.load(KERNELS)["rates"]["gflops"]
     dials, config = Dials(**results["dials"]), RelationConfig(**results["relation"])
     counted = relation_operations(config, dials, results["classes"] + 1) + projection_operations(config, dials)
     ms = counted / (1e6 * gflops)
@@ -112,24 +66,26 @@ def relation() -> str:
         f"{results['baseline']['median_ms'] / ms:.1f} times faster than the baseline, if logarithms, exponentials and "
         "memory took no time."
     )
-    return "\n".join([tables.table(header, rows), "", least, "", f"{results['rounds']} rounds. {provenance(results)}"])
+    run = store.provenance(results, counted=store.count(results["rounds"], "round"), on=results)
+    return "\n".join([store.table(header, rows), "", least, "", run])
 
 
 def compared() -> str:
     """An earlier commit and this one on the demo model."""
-    results = load(COMPARED)
+    results = store.load(COMPARED)
     before, now, ratio = results["before"]["ms"], results["now"]["ms"], results["now_over_before"]
     header = ["demo model, its own dials", "ms a frame", "p90", "now over before, frame by frame"]
     rows = [
         [f"commit {results['before_is']}", tables.milliseconds(before["p50"]), tables.milliseconds(before["p90"]), ""],
         ["now", *(tables.milliseconds(now[p]) for p in ("p50", "p90")), f"{ratio['p50']:.3f}"],
     ]
-    return "\n".join([tables.table(header, rows), "", f"{results['frames']} frames. {provenance(results)}"])
+    run = store.provenance(results, counted=store.count(results["frames"], "frame"), on=results)
+    return "\n".join([store.table(header, rows), "", run])
 
 
 def summary() -> str:
     """README's: the paper's model on one core, against the straightforward implementation, and how its cost grows."""
-    results = having("baseline", sides=SIDES)["sides"]
+    results = store.having("baseline", sides=SIDES)["sides"]
     header = ["RDN, ResNet-101, 600 x 1000, one core", "ms a frame", "times faster", "peak MB"]
     rows = []
     for name, point in {
@@ -141,13 +97,13 @@ def summary() -> str:
         faster = statistics.median(tables.speed_ups(results, point))
         rows.append([name, tables.milliseconds(found["ms"]["p50"]), f"{faster:.1f}", f"{found['peak_mb']:.0f}"])
     measured = results["sweeps"]["baseline"]["measured"]
-    run = f"First table: {_machine(results)}; {_when_and_how(measured)}"
-    return "\n".join([tables.table(header, rows), "", tables.growth_table(growth_measured()), "", run])
+    run = f"First table: {store.provenance(measured, on=results)}"
+    return "\n".join([store.table(header, rows), "", tables.growth_table(growth_measured()), "", run])
 
 
 def growth() -> str:
     """The dials' ends, beside the paper's."""
-    gflops = load(KERNELS)["rates"]["gflops"]
+    gflops = store.load(KERNELS)["rates"]["gflops"]
     least = (
         "Least: if the relation stage were its multiply-adds alone (`benchmarks/kernel/arithmetic.py` counts them; no "
         f"logarithm, exponential or division), at the {gflops:.0f} GFLOP/s that one core was measured to reach. The "
@@ -160,7 +116,7 @@ def growth_measured() -> dict[str, dict[str, Results]]:
     """title -> dial -> results that hold it. Raises Unmeasured where none does."""
     measured = {}
     for title, (full, basic) in {"float32": (FLOAT32, BASIC), "INT8": (INT8, BASIC_INT8)}.items():
-        found = there(T=full, r=full, K=basic)
+        found = store.there(T=full, r=full, K=basic)
         if any(name in results["sweeps"] for name, results in found.items()):
             measured[title] = found
     if not measured:
@@ -170,19 +126,19 @@ def growth_measured() -> dict[str, dict[str, Results]]:
 
 def sweep(file: str, name: str) -> str:
     """One sweep of one file."""
-    results = having(name, it=file)["it"]
+    results = store.having(name, it=file)["it"]
     return _with_run(tables.sweep_table(results, name), results, name)
 
 
 def dial(name: str) -> str:
     """One dial, float32 and INT8 below each other."""
     files = {"float32": BASIC, "INT8": BASIC_INT8} if name == "K" else {"float32": FLOAT32, "INT8": INT8}
-    return _titled({t: _with_run(tables.sweep_table(r, name), r, name) for t, r in having(name, **files).items()})
+    return _titled({t: _with_run(tables.sweep_table(r, name), r, name) for t, r in store.having(name, **files).items()})
 
 
 def first() -> str:
     """From the first frame to the first result."""
-    found = having("first", float32=FLOAT32, INT8=INT8)
+    found = store.having("first", float32=FLOAT32, INT8=INT8)
     return _titled({t: _with_run(tables.first_table(r), r, "first") for t, r in found.items()})
 
 
@@ -196,7 +152,7 @@ def _titled(parts: dict[str, str]) -> str:
 
 def kernels() -> str:
     """Each kernel, its floor and its peers."""
-    results = load(KERNELS)
+    results = store.load(KERNELS)
     peers = ("torch eager", "torch.compile", "ONNX Runtime")
     rows, notes = [], []
     for k in results["kernels"]:
@@ -214,13 +170,13 @@ def kernels() -> str:
         "whichever takes longer; both rates are measured on one core in the same run. Sines, exponentials, logarithms "
         "and comparisons are not counted."
     )
-    return "\n".join([tables.table(header, rows), "", floor, "", *(f"- {note}" for note in notes), "",
-                      provenance(results)])  # fmt: skip
+    return "\n".join([store.table(header, rows), "", floor, "", *(f"- {note}" for note in notes), "",
+                      store.provenance(results, on=results)])  # fmt: skip
 
 
 def picture(name: str, title: str) -> str:
     """The link to a picture that `performance_plots.draw` has drawn."""
-    if not (RESULTS.parents[1] / "docs" / "media" / name).exists():
+    if not (store.ROOT / "docs" / "media" / name).exists():
         raise Unmeasured(name)
     return f"![{title}](media/{name})"
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md, and those that latency.py draws of a run."""
+"""The pictures of docs/performance.md, and those of a run of latency.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.report.performance import FLOAT32, INT8, KERNELS, growth_measured, there
+from benchmarks.report.performance import FLOAT32, INT8, KERNELS, growth_measured
+from benchmarks.report.store import there
 from benchmarks.report.tables import PAPER_GROWTH, over
 from rdn_engine.stream.timings import STAGES
 

@@ -1,31 +1,28 @@
-"""Writes the figures of README and docs from the committed results: `python benchmarks/report/report.py [--check]`.
+"""Writes the figures of README and docs from the committed results, and the page of a run of your own.
+
+    python benchmarks/report/report.py [--check]
+    python benchmarks/report/report.py my_latency.json
 
 A figure stands between `<!-- name -->` and `<!-- /name -->`; the text between them is replaced. `--check` changes
-nothing and exits 1 where a page does not say what the results say.
+nothing and exits 1 where a page does not say what the results say. For a file that benchmarks/frame/latency.py wrote,
+the tables and the pictures of its sweeps come beside it: my_latency.md, my_latency_dials.svg, my_latency_stages.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.report import accuracy_tables, linking_tables, performance
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
-
-
-def load(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((RESULTS / name).read_text())
-    return data
+from benchmarks.report import accuracy_tables, latency_report, linking_tables, performance, store
+from benchmarks.report.store import ROOT, load, table
 
 
 def rewrite(page: str, blocks: dict[str, str]) -> str:
@@ -49,18 +46,15 @@ def _filled(block: str, markers: re.Match[str]) -> str:
 def rdn_tiny() -> str:
     """Single-frame detector against RDN on the held-out synthetic videos."""
     single, rdn = load("accuracy_single_tiny.json"), load("accuracy_rdn_tiny.json")
-    rows = [_ap50_columns(result) for result in (single, rdn)]
+    found = {"single-frame detector": _ap50_columns(single), "RDN": _ap50_columns(rdn)}
     data = rdn["data"]
-    lines = [
-        f"| AP50, {data['videos']} videos, {data['frames']} frames | " + " | ".join(rows[0]) + " |",
-        "|---|" + "---:|" * len(rows[0]),
-    ]
-    for name, row in zip(("single-frame detector", "RDN"), rows, strict=True):
-        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
-    gains = [rows[1][key] - rows[0][key] for key in rows[0]]
-    lines.append("| difference | " + " | ".join(f"{gain:+.1f}" for gain in gains) + " |")
+    header = [f"AP50, {data['videos']} videos, {data['frames']} frames", *found["RDN"]]
+    rows = [[name, *(f"{value:.1f}" for value in row.values())] for name, row in found.items()]
+    before, after = found.values()
+    rows.append(["difference", *(f"{after[key] - before[key]:+.1f}" for key in after)])
     coco = f"AP50 in COCO's protocol: {single['coco']['AP50']:.1f} and {rdn['coco']['AP50']:.1f}."
-    return "\n".join([*lines, "", f"{rdn['vid']['protocol']}. {coco} Commit {rdn['commit'][:10]}, `{rdn['command']}`."])
+    source = f"Commit {store.commit(rdn)}, `{rdn['command']}`."
+    return "\n".join([table(header, rows), "", f"{rdn['vid']['protocol']}. {coco} {source}"])
 
 
 def from_nothing() -> str:
@@ -73,7 +67,7 @@ def from_nothing() -> str:
     return (
         f"`training/configs/rdn_tiny.yaml` from drawn weights, with {threads} on {result['machine']['cpu']}: "
         f"{sum(minutes.values()):.0f} minutes ({phases}). AP50 of the same held-out videos: {found}. "
-        f"Commit {result['commit'][:10]}, `{result['command']}`."
+        f"Commit {store.commit(result)}, `{result['command']}`."
     )
 
 
@@ -91,16 +85,14 @@ def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
 def parity() -> str:
     """The public implementation's results and ours against float64, of each stage the frame where ours is furthest."""
     result = load("parity.json")
-    head = "| what | stage | of all values | stored | allowed | ours | allowed | apart | unit |"
-    rows = [head, "|---|---|---|---:|---:|---:|---:|---:|---|"]
+    header = ["what", "stage", "of all values", "stored", "allowed", "ours", "allowed", "apart", "unit"]
     names = ("stored", "stored_tolerance", "ours", "tolerance", "apart")
-    for r in result["rows"]:
-        values = " | ".join(f"{r[name]:.2g}" for name in names)
-        rows.append(f"| {r['what']} | {r['stage']} | {r['measure']} | {values} | {r['unit']} |")
+    rows = [
+        [r["what"], r["stage"], r["measure"], *(f"{r[name]:.2g}" for name in names), r["unit"]] for r in result["rows"]
+    ]
     versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "onnxruntime", "numpy"))
-    return "\n".join(
-        [*rows, "", f"Commit {result['commit'][:10]}, {versions}, kernels {result['machine']['kernels']}."]
-    )
+    source = f"Commit {store.commit(result)}, {versions}, kernels {result['machine']['kernels']}."
+    return "\n".join([table(header, rows, "lllrrrrrl"), "", source])
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
@@ -113,11 +105,16 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
-    arguments = parser.parse_args()
-    if not arguments.check:
+def pages(check: bool) -> int:
+    """Rewrite every page that is out of date and draw its pictures.
+
+    Args:
+        check: change nothing.
+
+    Returns:
+        Exit code: 1 where `check` found a page out of date.
+    """
+    if not check:
         # Here, because a check needs no pictures: another version of the library draws them a little differently.
         from benchmarks.report import accuracy_plots
         from benchmarks.report.performance_plots import draw
@@ -133,11 +130,30 @@ def main() -> int:
         if after == before:
             continue
         stale.append(name)
-        if not arguments.check:
+        if not check:
             path.write_text(after)
     if stale:
-        print(("out of date: " if arguments.check else "rewritten: ") + ", ".join(stale))
-    return int(arguments.check and bool(stale))
+        print(("out of date: " if check else "rewritten: ") + ", ".join(stale))
+    return int(check and bool(stale))
+
+
+def own(path: Path) -> int:
+    """Write the page and the pictures of one run of latency.py beside its JSON; returns the exit code."""
+    page, *pictures = latency_report.write(path)
+    print(page.read_text())
+    print("written:", *(os.path.relpath(written) for written in (page, *pictures)))
+    if not pictures:
+        print("no pictures: matplotlib is missing, or no dial was measured")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("file", nargs="?", type=Path, help="what latency.py wrote; without it, the committed results")
+    what.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
+    arguments = parser.parse_args(argv)
+    return pages(arguments.check) if arguments.file is None else own(arguments.file)
 
 
 if __name__ == "__main__":

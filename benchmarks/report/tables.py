@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.frame.settings import bundle_label
 from benchmarks.kernel.arithmetic import relation_operations
+from benchmarks.report.store import table
 from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.stream.timings import STAGES
 
@@ -22,12 +23,6 @@ The rows between are not known here, so none is given."""
 PAPER_REFERENCE = {"T": "18", "K": "75", "r": "20%"}
 
 ENCODER_STAGES = STAGES[: STAGES.index("window")]
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """The first column is text, the others are numbers."""
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def milliseconds(value: float) -> str:

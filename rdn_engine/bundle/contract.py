@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
@@ -41,6 +45,29 @@ def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
         # The distillation's support is what the refinement put out; the bias of its keys has no effect.
         shapes.update({f"rel.{r.num_basic + 1}.{part}.weight": (r.dim, r.dim) for part in ("key", "value")})
     return shapes
+
+
+def relation_arrays(config: RDNConfig, weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """The arrays that the fused executor reads, checked against the configuration.
+
+    Args:
+        config: of the model.
+        weights: `relation.npz`, by the names of the torch module; others than those of `fused_shapes` are ignored.
+
+    Returns:
+        name -> float32, contiguous, in the order of `fused_shapes`.
+
+    Raises:
+        BundleError: one is missing or has another shape.
+    """
+    arrays = {}
+    for name, shape in fused_shapes(config).items():
+        array = weights.get(name)
+        got = None if array is None else array.shape
+        if array is None or got != shape:
+            raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
+        arrays[name] = np.ascontiguousarray(array, np.float32)
+    return arrays
 
 
 class _Named(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import Manifest
 from rdn_engine.config import RDNConfig
-from rdn_engine.errors import BundleError
+from rdn_engine.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,18 +86,16 @@ def graph_table(bundle: Bundle) -> Table:
     Raises:
         BundleError: for a graph that ONNX Runtime cannot load.
     """
-    import onnxruntime
+    # Here, because what the other commands print needs no ONNX Runtime.
+    from rdn_engine.backends.onnxruntime.session import CPU, open_session
 
     table = new_table("graph", "inputs", "outputs")
     for role in bundle.manifest.graphs:
         try:
-            session = onnxruntime.InferenceSession(str(bundle.path(role)), providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # The library's exceptions have no common base of their own.
-            if "NOT_IMPLEMENTED" in str(error):
-                table.add_row(role, f"ONNX Runtime has no CPU kernel for {bundle.manifest.precision}", "")
-                continue
-            raise BundleError(f"{bundle.path(role).name} is no graph that ONNX Runtime can load: {error}") from error
+            session = open_session(bundle.path(role), 1, CPU)
+        except BackendUnavailable:
+            table.add_row(role, f"ONNX Runtime has no CPU kernel for {bundle.manifest.precision}", "")
+            continue
         sides = [
             "\n".join(f"{a.name} [{', '.join(map(str, a.shape))}]" for a in args)
             for args in (session.get_inputs(), session.get_outputs())

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.bundle.contract import fused_shapes
+from rdn_engine.bundle.contract import relation_arrays
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.device.gpu import Gpu, Queue
 from rdn_engine.device.scratch import Scratch
 from rdn_engine.device.window import DeviceWindow, in_groups
-from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.errors import ConfigError
 from rdn_engine.kernels import cuda
 from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from rdn_engine.kernels.cuda.window import SlideLists
@@ -40,16 +40,12 @@ class DeviceRelation:
         self.gpu, self.config, self.kind = gpu, config, np.dtype(precision)
         self._arrays: dict[str, Any] = {}
         geometry: dict[str, NDArray[Any]] = {}
-        for name, shape in fused_shapes(config).items():
-            array = weights.get(name)
-            got = None if array is None else array.shape
-            if array is None or got != shape:
-                raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
+        for name, array in relation_arrays(config, weights).items():
             if ".geometry." in name:
-                geometry[name] = np.asarray(array, np.float32)
+                geometry[name] = array
             else:
                 exact = name.endswith(".bias")
-                self._arrays[name] = gpu.put(np.ascontiguousarray(array, np.float32 if exact else self.kind))
+                self._arrays[name] = gpu.put(array if exact else array.astype(self.kind, copy=False))
         modules = range(config.relation.num_modules)
         if modules:
             self.geometry_weight = gpu.put(np.stack([geometry[f"rel.{i}.geometry.weight"] for i in modules]))

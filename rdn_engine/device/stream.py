@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rdn_engine.config import Dials
@@ -20,12 +18,14 @@ from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.stream.order import FrameInfo
+from rdn_engine.stream.room import room_for
 from rdn_engine.stream.timings import Timings
 
 KEPT = 8
 """Results that stay on the device after those of the latest call."""
 SPENT = ("launch", "wait", "linking")
 """What `timings` tell apart, of the host's time. A profiler tells the device's, by the names of the stages."""
+_MEMORY = "the device's memory"
 
 
 class LoadedFrame(NamedTuple):
@@ -69,7 +69,7 @@ class DeviceStream(Stream):
         self._model, self._place = model, place
         self._encodes = encoders is None
         gpu = model.gpu
-        with gpu.current(), _room(capacity):
+        with gpu.current(), room_for(capacity, _MEMORY):
             self._encoders = EncoderQueue(model, 1) if encoders is None else encoders
             self._queue = self._encoders.queue if encoders is None else gpu.queue()
             self._loader = FrameLoader(gpu, self._encoders.queue)
@@ -139,9 +139,8 @@ class DeviceStream(Stream):
             raise
         # What lower dials released, or what failed before, comes first: the queue has room for T + 1 frames, no more.
         self._start_due(self._dials.frames_ahead)
-        support = self._capacity.num_support
-        with _room(self._dials):
-            encoder = self._encoders.encoder(size, max(self._dials.num_reference, support), support)
+        with room_for(self._dials, _MEMORY):
+            encoder = self._encoders.encoder(size, *self.num_proposals)
         self._loader.load(checked, encoder, self._place)
         self.timings.frames += 1
         self.timings.lap("launch")
@@ -276,7 +275,7 @@ class DeviceStream(Stream):
         """Steps for other dials or another frame size; waits until what they replace is idle."""
         assert self._encoder is not None
         self._drop_steps()  # so that its memory can be used for the next
-        with _room(self._dials):
+        with room_for(self._dials, _MEMORY):
             self._steps = DeviceSteps(
                 self._queue, self._model.relation, self._window, self._results, self._encoder, self._dials,
                 place=self._place, encodes=self._encodes,
@@ -292,14 +291,3 @@ class DeviceStream(Stream):
         if self._steps is not None:
             self._steps.drop()
             self._steps = None
-
-
-@contextlib.contextmanager
-def _room(dials: Dials) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        size = f"T = {dials.window}, K = {dials.num_support}, N = {dials.num_reference}, r = {dials.advanced_ratio}"
-        raise ConfigError(
-            f"a stream for {size} does not fit into the device's memory ({error}); wanted smaller dials or frames"
-        ) from None

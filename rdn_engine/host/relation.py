@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.bundle.contract import fused_shapes
+from rdn_engine.bundle.contract import relation_arrays
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError
+from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.window import ReferenceProposals, Window
 from rdn_engine.kernels import _C, cpu
@@ -38,7 +38,7 @@ class Relation(Protocol):
 class FusedRelation:
     """Compiled kernels over the ring in place. Default.
 
-    weights: `relation.npz`, by the names of the torch module (see `fused_shapes`); others are ignored. precision: of
+    weights: `relation.npz`, by the names of the torch module (see `relation_arrays`); others are ignored. precision: of
     the operands of all products, sums are float32; `bfloat16` needs a processor with AVX512-BF16 (BackendUnavailable).
     """
 
@@ -61,17 +61,12 @@ class FusedRelation:
         self._num_logits = config.num_logits
         self._arrays: dict[str, Float] = {}
         self._packed: dict[str, cpu.PackedWeight] = {}
-        for name, shape in fused_shapes(config).items():
-            array = weights.get(name)
-            got = None if array is None else array.shape
-            if array is None or got != shape:
-                raise BundleError(f"relation weight {name} has shape {got}; the model's configuration wants {shape}")
-            single = np.ascontiguousarray(array, np.float32)
+        for name, array in relation_arrays(config, weights).items():
             if name.endswith(".geometry.weight") or not name.endswith(".weight"):
-                self._arrays[name] = single
+                self._arrays[name] = array
             else:
-                square = shape == (config.relation.dim, config.relation.dim)
-                self._packed[name] = cpu.pack_weight(single, precision if square else "float32")
+                square = array.shape == (config.relation.dim, config.relation.dim)
+                self._packed[name] = cpu.pack_weight(array, precision if square else "float32")
         named = [f"rel.{i}.geometry" for i in range(self._config.num_modules)]
         self._geometry = [
             cpu.prepare_geometry(self._arrays.pop(f"{name}.weight"), self._arrays.pop(f"{name}.bias"), precision)

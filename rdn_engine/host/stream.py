@@ -74,13 +74,6 @@ class HostStream(Stream):
         self.timings.lap("preprocess")
         return network
 
-    @property
-    def num_proposals(self) -> tuple[int, int]:
-        """N and K of the frames that are encoded from now on. The support role keeps its capacity, so that K can be
-        turned up without a gap in the window.
-        """
-        return max(self._dials.num_reference, self._capacity.num_support), self._capacity.num_support
-
     def add(self, encoded: EncodedFrame, info: FrameInfo) -> None:
         """The second half of a push: the frame becomes the newest, and what is due is computed.
 

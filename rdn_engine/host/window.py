@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rdn_engine.config import Dials, RelationConfig
-from rdn_engine.errors import ConfigError
 from rdn_engine.host.features import EncodedFrame, SupportPool
 from rdn_engine.host.refinement import Refinement
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.arithmetic import round_up
 from rdn_engine.kernels.cpu.arrays import Float, Index
 from rdn_engine.stream.order import span
+from rdn_engine.stream.room import room_for
 
 
 class ReferenceProposals(NamedTuple):
@@ -41,13 +41,8 @@ class Window:
         self._slots = 2 * capacity.window + 2
         self._room = round_up(capacity.num_support, cpu.PANEL)
         self._waiting = capacity.window + 1
-        try:
+        with room_for(capacity):
             self._allocate(config, capacity.num_reference, precision)
-        except MemoryError as error:
-            size = f"T = {capacity.window}, K = {capacity.num_support}, N = {capacity.num_reference}"
-            raise ConfigError(
-                f"a stream for {size} does not fit into memory ({error}); wanted smaller dials, or a smaller capacity"
-            ) from None
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 

@@ -55,6 +55,13 @@ class Stream(ABC):
         self._dials = dials
 
     @property
+    def num_proposals(self) -> tuple[int, int]:
+        """Reference and support proposals of the frames that are encoded from now on: N, which is no less than the
+        other, and K of the capacity, so that the dials' K can be turned up without a gap in the window.
+        """
+        return max(self._dials.num_reference, self._capacity.num_support), self._capacity.num_support
+
+    @property
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes that this stream holds: fixed when it is opened. Linking holds D + 1 results and their links on top."""

@@ -1,13 +1,15 @@
-"""What the device backends ask of their libraries, on fakes; and on a GPU, where there is one.
+"""What the device backends ask of their libraries, on the emulated GPU; and on a GPU, where there is one.
 
-The fakes run the real graphs where they can (ONNX Runtime and torch on host memory that claims to be a device's), and
-watch what is asked of streams.
+Doubles of the libraries run the real graphs on its memory. ONNX Runtime and TensorRT put them on a stream, where they
+run when somebody waits; torch has no such double, so it runs what its stream has and then the graph at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,34 +25,47 @@ from rdn_engine.backends import load_backend
 from rdn_engine.backends.device_graph import OnHost
 from rdn_engine.backends.graph import DeviceGraph
 from rdn_engine.backends.onnxruntime.device import OnnxRuntimeDeviceGraph
-from rdn_engine.backends.onnxruntime.session import open_session
+from rdn_engine.backends.onnxruntime.session import CPU, open_session
 from rdn_engine.backends.tensorrt.backend import TensorRTGraph
 from rdn_engine.backends.torch.backend import TorchDeviceGraph
 from rdn_engine.backends.torch.program import Program
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.errors import BackendUnavailable, RDNError
+from rdn_engine.kernels.cuda.view import View, view_of
 from tests import cuda_machines
-from tests.fake_cupy import FakeCupy, nothing, put, views
+from tests.emulated_cupy import EmulatedCupy
+from tests.emulated_gpu import EmulatedGpu
 from tests.graph_feeds import assert_close, feeds_of
 
 ENGINES = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
 SINGLE_PRECISION = 1e-5
 
 
-class FakeCuda:
-    """torch with host memory for a device's."""
+def views(arrays: Mapping[str, Any]) -> dict[str, View]:
+    return {name: view_of(array) for name, array in arrays.items()}
 
-    def __init__(self, cupy: FakeCupy) -> None:
+
+class FakeCuda:
+    """torch with the emulated GPU for a device."""
+
+    def __init__(self, gpu: EmulatedGpu) -> None:
+        self._gpu = gpu
         self.cuda = SimpleNamespace(
             MemPool=object,
-            use_mem_pool=nothing,
-            stream=lambda stream: cupy.log.append(("torch on", stream)) or nothing(),
+            use_mem_pool=contextlib.nullcontext,
+            stream=self._stream,
             ExternalStream=lambda pointer: pointer,
             current_stream=lambda: 0,
         )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
+
+    @contextlib.contextmanager
+    def _stream(self, pointer: int) -> Iterator[None]:
+        queue = self._gpu.queues[pointer]
+        queue.run_until(queue.put)
+        yield
 
     def zeros(self, shape: Any, dtype: Any, device: str) -> torch.Tensor:
         assert device == "cuda"
@@ -60,20 +75,36 @@ class FakeCuda:
         return torch.from_numpy(np.asarray(SimpleNamespace(__array_interface__=array.__cuda_array_interface__)))
 
 
-def onnxruntime_graph(path: Path, cupy: FakeCupy) -> DeviceGraph:
-    session = open_session(path, 1, ["CPUExecutionProvider"])
-    return OnnxRuntimeDeviceGraph(session, path.name, cupy, cupy.cuda.Stream(non_blocking=True), ("cpu", 0))
+class SessionOnStream:
+    """ONNX Runtime's on a stream of its own; the host waits unless the options of a run say that it need not."""
+
+    def __init__(self, path: Path, gpu: EmulatedGpu, stream: int) -> None:
+        self._session, self._queue = open_session(path, 1, CPU), gpu.queues[stream]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any, options: ort.RunOptions | None) -> None:
+        self._queue.enqueue(lambda: self._session.run_with_iobinding(binding))
+        if options is None or options.get_run_config_entry("disable_synchronize_execution_providers") != "1":
+            self._queue.wait()
 
 
-def torch_graph(path: Path, cupy: FakeCupy) -> DeviceGraph:
-    return TorchDeviceGraph(FakeCuda(cupy), Program(path).eval(), path.name)  # type: ignore[arg-type]
+def onnxruntime_graph(path: Path, cupy: EmulatedCupy) -> DeviceGraph:
+    stream = cupy.cuda.Stream(non_blocking=True)
+    session: Any = SessionOnStream(path, cupy.gpu, stream.ptr)
+    return OnnxRuntimeDeviceGraph(session, path.name, cupy, stream, ("cpu", 0))
+
+
+def torch_graph(path: Path, cupy: EmulatedCupy) -> DeviceGraph:
+    return TorchDeviceGraph(FakeCuda(cupy.gpu), Program(path).eval(), path.name)  # type: ignore[arg-type]
 
 
 class FakeContext:
     """Of TensorRT: runs the graph in ONNX Runtime on what stands at the addresses."""
 
-    def __init__(self, path: Path, log: list[Any]) -> None:
-        self._graph, self._log = load_backend("onnxruntime", "cpu", 1).load(path), log
+    def __init__(self, path: Path, gpu: EmulatedGpu) -> None:
+        self._graph, self._gpu = load_backend("onnxruntime", "cpu", 1).load(path), gpu
         self._inputs: dict[str, Any] = {}
         self._addresses: dict[str, int] = {}
         self._dtypes = {v.name: onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)
@@ -99,11 +130,14 @@ class FakeContext:
         return pointer != 0
 
     def execute_async_v3(self, stream: int) -> bool:
-        self._log.append(("execute", stream))
-        arrays = {name: self._at(name) for name in self._shapes}
         assert set(self._addresses) == set(self._shapes)  # an output without an address is an error there
-        for name, array in self._graph({n: arrays[n] for n in self._graph.inputs}).items():
-            arrays[name][...] = array
+        arrays = {name: self._at(name) for name in self._shapes}
+
+        def work() -> None:
+            for name, array in self._graph({n: arrays[n] for n in self._graph.inputs}).items():
+                arrays[name][...] = array
+
+        self._gpu.queues[stream].enqueue(work)
         return True
 
     def _at(self, name: str) -> NDArray[Any]:
@@ -112,7 +146,7 @@ class FakeContext:
         return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def tensorrt_graph(path: Path, cupy: FakeCupy) -> TensorRTGraph:
+def tensorrt_graph(path: Path, cupy: EmulatedCupy) -> TensorRTGraph:
     graph = onnx.load(path).graph
     values = {v.name: v for v in (*graph.input, *graph.output)}
     engine = SimpleNamespace(
@@ -129,7 +163,7 @@ def tensorrt_graph(path: Path, cupy: FakeCupy) -> TensorRTGraph:
         module=SimpleNamespace(
             TensorIOMode=SimpleNamespace(INPUT="input"), nptype=onnx.helper.tensor_dtype_to_np_dtype
         ),
-        start=lambda engine: FakeContext(path, cupy.log),
+        start=lambda engine: FakeContext(path, cupy.gpu),
         capturable=lambda context, stream: True,
         said=lambda: "it gave no reason",
     )
@@ -139,73 +173,94 @@ def tensorrt_graph(path: Path, cupy: FakeCupy) -> TensorRTGraph:
 MAKERS = {"onnxruntime": onnxruntime_graph, "torch": torch_graph, "tensorrt": tensorrt_graph}
 
 
+@pytest.fixture
+def cupy() -> EmulatedCupy:
+    return EmulatedCupy(EmulatedGpu())
+
+
 @pytest.mark.parametrize("role", GRAPHS)
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_bound_graph_fills_the_callers_arrays(name: str, role: str) -> None:
-    path, cupy = ENGINES / GRAPHS[role], FakeCupy()
+def test_a_bound_graph_fills_the_callers_arrays(name: str, role: str, cupy: EmulatedCupy) -> None:
+    path, queue = ENGINES / GRAPHS[role], cupy.gpu.queue()
     graph = MAKERS[name](path, cupy)
     plain = load_backend("onnxruntime", "cpu", 1).load(path)
     assert (graph.inputs, graph.outputs) == (plain.inputs, plain.outputs)
     feeds = feeds_of(path)
     bound = graph.bind({n: a.shape for n, a in feeds.items()})
     assert {n: (s.shape, s.dtype) for n, s in bound.inputs.items()} == {n: (a.shape, a.dtype) for n, a in feeds.items()}
-    given = {n: put(a) for n, a in feeds.items()}
+    given = {n: cupy.asarray(a) for n, a in feeds.items()}
     found = {n: cupy.empty(s.shape, s.dtype) for n, s in bound.outputs.items()}
     for seed in (0, 1):  # the same memory again, as a captured graph does
         wanted = plain(feeds_of(path, seed=seed))
         for n, array in feeds_of(path, seed=seed).items():
             given[n][...] = array
-        bound.run(views(given), views(found), 7)
+        bound.run(views(given), views(found), queue.ptr)
+        queue.wait()
         assert_close({n: np.asarray(a) for n, a in found.items()}, wanted, SINGLE_PRECISION)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_only_what_is_asked_for_is_filled(name: str) -> None:
-    path, cupy = ENGINES / GRAPHS["roi_head"], FakeCupy()
+def test_only_what_is_asked_for_is_filled(name: str, cupy: EmulatedCupy) -> None:
+    path, queue = ENGINES / GRAPHS["roi_head"], cupy.gpu.queue()
     bound = MAKERS[name](path, cupy).bind({n: a.shape for n, a in feeds_of(path).items()})
-    given = {n: put(a) for n, a in feeds_of(path).items()}
+    given = {n: cupy.asarray(a) for n, a in feeds_of(path).items()}
     keys = cupy.empty(bound.outputs["keys"].shape, np.float32)
     for _ in range(2):
-        bound.run(views(given), views({"keys": keys}), 7)
+        bound.run(views(given), views({"keys": keys}), queue.ptr)
+    queue.wait()
     wanted = load_backend("onnxruntime", "cpu", 1).load(path)(feeds_of(path))
     assert np.abs(np.asarray(keys) - wanted["keys"]).max() <= 1e-5
 
 
+@pytest.mark.parametrize("others_first", [False, True])
 @pytest.mark.parametrize("name", MAKERS)
-def test_work_is_in_order_with_the_callers_stream(name: str) -> None:
-    path, cupy = ENGINES / GRAPHS["backbone"], FakeCupy()
-    bound = MAKERS[name](path, cupy).bind({"image": (1, 3, 64, 96)})
-    given = {n: put(a) for n, a in feeds_of(path).items()}
+def test_work_is_in_order_with_the_callers_stream(name: str, others_first: bool) -> None:
+    """What the stream does before fills the inputs, what it does after reads the outputs and uses all memory anew.
+    Streams that nobody put in order run as late or as early as can be.
+    """
+    cupy = EmulatedCupy(EmulatedGpu(others_first=others_first))
+    path, queue = ENGINES / GRAPHS["backbone"], cupy.gpu.queue()
+    feeds = feeds_of(path)
+    bound = MAKERS[name](path, cupy).bind({n: a.shape for n, a in feeds.items()})
+    given = {n: cupy.empty(s.shape, s.dtype) for n, s in bound.inputs.items()}
     found = {n: cupy.empty(s.shape, s.dtype) for n, s in bound.outputs.items()}
-    cupy.log.clear()
-    bound.run(views(given), views(found), 7)
-    if name == "onnxruntime":
-        # Its session has a stream of its own, behind the caller's; then the caller's goes on behind it.
-        assert cupy.log == [("record", 7), ("wait", 101, 7), ("record", 101), ("wait", 7, 101)]
-    else:
-        assert cupy.log == [({"torch": "torch on", "tensorrt": "execute"}[name], 7)]
+    got = {n: np.empty(s.shape, s.dtype) for n, s in bound.outputs.items()}
+    waits = cupy.gpu.waits
+    for n, array in feeds.items():
+        queue.copy(given[n], array)
+    bound.run(views(given), views(found), queue.ptr)
+    for n, array in found.items():
+        queue.copy(got[n], array)
+    queue.enqueue(lambda: [array.fill(0) for array in (*given.values(), *found.values())] and None)
+    assert cupy.gpu.waits == waits, "the host need not wait"
+    queue.wait()
+    assert_close(got, load_backend("onnxruntime", "cpu", 1).load(path)(feeds), SINGLE_PRECISION)
     assert bound.capturable == (name != "onnxruntime")
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_wrong_arrays_are_refused_before_anything_runs(name: str) -> None:
-    path, cupy = ENGINES / GRAPHS["roi_head"], FakeCupy()
+def test_wrong_arrays_are_refused_before_anything_runs(name: str, cupy: EmulatedCupy) -> None:
+    path, queue = ENGINES / GRAPHS["roi_head"], cupy.gpu.queue()
     graph, feeds = MAKERS[name](path, cupy), feeds_of(path)
     with pytest.raises(RDNError, match=r"roi_head\.onnx got the inputs \['pooled'\]; wanted"):
         graph.bind({"pooled": feeds["pooled"].shape})
     bound = graph.bind({n: a.shape for n, a in feeds.items()})
-    given = {n: put(a) for n, a in feeds.items()}
-    cupy.log.clear()
-    for wrong in ({"support": put(np.int32([0]))}, {"support": put(np.arange(3))}, {"other": put(np.arange(3))}):
+    given = {n: cupy.asarray(a) for n, a in feeds.items()}
+    found = {n: cupy.empty(s.shape, s.dtype) for n, s in bound.outputs.items()}
+    one, many = np.zeros(1, np.int32), np.arange(3)
+    for wrong in ({"support": one}, {"support": many}, {"other": many}):
+        arrays = given | {n: cupy.asarray(a) for n, a in wrong.items()}
         with pytest.raises(RDNError, match=r"roi_head\.onnx got .* wanted .*'support': 'int64 \[4\]'"):
-            bound.run(views(given | wrong), {}, 7)
+            bound.run(views(arrays), views(found), queue.ptr)
     with pytest.raises(RDNError, match=r"wanted .*'keys': 'float32"):
-        bound.run(views(given), views({"key": put(np.float32([0]))}), 7)
-    assert cupy.log == []
+        bound.run(views(given), views(found | {"key": cupy.asarray(np.zeros(1, np.float32))}), queue.ptr)
+    for each in cupy.gpu.queues.values():
+        each.wait()
+    assert all(np.isnan(array).all() for array in found.values())
 
 
-def test_a_plan_says_which_sizes_it_takes() -> None:
-    graph = tensorrt_graph(ENGINES / GRAPHS["backbone"], FakeCupy())
+def test_a_plan_says_which_sizes_it_takes(cupy: EmulatedCupy) -> None:
+    graph = tensorrt_graph(ENGINES / GRAPHS["backbone"], cupy)
     with pytest.raises(RDNError, match=r"image has shape \[1, 3, 64, 200\]; this plan takes \[1, 3, 1, 1\] to"):
         graph.bind({"image": (1, 3, 64, 200)})
     graph.library.start = lambda engine: None  # type: ignore[method-assign]
@@ -213,8 +268,8 @@ def test_a_plan_says_which_sizes_it_takes() -> None:
         graph.bind({"image": (1, 3, 64, 96)})
 
 
-def test_behind_numpy_a_device_graph_is_bound_once_for_each_shape() -> None:
-    path, cupy = ENGINES / GRAPHS["roi_head"], FakeCupy()
+def test_behind_numpy_a_device_graph_is_bound_once_for_each_shape(cupy: EmulatedCupy) -> None:
+    path = ENGINES / GRAPHS["roi_head"]
     graph = onnxruntime_graph(path, cupy)
     binds: list[Any] = []
     original = graph.bind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +201,15 @@ def test_fingerprint_is_of_the_code_and_the_bundle(tmp_path: Path) -> None:
     assert latency.fingerprint([str(tmp_path)], [code]) != before
 
 
+def test_fingerprint_is_of_the_measuring_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, real = set(), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.add(path.resolve()), real(path))[1])
+    latency.fingerprint([str(DEMO)])
+    code = Path(latency.__file__).resolve().parent
+    wanted = {code / "sides.py", code / "baseline.py", Path(_C.__file__).resolve(), DEMO / "manifest.json"}
+    assert wanted <= read
+
+
 def test_what_does_not_match_its_reference_is_not_timed(fake: type[FakeWorker], tmp_path: Path) -> None:
     fake.wrong = "2"
     with pytest.raises(Mismatch, match=r"T = 2 .*differ by 0.1 .*wanted 0.001"):
@@ -315,7 +325,8 @@ def test_demo_model_from_the_command_line(
         assert set(point["stages_ms"]) >= set(tables.STAGES)
     assert state["versions"]["onnxruntime"]
     assert state["energy"]
-    assert "| 50% |" in capsys.readouterr().out
+    assert f"report.py {os.path.relpath(output)}" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"], "drawing is report's"
     with pytest.raises(SystemExit):
         latency.main(["--quick", "--sweeps", "backend", "--backends", "onnxruntime", "torch"])
     assert "--sweeps has ['backend']; --quick measures ['T'," in capsys.readouterr().err

@@ -16,7 +16,7 @@ from benchmarks.frame import latency, settings
 from benchmarks.frame.latency import DEMO
 from benchmarks.frame.settings import Process, Setting
 from benchmarks.kernel.arithmetic import projection_operations, relation_operations
-from benchmarks.report import latency_report, tables
+from benchmarks.report import latency_report, report, store, tables
 from rdn_engine.config import Dials, RelationConfig
 
 BASE = Process(str(DEMO))
@@ -37,35 +37,68 @@ def test_tables_show_the_paper_at_its_own_point_only() -> None:
     assert "| T = 24 over T = 3 | 1.150 | 1.14 |" in tables.growth_table({"ours": {"T": results}})
 
 
-def test_a_run_leaves_its_tables_and_pictures_beside_the_json(tmp_path: Path) -> None:
-    results = json.loads((latency.ROOT / "benchmarks" / "results" / "latency_demo.json").read_text())
+DEMO_RESULTS = store.RESULTS / "latency_demo.json"
+
+
+def written(path: Path, results: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(results))
+    return path
+
+
+def test_the_page_and_the_pictures_of_a_run_come_from_its_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = json.loads(DEMO_RESULTS.read_text())
     results["sweeps"]["r"]["complete"] = False
-    page, *pictures = latency_report.write(results, tmp_path / "mine.json")
-    assert [path.name for path in (page, *pictures)] == ["mine.md", "mine_dials.svg", "mine_stages.svg"]
-    text = page.read_text()
+    assert report.main([str(written(tmp_path / "mine.json", results))]) == 0
+    names = ("mine.json", "mine.md", "mine_dials.svg", "mine_stages.svg")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    text = (tmp_path / "mine.md").read_text()
+    assert text in capsys.readouterr().out
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
         "T", "K", "first result", "against the straightforward implementation", "growth"]  # fmt: skip
     assert "| 18 | " in text
     assert "94.2 (1.000)" in text
     assert "T = 24 over T = 3" in text
     assert "K = 300" not in text, "measured up to 150"
-    for path in pictures:
-        assert f"]({path.name})" in text
-        assert "<svg" in path.read_text()
-    assert pictures[0].read_text().count("frames on each side") == 1
-    assert "part refined" not in pictures[0].read_text(), "this sweep was not measured to the end"
+    assert f"{results['machine']['cpu']}, " in text
+    assert f"commit {results['commit'][:10]}. `{results['command']}`" in text
+    for name in names[2:]:
+        assert f"]({name})" in text
+        assert "<svg" in (tmp_path / name).read_text()
+    dials = (tmp_path / "mine_dials.svg").read_text()
+    assert dials.count("frames on each side") == 1
+    assert "part refined" not in dials, "this sweep was not measured to the end"
 
 
-def test_a_run_without_dials_or_without_matplotlib_leaves_its_tables(
+def test_a_run_without_dials_or_without_matplotlib_has_its_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = json.loads((latency.ROOT / "benchmarks" / "results" / "latency_demo.json").read_text())
+    results = json.loads(DEMO_RESULTS.read_text())
     some = results | {"sweeps": {"first": results["sweeps"]["first"]}}
-    assert latency_report.write(some, tmp_path / "first.json") == [tmp_path / "first.md"]
+    assert latency_report.write(written(tmp_path / "first.json", some)) == [tmp_path / "first.md"]
     monkeypatch.setitem(sys.modules, "benchmarks.report.performance_plots", None)
     monkeypatch.delattr("benchmarks.report.performance_plots", raising=False)
-    assert latency_report.write(results, tmp_path / "bare.json") == [tmp_path / "bare.md"]
+    assert latency_report.write(written(tmp_path / "bare.json", results)) == [tmp_path / "bare.md"]
     assert "![" not in (tmp_path / "bare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ('{"kernels": []}', "has no sweep"),
+        ('{"sweeps": {"T": {"points": {}}}}', "has no sweep measured to the end"),
+    ],
+)
+def test_a_page_of_anything_else_is_refused(tmp_path: Path, text: str | None, found: str) -> None:
+    path = tmp_path / "mine.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit, match=rf"mine\.json .*{found}.*wanted what benchmarks/frame/latency\.py wrote"):
+        report.main([str(path)])
+    assert not path.with_suffix(".md").exists()
 
 
 def test_operations_of_a_relation_stage_are_those_of_its_parts() -> None:

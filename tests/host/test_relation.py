@@ -244,16 +244,6 @@ def test_every_array_of_the_weights_matters_and_no_other(relation: RelationConfi
         assert not same(read | {name: np.full_like(array, np.nan)}), name
 
 
-def test_relation_weights_that_do_not_fit_are_named() -> None:
-    config = tiny_config()
-    weights = relation_weights(config)
-    missing = {k: v for k, v in weights.items() if k != "rel.2.value.bias"}
-    with pytest.raises(BundleError, match=r"rel.2.value.bias has shape None; .* wants \(32,\)"):
-        FusedRelation(config, missing, 1)
-    with pytest.raises(BundleError, match=r"classify.weight has shape \(5, 32\); .* wants \(3, 32\)"):
-        FusedRelation(config, weights | {"classify.weight": np.zeros((5, 32), np.float32)}, 1)
-
-
 def test_a_relation_graph_that_does_not_fit_is_refused() -> None:
     with pytest.raises(BundleError, match="graph relation has inputs"):
         EngineRelation(tiny_config(), FakeGraph(("picture",), ("logits", "deltas", "omega"), dict))

@@ -194,5 +194,5 @@ def test_nbytes_is_what_the_capacity_says(config: RelationConfig, widths: tuple[
 
 
 def test_a_window_that_memory_cannot_hold_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"T = 4096, K = 4096, N = 65536 does not fit into memory"):
+    with pytest.raises(ConfigError, match=r"T = 4096, K = 4096, N = 65536, r = 0.2 does not fit into memory"):
         Window(RelationConfig(dim=2**14, heads=16), Dials(window=4096, num_support=4096, num_reference=2**16))
