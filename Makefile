@@ -28,8 +28,11 @@ $(VENV)/dev.stamp: $(VENV)/runtime.stamp
 demo: $(VENV)/runtime.stamp
 	@$(BIN)/python examples/demo.py --engines models/rdn_tiny/engines --output $(DEMO) $(if $(VIDEO),--video '$(VIDEO)')
 
+# WORKERS tests at once, each with one thread: libraries that start one a core would wait for each other.
+WORKERS ?= 2
+
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 $(VENV)/release.stamp: $(VENV)/runtime.stamp
 	$(BIN)/pip install --quiet --editable '.[release]'

@@ -80,6 +80,7 @@ def shorten(path: Path) -> None:
     path.write_text(yaml.safe_dump(settings))
 
 
+@pytest.mark.long
 def test_train_your_own(checkout: Path) -> None:
     write_sequences(checkout / "clips" / "train", ["street_01", "street_02"], "train")
     write_sequences(checkout / "clips" / "val", ["street_09"], "test")
@@ -121,6 +122,7 @@ def write_ilsvrc(root: Path) -> None:
     (sets / "val.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.long
 def test_public_weights(checkout: Path) -> None:
     write_ilsvrc(checkout / "ILSVRC2015")
     torch.save({"model": weights(ROOT / "tests" / "data" / "parity" / "weights.npz")}, checkout / "RDN_R_101.pth")

@@ -57,6 +57,7 @@ def test_torch_runs_half_precision(role: str, half: Half, tmp_path: Path) -> Non
     assert any(np.abs(got[name] - wanted).max() > 2.0**-20 for name, wanted in exact.items())
 
 
+@pytest.mark.long
 def test_torch_runs_a_model_of_another_kind(tmp_path: Path) -> None:
     """Group norms, which stay in the graph, and no basic module; rdn_tiny has all the rest."""
     relation = RelationConfig(dim=32, heads=2, num_basic=0)

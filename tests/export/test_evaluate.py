@@ -29,6 +29,7 @@ def on_disk(tmp_path_factory):
     return directory
 
 
+@pytest.mark.long
 def test_the_command_exports_a_checkpoint_and_runs_it(tmp_path, on_disk, capsys):
     model = micro_model()
     save_checkpoint(tmp_path / "model.safetensors", model.state_dict(), model.config)
