@@ -75,7 +75,14 @@ class Window:
         self._refinement.forget()
 
     def append(self, frame: EncodedFrame) -> int:
-        """Copy a frame in, over the oldest one, which no window reaches any more; returns its number."""
+        """Copy a frame in, over the oldest one, which no window reaches any more.
+
+        Args:
+            frame: at most N proposals of the capacity, the first K of them with keys and values.
+
+        Returns:
+            The number of the frame, from 0 since the last `reset`.
+        """
         t = self.newest + 1
         k = len(frame.refine_query)
         slot = t % self._slots
@@ -103,7 +110,12 @@ class Window:
         return cpu.SupportBank(self._keys[module], self._values[module], self._key_length[module], boxes)
 
     def reference(self, t: int, num_reference: int) -> ReferenceProposals:
-        """The first `num_reference` proposals of frame t, one of the last T + 1 appended."""
+        """The reference proposals of a frame, in place.
+
+        Args:
+            t: number of the frame, one of the last T + 1 appended.
+            num_reference: N, how many of them at most.
+        """
         place = t % self._waiting
         rows = slice(min(num_reference, int(self._reference_counts[place])))
         return ReferenceProposals(
@@ -113,8 +125,15 @@ class Window:
         )
 
     def support_rows(self, frame: int, t: int, dials: Dials) -> tuple[int, int] | None:
-        """Where `pool(t, dials).rows` holds the proposals of `frame`: first and one past the last; None where it is
-        not in the window.
+        """Where `pool(t, dials).rows` holds the proposals of a frame.
+
+        Args:
+            frame: number of the frame that is looked for.
+            t: number of the reference frame.
+            dials: with T, L and K of the window.
+
+        Returns:
+            The first row and one past the last; None where the frame is not in the window.
         """
         frames = span(t, self.newest, dials)
         if frame not in frames:
@@ -124,10 +143,14 @@ class Window:
         return int(counts[:-1].sum()), int(counts.sum())
 
     def pool(self, t: int, dials: Dials) -> SupportPool:
-        """The support proposals that frame t looks at: the first K of every frame of its window.
+        """The support proposals that a frame looks at: the first K of every frame of its window (paper, Algorithm 1).
 
         With `replicate` edges the first frame stands in for those before it and the newest for those that have not
         come, which is right only once the epoch has ended: a running stream asks when frame t + L is there.
+
+        Args:
+            t: number of the reference frame, one of the last T + 1 appended.
+            dials: with T, L, K, r, sampling and edges.
         """
         frames = span(t, self.newest, dials)
         repeats = np.ones(len(frames), np.float32)
