@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic videos")
     known = ", ".join(f.name for f in fields(Dials))
     parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help=f"may be repeated: {known}")
-    parser.add_argument("--executor", choices=("fused", "engine"), default="fused", help="of the relation stage")
+    parser.add_argument("--executor", choices=("fused", "graph"), default="fused", help="of the relation stage")
     parser.add_argument("--threads", type=int, help="of the detector; default: every CPU")
     parser.add_argument("--output", type=Path, help="the result as JSON")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="writes plots there")

@@ -17,7 +17,7 @@ from rdn_engine.host import preprocess
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
-from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
 from rdn_engine.results import Detections
@@ -107,10 +107,10 @@ def fused_model(config: RDNConfig, directory: Path, weights: dict[str, Float]) -
     return HostModel(config, _encoder(config, directory), FusedRelation(config, weights, 1), 1)
 
 
-def engine_model(config: RDNConfig, directory: Path) -> HostModel:
+def graph_model(config: RDNConfig, directory: Path) -> HostModel:
     """The same with the relation stage from its graph, which is in the directory too."""
     graph = load_backend("onnxruntime", "cpu", 1).load(directory / GRAPHS["relation"])
-    return HostModel(config, _encoder(config, directory), EngineRelation(config, graph), 1)
+    return HostModel(config, _encoder(config, directory), GraphRelation(config, graph), 1)
 
 
 def detector_of(model: HostModel) -> Detector:

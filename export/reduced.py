@@ -12,12 +12,12 @@ from export import float8
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
 from export.int8 import INT8_TOLERANCES, quantize
-from export.precision import MIN_AGREEMENT, detector_of, engine_model, fused_model
+from export.precision import MIN_AGREEMENT, detector_of, graph_model, fused_model
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.relation_graph import GraphRelation
 
 Report = Callable[[str], None]
 
@@ -78,7 +78,7 @@ def _half(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced,
     emulated = staging.parent / "emulated"
     emulated.mkdir()
     write_half(exact.directory, staging, emulated, half)
-    return engine_model(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
+    return graph_model(exact.config, emulated), "maxima", HALF_TOLERANCES[half]
 
 
 def _float8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduced, report: Report) -> Written:
@@ -86,13 +86,13 @@ def _float8(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduce
     emulated = staging.parent / "emulated"
     emulated.mkdir()
     method = float8.quantize(exact.directory, staging, emulated, exact.config, frames, report)
-    return engine_model(exact.config, emulated), method, float8.FLOAT8_TOLERANCES
+    return graph_model(exact.config, emulated), method, float8.FLOAT8_TOLERANCES
 
 
 def _check(exact: Bundle, frames: CalibrationFrames, half: Half, report: Report) -> None:
     report(f"activations against the range of {half}")
     watched = {role: Watched(exact.path(role)) for role in GRAPHS}
     encoder = Encoder(exact.config, watched["backbone"], watched["roi_head"], 1)
-    relation = EngineRelation(exact.config, watched["relation"])
+    relation = GraphRelation(exact.config, watched["relation"])
     detector_of(HostModel(exact.config, encoder, relation, 1)).predict(frames.calibrate)
     check_range(watched.items(), half)

@@ -118,7 +118,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             backend: what runs the graphs.
             device: `cpu`, or `cuda`, which takes cupy and a GPU, cupy's current one (docs/device.md).
             threads: CPU threads of every stage of one call, 1..MOST_THREADS; None takes every CPU it may run on.
-            executor: `fused` (compiled attention) or `engine` (the relation graph on the backend, on the CPU); they
+            executor: `fused` (compiled attention) or `graph` (the relation graph on the backend, on the CPU); they
                 agree within the bundle's tolerances.
             relation_precision: of the products of `fused`: `bfloat16` rounds their operands, where the processor has
                 AVX512-BF16; `float16` is the device's.
@@ -129,12 +129,12 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             ConfigError: for an option with an unknown value.
         """
         threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
-        if executor not in ("fused", "engine"):
-            raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'engine'")
-        if executor == "engine" and relation_precision != "float32":
-            raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'engine' wants 'float32'")
-        if executor == "engine" and device == "cuda":
-            raise ConfigError("executor is 'engine', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
+        if executor not in ("fused", "graph"):
+            raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'graph'")
+        if executor == "graph" and relation_precision != "float32":
+            raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'graph' wants 'float32'")
+        if executor == "graph" and device == "cuda":
+            raise ConfigError("executor is 'graph', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
         runner = load_backend(backend, device, threads)
         bundle = Bundle.open(directory)
         if device == "cuda":

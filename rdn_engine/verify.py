@@ -26,13 +26,13 @@ from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation, Relation
-from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.runtime import Executor, HostRuntime
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu.arrays import Float
 
 STAGES = ("boxes", "objectness", "features", "logits", "deltas", "detections")
-EXECUTORS: tuple[Executor, ...] = ("fused", "engine")
+EXECUTORS: tuple[Executor, ...] = ("fused", "graph")
 
 TIE_ALLOWANCE = 0.02
 """Part of the proposals or detections of all golden frames that may differ: ties at a threshold go either way."""
@@ -50,7 +50,7 @@ class StageReport:
     stage: str
     """One of STAGES"""
     executor: str
-    """`fused`, `engine`, or `both` for the stages in front of the relation stage"""
+    """`fused`, `graph`, or `both` for the stages in front of the relation stage"""
     difference: float
     """Largest error: features, logits and deltas relative to the largest stored value; boxes relative to the longer
     side of the image; objectness and confidence as they are. Infinite where something has no counterpart."""
@@ -90,7 +90,7 @@ def verify(
     encoder = Encoder(config, backbone, roi_head, threads)
     relations: dict[Executor, Relation] = {
         "fused": FusedRelation(config, bundle.arrays("weights"), threads),
-        "engine": EngineRelation(config, runner.load(bundle.path("relation"))),
+        "graph": GraphRelation(config, runner.load(bundle.path("relation"))),
     }
     reports = _Reports(bundle.manifest.tolerances)
 

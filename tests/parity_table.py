@@ -387,7 +387,7 @@ def detection_rows(
             yield Row(what, s, m, t, *apart, *limits, UNITS.get(s, "absolute"))
 
 
-def bundle_detections(directory: Path, executor: Literal["fused", "engine"]) -> list[Detected]:
+def bundle_detections(directory: Path, executor: Literal["fused", "graph"]) -> list[Detected]:
     """(iii) The exported bundle through the runtime, from the frames alone."""
     detector = Detector.from_pretrained(directory, executor=executor, threads=1)
     found = []
@@ -457,7 +457,7 @@ def main() -> None:
         rows = list(stage_rows(truth, [stage_values(model, expected, t) for t in range(NUM_FRAMES)]))
         rows += torch_rows(truth, detect_video(model, frames()))
         build(checkpoint, Path(folder) / "bundle", config=CONFIG, golden=DATA / "frames")
-        for executor in ("fused", "engine"):
+        for executor in ("fused", "graph"):
             rows += detection_rows(f"bundle, {executor}", truth, bundle_detections(Path(folder) / "bundle", executor))
     result = {"rows": [asdict(row) for row in worst(rows)], **environment()}
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -83,7 +83,7 @@ def test_torch_from_the_frames_alone(truth: Truth, results: list[FrameResult]) -
 
 
 def test_the_exported_bundle_from_the_frames_alone(bundle: Path, fused: list[Detected], truth: Truth) -> None:
-    for found in (fused, bundle_detections(bundle, "engine")):
+    for found in (fused, bundle_detections(bundle, "graph")):
         _assert_all(list(detection_rows("bundle", truth, found)), set(DETECTION))
 
 

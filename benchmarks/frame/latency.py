@@ -69,8 +69,8 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
 
 def reference_of(process: Process) -> Process:
     """The process whose detections a side must give: the other executor of the same bundle, one thread."""
-    other: Executor = "engine" if process.executor == "fused" and process.side == "engine" else "fused"
-    return replace(process, side="engine", backend="onnxruntime", device="cpu", threads=1, executor=other,
+    other: Executor = "graph" if process.executor == "fused" and process.side == "product" else "fused"
+    return replace(process, side="product", backend="onnxruntime", device="cpu", threads=1, executor=other,
                    relation_precision="float32")  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--backends", nargs="+", default=[], help="those to compare in the sweep `backend`")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--executor", choices=["fused", "engine"], default="fused")
+    parser.add_argument("--executor", choices=["fused", "graph"], default="fused")
     parser.add_argument("--quick", action="store_true", help="few settings and all peers of the demo model, 3 minutes")
     arguments = parser.parse_args(argv)
     if arguments.rounds is None:

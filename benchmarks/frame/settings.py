@@ -23,7 +23,7 @@ class Process:
 
     engines: str
     """directory of the bundle"""
-    side: Literal["engine", "baseline"] = "engine"
+    side: Literal["product", "baseline"] = "product"
     backend: BackendName = "onnxruntime"
     device: Device = "cpu"
     executor: Executor = "fused"
@@ -123,7 +123,7 @@ def make_sweep(
     if name == "N":
         return vary("N", "num_reference", (75, 150, 300), dials.num_reference)
     if name == "executor":
-        executors = {"fused": base, "engine": replace(base, executor="engine")}
+        executors = {"fused": base, "graph": replace(base, executor="graph")}
         if _C.isa == "avx512_bf16" and base.device == "cpu":
             executors["fused, bfloat16"] = replace(base, relation_precision="bfloat16")
         return sweep("executor", {name: Setting(process, dials) for name, process in executors.items()}, "fused")

@@ -112,7 +112,7 @@ class Idle:
         return RelationOutput(logits, np.zeros((len(boxes), 4 * self._num_logits), np.float32), None)
 
 
-class EngineSide:
+class HostSide:
     """The product's Detector and its streams, with a Replay in front of the encoder."""
 
     def __init__(self, process: Process) -> None:
@@ -128,7 +128,7 @@ class EngineSide:
         assert isinstance(detector.runtime, HostRuntime)
         self._replay = Replay(detector.runtime.model.encoder)
         model = replace(detector.runtime.model, config=self.config, encoder=self._replay)
-        self._idle = Idle(model.relation, self.config.num_logits) if process.executor == "engine" else None
+        self._idle = Idle(model.relation, self.config.num_logits) if process.executor == "graph" else None
         if self._idle:
             model = replace(model, relation=self._idle)
         self._detector, self._threads = Detector(HostRuntime(model)), process.threads
@@ -281,7 +281,7 @@ class BaselineSide:
         self._videos[key], self._pushed[key], self._dials[key] = video, count, setting.dials
 
     def check(self, key: str, encodings: Sequence[EncodedFrame]) -> list[Rows]:
-        """As `EngineSide.check` and `proposals` of the same frame, with the window that the other side has.
+        """As `HostSide.check` and `proposals` of the same frame, with the window that the other side has.
 
         Frame by frame from equal inputs: of scores that are all but equal, two correct implementations order a few
         differently, and which proposals are the first K changes everything behind them.

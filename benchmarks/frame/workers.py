@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.frame.settings import Process
-from benchmarks.frame.sides import BaselineSide, EngineSide
+from benchmarks.frame.sides import BaselineSide, HostSide
 from benchmarks.measure import environment_of, peak_megabytes
 
 
@@ -50,7 +50,7 @@ def _side(process: Process) -> Any:
     if process.side == "baseline":
         return BaselineSide(process)
     if process.device == "cpu":
-        return EngineSide(process)
+        return HostSide(process)
     # Here, because it wants what only a machine with a GPU has.
     from benchmarks.frame.device_side import DeviceSide
 

@@ -12,7 +12,7 @@ from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
 
 
-class EngineRelation:
+class GraphRelation:
     """The relation graph on a backend: standard operators only, so that any runtime can run it."""
 
     precision: cpu.Precision = "float32"

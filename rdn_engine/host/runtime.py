@@ -12,11 +12,11 @@ from rdn_engine.host.batch import HostStreamBatch
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation, Relation
-from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.stream import HostStream
 from rdn_engine.kernels.cpu import Precision
 
-Executor = Literal["fused", "engine"]
+Executor = Literal["fused", "graph"]
 
 
 class HostRuntime:
@@ -34,7 +34,7 @@ class HostRuntime:
         Args:
             bundle: whose files were checked.
             backend: runs its graphs.
-            executor: `fused` (compiled attention) or `engine` (the relation graph on the backend).
+            executor: `fused` (compiled attention) or `graph` (the relation graph on the backend).
             precision: of the products of `fused`.
             threads: bounds the CPU threads of every stage of one call.
 
@@ -50,7 +50,7 @@ class HostRuntime:
         if executor == "fused":
             relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
         else:
-            relation = EngineRelation(config, backend.load(bundle.path("relation")))
+            relation = GraphRelation(config, backend.load(bundle.path("relation")))
         return cls(HostModel(config, Encoder(config, backbone, roi_head, threads), relation, threads))
 
     @property

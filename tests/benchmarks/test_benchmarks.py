@@ -23,7 +23,7 @@ from benchmarks.frame import latency, settings
 from benchmarks.frame.baseline import BaselineVideo
 from benchmarks.frame.latency import DEMO, Mismatch
 from benchmarks.frame.settings import NAMES, Process, Setting, Sweep, make_sweep
-from benchmarks.frame.sides import BaselineSide, EngineSide, Sample, head
+from benchmarks.frame.sides import BaselineSide, HostSide, Sample, head
 from benchmarks.frames import make_frame
 from benchmarks.kernel import kernels
 from benchmarks.kernel.cases import Case
@@ -236,7 +236,7 @@ def test_a_rounded_relation_stage_is_held_to_the_boxes_of_one_that_is_not() -> N
         assert latency.reference_of(setting.process).relation_precision == "float32"
     rounded = replace(BASE, relation_precision="bfloat16")
     reference = latency.reference_of(rounded)
-    assert (reference.executor, reference.engines) == ("engine", BASE.engines)
+    assert (reference.executor, reference.engines) == ("graph", BASE.engines)
     setting = Setting(rounded, SMALL)
     boxes = np.array([[10.0 * i, 0, 10 * i + 8, 8, 0.9, 1] for i in range(4)])
 
@@ -249,7 +249,7 @@ def test_a_rounded_relation_stage_is_held_to_the_boxes_of_one_that_is_not() -> N
     worker, other = Answers(rounded, [0]), Answers(reference, [0])
     worker.boxes, other.boxes = boxes[1:], boxes
     checked = latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
-    assert (checked["reference"], checked["in_common"]) == ("engine", pytest.approx(6 / 7))
+    assert (checked["reference"], checked["in_common"]) == ("graph", pytest.approx(6 / 7))
     worker.boxes = boxes[3:]
     with pytest.raises(Mismatch, match=r"40\.0% of the boxes are engine's too; wanted 50%"):
         latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
@@ -266,7 +266,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 def test_a_smaller_n_and_k_are_a_prefix() -> None:
-    side = EngineSide(BASE)
+    side = HostSide(BASE)
     many = side._encoding(0)
     images = side._network(0)
     (few,) = side._replay.encode(images, 20, 9, lambda stage: None)
@@ -277,7 +277,7 @@ def test_a_smaller_n_and_k_are_a_prefix() -> None:
 def test_a_filled_window_is_a_pushed_one() -> None:
     """Both sides: what a setting's first steady frame gives, against every frame pushed live."""
     setting = Setting(BASE, SMALL)
-    ours, plain = EngineSide(BASE), BaselineSide(BASE)
+    ours, plain = HostSide(BASE), BaselineSide(BASE)
     for side in (ours, plain):
         side.open("a", setting)
     frames = [make_frame(t, ours._size) for t in range(2 * SMALL.window + 1)]
@@ -292,10 +292,10 @@ def test_a_filled_window_is_a_pushed_one() -> None:
     torch.testing.assert_close(filled.confidence, slow.confidence, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("other", [BaselineSide, lambda process: EngineSide(replace(process, backend="torch"))])
+@pytest.mark.parametrize("other", [BaselineSide, lambda process: HostSide(replace(process, backend="torch"))])
 def test_both_sides_agree_from_equal_inputs_and_on_the_proposals(other: Callable[[Process], Any]) -> None:
     setting = Setting(BASE, SMALL)
-    ours, plain = EngineSide(BASE), other(BASE)
+    ours, plain = HostSide(BASE), other(BASE)
     for side in (ours, plain):
         side.open("a", setting)
     wanted = [*ours.check("a"), ours.proposals("a")]

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.frame import latency, steady_frame
 from benchmarks.frame.device_side import DeviceSide, share_in_common
 from benchmarks.frame.settings import Process, Setting, make_sweep
-from benchmarks.frame.sides import EngineSide
+from benchmarks.frame.sides import HostSide
 from benchmarks.quality import training_throughput
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import ConfigError
@@ -28,7 +28,7 @@ PROCESS = Process(ENGINES)
 
 @pytest.mark.parametrize("kind", ["push", "first"])
 def test_a_window_filled_live_detects_what_a_replayed_one_does(kind: Any) -> None:
-    device, host = DeviceSide(PROCESS), EngineSide(replace(PROCESS, executor="engine"))
+    device, host = DeviceSide(PROCESS), HostSide(replace(PROCESS, executor="graph"))
     setting = Setting(PROCESS, DIALS, kind)
     for side in (device, host):
         side.open("2", setting)
@@ -71,7 +71,7 @@ def test_streams_of_a_device_are_a_batch(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_a_device_does_not_measure_is_said() -> None:
     with pytest.raises(ConfigError, match="fused executor at the bundle's own size"):
-        DeviceSide(replace(PROCESS, executor="engine"))
+        DeviceSide(replace(PROCESS, executor="graph"))
     with pytest.raises(ConfigError, match="sweep `streams`"):
         DeviceSide(PROCESS).open("1", Setting(PROCESS, DIALS, "batch", batch=2))
 

@@ -287,14 +287,14 @@ def test_bad_bundle_and_missing_backend(tmp_path: Path, bundle: Path) -> None:
 def test_real_bundle_from_video_to_lines_with_both_executors(tmp_path: Path, bundle: Path) -> None:
     video = write_video(tmp_path / "a.mp4", 6)
     found = {}
-    for executor in ("fused", "engine"):
+    for executor in ("fused", "graph"):
         out = tmp_path / f"{executor}.jsonl"
         result = run("predict", video, "--engines", bundle, "--output", out, "--executor", executor, "--threads", 1)
         assert result.exit_code == 0, result.output
         found[executor] = [Detections.from_dict(line, CONFIG.class_names) for line in lines(out)]
-    assert [len(d) for d in found["fused"]] == [len(d) for d in found["engine"]]
+    assert [len(d) for d in found["fused"]] == [len(d) for d in found["graph"]]
     assert sum(len(d) for d in found["fused"]) > 0
-    for a, b in zip(found["fused"], found["engine"], strict=True):
+    for a, b in zip(found["fused"], found["graph"], strict=True):
         assert np.allclose(a.confidence, b.confidence, atol=1e-3)
 
 
@@ -323,7 +323,7 @@ def test_info_says_what_there_is(bundle: Path) -> None:
 def test_verify_passes_on_the_bundle_as_built(bundle: Path) -> None:
     reports = verify(bundle)
     assert {r.stage for r in reports} == set(STAGES)
-    assert {r.executor for r in reports if r.stage == "logits"} == {"fused", "engine"}
+    assert {r.executor for r in reports if r.stage == "logits"} == {"fused", "graph"}
     assert all(r.passed for r in reports)
     assert all(r.difference < 1e-4 for r in reports)
     result = run("verify", bundle)

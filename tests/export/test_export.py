@@ -218,11 +218,11 @@ def test_the_weights_are_those_of_the_relation_stage_that_are_read(directory: Pa
 
 def test_a_bundle_proves_itself_without_torch(directory: Path) -> None:
     reports = rdn_engine.verify.verify(directory)
-    assert {report.executor for report in reports} == {"both", "fused", "engine"}
+    assert {report.executor for report in reports} == {"both", "fused", "graph"}
     assert [report for report in reports if not report.passed] == []
 
 
-@pytest.mark.parametrize("executor", ["fused", "engine"])
+@pytest.mark.parametrize("executor", ["fused", "graph"])
 def test_the_runtime_detects_what_torch_detects(executor: Any, directory: Path, model: RDN) -> None:
     frames = golden_frames()
     detector = Detector.from_pretrained(directory, executor=executor, threads=1)

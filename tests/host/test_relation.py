@@ -21,7 +21,7 @@ from rdn_engine.config import Dials, RDNConfig, RelationConfig
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.features import EncodedFrame, SupportPool
 from rdn_engine.host.relation import FusedRelation, Relation
-from rdn_engine.host.relation_graph import EngineRelation
+from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.window import Window
 from rdn_engine.kernels import _C, cpu
 from rdn_engine.kernels.cpu.arrays import Float
@@ -131,7 +131,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("relation", CONFIGS)
-@pytest.mark.parametrize("executor", ["fused", "engine"])
+@pytest.mark.parametrize("executor", ["fused", "graph"])
 @pytest.mark.parametrize("n", [1, 7])
 def test_executors_compute_the_definition(relation: RelationConfig, executor: str, n: int) -> None:
     config = tiny_config(relation)
@@ -139,8 +139,8 @@ def test_executors_compute_the_definition(relation: RelationConfig, executor: st
     boxes, features, query, pool, chosen = case(config, weights, n, seed=n)
     wanted = expected(config, weights, boxes, features, pool, chosen)
     run: Relation = FusedRelation(config, weights, 1)
-    if executor == "engine":
-        run = EngineRelation(config, reference_graph(config, weights))
+    if executor == "graph":
+        run = GraphRelation(config, reference_graph(config, weights))
     found = run(boxes, features, query, pool, (3, 9))
     np.testing.assert_allclose(found.logits, wanted["logits"], atol=1e-3, rtol=1e-3)
     np.testing.assert_allclose(found.deltas, wanted["deltas"], atol=1e-3, rtol=1e-3)
@@ -182,7 +182,7 @@ def test_a_frame_without_proposals_has_outputs_without_rows(relation: RelationCo
     weights = relation_weights(config)
     boxes, features, query, pool, _ = case(config, weights, 0, seed=0)
     graph = reference_graph(config, weights)
-    for run in (FusedRelation(config, weights, 1), EngineRelation(config, graph)):
+    for run in (FusedRelation(config, weights, 1), GraphRelation(config, graph)):
         found = run(boxes, features, query, pool, (2, 6))
         assert (found.logits.shape, found.deltas.shape) == ((0, 3), (0, 12))
         assert (found.omega is None) if not relation.num_basic else (found.omega.shape == (0, 4))
@@ -246,9 +246,9 @@ def test_every_array_of_the_weights_matters_and_no_other(relation: RelationConfi
 
 def test_a_relation_graph_that_does_not_fit_is_refused() -> None:
     with pytest.raises(BundleError, match="graph relation has inputs"):
-        EngineRelation(tiny_config(), FakeGraph(("picture",), ("logits", "deltas", "omega"), dict))
+        GraphRelation(tiny_config(), FakeGraph(("picture",), ("logits", "deltas", "omega"), dict))
     with pytest.raises(BundleError, match="graph relation has inputs"):
-        EngineRelation(tiny_config(), FakeGraph(("features",), ("logits",), dict))
+        GraphRelation(tiny_config(), FakeGraph(("features",), ("logits",), dict))
 
 
 # The encoder
@@ -388,8 +388,8 @@ def test_what_is_missing_is_said(name: Any, device: Any, message: str) -> None:
 def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="threads is 0"):
         Detector.from_pretrained(tmp_path, threads=0)
-    with pytest.raises(ConfigError, match="executor 'engine' wants 'float32'"):
-        Detector.from_pretrained(tmp_path, executor="engine", relation_precision="bfloat16")
+    with pytest.raises(ConfigError, match="executor 'graph' wants 'float32'"):
+        Detector.from_pretrained(tmp_path, executor="graph", relation_precision="bfloat16")
     with pytest.raises(ConfigError, match="executor is 'fast'"):
         Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
     with pytest.raises(BackendUnavailable):

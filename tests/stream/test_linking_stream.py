@@ -181,7 +181,7 @@ def test_both_executors_link_alike() -> None:
     frames = SyntheticVideos("demo", 1, 8)[0].frames
     results = [
         Detector.from_pretrained(ENGINES, threads=1, executor=executor).predict(frames, link=True, threshold=0.2)
-        for executor in ("fused", "engine")
+        for executor in ("fused", "graph")
     ]
     longest: dict[int, int] = {}
     for one, other in zip(*results, strict=True):
