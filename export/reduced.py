@@ -12,7 +12,7 @@ from export import float8
 from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
 from export.int8 import INT8_TOLERANCES, quantize
-from export.precision import MIN_AGREEMENT, detector_of, graph_model, fused_model
+from export.precision import MIN_AGREEMENT, detector_of, fused_model, graph_model
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.host.encoder import Encoder
