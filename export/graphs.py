@@ -5,7 +5,7 @@ RoI pooling, whose operators no two engines agree on.
 
     backbone   image [batch, 3, height, width] -> objectness [batch, H*W*A], deltas [batch, H*W*A, 4],
                feature_map [batch, H, W, C]
-    roi_head   pooled [rows, W] (as ops.roi_pool), support [support_rows] -> features [rows, D], query [rows, D],
+    roi_head   pooled [rows, W] (as cpu.roi_pool), support [support_rows] -> features [rows, D], query [rows, D],
                keys and values [P, support_rows, D], refine_query [support_rows, D]
     relation   features and query [rows, D], boxes [rows, 4], support_boxes [supports, 4], keys and values
                [P, supports, D], log_multiplicity [supports], advanced_boxes [advanced, 4], advanced_features and
@@ -75,7 +75,7 @@ class BackboneGraph(nn.Module):
 
 
 def pad_cells(rows: Tensor, size: int, channels: int) -> Tensor:
-    """Pooled cells, or weights for them, at the width that `ops.roi_pool` writes.
+    """Pooled cells, or weights for them, at the width that `cpu.roi_pool` writes.
 
     Args:
         rows: [n, size * size * C].
@@ -83,7 +83,7 @@ def pad_cells(rows: Tensor, size: int, channels: int) -> Tensor:
         channels: C.
 
     Returns:
-        [n, W] with zeros behind, W = `ops.pooled_width(size, channels)`.
+        [n, W] with zeros behind, W = `cpu.pooled_width(size, channels)`.
     """
     return nn.functional.pad(rows, (0, pooled_width(size, channels) - rows.shape[1]))
 

@@ -23,6 +23,7 @@ from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cpu.boxes import pooled_width
 from rdn_engine.kernels.cuda.view import View
 from rdn_engine.results import Detections
@@ -94,7 +95,7 @@ def small_model(config: RDNConfig, seed: int = 0, dark_below: float = 0.0, in_th
 
     def backbone(image: np.ndarray) -> dict[str, np.ndarray]:
         batch, _, height, width = image.shape
-        rows, columns = -(-height // STRIDE), -(-width // STRIDE)
+        rows, columns = ceil_div(height, STRIDE), ceil_div(width, STRIDE)
         padded = np.zeros((batch, 3, rows * STRIDE, columns * STRIDE), np.float32)
         padded[:, :, :height, :width] = image
         half = STRIDE // 2

@@ -123,7 +123,7 @@ def _bilinear(plane: Array, y: float, x: float) -> Array:
 
 
 def cells(pooled: Array, size: int, channels: int) -> Array:
-    """Rows of `ops.roi_pool` -> [R, size, size, C]."""
+    """Rows of `cpu.roi_pool` -> [R, size, size, C]."""
     return pooled[:, : size * size * channels].reshape(len(pooled), size, size, channels)
 
 

@@ -55,7 +55,7 @@ def relation(
     wg: Array,
     bg: Array,
 ) -> Double:
-    """What `ops.relation_attention` computes -> [n, D] heads concatenated; zeros where no support takes part."""
+    """What `cpu.relation_attention` computes -> [n, D] heads concatenated; zeros where no support takes part."""
     if not np.any(np.asarray(multiplicity) > 0):
         return np.zeros(np.shape(query))
     weights = softmax_weights(query, boxes, keys[rows], support_boxes[rows], multiplicity, wg, bg)

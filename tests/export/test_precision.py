@@ -270,7 +270,10 @@ def found(*rows: tuple[float, float, int]) -> Detections:
     """Of each row x (of a box 100 wide), confidence, class."""
     xyxy = np.float32([[x, 0, x + 99, 99] for x, _, _ in rows]).reshape(-1, 4)
     confidence, class_id = np.float32([c for _, c, _ in rows]), np.int64([k for _, _, k in rows])
-    return Detections(xyxy, confidence, class_id, None, ("a", "b"), 0, None, "", 100, 1000, 1, 0, 0)
+    return Detections(
+        xyxy=xyxy, confidence=confidence, class_id=class_id, tracker_id=None, class_names=("a", "b"), frame_index=0,
+        pts=None, source_id="", height=100, width=1000, pool_fill=1, lookahead=0, epoch=0,
+    )  # fmt: skip
 
 
 def judge(exact: Detections, reduced: Detections) -> Agreement:
