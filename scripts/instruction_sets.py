@@ -70,7 +70,7 @@ for path in folder.glob("libscipy_openblas*"):
 print("NumPy", *[n for n in __cpu_dispatch__ if __cpu_features__[n]] or ["least"])
 torch.randn(64, 64) @ torch.randn(64, 64)
 with torch.no_grad():
-    torch.nn.Conv2d(16, 16, 3)(torch.randn(1, 16, 8, 8))
+    torch.nn.Conv2d(64, 64, 3)(torch.randn(1, 64, 40, 40))  # smaller ones do not go to oneDNN
 """
 
 
