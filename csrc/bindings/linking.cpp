@@ -1,4 +1,6 @@
 // Checks and calls of what box linking needs; the faces and their documentation are rdn_engine/kernels/cpu/relation.py.
+#include "cpu/linking.h"
+
 #include <pybind11/pybind11.h>
 
 #include <cmath>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "checks.h"
-#include "cpu/linking.h"
 
 namespace rdn {
 

@@ -1,4 +1,7 @@
-// Checks, dispatch and call of the relation stage's kernels; their faces and documentation are in rdn_engine/kernels/cpu/relation.py.
+// Checks, dispatch and call of the relation stage's kernels; their faces and documentation are in
+// rdn_engine/kernels/cpu/relation.py.
+#include "rdn/relation.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,7 +11,6 @@
 #include "checks.h"
 #include "cpu/isa.h"
 #include "cpu/prepare_geometry.h"
-#include "rdn/relation.h"
 
 namespace rdn {
 
