@@ -1,4 +1,4 @@
-// Checks and calls of what box linking needs; the faces and their documentation are rdn_engine/kernels/cpu/relation.py.
+// Checks and calls of what box linking needs; the faces and their documentation are rdn_engine/kernels/cpu/linking.py.
 #include "cpu/linking.h"
 
 #include <pybind11/pybind11.h>

@@ -181,7 +181,7 @@ class RelationSteps:
     def _refine(self, queries: Queries, supports: Supports, **places: Any) -> None:
         window, module = self._window, self._relation.num_basic
         query, keys, values = window.refine_query, window.keys[module], window.values[module]
-        attention = self._attention(module, queries, supports, query, keys, values)
+        attention = self._attention(module, queries, supports, query=query, keys=keys, values=values)
         cuda.attend(
             self._kernels, queries, supports, inputs=attention, split_size=window.stride, partials=self._kept, **places,
             workspace=self._scratch.geometry, stream=self._queue.ptr,
@@ -215,10 +215,16 @@ class RelationSteps:
                 weights.linear(queue, f"rel.{i}.query", x, self._query)
                 query = self._query
             attention = self._attention(
-                i, queries, supports, query, window.keys[i], window.values[i], shared=self._relation.num_basic
+                i,
+                queries,
+                supports,
+                query=query,
+                keys=window.keys[i],
+                values=window.values[i],
+                shared=self._relation.num_basic,
             )
             last = i == self._relation.num_basic - 1
-            self._look(i, queries, supports, attention, x, residual=x, weight=self._sums if last else None)
+            self._look(i, queries, supports, attention, out=x, residual=x, weight=self._sums if last else None)
             if last and self.omega is not None:
                 cuda.average_weights(
                     self._kernels, queries, supports, inputs=attention, weight=self._sums, omega_range=self._linked,
@@ -243,8 +249,8 @@ class RelationSteps:
         cuda.take_rows(self._kernels, self._window.boxes, advanced.rows, out=self._advanced_boxes, stream=queue.ptr)
         queries = Queries(self.reference.boxes)
         supports = Supports(self._advanced_boxes, None, advanced.counted)
-        attention = self._attention(module, queries, supports, query, keys, values)
-        self._look(module, queries, supports, attention, x, residual=x)
+        attention = self._attention(module, queries, supports, query=query, keys=keys, values=values)
+        self._look(module, queries, supports, attention, out=x, residual=x)
 
     def _refined_by_frame(self) -> _Advanced:
         """s_A + rel_{N_b}(s_A, S) from what each frame of the window contributes."""
@@ -265,10 +271,16 @@ class RelationSteps:
         )  # fmt: skip
         queries, supports = Queries(window.boxes, self._taken), self._pool()
         attention = self._attention(
-            module, queries, supports, window.refine_query, window.keys[module], window.values[module]
+            module, queries, supports, query=window.refine_query, keys=window.keys[module], values=window.values[module]
         )
         self._look(
-            module, queries, supports, attention, self._refined, residual=window.features, residual_rows=self._taken
+            module,
+            queries,
+            supports,
+            attention,
+            out=self._refined,
+            residual=window.features,
+            residual_rows=self._taken,
         )
         return _Advanced(self._refined, self._taken, self._taken_counted)
 
@@ -276,7 +288,7 @@ class RelationSteps:
         return Supports(self._window.boxes, self._rows.reshape(-1), self._counted.reshape(-1))
 
     def _attention(
-        self, module: int, queries: Queries, supports: Supports, query: Any, keys: Any, values: Any, shared: int = 0
+        self, module: int, queries: Queries, supports: Supports, *, query: Any, keys: Any, values: Any, shared: int = 0
     ) -> AttentionInputs:
         """What a module attends with. The first `shared` modules look from the same boxes at the same boxes."""
         weight, bias = self._weights.geometry_weight, self._weights.geometry_bias
@@ -300,9 +312,9 @@ class RelationSteps:
         module: int,
         queries: Queries,
         supports: Supports,
-        attention: AttentionInputs,
-        out: Any,
+        inputs: AttentionInputs,
         *,
+        out: Any,
         residual: Any,
         residual_rows: Any = None,
         weight: Any = None,
@@ -310,7 +322,7 @@ class RelationSteps:
         """out = residual + rel_module(queries, supports); weight: as `cuda.combine`."""
         split, partials = self._scratch.partials(queries_count(queries), supports_count(supports))
         cuda.attend(
-            self._kernels, queries, supports, inputs=attention, split_size=split, partials=partials,
+            self._kernels, queries, supports, inputs=inputs, split_size=split, partials=partials,
             workspace=self._scratch.geometry, stream=self._queue.ptr,
         )  # fmt: skip
         cuda.combine(
