@@ -29,7 +29,7 @@ class RelationSteps(Protocol[X]):
         """s_A + rel_module(s_A, S) of the advanced support proposals."""
         ...
 
-    def distil(self, module: int, x: X, query: X, keys: X, values: X) -> X:
+    def distil(self, module: int, x: X, query: X, *, keys: X, values: X) -> X:
         """x + rel_module(x, a) over the refined proposals a, given by their keys and values."""
         ...
 
@@ -63,5 +63,5 @@ def run_relation(relation: RelationConfig, steps: RelationSteps[X], features: X,
         # The bias of keys adds the same to every logit of a row, so the softmax does not see it; that of values is
         # added after the softmax, by the attention.
         keys, values = (steps.linear(f"rel.{distillation}.{part}", a, bias=False) for part in ("key", "value"))
-        x = steps.distil(distillation, x, query, keys, values)
+        x = steps.distil(distillation, x, query, keys=keys, values=values)
     return steps.linear("classify", x), steps.linear("regress", x)

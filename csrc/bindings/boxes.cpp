@@ -1,4 +1,4 @@
-// Checks, dispatch and calls of the kernels; the faces and their documentation are rdn_engine/kernels/cpu/relation.py.
+// Checks, dispatch and calls of the kernels; their faces and documentation are in rdn_engine/kernels/cpu/.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

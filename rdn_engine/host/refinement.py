@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.config import RelationConfig
 from rdn_engine.host.features import SupportPool
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
@@ -17,15 +18,15 @@ class Refinement:
     were not refined before. A row that goes unrefined for a while, or whose window changes altogether, begins anew.
     """
 
-    def __init__(self, slots: int, room: int, heads: int, dim: int) -> None:
+    def __init__(self, config: RelationConfig, *, slots: int, room: int) -> None:
         """Room for the sums; nothing is held yet.
 
         Args:
+            config: says M and D, and whether there is an advanced stage; without one no room is taken.
             slots: of the ring.
-            room: rows of a slot; 0 without the advanced stage.
-            heads: M.
-            dim: D.
+            room: rows of a slot.
         """
+        heads, dim, room = config.heads, config.dim, room if config.advanced else 0
         rows = slots * room
         per_head = rows, heads
         self._sums = cpu.RunningSums(

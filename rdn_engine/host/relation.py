@@ -174,7 +174,7 @@ class _FusedSteps:
     def refine(self, module: int) -> Float:
         return self._stage.refine(module, self._pool)
 
-    def distil(self, module: int, x: Float, query: Float, keys: Float, values: Float) -> Float:
+    def distil(self, module: int, x: Float, query: Float, *, keys: Float, values: Float) -> Float:
         pool, count = self._pool, len(keys)
         bank = self._stage.bank(keys, values, pool.boxes[pool.advanced_rows])
         supports = Supports(bank, np.zeros(1, np.int64), np.array([count]), pool.advanced_multiplicity)

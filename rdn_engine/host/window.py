@@ -56,7 +56,7 @@ class Window:
         self._key_length = np.zeros((cached, slots, heads), np.float32)
         self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
         self._support_counts = np.zeros(slots, np.int64)
-        self._refinement = Refinement(slots, room, heads, dim) if config.advanced else Refinement(slots, 0, heads, dim)
+        self._refinement = Refinement(config, slots=slots, room=room)
 
         queue = (self._waiting, num_reference)
         self._reference_boxes = np.zeros((*queue, 4), np.float32)

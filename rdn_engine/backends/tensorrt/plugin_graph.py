@@ -95,7 +95,7 @@ class _Graph:
         [out] = self._relate(module, "advanced_query", "advanced_boxes", self._cached(module), self._pool)
         return self._node("Add", "advanced_features", out)
 
-    def distil(self, module: int, x: str, query: str, keys: str, values: str) -> str:
+    def distil(self, module: int, x: str, query: str, *, keys: str, values: str) -> str:
         chosen = "advanced_boxes", self._node("Exp", "advanced_log_multiplicity")
         [out] = self._relate(module, query, "boxes", (keys, values), chosen)
         return self._node("Add", x, out)
