@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
 from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.frame import Frame, Image, Source
+from rdn_engine.host.cpus import available_cpus
 from rdn_engine.host.runtime import Executor, HostRuntime
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -117,7 +117,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             directory: as `export/build_engines.py` writes it.
             backend: what runs the graphs.
             device: `cpu`, or `cuda`, which takes cupy and a GPU, cupy's current one (docs/device.md).
-            threads: CPU threads of every stage of one call, 1..MOST_THREADS; None takes every CPU it may run on.
+            threads: CPU threads of every stage of one call, 1..MOST_THREADS; None takes every CPU it may run
+                on, of a container no more than its quota.
             executor: `fused` (compiled attention) or `graph` (the relation graph on the backend, on the CPU); they
                 agree within the bundle's tolerances.
             relation_precision: of the products of `fused`: `bfloat16` rounds their operands, where the processor has
@@ -128,7 +129,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             BackendUnavailable: for a backend, device or precision that this machine or this build does not have.
             ConfigError: for an option with an unknown value.
         """
-        threads = min(len(os.sched_getaffinity(0)), MOST_THREADS) if threads is None else threads
+        threads = min(available_cpus(), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "graph"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'graph'")
         if executor == "graph" and relation_precision != "float32":
