@@ -251,7 +251,7 @@ def test_a_rounded_relation_stage_is_held_to_the_boxes_of_one_that_is_not() -> N
     checked = latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
     assert (checked["reference"], checked["in_common"]) == ("graph", pytest.approx(6 / 7))
     worker.boxes = boxes[3:]
-    with pytest.raises(Mismatch, match=r"40\.0% of the boxes are engine's too; wanted 50%"):
+    with pytest.raises(Mismatch, match=r"40\.0% of the boxes are graph's too; wanted 50%"):
         latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
 
 
