@@ -1,11 +1,10 @@
 """Video object detection with Relation Distillation Networks: a small runtime that holds one window per stream."""
 
-from importlib.metadata import PackageNotFoundError, version
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
-from rdn_engine.device.results import DeviceDetections
 from rdn_engine.errors import (
     BackendUnavailable,
     BundleError,
@@ -22,12 +21,10 @@ from rdn_engine.stream.base import Stream
 from rdn_engine.stream.batch import StreamBatch
 
 if TYPE_CHECKING:
+    from rdn_engine.device.results import DeviceDetections
     from rdn_engine.media.source import open_source
 
-try:
-    __version__ = version("rdn-engine")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+source"
+    __version__: str
 
 __all__ = [
     "NV12",
@@ -52,10 +49,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # When it is first asked for, because it brings the video library, which a detector of arrays does not need.
-    if name == "open_source":
-        from rdn_engine.media.source import open_source
+_WHEN_ASKED_FOR = {"DeviceDetections": "rdn_engine.device.results", "open_source": "rdn_engine.media.source"}
+"""What a detector of arrays on the CPU does not need: the device's modules, and the video library."""
 
-        return open_source
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # It reads metadata with the parsers of e-mail, which take a tenth of the time that all of this does.
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("rdn-engine")
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            return "0+source"
+    if name not in _WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.kernels.cuda.view import View
+if TYPE_CHECKING:
+    from rdn_engine.kernels.cuda.view import View
+
 
 BackendName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx", "torch"]
 

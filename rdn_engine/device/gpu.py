@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
 
-from rdn_engine.kernels.cuda.boxes import Kernels
+if TYPE_CHECKING:
+    from rdn_engine.kernels.cuda.boxes import Kernels
+
 
 DEFAULT_STREAM = 0
 """The stream that CUDA, torch and cupy use where nothing else was said."""
