@@ -231,7 +231,7 @@ def roi_fc() -> Case:
         "relative, norm over norm",
         moved=4 * (N * count + dim * count + N * dim),
         operations=2 * N * dim * count,
-        others={"ops.linear": lambda: cpu.linear(cells, packed, bias.numpy(), relu=True)},
+        others={"cpu.linear": lambda: cpu.linear(cells, packed, bias.numpy(), relu=True)},
     )
 
 
