@@ -178,6 +178,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         Raises:
             ConfigError: as `open_stream`, and for no name.
         """
+        if isinstance(source_ids, str):
+            raise ConfigError(f"source_ids is {source_ids!r}; wanted a list of names, one for each stream")
         dials = self.config.dials if dials is None else dials
         return self.runtime.open_streams(dials, dials if capacity is None else capacity, source_ids)
 

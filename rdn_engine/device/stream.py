@@ -191,7 +191,7 @@ class DeviceStream(Stream):
         return [result for result in self._flush() if result is not None]
 
     def _flush(self) -> list[DeviceDetections | None]:
-        self._check_open()
+        self.check_open()
         self.timings.start()
         with self._model.gpu.current():
             self._finish_epoch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -53,16 +53,32 @@ class HostStreamBatch(StreamBatch[HostStream]):
         }
         inputs = {place: self._streams[place].preprocess(image) for place, (image, _) in accepted.items()}
         encoded = self._encode(inputs)
-        failed: list[Exception] = []
+        # Whatever may fail for one stream and leave its frame out comes before any stream takes its own.
         for place, (_, info) in accepted.items():
+            self._streams[place].finish_before(info)
+        for place, (_, info) in accepted.items():
+            self._streams[place].append(encoded[place], info)
+        self._each(HostStream.detect_due)
+        return [stream.take_ready() for stream in self._streams]
+
+    def flush(self) -> list[list[Detections]]:
+        self._each(HostStream.finish)
+        return [stream.take_ready() for stream in self._streams]
+
+    def _each(self, step: Callable[[HostStream], None]) -> None:
+        """Do a step of every stream, those behind one that fails too; then raises the first error, and what was
+        computed waits in its stream.
+        """
+        failed: list[tuple[int, Exception]] = []
+        for place, stream in enumerate(self._streams):
             try:
-                self._streams[place].add(encoded[place], info)
+                step(stream)
             except Exception as error:
-                # The other streams take their frames all the same; what is due here is tried again by the next push.
-                failed.append(error)
+                failed.append((place, error))
         if failed:
-            raise failed[0]
-        return [self._streams[place].take_ready() if place in accepted else [] for place in range(len(self))]
+            first = failed[0][1]
+            first.add_note(f"in stream {', '.join(str(place) for place, _ in failed)} of the batch")
+            raise first
 
     def _encode(self, inputs: dict[int, Float]) -> dict[int, EncodedFrame]:
         """The frame of each place from its network input."""

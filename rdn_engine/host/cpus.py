@@ -27,11 +27,14 @@ def available_cpus(root: Path = Path("/")) -> int:
 def _quotas(root: Path) -> Iterator[float]:
     """CPUs that each control group of this process and each group around it pays for, where it says so."""
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        # Names of groups are any bytes but a line's end.
+        lines = (root / "proc/self/cgroup").read_bytes().decode(errors="surrogateescape").split("\n")
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not path:
+            continue
         if not controllers:
             for folder in _folders(root / "sys/fs/cgroup", path):
                 quota, _, period = _read(folder / "cpu.max").partition(" ")
@@ -51,11 +54,11 @@ def _folders(mount: Path, path: str) -> Iterator[Path]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, ValueError):  # what cannot be read, or is no number, is no limit
         return ""
 
 
 def _share(quota: str, period: str) -> Iterator[float]:
     """Nothing where there is no limit (`max`, -1) or no such file."""
-    if quota.isdecimal() and period.isdecimal() and int(period):
+    if quota.isdecimal() and period.isdecimal() and max(len(quota), len(period)) < 20 and int(period):
         yield int(quota) / int(period)

@@ -34,11 +34,13 @@ class HostStream(Stream):
         image, info = self.accept(frame, pts)
         network = self.preprocess(image)
         (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
-        self.add(encoded, info)
+        self.finish_before(info)
+        self.append(encoded, info)
+        self.detect_due()
         return self.take_ready()
 
     def accept(self, frame: Image | Frame, pts: float | None) -> tuple[Image, FrameInfo]:
-        """The first half of a push: what is wrong with a frame is found here, and nothing is appended yet.
+        """Check a frame, before anything of it is computed.
 
         Args:
             frame, pts: as `push`.
@@ -57,7 +59,7 @@ class HostStream(Stream):
             self.rejected += 1
             raise
         # What lower dials released, or what failed before, comes first: the window has room for T + 1 references.
-        self._detect(self._dials.frames_ahead)
+        self.detect_due()
         return checked, info
 
     def preprocess(self, image: Image) -> Float:
@@ -74,31 +76,45 @@ class HostStream(Stream):
         self.timings.lap("preprocess")
         return network
 
-    def add(self, encoded: EncodedFrame, info: FrameInfo) -> None:
-        """The second half of a push: the frame becomes the newest, and what is due is computed.
+    def finish_before(self, info: FrameInfo) -> None:
+        """Finish the old epoch, where a frame is about to begin another.
+
+        Args:
+            info: of the frame.
+        """
+        if self._order.begins_epoch(info):
+            self._finish_epoch()
+
+    def append(self, encoded: EncodedFrame, info: FrameInfo) -> None:
+        """Make a frame the newest, after `finish_before`.
 
         Args:
             encoded: with `num_proposals`.
             info: of `accept`.
         """
-        order, window = self._order, self._window
+        if self._order.begins_epoch(info):
+            self._window.reset()
+            self._order.begin_epoch()
         self.timings.frames += 1
-        if order.begins_epoch(info):
-            self._finish_epoch()
-            window.reset()
-            order.begin_epoch()
         self.timings.start()
-        window.append(encoded)
+        self._window.append(encoded)
         self.timings.lap("window")
-        order.append(info)
+        self._order.append(info)
         self.accepted += 1
+
+    def detect_due(self) -> None:
+        """Compute the results that need not wait any longer; `take_ready` has them."""
         self._detect(self._dials.frames_ahead)
 
     def flush(self) -> list[Detections]:
-        self._check_open()
+        self.finish()
+        return self.take_ready()
+
+    def finish(self) -> None:
+        """Compute the results still to come, and end the epoch."""
+        self.check_open()
         self._finish_epoch()
         self._order.end_epoch()
-        return self.take_ready()
 
     def close(self) -> None:
         super().close()

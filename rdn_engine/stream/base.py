@@ -111,7 +111,7 @@ class Stream(ABC):
 
     def _unpack(self, frame: object, pts: float | None) -> tuple[object, tuple[int, object, str]]:
         """The pixels, and number, time and source as they came: a Frame's own word, else the stream's."""
-        self._check_open()
+        self.check_open()
         if isinstance(frame, Frame):
             return frame.image, (frame.index, frame.pts, frame.source_id)
         return frame, (self.accepted, pts, self._source_id)
@@ -143,6 +143,9 @@ class Stream(ABC):
                     f"open_stream(dials, capacity=Dials({name}={got}, ...))"
                 )
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises:
+        StreamClosed: after `close`.
+        """
         if self._closed:
             raise StreamClosed("this stream was closed; open another with Detector.open_stream")

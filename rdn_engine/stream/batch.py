@@ -55,6 +55,12 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         Raises:
             ConfigError: for another number of frames than there are streams.
             FrameError, StreamClosed: as `Stream.push`; then no stream has taken its frame.
+
+        Where a stage fails (MemoryError, a backend's error) while frames are encoded, or while results that earlier
+        rounds left are computed, no stream has taken its frame either. Where it fails for the results of this round, on
+        the host every stream has; what was computed, and what is tried again, comes with the next push or flush. The
+        streams' `accepted` tells the two apart. A stream whose step fails for good does not hold up the others if it
+        gets None.
         """
 
     def flush(self) -> list[list[Detections]]:
@@ -75,7 +81,12 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         self.close()
 
     def _times(self, frames: Sequence[Any | None], pts: Sequence[float | None] | None) -> Sequence[float | None]:
-        """`pts`, or None for each frame, where there are as many as streams."""
+        """`pts`, or None for each frame, where there are as many as streams and all are open."""
+        for stream in self._streams:
+            stream.check_open()
+        for name, given in (("frames", frames), ("pts", pts)):
+            if not hasattr(given, "__len__") and not (given is None and name == "pts"):
+                raise ConfigError(f"{name} is {given!r:.80}; wanted a list with one for each of {len(self)} streams")
         times = [None] * len(frames) if pts is None else pts
         if not len(frames) == len(times) == len(self):
             raise ConfigError(f"got {len(frames)} frames and {len(times)} times; this batch has {len(self)} streams")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rdn_engine import ConfigError, Detections, Detector, FrameError, StreamClosed
+from rdn_engine import ConfigError, Detections, Detector, FrameError, Stream, StreamBatch, StreamClosed
 from rdn_engine.host.batch import TRIALS, HostStreamBatch
-from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.stream.timings import STAGES
@@ -138,6 +139,70 @@ def test_a_step_that_fails_in_one_stream_loses_no_frame() -> None:
     left, right = batch.push([image(2), image(2)])
     assert [r.frame_index for r in left] == [1, 2]
     assert [r.frame_index for r in right] == [1, 2]
+
+
+class Failing(FakeRelation):
+    """Fails once, at a call that counts from 1."""
+
+    fails_at = 0
+
+    def __call__(self, *arguments: Any) -> RelationOutput:
+        self.fails_at -= 1
+        if self.fails_at == 0:
+            raise MemoryError("no room")
+        return super().__call__(*arguments)
+
+
+def failing(at: int, look_ahead: int | None = None) -> tuple[StreamBatch[Stream], Failing]:
+    detector, _, _ = fake_detector()
+    assert isinstance(detector.runtime, HostRuntime)
+    relation = Failing()
+    relation.fails_at = at
+    model = replace(detector.runtime.model, relation=relation)
+    return Detector(HostRuntime(model)).open_streams(NAMES[:2], replace(DIALS, look_ahead=look_ahead)), relation
+
+
+def indices(results: list[list[Detections]]) -> list[list[int]]:
+    return [[r.frame_index for r in ready] for ready in results]
+
+
+def test_a_flush_that_fails_in_one_stream_gives_everything_the_next_time() -> None:
+    batch, _ = failing(3)
+    for t in range(2):
+        batch.push([image(t), image(t)])
+    with pytest.raises(MemoryError, match="no room") as caught:
+        batch.flush()
+    assert caught.value.__notes__ == ["in stream 1 of the batch"]
+    assert indices(batch.flush()) == [[0, 1], [0, 1]]
+
+
+def test_where_an_old_epoch_cannot_be_finished_no_stream_takes_its_frame() -> None:
+    batch, _ = failing(2)
+    batch.push([image(0), image(0)])
+    wide = image(1, 32, 32)
+    with pytest.raises(MemoryError):
+        batch.push([wide, wide])
+    batch.push([wide, wide])
+    assert indices(batch.flush()) == [[1], [1]]
+
+
+def test_what_is_ready_comes_though_its_stream_has_no_frame() -> None:
+    batch, _ = failing(1, look_ahead=0)
+    with pytest.raises(MemoryError):
+        batch.push([image(0), image(0)])
+    assert indices(batch.push([image(1), None])) == [[0, 1], [0]]
+
+
+def test_a_closed_batch_takes_nothing_and_names_are_a_list() -> None:
+    detector, _, _ = fake_detector()
+    batch = detector.open_streams(NAMES[:2])
+    with pytest.raises(ConfigError, match=r"pts is 0\.5; wanted a list with one for each of 2 streams"):
+        batch.push([image(0), image(0)], 0.5)  # type: ignore[arg-type]
+    batch.close()
+    with pytest.raises(StreamClosed):
+        batch.push([None, None])
+    with pytest.raises(ConfigError, match="source_ids is 'cam'; wanted a list of names"):
+        detector.open_streams("cam")
 
 
 def test_dials_and_memory_are_those_of_all_streams() -> None:

@@ -42,6 +42,9 @@ V1 = {"proc/self/cgroup": "12:pids:/docker/4f\n4:cpu,cpuacct:/docker/4f\n1:name=
         (V2 | {"sys/fs/cgroup/cpu.max": "6400000 100000"}, 16),  # more than there are
         ({"proc/self/cgroup": "0::/kubepods/pod7/c1", "sys/fs/cgroup/kubepods/pod7/c1/cpu.max": "max 100000",
           "sys/fs/cgroup/kubepods/pod7/cpu.max": "200000 100000"}, 2),  # the pod's limit, not the container's
+        ({"proc/self/cgroup": "\n0::/a\u2028b\x0c\nno colons\n4:cpu", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
+        (V2 | {"sys/fs/cgroup/cpu.max": "ein Viertel \u00bc"}, 16),
+        (V2 | {"sys/fs/cgroup/cpu.max": "9" * 5000 + " 100000"}, 16),
         (V1, 16),
         # The container sees its own group at the mount, by the path that the host calls it.
         (V1 | {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "150000",
@@ -54,6 +57,12 @@ V1 = {"proc/self/cgroup": "12:pids:/docker/4f\n4:cpu,cpuacct:/docker/4f\n1:name=
 )  # fmt: skip
 def test_a_quota_bounds_the_cpus(files: dict[str, str], wanted: int, tmp_path: Path) -> None:
     assert available_cpus(write(tmp_path, files)) == wanted
+
+
+def test_a_group_s_name_is_any_bytes(tmp_path: Path) -> None:
+    write(tmp_path, {"sys/fs/cgroup/cpu.max": "200000 100000", "proc/self/cgroup": ""})
+    (tmp_path / "proc/self/cgroup").write_bytes(b"0::/user.slice/caf\xe9.scope\n")
+    assert available_cpus(tmp_path) == 2
 
 
 def test_a_detector_takes_no_more_threads_than_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
