@@ -27,6 +27,11 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         return len(self._streams)
 
     @property
+    def streams(self) -> Sequence[StreamT_co]:
+        """The streams, in the order of their names: for counters, epochs and timings. Push through the batch."""
+        return tuple(self._streams)
+
+    @property
     def dials(self) -> Dials:
         """Settings in effect in every stream; as `Stream.dials`."""
         return self._streams[0].dials
@@ -59,7 +64,7 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         Where a stage fails (MemoryError, a backend's error) while frames are encoded, or while results that earlier
         rounds left are computed, no stream has taken its frame either. Where it fails for the results of this round, on
         the host every stream has; what was computed, and what is tried again, comes with the next push or flush. The
-        streams' `accepted` tells the two apart. A stream whose step fails for good does not hold up the others if it
+        `accepted` of `streams` tells the two apart. A stream whose step fails for good does not hold up the others if it
         gets None.
         """
 
@@ -89,5 +94,6 @@ class StreamBatch(ABC, Generic[StreamT_co]):
                 raise ConfigError(f"{name} is {given!r:.80}; wanted a list with one for each of {len(self)} streams")
         times = [None] * len(frames) if pts is None else pts
         if not len(frames) == len(times) == len(self):
-            raise ConfigError(f"got {len(frames)} frames and {len(times)} times; this batch has {len(self)} streams")
+            given = "" if pts is None else f" and {len(times)} times"
+            raise ConfigError(f"got {len(frames)} frames{given}; this batch has {len(self)} streams")
         return times

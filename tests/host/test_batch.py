@@ -101,7 +101,7 @@ def test_each_stream_is_charged_its_share_of_the_time() -> None:
     for t in range(4):
         batch.push([image(t), image(t)])
     assert isinstance(batch, HostStreamBatch)
-    for stream in batch._streams:
+    for stream in batch.streams:
         assert stream.timings.frames == 4
         assert all(stream.timings.seconds[stage] > 0 for stage in STAGES if stage != "postprocess")
 
@@ -113,7 +113,7 @@ def test_a_wrong_frame_leaves_every_stream_as_it_was() -> None:
         batch.push([image(0), np.zeros((4, 4), np.float32)])
     [left], [right] = batch.push([image(1), image(1)])
     assert (left.frame_index, right.frame_index, left.pool_fill) == (0, 0, 1)
-    with pytest.raises(ConfigError, match=r"got 1 frames and 1 times; this batch has 2 streams"):
+    with pytest.raises(ConfigError, match=r"got 1 frames; this batch has 2 streams"):
         batch.push([image(2)])
     with pytest.raises(ConfigError, match="batch of 0 streams"):
         detector.open_streams([])
