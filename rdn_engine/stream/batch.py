@@ -64,8 +64,8 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         Where a stage fails (MemoryError, a backend's error) while frames are encoded, or while results that earlier
         rounds left are computed, no stream has taken its frame either. Where it fails for the results of this round, on
         the host every stream has; what was computed, and what is tried again, comes with the next push or flush. The
-        `accepted` of `streams` tells the two apart. A stream whose step fails for good does not hold up the others if it
-        gets None.
+        `accepted` of `streams` tells the two apart. A stream whose step fails for good does not hold up the others if
+        it gets None.
         """
 
     def flush(self) -> list[list[Detections]]:
