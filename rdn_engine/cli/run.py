@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rdn_engine.errors import FrameError, RDNError, VideoError
 from rdn_engine.frame import Frame
-from rdn_engine.media.source import VideoSource
+from rdn_engine.media.base import VideoSource
 from rdn_engine.media.writer import VideoWriter
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream

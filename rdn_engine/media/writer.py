@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
 from rdn_engine.frame import Image
-from rdn_engine.media.source import reason
+from rdn_engine.media.base import reason
 
 CONTAINERS = (".mp4", ".mkv", ".avi", ".mov")
 

@@ -1,10 +1,9 @@
-"""Video sources and the writer, on small videos encoded here."""
+"""Sources of every kind, on small videos and images made here."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,66 +12,8 @@ import pytest
 from PIL import Image
 
 from rdn_engine.errors import VideoError
-from rdn_engine.frame import Frame
 from rdn_engine.media.source import open_source
-from rdn_engine.media.writer import CONTAINERS, VideoWriter
-
-HEIGHT, WIDTH, FPS = 64, 96, 25
-
-LOSSY = 12
-"""Grey levels: mean error that coding leaves at most; swapped channels or a wrong turn make more than 40"""
-
-
-def picture(t: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """[H, W, 3]: red grows to the right, green downwards, blue tells the time."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[..., 0] = np.linspace(0, 255, width)
-    image[..., 1] = np.linspace(0, 255, height)[:, None]
-    image[..., 2] = 8 * t
-    return image
-
-
-def encode(
-    path: Path, codec: str = "libx264", frames: int = 20, rotation: float | None = None, grain: int = 0, **options: str
-) -> Path:
-    """A video of `picture`s; `grain` is the strength of a noise that makes every coded picture a large one."""
-    rng = np.random.default_rng(0)
-    # With several threads the encoder's choices, and so its bytes, change from run to run.
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options={"threads": "1", **options})
-        stream.width, stream.height = WIDTH, HEIGHT
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
-        for t in range(frames):
-            noise = rng.integers(0, grain + 1, (HEIGHT, WIDTH, 1))
-            image = np.clip(picture(t) + noise, 0, 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = t, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def damage(path: Path, nth: int, keep: int = 0) -> None:
-    """Overwrite the nth coded picture with noise, all but its first `keep` bytes (at most half)."""
-    start, size = coded_picture(path, nth)
-    start, end = start + min(keep, size // 2), start + size
-    data = bytearray(path.read_bytes())
-    data[start:end] = np.random.default_rng(0).integers(0, 256, end - start, dtype=np.uint8).tobytes()
-    path.write_bytes(data)
-
-
-def read(source: object) -> tuple[list[Frame], int]:
-    with open_source(source) as video:  # type: ignore[arg-type]
-        return list(video), video.skipped
-
-
-def save_images(folder: Path, names: list[str]) -> list[np.ndarray]:
-    images = [picture(t) for t in range(len(names))]
-    for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(folder / name)
-    return images
+from tests.media.clips import FPS, LOSSY, coded_picture, damage, encode, picture, read, save_images
 
 
 @pytest.mark.parametrize(("codec", "name"), [("libx264", "a.mp4"), ("mpeg4", "a.mp4"), ("mjpeg", "a.avi")])
@@ -160,13 +101,6 @@ def test_all_frames_damaged_is_an_error(tmp_path: Path) -> None:
         damage(path, nth)
     with pytest.raises(VideoError, match=r"no frame could be decoded \(3 damaged\)"):
         read(path)
-
-
-def coded_picture(path: Path, nth: int) -> tuple[int, int]:
-    """Place and size in the file, bytes."""
-    with av.open(str(path)) as container:
-        packet = [p for p in container.demux(video=0) if p.size][nth]
-        return packet.pos, packet.size
 
 
 def test_cut_short_video_gives_what_is_there(tmp_path: Path) -> None:
@@ -315,71 +249,6 @@ def test_early_end_of_iteration_closes_the_file(tmp_path: Path) -> None:
             for _frame in video:
                 break
     assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
-def test_writer_round_trip(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = tmp_path / "out.mp4"
-    times = [0.0, 0.04, 0.12, 0.5]
-    with VideoWriter(path, fps=25.0) as writer:
-        for t, seconds in enumerate(times):
-            writer.write(picture(t, *size), seconds)
-    frames, skipped = read(path)
-    assert skipped == 0
-    assert [f.pts for f in frames] == pytest.approx(times, abs=1e-4)
-    for t, frame in enumerate(frames):
-        assert frame.image.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
-        assert np.abs(frame.image[: size[0], : size[1]].astype(int) - picture(t, *size)).mean() < LOSSY
-
-
-def test_writer_without_times_and_with_repeated_times(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", fps=10.0) as writer:
-        for t in range(3):
-            writer.write(picture(t))
-    assert [f.pts for f in read(tmp_path / "a.mp4")[0]] == pytest.approx([0, 0.1, 0.2], abs=1e-4)
-    with VideoWriter(tmp_path / "b.mp4") as writer:
-        for t in range(3):
-            writer.write(picture(t), 1.0 - t)
-    assert len(read(tmp_path / "b.mp4")[0]) == 3
-
-
-def test_writer_fits_other_sizes_into_the_first(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4") as writer:
-        writer.write(picture(0))
-        writer.write(np.full((64, 32, 3), 200, np.uint8))
-    second = read(tmp_path / "a.mp4")[0][1].image
-    assert second.shape == (HEIGHT, WIDTH, 3)
-    assert second[:, 36:60].min() > 180
-    assert second[:, :28].max() < 40
-
-
-def test_writer_refuses_an_impossible_place(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="cannot be written"):
-        VideoWriter(tmp_path / "no" / "a.mp4")
-    with pytest.raises(VideoError, match="cannot be written"):
-        VideoWriter(tmp_path / "a.nonsense")
-
-
-@pytest.mark.parametrize(
-    ("name", "why"), [("a.gif", "'gif' format"), ("a.webm", "'webm' format"), ("a.txt", "format"), ("a.ogg", "")]
-)
-def test_writer_names_the_containers_that_work(tmp_path: Path, name: str, why: str) -> None:
-    wanted = rf"cannot be written: .*{why}.*\.mp4, \.mkv, \.avi, \.mov"
-    with pytest.raises(VideoError, match=wanted) as caught, VideoWriter(tmp_path / name) as writer:
-        writer.write(picture(0))
-    assert "ValueError" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", CONTAINERS)
-def test_named_containers_do_work(tmp_path: Path, suffix: str) -> None:
-    with VideoWriter(tmp_path / f"a{suffix}") as writer:
-        writer.write(picture(0))
-    assert len(read(tmp_path / f"a{suffix}")[0]) == 1
-
-
-def test_writer_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
-    VideoWriter(tmp_path / "a.mp4").close()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
