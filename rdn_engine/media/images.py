@@ -8,8 +8,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import PIL.Image
-from PIL import ImageSequence
 
 from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame, Image
@@ -83,6 +81,8 @@ def _pictures(data: bytes) -> Iterator[Image | None]:
 
 def _header(data: bytes) -> tuple[Orientation, bool]:
     """How the picture is turned, and whether there are several."""
+    import PIL.Image  # here, because it takes longer to import than videos need to open
+
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
             several = header.format in _SEVERAL and getattr(header, "n_frames", 1) > 1
@@ -92,6 +92,9 @@ def _header(data: bytes) -> tuple[Orientation, bool]:
 
 
 def _several(data: bytes) -> Iterator[Image]:
+    import PIL.Image
+    from PIL import ImageSequence
+
     with PIL.Image.open(io.BytesIO(data)) as file:
         for picture in ImageSequence.Iterator(file):
             if picture.mode.startswith("I;16"):  # which `convert` would cut at 255
