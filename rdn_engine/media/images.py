@@ -17,8 +17,7 @@ from rdn_engine.media.picture import EXIF, STRICT, UPRIGHT, Orientation, rgb
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
 _ORIENTATION = 0x0112
-_SEVERAL = frozenset({"PNG", "WEBP", "TIFF"})
-"""Formats whose files may hold several pictures of one scene: animations and pages."""
+"""The tag of Exif 3.0."""
 
 
 class ImageFiles(VideoSource):
@@ -62,12 +61,8 @@ def has_image_suffix(path: Path) -> bool:
 
 def _pictures(data: bytes) -> Iterator[Image | None]:
     """[H, W, 3] RGB each, as shown; None for a damaged one. Grey, palette, alpha and 16-bit files become 8-bit RGB."""
-    upright, several = _header(data)
-    if not several:
-        image = _strictly(data)
-        yield None if image is None else upright.apply(image)
-        return
-    pictures = _several(data)
+    upright, by_pillow = _header(data)
+    pictures = _leniently(data) if by_pillow else _strictly(data)
     while True:
         try:
             image = next(pictures)
@@ -80,18 +75,24 @@ def _pictures(data: bytes) -> Iterator[Image | None]:
 
 
 def _header(data: bytes) -> tuple[Orientation, bool]:
-    """How the picture is turned, and whether there are several."""
+    """How to turn what is read, and whether Pillow is to read it.
+
+    FFmpeg reads the first of several pictures only, no animated WebP, and when it is strict no TIFF with Exif.
+    """
     import PIL.Image  # here, because it takes longer to import than videos need to open
 
     try:
         with PIL.Image.open(io.BytesIO(data)) as header:
-            several = header.format in _SEVERAL and getattr(header, "n_frames", 1) > 1
-            return EXIF.get(header.getexif().get(_ORIENTATION, 1), UPRIGHT), several
+            if header.format == "TIFF":  # which Pillow turns as it loads it
+                return UPRIGHT, True
+            upright = EXIF.get(header.getexif().get(_ORIENTATION, 1), UPRIGHT)
+            return upright, header.format in ("PNG", "WEBP") and getattr(header, "is_animated", False)
     except Exception:  # as above; what Pillow cannot read FFmpeg may
         return UPRIGHT, False
 
 
-def _several(data: bytes) -> Iterator[Image]:
+def _leniently(data: bytes) -> Iterator[Image]:
+    """Every picture of an animation or a file of pages, by Pillow."""
     import PIL.Image
     from PIL import ImageSequence
 
@@ -103,14 +104,13 @@ def _several(data: bytes) -> Iterator[Image]:
                 yield np.asarray(picture.convert("RGB"))
 
 
-def _strictly(data: bytes) -> Image | None:
+def _strictly(data: bytes) -> Iterator[Image]:
     """One picture by FFmpeg's decoders: told to be strict, they refuse what those of Pillow fill with grey."""
-    try:
-        # From memory and without its name, which the image demuxer would read as a pattern (`%d`).
-        with av.open(io.BytesIO(data), mode="r") as container:
-            stream = container.streams.video[0]
-            stream.codec_context.options = STRICT
-            frame = next(container.decode(stream))
-            return None if frame.is_corrupt else rgb(frame)
-    except (av.FFmpegError, OSError, StopIteration, IndexError):
-        return None
+    # From memory and without its name, which the image demuxer would read as a pattern (`%d`).
+    with av.open(io.BytesIO(data), mode="r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = STRICT
+        frame = next(container.decode(stream))
+        if frame.is_corrupt:
+            raise ValueError
+        yield rgb(frame)
