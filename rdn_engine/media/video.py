@@ -172,10 +172,12 @@ class Video(VideoSource):
 
     def _promise(self) -> Extent:
         container = self._container
-        promised = None if self._untimed or self._network or not container.duration else container.duration
+        promised = (container.duration or 0) / av.time_base
+        if container.format.name == "avi":  # where FFmpeg puts what there is for what the header says
+            promised = max(promised, float(self._stream.frames / self._rate))
         return Extent(
             start=(container.start_time or 0) / av.time_base,
-            promised=None if promised is None else promised / av.time_base,
+            promised=None if self._untimed or self._network or not promised else promised,
             spacing=float(1 / self._rate),
             gapless=container.format.name == "hls",
         )
