@@ -95,7 +95,8 @@ def why_unread(error: Exception, asked: float | None, timeout: float) -> str:
         asked: `time.monotonic` when the read began; None where nothing is waited for.
         timeout: seconds of silence after which PyAV gives up, with errors that depend on the protocol.
     """
-    if asked is not None and time.monotonic() - asked >= timeout:
+    # The interruption that ends a wait comes again with the next read, which then waits for nothing.
+    if asked is not None and (isinstance(error, av.error.ExitError) or time.monotonic() - asked >= timeout):
         return f"it was silent for {timeout:g} s"
     return reason(error)
 
