@@ -97,8 +97,17 @@ def why_unread(error: Exception, asked: float | None, timeout: float) -> str:
     """
     # The interruption that ends a wait comes again with the next read, which then waits for nothing.
     if asked is not None and (isinstance(error, av.error.ExitError) or time.monotonic() - asked >= timeout):
-        return f"it was silent for {timeout:g} s"
+        return silence(timeout)
     return reason(error)
+
+
+def silence(timeout: float) -> str:
+    """What ended a wait, for people.
+
+    Args:
+        timeout: seconds.
+    """
+    return f"it was silent for {timeout:g} s"
 
 
 def _lacks_index(path: Path) -> bool:
