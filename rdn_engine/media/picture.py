@@ -43,6 +43,8 @@ class Orientation(NamedTuple):
         Returns:
             uint8 [H, W, 3], or [W, H, 3] where transposed; contiguous.
         """
+        if self == UPRIGHT:
+            return np.ascontiguousarray(image)
         if self.transposed:
             image = image.transpose(1, 0, 2)
         return np.ascontiguousarray(image[:: -1 if self.top_bottom else 1, :: -1 if self.left_right else 1])
@@ -91,8 +93,8 @@ def _turned(degrees: int) -> Orientation:
     return {0: UPRIGHT, 1: EXIF[8], 2: EXIF[3], 3: EXIF[6]}[round(degrees / 90) % 4]
 
 
-def upright_rgb(frame: VideoFrame) -> Image:
-    """A picture of a video as it is shown.
+def video_rgb(frame: VideoFrame) -> Image:
+    """The colours of a picture of a video, as they are stored.
 
     Args:
         frame: as decoded. One in HD that does not name its matrix is taken to be made with BT.709's.
@@ -102,7 +104,7 @@ def upright_rgb(frame: VideoFrame) -> Image:
     """
     if frame.colorspace == _UNSPECIFIED and (frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT):
         frame.colorspace = _BT709
-    return orientation(frame).apply(rgb(frame))
+    return rgb(frame)
 
 
 def rgb(frame: VideoFrame) -> Image:
