@@ -8,17 +8,19 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine import ConfigError, Detections, Dials, StreamClosed
+from rdn_engine import BackendUnavailable, BundleError, ConfigError, Detections, Detector, Dials, StreamClosed
+from rdn_engine.bundle.directory import write_bundle
 from rdn_engine.config import RelationConfig
 from rdn_engine.frame import Frame
 from rdn_engine.stream.timings import STAGES
-from tests.fakes import DIALS, fake_detector, image, tiny_config
+from tests.fakes import DIALS, fake_detector, fill_bundle, image, tiny_config
 
 STEPS = st.sampled_from(["push", "flush", "wide", "bad"])
 
@@ -310,3 +312,21 @@ def test_importing_the_package_leaves_slow_libraries_alone() -> None:
     script = "import sys, rdn_engine; print([m for m in ('torch', 'onnxruntime', 'av') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="threads is 0"):
+        Detector.from_pretrained(tmp_path, threads=0)
+    with pytest.raises(ConfigError, match="executor 'graph' wants 'float32'"):
+        Detector.from_pretrained(tmp_path, executor="graph", relation_precision="bfloat16")
+    with pytest.raises(ConfigError, match="executor is 'fast'"):
+        Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable):
+        Detector.from_pretrained(tmp_path, device="cuda")
+    with write_bundle(tmp_path / "engines") as staging:
+        fill_bundle(staging, tiny_config())
+    with pytest.raises(BundleError, match=r"cannot load roi_head.onnx"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)
+    (tmp_path / "engines" / "relation.npz").write_bytes(b"changed")
+    with pytest.raises(BundleError, match=r"'relation.npz' has 7 bytes"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)
