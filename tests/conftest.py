@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import rdn_engine.backends.onnxruntime  # noqa: F401  before a test imports ONNX Runtime, which would write at home
 from tests import cuda_machines, emulated_gpu
 
 if TYPE_CHECKING:
