@@ -152,7 +152,7 @@ class Detections(FrameFacts):
         Raises:
             BackendUnavailable: without supervision.
         """
-        sv = _import("supervision", "pip install 'rdn-engine[supervision]'")
+        sv = _import("supervision", "pip install supervision")
         # An empty list would become a float array, and supervision tells text from numbers by the dtype.
         names = np.asarray([self.class_names[c] for c in self.class_id], dtype=np.str_)
         detections: supervision.Detections = sv.Detections(

@@ -174,7 +174,6 @@ def _import_torch() -> ModuleType:
         import torch
     except ImportError as error:
         raise BackendUnavailable(
-            f"backend 'torch' wants torch and onnx ({error}); pip install rdn-engine[torch], or use "
-            "backend='onnxruntime'"
+            f"backend 'torch' wants torch and onnx ({error}); pip install torch onnx, or use backend='onnxruntime'"
         ) from error
     return torch

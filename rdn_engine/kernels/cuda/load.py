@@ -27,7 +27,7 @@ def load_cupy(asker: str) -> Any:
         count = cupy.cuda.runtime.getDeviceCount()
     except ImportError as error:
         raise BackendUnavailable(
-            f"{asker} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
+            f"{asker} wants cupy for its arrays on the device ({error}); pip install cupy-cuda13x"
         ) from error
     except Exception as error:
         # CUDARuntimeError, whose module may be what failed.
