@@ -12,6 +12,7 @@ from rdn_engine.errors import (
     ConfigError,
     FrameError,
     RDNError,
+    ResultError,
     StreamClosed,
     VideoError,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "FrameError",
     "RDNConfig",
     "RDNError",
+    "ResultError",
     "Stream",
     "StreamBatch",
     "StreamClosed",

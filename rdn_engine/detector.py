@@ -171,15 +171,22 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         """One stream for each name, whose frames are encoded as one batch where that is faster.
 
         Args:
-            source_ids: what results say where they come from; one or more.
+            source_ids: what results say where they come from; one or more, each another.
             dials: settings of every stream; None takes the model's own.
             capacity: as `open_stream`, of every stream.
 
         Raises:
-            ConfigError: as `open_stream`, and for no name.
+            ConfigError: as `open_stream`, and for no name, or one that comes twice.
         """
         if isinstance(source_ids, str):
             raise ConfigError(f"source_ids is {source_ids!r}; wanted a list of names, one for each stream")
+        for place, name in enumerate(source_ids):
+            if name in source_ids[:place]:
+                first = source_ids.index(name)
+                raise ConfigError(
+                    f"source_ids are {name!r} at {first} and {place}; wanted another name for each stream, because "
+                    "results are told apart by them"
+                )
         dials = self.config.dials if dials is None else dials
         return self.runtime.open_streams(dials, dials if capacity is None else capacity, source_ids)
 
