@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("errors",),
-    ("plain",),
+    ("plain", "text"),
     ("config",),
     ("results", "frame"),
     ("kernels",),

@@ -328,3 +328,10 @@ def test_a_configuration_that_is_no_mapping_is_refused(tmp_path: Path, text: str
         (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_configuration_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text("class_names: [Füße]\ndials: {window: 3}\n", encoding=encoding)
+    assert read_config(path) == {"class_names": ["Füße"], "dials": {"window": 3}}

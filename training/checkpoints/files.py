@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rdn_engine.config import BackboneConfig, RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
+from rdn_engine.text import read_text
 from training.checkpoints.public_layout import from_public, need, public_config, public_name
 from training.checkpoints.tensors import State, check, check_finite, read_tensors, some, wanted_shapes
 from training.model.backbone import Backbone
@@ -186,7 +187,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or holds no mapping.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(Path(path)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(data, dict):
