@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.errors import ConfigError, FrameError, StreamClosed
+from rdn_engine.errors import ConfigError, FrameError, RDNError, StreamClosed
 from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections, FrameFacts
 from rdn_engine.stream.linking import BoxLinker
@@ -103,6 +103,9 @@ class Stream(ABC):
         self._closed = True
         self.linker = BoxLinker()
         self._order.abandon()
+
+    def __reduce__(self) -> NoReturn:
+        raise RDNError("a stream cannot be pickled: its window is of this process; open one where it is to run")
 
     def __enter__(self) -> Self:
         return self

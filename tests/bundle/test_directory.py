@@ -218,9 +218,7 @@ def test_a_link_to_another_file_is_refused_and_tells_nothing_of_it(directory: Pa
     outside.write_bytes(b"s" * ((directory / "backbone.onnx").stat().st_size + (size == "other")))
     (directory / "backbone.onnx").unlink()
     (directory / "backbone.onnx").symlink_to(outside)
-    with pytest.raises(
-        BundleError, match="'backbone.onnx' is a link to '.*/secret', another file than the one"
-    ) as caught:
+    with pytest.raises(BundleError, match=r"a link to '.*/secret', another file than the one") as caught:
         Bundle.open(directory)
     assert hashlib.sha256(outside.read_bytes()).hexdigest() not in str(caught.value)
 
