@@ -1,4 +1,4 @@
-"""Text files as editors and shells of every system write them."""
+"""Text files as every system writes them, and text that stands where a binary file should."""
 
 from __future__ import annotations
 
@@ -32,3 +32,25 @@ def read_text(path: Path) -> str:
     data = path.read_bytes()
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
     return io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
+
+
+def what_came_instead(head: bytes) -> str | None:
+    """What stands in the place of a binary file that was not downloaded.
+
+    Args:
+        head: the first bytes of the file, 64 or more where it has as many.
+
+    Returns:
+        What it is and what to do, in words; None for what may be the file itself.
+    """
+    if not head:
+        return "empty; download it again"
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the file that it stands for; fetch that with `git lfs pull`"
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    for start, kind in ((b"<!doctype html", "an HTML page"), (b"<html", "an HTML page"), (b"<?xml", "an XML document")):
+        if text.startswith(start):
+            return f"{kind}, as a download that wants a login or a confirmation leaves; download it again"
+    if text.startswith(b"{"):
+        return "JSON, as a refused download or the index of a model in several files is; wanted the file itself"
+    return None

@@ -232,3 +232,11 @@ def test_a_link_that_leads_to_no_file_is_refused(directory: Path, name: str, tar
     (directory / name).symlink_to(name if target == "itself" else target)
     with pytest.raises(BundleError, match=r"which is no file|is no file; wanted the manifest|cannot be read"):
         Bundle.open(directory)
+
+
+def test_a_pointer_in_the_place_of_a_graph_is_recognised(directory: Path) -> None:
+    """A repository that was cloned without Git LFS."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d7a" * 16 + "\nsize 259214342\n"
+    (directory / "backbone.onnx").write_text(pointer)
+    with pytest.raises(BundleError, match=r"'backbone.onnx' is a Git LFS pointer.* `git lfs pull`"):
+        Bundle.open(directory)
