@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,25 +117,11 @@ class Detections(FrameFacts):
     @classmethod
     def _from_line(cls, data: object, class_names: tuple[str, ...] | None) -> Detections:
         line = _known(data, (*_PLAIN_FACTS, "detections"), "line")
-        found = line.pop("detections", None)
-        check(isinstance(found, list), "line.detections", found, "a list")
-        places = [f"line.detections[{i}]" for i in range(len(found))]
-        names = [field.name for field in fields(_Row)]
-        rows = [from_plain(_Row, _known(one, names, at), at) for one, at in zip(found, places, strict=True)]
-        tracked = bool(rows) and rows[0].tracker_id is not None
-        named: dict[int, str] = {} if class_names is None else dict(enumerate(class_names))
-        most = _MOST_CLASSES if class_names is None else len(class_names)
-        for row, at in zip(rows, places, strict=True):
-            check(0 <= row.class_id < most, f"{at}.class_id", row.class_id, f"0..{most - 1}")
-            name = named.setdefault(row.class_id, row.class_name)
-            check(row.class_name == name, f"{at}.class_name", row.class_name, f"{name!r}, class {row.class_id}'s name")
-            check(0 <= row.confidence <= 1, f"{at}.confidence", row.confidence, "0..1")
-            check(max(map(abs, row.xyxy)) < _FAR, f"{at}.xyxy", row.xyxy, f"pixels, nearer than {_FAR:g}")
-            wanted = "a whole number from 0, as others of its line have" if tracked else "none, as others of its line"
-            ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < 2**63
-            check(ok, f"{at}.tracker_id", row.tracker_id, wanted)
+        rows = _rows(line.pop("detections", None), class_names)
         if class_names is None:
+            named = {row.class_id: row.class_name for row in rows}
             class_names = tuple(named.get(c, str(c)) for c in range(max(named, default=-1) + 1))
+        tracked = bool(rows) and rows[0].tracker_id is not None
         facts = from_plain(FrameFacts, {**line, "class_names": class_names}, "line")
         for fact in fields(FrameFacts):
             value = getattr(facts, fact.name)
@@ -227,6 +213,9 @@ class _Row:
     tracker_id: int | None = None
 
 
+_ROW = tuple(field.name for field in fields(_Row))
+
+
 def _known(data: object, names: Iterable[str], path: str) -> dict[str, Any]:
     """Those of the fields that the format has, so that a line may carry more."""
     if not isinstance(data, dict):
@@ -241,3 +230,25 @@ def _import(name: str, remedy: str) -> types.ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise BackendUnavailable(f"this conversion needs {name}, which is not installed ({error}); {remedy}") from error
+
+
+def _rows(found: object, class_names: tuple[str, ...] | None) -> list[_Row]:
+    """The detections of a line, one by one and with each other: ConfigError names the field."""
+    check(isinstance(found, list), "line.detections", found, "a list")
+    rows: list[_Row] = []
+    named = dict(enumerate(class_names or ()))
+    most = _MOST_CLASSES if class_names is None else len(class_names)
+    for i, data in enumerate(cast("list[object]", found)):
+        at = f"line.detections[{i}]"
+        row = from_plain(_Row, _known(data, _ROW, at), at)
+        rows.append(row)
+        check(0 <= row.class_id < most, f"{at}.class_id", row.class_id, f"0..{most - 1}")
+        name = named.setdefault(row.class_id, row.class_name)
+        check(row.class_name == name, f"{at}.class_name", row.class_name, f"{name!r}, class {row.class_id}'s name")
+        check(0 <= row.confidence <= 1, f"{at}.confidence", row.confidence, "0..1")
+        check(max(map(abs, row.xyxy)) < _FAR, f"{at}.xyxy", row.xyxy, f"pixels, nearer than {_FAR:g}")
+        tracked = rows[0].tracker_id is not None
+        wanted = "a whole number from 0, as others of its line have" if tracked else "none, as others of its line"
+        ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < 2**63
+        check(ok, f"{at}.tracker_id", row.tracker_id, wanted)
+    return rows
