@@ -10,9 +10,10 @@ from typing import NoReturn, Self, TypeVar
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import ConfigError, FrameError, RDNError, StreamClosed
 from rdn_engine.frame import Frame, Image
+from rdn_engine.plain import check as check_value
 from rdn_engine.results import Detections, FrameFacts
 from rdn_engine.stream.linking import BoxLinker
-from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, seconds, span
+from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, position, seconds, source_name, span
 from rdn_engine.stream.timings import Timings
 
 CheckedT = TypeVar("CheckedT")
@@ -28,6 +29,7 @@ class Stream(ABC):
         self._capacity = capacity
         self._check_dials(dials)
         self._dials = dials
+        check_value(isinstance(source_id, str), "source_id", source_id, "a name, as text")
         self._source_id = source_id
         self._order = FrameOrder()
         self._closed = False
@@ -136,7 +138,7 @@ class Stream(ABC):
             pixels, frame_index, pts, source_id = frame.image, frame.index, frame.pts, frame.source_id
         try:
             checked, size = check(pixels)
-            return checked, FrameInfo(frame_index, seconds(pts), source_id, *size)
+            return checked, FrameInfo(position(frame_index), seconds(pts), source_name(source_id), *size)
         except FrameError:
             self.rejected += 1
             raise
