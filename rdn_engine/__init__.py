@@ -1,6 +1,5 @@
 """Video object detection with Relation Distillation Networks: a small runtime that holds one window per stream."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.config import Dials, RDNConfig
@@ -12,6 +11,7 @@ from rdn_engine.errors import (
     ConfigError,
     FrameError,
     RDNError,
+    ResultError,
     StreamClosed,
     VideoError,
 )
@@ -40,6 +40,7 @@ __all__ = [
     "FrameError",
     "RDNConfig",
     "RDNError",
+    "ResultError",
     "Stream",
     "StreamBatch",
     "StreamClosed",
@@ -47,10 +48,6 @@ __all__ = [
     "__version__",
     "open_source",
 ]
-
-
-_WHEN_ASKED_FOR = {"DeviceDetections": "rdn_engine.device.results", "open_source": "rdn_engine.media.source"}
-"""What a detector of arrays on the CPU does not need: the device's modules, and the video library."""
 
 
 def __getattr__(name: str) -> Any:
@@ -62,9 +59,16 @@ def __getattr__(name: str) -> Any:
             return version("rdn-engine")
         except PackageNotFoundError:  # run from a checkout that was never installed
             return "0+source"
-    if name not in _WHEN_ASKED_FOR:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
+    # A detector of arrays on the CPU needs neither the device's modules nor the video library.
+    if name == "DeviceDetections":
+        from rdn_engine.device.results import DeviceDetections
+
+        return DeviceDetections
+    if name == "open_source":
+        from rdn_engine.media.source import open_source
+
+        return open_source
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,11 @@ class Frame:
     source_id: str
     """The path or address that the frame comes from, as given, without credentials"""
 
+    def __repr__(self) -> str:
+        """What the frame is; of its pixels only type and shape."""
+        rest = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "image")
+        return f"Frame(image={_described(self.image)}, {', '.join(rest)})"
+
 
 class NV12(NamedTuple):
     """A frame as video decoders give it, in two device arrays, whose rows may have gaps; BT.709, limited range."""
@@ -36,6 +41,10 @@ class NV12(NamedTuple):
     """uint8 [H, W], W even"""
     chroma: Any
     """uint8 [(H + 1) / 2, W] of alternating u and v"""
+
+    def __repr__(self) -> str:
+        """Types and shapes: the values are on the device."""
+        return f"NV12(luma={_described(self.luma)}, chroma={_described(self.chroma)})"
 
 
 Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
@@ -84,6 +93,13 @@ def check_size(height: int, width: int, got: str) -> None:
         raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
     if height * width > MAX_PIXELS:
         raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
+
+
+def _described(image: object) -> str:
+    """An array by type and shape, of any library; what is no array by its own repr."""
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        return f"{image!r:.80}"
+    return f"{image.dtype}{list(image.shape)}"
 
 
 def _hint(image: NDArray[np.generic]) -> str:

@@ -13,7 +13,7 @@ from rdn_engine.device.model import DeviceModel
 from rdn_engine.device.results import DeviceDetections, ResultRing
 from rdn_engine.device.steps import DeviceSteps
 from rdn_engine.device.window import DeviceWindow
-from rdn_engine.errors import ConfigError, FrameError
+from rdn_engine.errors import ConfigError
 from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -128,20 +128,14 @@ class DeviceStream(Stream):
             FrameError, StreamClosed: as `push`.
             ConfigError: where the device has no room for the frame's encoder.
         """
-        image, about = self._unpack(frame, pts)
         self.timings.start()
         self._settle()  # where the last push failed, its frame still stands before the encoder
-        try:
-            checked, size = self._loader.check(image, stream)
-            info = self._info(about, size)
-        except FrameError:
-            self.rejected += 1
-            raise
+        image, info = self._check_frame(frame, pts, lambda pixels: self._loader.check(pixels, stream))
         # What lower dials released, or what failed before, comes first: the queue has room for T + 1 frames, no more.
         self._start_due(self._dials.frames_ahead)
         with room_for(self._dials, _MEMORY):
-            encoder = self._encoders.encoder(size, *self.num_proposals)
-        self._loader.load(checked, encoder, self._place)
+            encoder = self._encoders.encoder(info.size, *self.num_proposals)
+        self._loader.load(image, encoder, self._place)
         self.timings.frames += 1
         self.timings.lap("launch")
         return LoadedFrame(encoder, info)

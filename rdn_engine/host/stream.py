@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import FrameError
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
 from rdn_engine.host.features import EncodedFrame
@@ -51,16 +50,10 @@ class HostStream(Stream):
         Raises:
             FrameError, StreamClosed: as `push`.
         """
-        image, about = self._unpack(frame, pts)
-        try:
-            checked = check_image(image)
-            info = self._info(about, (checked.shape[0], checked.shape[1]))
-        except FrameError:
-            self.rejected += 1
-            raise
+        image, info = self._check_frame(frame, pts, _sized)
         # What lower dials released, or what failed before, comes first: the window has room for T + 1 references.
         self.detect_due()
-        return checked, info
+        return image, info
 
     def preprocess(self, image: Image) -> Float:
         """Make the network input.
@@ -156,3 +149,8 @@ class HostStream(Stream):
         """The results that were computed and not taken yet."""
         ready, self._ready = self._ready, []
         return ready
+
+
+def _sized(image: object) -> tuple[Image, tuple[int, int]]:
+    checked = check_image(image)
+    return checked, (checked.shape[0], checked.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections import deque
 from typing import NamedTuple
@@ -147,6 +148,44 @@ def span(number: int, newest: int, dials: Dials) -> range:
         Their numbers in the epoch, 1 to T + L + 1 of them.
     """
     return range(max(number - dials.window, 0), min(number + dials.frames_ahead, newest) + 1)
+
+
+def position(index: object) -> int:
+    """A frame's number as a Python int, whatever kind of whole number came: results are written as JSON.
+
+    Args:
+        index: position in the source.
+
+    Returns:
+        The same number.
+
+    Raises:
+        FrameError: for what is no whole number, or below 0.
+    """
+    try:
+        number = operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise FrameError(f"index is {index!r}; wanted the frame's position in its source, a whole number from 0")
+    return number
+
+
+def source_name(source_id: object) -> str:
+    """What a frame says it comes from.
+
+    Args:
+        source_id: a path or an address.
+
+    Returns:
+        The same text.
+
+    Raises:
+        FrameError: for what is no text.
+    """
+    if not isinstance(source_id, str):
+        raise FrameError(f"source_id is {source_id!r}; wanted text, such as str(path)")
+    return source_id
 
 
 def seconds(pts: object) -> float | None:
