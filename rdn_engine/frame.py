@@ -27,6 +27,8 @@ class Frame:
     """Seconds on the source's own clock; None for images and for sources without timestamps"""
     source_id: str
     """The path or address that the frame comes from, as given, without credentials"""
+    pixel_aspect: float = 1.0
+    """Width over height of a pixel, 1/16..16. The network sees square ones; boxes stay in the pixels of the image"""
 
     def __repr__(self) -> str:
         """What the frame is; of its pixels only type and shape."""

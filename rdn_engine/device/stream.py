@@ -13,7 +13,7 @@ from rdn_engine.device.model import DeviceModel
 from rdn_engine.device.results import DeviceDetections, ResultRing
 from rdn_engine.device.steps import DeviceSteps
 from rdn_engine.device.window import DeviceWindow
-from rdn_engine.errors import ConfigError
+from rdn_engine.errors import ConfigError, FrameError
 from rdn_engine.frame import Frame, Image
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -131,6 +131,11 @@ class DeviceStream(Stream):
         self.timings.start()
         self._settle()  # where the last push failed, its frame still stands before the encoder
         image, info = self._check_frame(frame, pts, lambda pixels: self._loader.check(pixels, stream))
+        if info.pixel_aspect != 1.0:
+            self.rejected += 1
+            raise FrameError(
+                f"pixel_aspect is {info.pixel_aspect:g}; wanted 1: a device sees pixels as they are stored"
+            )
         # What lower dials released, or what failed before, comes first: the queue has room for T + 1 frames, no more.
         self._start_due(self._dials.frames_ahead)
         with room_for(self._dials, _MEMORY):

@@ -31,7 +31,7 @@ class HostStream(Stream):
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
-        network = self.preprocess(image)
+        network = self.preprocess(image, info)
         (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
         self.finish_before(info)
         self.append(encoded, info)
@@ -55,17 +55,20 @@ class HostStream(Stream):
         self.detect_due()
         return image, info
 
-    def preprocess(self, image: Image) -> Float:
+    def preprocess(self, image: Image, info: FrameInfo) -> Float:
         """Make the network input.
 
         Args:
             image: uint8 [H, W, 3] RGB, of `accept`.
+            info: of `accept`.
 
         Returns:
             [3, h, w].
         """
         self.timings.start()
-        network = preprocess.network_input(image, self._config.input, self._model.threads)
+        network = preprocess.network_input(
+            image, self._config.input, self._model.threads, pixel_aspect=info.pixel_aspect
+        )
         self.timings.lap("preprocess")
         return network
 
@@ -122,7 +125,7 @@ class HostStream(Stream):
             found = postprocess.detections(
                 output,
                 reference.boxes,
-                due.info.size,
+                due.info.geometry,
                 input_config=model.config.input,
                 config=model.config.detection,
                 score_threshold=detection_threshold(dials),

@@ -85,7 +85,9 @@ class Video(VideoSource):
         for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
             if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
                 self._orientation = orientation(picture)
-            yield Frame(self._orientation.apply(video_rgb(picture)), index, seconds, self.source_id)
+            image = self._orientation.apply(video_rgb(picture))
+            aspect = float(self.pixel_aspect) if self._options.square_pixels else 1.0
+            yield Frame(image, index, seconds, self.source_id, aspect)
 
     def _pictures(self) -> Iterator[tuple[VideoFrame, int, float | None]]:
         """Whole pictures as decoded, with their numbers and times."""

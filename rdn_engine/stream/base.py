@@ -13,7 +13,7 @@ from rdn_engine.frame import Frame, Image
 from rdn_engine.plain import check as check_value
 from rdn_engine.results import Detections, FrameFacts
 from rdn_engine.stream.linking import BoxLinker
-from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, position, seconds, source_name, span
+from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, aspect, position, seconds, source_name, span
 from rdn_engine.stream.timings import Timings
 
 CheckedT = TypeVar("CheckedT")
@@ -133,12 +133,18 @@ class Stream(ABC):
             FrameError, StreamClosed: as `push`.
         """
         self.check_open()
-        pixels, frame_index, source_id = frame, self.accepted, self._source_id
-        if isinstance(frame, Frame):
-            pixels, frame_index, pts, source_id = frame.image, frame.index, frame.pts, frame.source_id
+        if not isinstance(frame, Frame):
+            frame = Frame(frame, self.accepted, pts, self._source_id)  # type: ignore[arg-type]
         try:
-            checked, size = check(pixels)
-            return checked, FrameInfo(position(frame_index), seconds(pts), source_name(source_id), *size)
+            checked, (height, width) = check(frame.image)
+            return checked, FrameInfo(
+                position(frame.index),
+                seconds(frame.pts),
+                source_name(frame.source_id),
+                height,
+                width,
+                aspect(frame.pixel_aspect),
+            )
         except FrameError:
             self.rejected += 1
             raise

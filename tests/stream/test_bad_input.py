@@ -93,6 +93,10 @@ def test_a_time_that_is_no_number_is_refused(pts: Any) -> None:
         ({"index": None}, "index is None; wanted"),
         ({"source_id": Path("door.mp4")}, r"source_id is PosixPath\('door.mp4'\); wanted text"),
         ({"source_id": 7}, "source_id is 7; wanted text"),
+        ({"pixel_aspect": 0.0}, r"pixel_aspect is 0\.0; wanted width over height in 1/16\.\.16"),
+        ({"pixel_aspect": 17}, "pixel_aspect is 17; wanted"),
+        ({"pixel_aspect": float("nan")}, "pixel_aspect is nan; wanted"),
+        ({"pixel_aspect": "16:11"}, "pixel_aspect is '16:11'; wanted"),
     ],
 )
 def test_a_frame_that_says_what_no_result_can_hold_is_refused(facts: dict[str, Any], message: str) -> None:
