@@ -26,7 +26,7 @@ from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
 from rdn_engine.detector import Detector, RelationPrecision
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
-from rdn_engine.media.base import VideoSource
+from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
 
 
@@ -60,6 +60,13 @@ def predict(
     backend: BackendOption = "onnxruntime",
     device: DeviceOption = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long a network source may be silent.")
+    ] = TIMEOUT_SECONDS,
+    video_stream: Annotated[
+        int | None, typer.Option(metavar="N", help="Which of several video streams, from 0; the default one else.")
+    ] = None,
+    deinterlace: Annotated[bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 7 where input is incomplete or frames have no result.")
     ] = False,
@@ -72,7 +79,7 @@ def predict(
             raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
         _check_outputs(output, save_video, as_json)
         stack.enter_context(_warnings_said())
-        video = open_source(given_source(source))
+        video = open_source(given_source(source), SourceOptions(timeout, video_stream, deinterlace))
         stack.callback(lambda: None if interrupts.reading else video.close())
         _keep_source([path for path in (output, save_video) if path is not None], video)
         detector = Detector.from_pretrained(
@@ -95,8 +102,6 @@ def predict(
             emit(json.dumps(summary) + "\n")
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
-        if video.incomplete is not None and video.incomplete not in video.warnings:
-            say(f"warning: {video.source_id}: {video.incomplete}")
         if interrupts.number is not None:
             say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
             raise typer.Exit(BY_SIGNAL + interrupts.number)

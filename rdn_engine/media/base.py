@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rdn_engine.errors import VideoError
+from rdn_engine.errors import ConfigError, VideoError
 from rdn_engine.frame import Frame
 
+TIMEOUT_SECONDS = 10.0
+"""How long a network source may be silent by default."""
+
 _log = logging.getLogger("rdn_engine.media")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read. What does not concern a source changes nothing in it."""
+
+    timeout: float = TIMEOUT_SECONDS
+    """Seconds, above 0, that a source on the network may be silent before it is given up"""
+    video_stream: int | None = None
+    """Which of several video streams, from 0 in the order of the file; None takes the default one"""
+    deinterlace: bool = False
+    """Make whole pictures of interlaced ones, one each (FFmpeg's bwdif)"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is out of its range.
+        """
+        if not 0.0 < self.timeout < math.inf:
+            raise ConfigError(f"timeout is {self.timeout:g}; wanted seconds above 0")
+        if self.video_stream is not None and self.video_stream < 0:
+            raise ConfigError(f"video_stream is {self.video_stream}; wanted 0 or more")
 
 
 class VideoSource(ABC):

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from rdn_engine.errors import VideoError
 from rdn_engine.media.address import without_credentials
-from rdn_engine.media.base import VideoSource
-from rdn_engine.media.images import ImageFiles, is_image
+from rdn_engine.media.base import SourceOptions, VideoSource
+from rdn_engine.media.images import ImageFiles, has_image_suffix
 from rdn_engine.media.video import Video
 
 _STDIN = ("-", "/dev/stdin")
 
 
-def open_source(source: str | Path | Sequence[str | Path]) -> VideoSource:
+def open_source(source: str | Path | Sequence[str | Path], options: SourceOptions | None = None) -> VideoSource:
     """Open a video, an image, or several images.
 
     Args:
         source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, a list of
             images, a named pipe, or `-` for stdin. Folders and globs are read in natural order (`2.png` before
             `10.png`), a list in its own order. Other files in a folder are passed over. Images may differ in size.
+        options: how it is read.
 
     Returns:
         The source, open; nothing is decoded yet.
@@ -32,6 +33,7 @@ def open_source(source: str | Path | Sequence[str | Path]) -> VideoSource:
     Raises:
         VideoError: where there is nothing to read, or nothing that can be opened.
     """
+    options = options or SourceOptions()
     if not isinstance(source, (str, Path)):
         return ImageFiles([Path(p) for p in source], f"{len(source)} images")
     text = str(source)
@@ -39,33 +41,36 @@ def open_source(source: str | Path | Sequence[str | Path]) -> VideoSource:
         # `Path("")` would be the current folder, which nobody who passes an unset variable means.
         raise VideoError("the source is an empty string; wanted a video file, an image folder, a glob or an address")
     if "://" in text:
-        return Video(text, without_credentials(text), network=True)
+        return Video(text, without_credentials(text), network=True, options=options)
     if text in _STDIN:
-        return _open_stdin(text)
+        return Video(_stdin(text), text, network=False, options=options)
     path = Path(source)
     if path.is_dir():
-        return ImageFiles(_natural_order(p for p in path.iterdir() if is_image(p)), text)
+        return ImageFiles(_natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
     if path.exists():
-        if is_image(path):
+        if has_image_suffix(path):
             return ImageFiles([path], text)
         # A pipe has no size, and what was read of it to look inside would be gone.
         if path.is_file() and path.stat().st_size == 0:
             raise VideoError(f"{text} is empty (0 bytes); wanted a video")
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
-        return Video(f"file:{path}", text, network=False)
+        return Video(f"file:{path}", text, network=False, options=options)
     if glob.has_magic(text):
-        return ImageFiles(_natural_order(Path(p) for p in glob.glob(text, recursive=True) if is_image(Path(p))), text)
+        return ImageFiles(
+            _natural_order(Path(p) for p in glob.glob(text, recursive=True) if has_image_suffix(Path(p))), text
+        )
     raise VideoError(f"{text} does not exist; wanted a video file, an image folder, a glob or an address")
 
 
-def _open_stdin(text: str) -> VideoSource:
+def _stdin(text: str) -> str:
+    """FFmpeg's address of stdin."""
     try:
         mode = os.fstat(0).st_mode
     except OSError:
         raise VideoError(f"{text} cannot be read: stdin is closed") from None
     # A file is opened anew, so that a container whose index stands at its end can be read. Nothing else can be: opening
     # a pipe whose writer has finished waits for another one, and a socket (ssh) has no name.
-    return Video("file:/dev/stdin" if stat.S_ISREG(mode) else "pipe:0", text, network=False)
+    return "file:/dev/stdin" if stat.S_ISREG(mode) else "pipe:0"
 
 
 def _natural_order(paths: Iterator[Path]) -> list[Path]:

@@ -2,130 +2,211 @@
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
-from av.stream import Disposition
+from av.container import InputContainer
+from av.container.core import Flags
+from av.format import Flags as FormatFlags
+from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
-from rdn_engine.media.base import VideoSource, reason
-from rdn_engine.media.picture import STRICT, upright_rgb
+from rdn_engine.media.base import SourceOptions, VideoSource, reason
+from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingClock, PresentationClock
+from rdn_engine.media.container import choose_stream, describe, open_container, video_streams, why_unread
+from rdn_engine.media.deinterlace import deinterlaced
+from rdn_engine.media.extent import Extent
+from rdn_engine.media.picture import HDR, STRICT, orientation, upright_rgb
+from rdn_engine.media.timeline import Timeline
 
-_NETWORK_TIMEOUT_S = 10.0
+_MAKE_UP_TIMES = cast(int, Flags.gen_pts.value)
+_NO_TIMES = cast(int, FormatFlags.no_timestamps.value)
 _MAX_READ_ERRORS = 100
-_LOST_KEPT = 64  # more than any decoder holds back for reordering
+_ASSUMED_RATE = Fraction(25)
+"""Frames per second of a raw stream that does not say its own, as FFmpeg assumes."""
+_LONGEST_REORDERING = 16
+"""Pictures that a decoder of H.264 and its successors may hold back (ITU-T H.264, section A.3.1, MaxDpbFrames)."""
 
 
 class Video(VideoSource):
-    def __init__(self, url: str, source_id: str, network: bool) -> None:
-        # A file may name further inputs (playlists do); one that came from outside must not reach the network.
-        options = {} if network else {"protocol_whitelist": "file"}
-        timeout = _NETWORK_TIMEOUT_S if network else None
+    """A video file or an address."""
+
+    def __init__(self, url: str, source_id: str, *, network: bool, options: SourceOptions) -> None:
+        """Open it and choose the video stream.
+
+        Args:
+            url: for FFmpeg, with its protocol.
+            source_id: what frames and messages say, without credentials.
+            network: whether it may be waited for.
+            options: how it is read.
+
+        Raises:
+            VideoError: for what cannot be opened, holds no video, or holds it in a format without a decoder.
+        """
+        self._network = network
+        self._options = options
+        self._container = open_container(url, source_id, network=network, timeout=options.timeout)
         try:
-            self._container = av.open(url, mode="r", options=options, timeout=timeout)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{source_id} cannot be opened as video: {reason(error)}") from None
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            kinds = ", ".join(sorted({s.type for s in self._container.streams}))
+            self._stream = choose_stream(self._container, source_id, options.video_stream)
+        except VideoError:
             self._container.close()
-            raise VideoError(f"{source_id} holds no video, only {kinds or 'an empty container'}")
-        self._stream: VideoStream = streams[0]
-        if self._stream.codec_context is None:
-            self._container.close()
-            raise VideoError(f"{source_id} is in a format that this build of FFmpeg has no decoder for")
+            raise
         if self._stream.codec.intra_only:
             # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
             self._stream.codec_context.options = STRICT
-        self._sent: set[int] = set()
-        """Timestamps of packets whose picture has not come out yet"""
-        self._damaged: set[int] = set()
-        self._lost: deque[int] = deque(maxlen=_LOST_KEPT)
-        """Timestamps counted as skipped: after damage a decoder may hand out an older picture late, out of order"""
-        rate = self._stream.average_rate or self._stream.guessed_rate
+        self._untimed = bool(self._container.format.flags & _NO_TIMES)
+        # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
+        guessed, average = self._stream.guessed_rate, self._stream.average_rate
+        self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
+        self._timeline: Timeline | None = None
+        self._extent = self._promise()
         files = () if network else (Path(url.removeprefix("file:")),)
-        super().__init__(source_id, _count(self._stream, rate), float(rate) if rate else None, files)
+        super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
+        streams = video_streams(self._container)
+        if len(streams) > 1 and options.video_stream is None:
+            number = streams.index(self._stream)
+            self._warn(f"it has {len(streams)} video streams: {describe(streams)}; {number} is read")
 
     def close(self) -> None:
         super().close()
         self._container.close()
 
     def _frames(self) -> Iterator[Frame]:
+        pictures = self._pictures()
+        for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
+            yield Frame(upright_rgb(picture), index, seconds, self.source_id)
+
+    def _pictures(self) -> Iterator[tuple[VideoFrame, int, float | None]]:
+        """Whole pictures as decoded, with their numbers and times."""
         index = 0
-        for decoded in self._decode():
-            pts = decoded.pts
-            if decoded.is_corrupt:
-                index += self._damage(pts)
-            elif pts not in self._damaged and pts not in self._lost:
-                index += self._pass(pts)
-                yield Frame(upright_rgb(decoded), index, decoded.time, self.source_id)
-                index += 1
-        if self._damaged:
-            self.skipped += len(self._sent)
+        for timeline, picture in self._decode():
+            if picture.is_corrupt:
+                timeline.damage(picture.pts)
+                continue
+            shown = timeline.show(picture.pts, picture.dts)
+            if shown is None:
+                continue
+            self._look_at(picture, first=self._delivered == 0)
+            self.skipped += shown.lost
+            index += shown.lost
+            yield picture, index, shown.time
+            index += 1
+        if self._timeline is not None:
+            self.skipped += self._timeline.end()
+        self._look_back(index)
 
-    def _damage(self, pts: int | None) -> int:
-        """Note a damaged packet or picture; returns how many numbers that takes at once."""
-        if pts is None:
-            self.skipped += 1
-            return 1
-        self._sent.add(pts)
-        self._damaged.add(pts)
-        return 0
+    def _decode(self) -> Iterator[tuple[Timeline, VideoFrame]]:
+        """Pictures as they come out of the decoder; their `pts` are tickets of the timeline."""
+        for packet in self._packets():
+            if packet.stream.index != self._stream.index:
+                continue
+            if self._timeline is None:
+                self._timeline = Timeline(self._clock(packet), lambda: bool(self._stream.codec_context.has_b_frames))
+            timeline, ticket = self._timeline, None
+            if packet.size:  # the last one has nothing in it and asks for what the decoder still holds
+                ticket = packet.pts = timeline.send(packet.pts, packet.dts, hidden=packet.is_discard)
+            try:
+                pictures = self._stream.codec_context.decode(packet)
+            except av.error.EOFError:
+                return
+            except av.FFmpegError:
+                timeline.damage(ticket)
+                continue
+            for picture in pictures:
+                yield timeline, picture
 
-    def _pass(self, pts: int | None) -> int:
-        """A whole picture is out: the damaged ones before it are lost. Returns their number.
-
-        Pictures come out in display order, errors come up in coding order, and a decoder that fails on a packet may
-        drop the picture that it was about to hand out. So around damage every packet without a picture is lost; where
-        nothing was damaged such a packet is no loss (the second field of an interlaced picture).
-        """
-        if pts is None:
-            self._sent.clear()
-            return 0
-        lost = [p for p in self._sent if p < pts] if self._damaged else []
-        self._lost.extend(lost)
-        self.skipped += len(lost)
-        self._sent = {p for p in self._sent if p > pts}
-        self._damaged = {p for p in self._damaged if p > pts}
-        return len(lost)
-
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """Of every stream: the video's alone do not tell whether the end of a container is missing."""
+        # FFmpeg makes missing presentation times up, for B-pictures of some containers wrong ones; `_clock` decides.
+        self._container.flags &= ~_MAKE_UP_TIMES
         read_errors = 0
-        packets = self._container.demux(self._stream)
+        packets = self._container.demux()
         while True:
+            asked = time.monotonic()
             try:
                 packet = next(packets)
             except StopIteration:
                 return
             except av.FFmpegError as error:
                 read_errors += 1
-                if read_errors > _MAX_READ_ERRORS or not isinstance(error, av.error.InvalidDataError):
-                    raise VideoError(
-                        f"{self.source_id}: reading stopped after {self._delivered} frames: {reason(error)}"
-                    ) from None
-                packets = self._container.demux(self._stream)
+                why = why_unread(error, asked if self._network else None, self._options.timeout)
+                passing = isinstance(error, av.error.InvalidDataError) and why == reason(error)
+                if read_errors > _MAX_READ_ERRORS or not passing:
+                    message = f"{self.source_id}: reading stopped after {self._delivered} frames: {why}"
+                    raise VideoError(message) from None
+                packets = self._container.demux()
                 continue
-            if packet.pts is not None and not packet.is_discard:
-                self._sent.add(packet.pts)
-            try:
-                decoded = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.FFmpegError:
-                self._damage(packet.pts)
-                continue
-            yield from decoded
+            if packet.time_base is not None:
+                begin = packet.pts if packet.pts is not None else packet.dts
+                self._extent.read(packet.stream.index, begin, packet.duration, packet.time_base)
+            yield packet
+
+    def _clock(self, first: Packet[Stream]) -> Clock:
+        """What the container says of time, by the first packet."""
+        assert self._stream.time_base is not None
+        if self._untimed and self._network:
+            return ArrivalClock()
+        if self._untimed:
+            if not self._stream.codec_context.framerate:
+                self._warn(f"it does not say its frame rate; {float(self._rate):g} frames per second are assumed")
+            return CountedClock(float(1 / self._rate))
+        if first.pts is None and first.dts is not None:
+            return DecodingClock(self._stream.time_base, self._held)
+        self._container.flags |= _MAKE_UP_TIMES
+        settles = self._container.format.name == "rtsp"
+        return PresentationClock(self._stream.time_base, float(1 / self._rate), settles=settles)
+
+    def _held(self) -> int:
+        """Pictures that the decoder may hold back now."""
+        if not self._stream.codec_context.has_b_frames:
+            return 0
+        return _LONGEST_REORDERING if self._stream.codec.canonical_name in ("h264", "hevc", "vvc") else 1
+
+    def _promise(self) -> Extent:
+        container = self._container
+        promised = None if self._untimed or self._network or not container.duration else container.duration
+        return Extent(
+            start=(container.start_time or 0) / av.time_base,
+            promised=None if promised is None else promised / av.time_base,
+            spacing=float(1 / self._rate),
+            gapless=container.format.name == "hls",
+        )
+
+    def _look_at(self, picture: VideoFrame, *, first: bool) -> None:
+        """Note what a user should know of the pictures."""
+        if first:
+            aspect = self._stream.sample_aspect_ratio or Fraction(1)
+            self.pixel_aspect = 1 / aspect if orientation(picture).transposed else aspect
+        if picture.color_trc in HDR:
+            self._warn(
+                f"it is HDR ({HDR[picture.color_trc]}, ITU-R BT.2100) and is read without tone mapping: "
+                "a model made for ordinary video sees dull colours"
+            )
+        if picture.interlaced_frame and not self._options.deinterlace:
+            self._warn("it is interlaced: what moves has the edges of a comb; the option deinterlace mends them")
+
+    def _look_back(self, pictures: int) -> None:
+        """Note what the container promised and did not give."""
+        if self._container.format.name == "hls" and not self._container.duration and not self._network:
+            self.incomplete = "the playlist is unfinished (no #EXT-X-ENDLIST)"
+        elif shortfall := self._extent.shortfall():
+            of = f" of {self._stream.frames}" if self._stream.frames else ""
+            self.incomplete = f"it {shortfall}: {pictures}{of} frames"
+        if self.incomplete is not None:
+            self._warn(self.incomplete)
 
 
-def _count(stream: VideoStream, rate: Fraction | None) -> int | None:
+def _count(container: InputContainer, stream: VideoStream, rate: Fraction) -> int | None:
     if stream.frames:
         return stream.frames
-    if stream.duration and stream.time_base and rate:
+    if stream.duration and stream.time_base:
         return round(stream.duration * stream.time_base * rate)
-    return None
+    return round(container.duration * rate / av.time_base) if container.duration else None

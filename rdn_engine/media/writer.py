@@ -18,15 +18,13 @@ from av.video.stream import VideoStream
 from rdn_engine.errors import VideoWriteError
 from rdn_engine.frame import Image
 from rdn_engine.media.base import reason
+from rdn_engine.media.picture import is_hd
 
 CONTAINERS = (".mp4", ".mkv", ".mov")
 """Those that keep the time of each frame, which AVI and bare H.264 do not"""
 
 _TICKS = 60_000
 """Per second: the finest clock that MPEG-4 allows in a round number, exact for 25, 29.97, 30, 50 and 60 fps"""
-
-_HD_HEIGHT, _HD_WIDTH = 720, 1280
-"""Pixels: from either on, players take BT.709 for a video that does not say, below both BT.601"""
 
 _BT709, _BT601 = (Colorspace.ITU709, 1), (Colorspace.ITU601, 6)
 """A matrix as the scaler calls it, and its number in H.264 (ITU-T H.273, table 4)"""
@@ -127,7 +125,7 @@ class VideoWriter:
         stream, context = self._stream, self._stream.codec_context
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         context.time_base, context.sample_aspect_ratio = Fraction(1, _TICKS), self._pixel_aspect
-        self._matrix = _BT709 if height >= _HD_HEIGHT or width >= _HD_WIDTH else _BT601
+        self._matrix = _BT709 if is_hd(height, width) else _BT601
         context.colorspace, context.color_range = self._matrix[1], ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         with self._writing():

@@ -28,9 +28,20 @@ def picture(t: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 
 def encode(
-    path: Path, codec: str = "libx264", frames: int = 20, rotation: float | None = None, grain: int = 0, **options: str
+    path: Path,
+    codec: str = "libx264",
+    frames: int = 20,
+    *,
+    rotation: float | None = None,
+    matrix: tuple[int, ...] | None = None,
+    grain: int = 0,
+    **options: str,
 ) -> Path:
-    """A video of `picture`s; `grain` is the strength of a noise that makes every coded picture a large one."""
+    """A video of `picture`s, with B-pictures where the codec's options say so.
+
+    `rotation` is in degrees, `matrix` the nine numbers of a display matrix; `grain` is the strength of a noise that
+    makes every coded picture a large one.
+    """
     rng = np.random.default_rng(0)
     # With several threads the encoder's choices, and so its bytes, change from run to run.
     with av.open(str(path), "w") as container:
@@ -39,6 +50,8 @@ def encode(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         for t in range(frames):
             noise = rng.integers(0, grain + 1, (HEIGHT, WIDTH, 1))
             image = np.clip(picture(t) + noise, 0, 255).astype(np.uint8)
