@@ -44,4 +44,4 @@ def hide_addresses(text: str) -> str:
         text: a message that quotes what a user typed.
     """
     # To the end of the line: a password may hold blanks and quotes.
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\n]*", lambda m: without_credentials(m[0]), text)
+    return re.sub(r"[A-Za-z0-9+.-]*://[^\n]*", lambda m: without_credentials(m[0]), text)
