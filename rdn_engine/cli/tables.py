@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.bundle.directory import Bundle
@@ -25,15 +26,14 @@ def new_table(*columns: str) -> Table:
 
 
 def tables_text(*tables: Table) -> str:
-    """Tables one below the other, as stdout shows them."""
+    """Tables one below the other, as stdout shows them. What is wrong with stdout is left to who writes them."""
     from rich.console import Console
 
-    # Rich's own printing leaves with exit code 1 where the reader has gone.
-    console = Console(markup=False, highlight=False)
-    with console.capture() as captured:
-        for table in tables:
-            console.print(table)
-    return captured.get()
+    text, stdout = io.StringIO(), Console()
+    console = Console(file=text, width=stdout.width, force_terminal=stdout.is_terminal, markup=False, highlight=False)
+    for table in tables:
+        console.print(table)
+    return text.getvalue()
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
