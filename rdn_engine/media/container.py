@@ -95,9 +95,19 @@ def why_unread(error: Exception, asked: float | None, timeout: float) -> str:
         asked: `time.monotonic` when the read began; None where nothing is waited for.
         timeout: seconds of silence after which PyAV gives up, with errors that depend on the protocol.
     """
-    if asked is not None and time.monotonic() - asked >= timeout:
-        return f"it was silent for {timeout:g} s"
+    # The interruption that ends a wait comes again with the next read, which then waits for nothing.
+    if asked is not None and (isinstance(error, av.error.ExitError) or time.monotonic() - asked >= timeout):
+        return silence(timeout)
     return reason(error)
+
+
+def silence(timeout: float) -> str:
+    """What ended a wait, for people.
+
+    Args:
+        timeout: seconds.
+    """
+    return f"it was silent for {timeout:g} s"
 
 
 def _lacks_index(path: Path) -> bool:

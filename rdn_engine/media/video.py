@@ -21,7 +21,7 @@ from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
 from rdn_engine.media.base import SourceOptions, VideoSource, reason
 from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingClock, PresentationClock
-from rdn_engine.media.container import choose_stream, describe, open_container, video_streams, why_unread
+from rdn_engine.media.container import choose_stream, describe, open_container, silence, video_streams, why_unread
 from rdn_engine.media.deinterlace import deinterlaced
 from rdn_engine.media.extent import Extent
 from rdn_engine.media.picture import HDR, STRICT, orientation, upright_rgb
@@ -140,14 +140,19 @@ class Video(VideoSource):
                 why = why_unread(error, asked if self._network else None, self._options.timeout)
                 passing = isinstance(error, av.error.InvalidDataError) and why == reason(error)
                 if read_errors > _MAX_READ_ERRORS or not passing:
-                    message = f"{self.source_id}: reading stopped after {self._delivered} frames: {why}"
-                    raise VideoError(message) from None
+                    raise self._stopped(why) from None
                 packets = self._container.demux()
                 continue
+            interrupted = self._network and time.monotonic() - asked >= self._options.timeout
             if packet.time_base is not None:
                 begin = packet.pts if packet.pts is not None else packet.dts
                 self._extent.read(packet.stream.index, begin, packet.duration, packet.time_base)
             yield packet
+            if interrupted:  # FFmpeg handed out what it had left; the next read would wait as long again
+                raise self._stopped(silence(self._options.timeout))
+
+    def _stopped(self, why: str) -> VideoError:
+        return VideoError(f"{self.source_id}: reading stopped after {self._delivered} frames: {why}")
 
     def _clock(self, first: Packet[Stream]) -> Clock:
         """What the container says of time, by the first packet."""
@@ -172,10 +177,12 @@ class Video(VideoSource):
 
     def _promise(self) -> Extent:
         container = self._container
-        promised = None if self._untimed or self._network or not container.duration else container.duration
+        promised = (container.duration or 0) / av.time_base
+        if container.format.name == "avi":  # where FFmpeg puts what there is for what the header says
+            promised = max(promised, float(self._stream.frames / self._rate))
         return Extent(
             start=(container.start_time or 0) / av.time_base,
-            promised=None if promised is None else promised / av.time_base,
+            promised=None if self._untimed or self._network or not promised else promised,
             spacing=float(1 / self._rate),
             gapless=container.format.name == "hls",
         )
