@@ -69,7 +69,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             # The writer first: it may refuse its name, and opening the lines empties a file that was there.
             if save_video:
-                self._writer = VideoWriter(save_video, self._video.fps, self._video.pixel_aspect)
+                self._writer = VideoWriter(save_video, self._video.fps)
                 stack.callback(self._finish_video)
             if output:
                 self._lines = stack.enter_context(Lines(output))
@@ -124,7 +124,8 @@ class Run:
 
         frame = self._waiting.popleft()
         try:
-            writer.write(annotate(frame.image, result, self._draw_threshold), frame.pts, result.epoch)
+            drawn = annotate(frame.image, result, self._draw_threshold)
+            writer.write(drawn, frame.pts, result.epoch, self._video.pixel_aspect)
         except VideoWriteError as error:
             if self._lines is None:
                 raise

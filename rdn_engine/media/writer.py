@@ -38,13 +38,12 @@ class VideoWriter:
     HD and of BT.601 below, and tagged so. The video starts at 0, whatever the source's clock says.
     """
 
-    def __init__(self, path: str | Path, fps: float | None = None, pixel_aspect: Fraction = Fraction(1)) -> None:
+    def __init__(self, path: str | Path, fps: float | None = None) -> None:
         """Make the file. Its suffix says the container.
 
         Args:
             path: of a file, which is overwritten; .mp4, .mkv or .mov.
             fps: frames per second, of frames written without a time and where an epoch begins; None takes 25.
-            pixel_aspect: width over height of a pixel when it is shown.
 
         Raises:
             VideoWriteError: for another container, or a path that cannot be written.
@@ -52,7 +51,6 @@ class VideoWriter:
         self.path = Path(path)
         rate = Fraction(fps or 25.0).limit_denominator(1001)
         self._clock = _Clock(max(1, round(_TICKS / rate)))
-        self._pixel_aspect = pixel_aspect
         self._encoding = self._failed = False
         self._size = (0, 0)
         self._matrix = _BT601
@@ -66,7 +64,9 @@ class VideoWriter:
         assert isinstance(stream, VideoStream)
         self._stream = stream
 
-    def write(self, image: Image, pts: float | None = None, epoch: int = 0) -> None:
+    def write(
+        self, image: Image, pts: float | None = None, epoch: int = 0, pixel_aspect: Fraction = Fraction(1)
+    ) -> None:
         """Append a frame.
 
         Args:
@@ -75,6 +75,7 @@ class VideoWriter:
                 later than the last one of its epoch is put right after it.
             epoch: grows where the source's clock begins anew (`Detections.epoch`). The first frame of an epoch comes
                 one step of `fps` after the last one, whatever its time.
+            pixel_aspect: width over height of a pixel when it is shown; the first frame's holds for all.
 
         Raises:
             VideoWriteError: for a frame that cannot be written, and for every later one.
@@ -82,7 +83,7 @@ class VideoWriter:
         if self._failed:
             raise self._refusal("an earlier frame was not")
         if not self._encoding:
-            self._start(*image.shape[:2])
+            self._start(*image.shape[:2], pixel_aspect)
         if image.shape[:2] != self._size:
             image = _fit(image, self._size)
         height, width = self._size
@@ -121,10 +122,10 @@ class VideoWriter:
         if self.path.is_dir() or not os.access(self.path if self.path.exists() else folder, os.W_OK):
             raise self._refusal("it is a folder, or permission is denied")
 
-    def _start(self, height: int, width: int) -> None:
+    def _start(self, height: int, width: int, pixel_aspect: Fraction) -> None:
         stream, context = self._stream, self._stream.codec_context
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        context.time_base, context.sample_aspect_ratio = Fraction(1, _TICKS), self._pixel_aspect
+        context.time_base, context.sample_aspect_ratio = Fraction(1, _TICKS), pixel_aspect
         self._matrix = _BT709 if is_hd(height, width) else _BT601
         context.colorspace, context.color_range = self._matrix[1], ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709

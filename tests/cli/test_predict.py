@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from rdn_engine.cli.exits import BAD_INPUT, OTHER_ERROR, USAGE
+from rdn_engine.cli import predict
+from rdn_engine.cli.exits import BAD_INPUT, NOT_WHOLE, OTHER_ERROR, USAGE
+from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
 from rdn_engine.results import Detections
 from tests.cli.commands import lines, run, write_video
@@ -156,3 +161,90 @@ def test_empty_source_is_bad_input(tmp_path: Path) -> None:
     result = run("predict", "", "--engines", tmp_path)
     assert result.exit_code == BAD_INPUT
     assert "empty string" in result.stderr
+
+
+def cut_short(path: Path) -> Path:
+    """An MP4 whose index stands at its beginning and promises more than follows."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for t in range(40):
+            image = np.random.default_rng(t).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("extra", [(), ("--quiet",)])
+def test_incomplete_input_is_a_warning(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    """Under --quiet too: a warning is about the results."""
+    video, out = cut_short(tmp_path / "a.mp4"), tmp_path / "o.jsonl"
+    result = run("predict", video, "--engines", tmp_path, "--output", out, *extra)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith(f"rdn-engine: warning: {video}: ")
+    assert "of 40 frames" in warning
+    assert 0 < len(lines(out)) < 40
+
+
+@pytest.mark.usefixtures("fake")
+def test_summary_holds_the_warnings_and_what_is_missing(tmp_path: Path) -> None:
+    video = cut_short(tmp_path / "a.mp4")
+    summary = json.loads(run("predict", video, "--engines", tmp_path, "--json").stdout)
+    assert summary["incomplete"] in summary["warnings"]
+    assert "incomplete" in run("predict", video, "--engines", tmp_path).stdout
+    whole = json.loads(run("predict", write_video(tmp_path / "b.mp4"), "--engines", tmp_path, "--json").stdout)
+    assert (whole["incomplete"], whole["warnings"]) == (None, [])
+
+
+@pytest.mark.usefixtures("fake")
+def test_strict_has_a_code_of_its_own(tmp_path: Path) -> None:
+    whole, folder = write_video(tmp_path / "a.mp4"), tmp_path / "images"
+    assert run("predict", whole, "--engines", tmp_path, "--strict").exit_code == 0
+    result = run("predict", cut_short(tmp_path / "b.mp4"), "--engines", tmp_path, "--strict", "--json")
+    assert result.exit_code == NOT_WHOLE
+    assert json.loads(result.stdout)["frames"] > 0
+    folder.mkdir()
+    for name, side in (("0.png", 20), ("1.png", 20)):
+        Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(folder / name)
+    assert run("predict", folder, "--engines", tmp_path, "--strict").exit_code == 0
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "2.png")
+    assert run("predict", folder, "--engines", tmp_path, "--strict").exit_code == NOT_WHOLE
+    (folder / "2.png").write_bytes(b"no image")
+    assert run("predict", folder, "--engines", tmp_path, "--strict").exit_code == NOT_WHOLE
+    assert run("predict", folder, "--engines", tmp_path).exit_code == 0
+
+
+@pytest.mark.usefixtures("fake")
+def test_warning_of_the_package_is_said_once_and_by_nobody_later(tmp_path: Path) -> None:
+    run("predict", write_video(tmp_path / "a.mp4"), "--engines", tmp_path)
+    assert logging.getLogger("rdn_engine").handlers == []
+
+
+@pytest.mark.usefixtures("fake")
+def test_options_of_the_source_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    read = predict.open_source
+
+    def note(source: str, options: SourceOptions) -> VideoSource:
+        taken.append(options)
+        return read(source, options)
+
+    monkeypatch.setattr(predict, "open_source", note)
+    video = write_video(tmp_path / "a.mp4")
+    assert run("predict", video, "--engines", tmp_path).exit_code == 0
+    given = ("--timeout", 2.5, "--video-stream", 0, "--deinterlace")
+    assert run("predict", video, "--engines", tmp_path, *given).exit_code == 0
+    assert taken == [SourceOptions(), SourceOptions(timeout=2.5, video_stream=0, deinterlace=True)]
+
+
+def test_source_that_stays_silent_is_given_up_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        result = run("predict", address, "--engines", ".", "--timeout", 0.2)
+    assert result.exit_code == BAD_INPUT
+    assert "silent for 0.2 s" in result.stderr
+    assert run("predict", address, "--engines", ".", "--timeout", 0).exit_code == USAGE

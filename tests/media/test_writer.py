@@ -84,8 +84,8 @@ def test_gap_within_an_epoch_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(8, 9), Fraction(1)])
 def test_shape_of_pixels_is_written(tmp_path: Path, suffix: str, aspect: Fraction) -> None:
     path = tmp_path / f"a{suffix}"
-    with VideoWriter(path, pixel_aspect=aspect) as writer:
-        writer.write(picture(0, 72, 90))
+    with VideoWriter(path) as writer:
+        writer.write(picture(0, 72, 90), pixel_aspect=aspect)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height) == (90, 72)
