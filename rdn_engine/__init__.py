@@ -55,13 +55,9 @@ _WHEN_ASKED_FOR = {"DeviceDetections": "rdn_engine.device.results", "open_source
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        # It reads metadata with the parsers of e-mail, which take a tenth of the time that all of this does.
-        from importlib.metadata import PackageNotFoundError, version
+        from rdn_engine.version import version
 
-        try:
-            return version("rdn-engine")
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            return "0+source"
+        return version()
     if name not in _WHEN_ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)

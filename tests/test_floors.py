@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors",),
+    ("errors", "version"),
     ("plain",),
     ("config",),
     ("results", "frame"),

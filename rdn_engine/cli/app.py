@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-import rdn_engine
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, exit_codes
 from rdn_engine.cli.given import DiscreetGroup
@@ -17,6 +16,7 @@ from rdn_engine.cli.streams import emit, open_streams, say
 from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, new_table, tables_text
 from rdn_engine.errors import BackendUnavailable
 from rdn_engine.host.window import Window
+from rdn_engine.version import version
 
 app = typer.Typer(
     name="rdn-engine",
@@ -33,13 +33,13 @@ app.command(epilog=CODES_HELP)(predict)
 def _print_version(asked: bool) -> None:
     if asked:
         with exit_codes():
-            emit(f"rdn-engine {rdn_engine.__version__}\n")
+            emit(f"rdn-engine {version()}\n")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    asked: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which one this is.")
     ] = False,
 ) -> None:

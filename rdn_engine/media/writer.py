@@ -83,7 +83,7 @@ class VideoWriter:
         if self._failed:
             raise self._refusal("an earlier frame was not")
         if not self._encoding:
-            self._start(*image.shape[:2], pixel_aspect)
+            self._start(image.shape[0], image.shape[1], pixel_aspect)
         if image.shape[:2] != self._size:
             image = _fit(image, self._size)
         height, width = self._size
