@@ -91,7 +91,7 @@ class VideoWriter:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         with self._writing():
-            # Said here, as an encoder that is given RGB converts it by BT.601 whatever its tags say.
+            # Said here: an encoder that is given RGB converts by BT.601 (findings/pyav_colour_tag_converts_nothing.sh).
             matrix, limited = self._matrix[0], ColorRange.MPEG
             frame = self._scaler.reformat(rgb, format="yuv420p", dst_colorspace=matrix, dst_color_range=limited)
             frame.pts, frame.time_base = self._clock.tick(pts, epoch), Fraction(1, _TICKS)
