@@ -22,6 +22,7 @@ from rdn_engine.stream.batch import StreamBatch
 
 if TYPE_CHECKING:
     from rdn_engine.device.results import DeviceDetections
+    from rdn_engine.media.base import SourceOptions
     from rdn_engine.media.source import open_source
 
     __version__: str
@@ -41,6 +42,7 @@ __all__ = [
     "RDNConfig",
     "RDNError",
     "ResultError",
+    "SourceOptions",
     "Stream",
     "StreamBatch",
     "StreamClosed",
@@ -52,18 +54,18 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        # It reads metadata with the parsers of e-mail, which take a tenth of the time that all of this does.
-        from importlib.metadata import PackageNotFoundError, version
+        from rdn_engine.version import version
 
-        try:
-            return version("rdn-engine")
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            return "0+source"
+        return version()
     # A detector of arrays on the CPU needs neither the device's modules nor the video library.
     if name == "DeviceDetections":
         from rdn_engine.device.results import DeviceDetections
 
         return DeviceDetections
+    if name == "SourceOptions":
+        from rdn_engine.media.base import SourceOptions
+
+        return SourceOptions
     if name == "open_source":
         from rdn_engine.media.source import open_source
 

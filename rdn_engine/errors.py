@@ -45,5 +45,9 @@ class VideoError(RDNError):
     """A video source cannot be opened, or holds no video."""
 
 
+class VideoWriteError(VideoError):
+    """A video cannot be written: its name, its place, its encoder or its disk."""
+
+
 class StreamClosed(RDNError):
     """`push` or `flush` was called on a stream that was closed."""

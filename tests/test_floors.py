@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("errors",),
+    ("errors", "version"),
     ("plain", "text"),
     ("config",),
     ("results", "frame"),

@@ -15,7 +15,7 @@ from rdn_engine.media.base import reason
 
 # A file may name further inputs (playlists do); one that came from outside must not reach the network. An unfinished
 # playlist is read from its start, and not waited for: by default FFmpeg begins three segments before its end.
-_FILE = {"protocol_whitelist": "file", "live_start_index": "0", "m3u8_hold_counters": "2"}
+_FILE = {"protocol_whitelist": "file,pipe", "live_start_index": "0", "m3u8_hold_counters": "2"}
 _BOX_HEADER = 8
 
 
@@ -112,6 +112,8 @@ def silence(timeout: float) -> str:
 
 def _lacks_index(path: Path) -> bool:
     """Whether this is an MP4 or MOV without the box of its index (ISO/IEC 14496-12, section 4.2)."""
+    if not path.is_file():  # a pipe cannot be read again
+        return False
     kinds = []
     try:
         with path.open("rb") as file:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 STRICT = {"err_detect": "crccheck+explode"}
 
 _HD_WIDTH, _SD_HEIGHT = 1280, 576
-"""A video this wide, or higher than this, that does not name its colours is made with BT.709: the rule of mpv."""
 _BT709, _UNSPECIFIED = 1, 2
 """ISO/IEC 23091-2, matrix coefficients."""
 HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
@@ -93,6 +92,15 @@ def _turned(degrees: int) -> Orientation:
     return {0: UPRIGHT, 1: EXIF[8], 2: EXIF[3], 3: EXIF[6]}[round(degrees / 90) % 4]
 
 
+def is_hd(height: int, width: int) -> bool:
+    """Whether a video that does not name its colours is taken to be made with BT.709: the rule of mpv.
+
+    Args:
+        height, width: as it is stored, pixels.
+    """
+    return width >= _HD_WIDTH or height > _SD_HEIGHT
+
+
 def video_rgb(frame: VideoFrame) -> Image:
     """The colours of a picture of a video, as they are stored.
 
@@ -102,7 +110,7 @@ def video_rgb(frame: VideoFrame) -> Image:
     Returns:
         uint8 [H, W, 3].
     """
-    if frame.colorspace == _UNSPECIFIED and (frame.width >= _HD_WIDTH or frame.height > _SD_HEIGHT):
+    if frame.colorspace == _UNSPECIFIED and is_hd(frame.height, frame.width):
         frame.colorspace = _BT709
     return rgb(frame)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,14 +15,16 @@ from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.images import ImageFiles, has_image_suffix
 from rdn_engine.media.video import Video
 
+_STDIN = ("-", "/dev/stdin")
+
 
 def open_source(source: str | Path | Sequence[str | Path], options: SourceOptions | None = None) -> VideoSource:
     """Open a video, an image, or several images.
 
     Args:
-        source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, or a list of
-            images. Folders and globs are read in natural order (`2.png` before `10.png`), a list in its own order.
-            Other files in a folder are passed over. Images may differ in size.
+        source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, a list of
+            images, a named pipe, or `-` for stdin. Folders and globs are read in natural order (`2.png` before
+            `10.png`), a list in its own order. Other files in a folder are passed over. Images may differ in size.
         options: how it is read.
 
     Returns:
@@ -38,13 +42,16 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         raise VideoError("the source is an empty string; wanted a video file, an image folder, a glob or an address")
     if "://" in text:
         return Video(text, without_credentials(text), network=True, options=options)
+    if text in _STDIN:
+        return Video(_stdin(text), text, network=False, options=options)
     path = Path(source)
     if path.is_dir():
         return ImageFiles(_natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
     if path.exists():
         if has_image_suffix(path):
             return ImageFiles([path], text)
-        if path.stat().st_size == 0:
+        # A pipe has no size, and what was read of it to look inside would be gone.
+        if path.is_file() and path.stat().st_size == 0:
             raise VideoError(f"{text} is empty (0 bytes); wanted a video")
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
         return Video(f"file:{path}", text, network=False, options=options)
@@ -53,6 +60,17 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
             _natural_order(Path(p) for p in glob.glob(text, recursive=True) if has_image_suffix(Path(p))), text
         )
     raise VideoError(f"{text} does not exist; wanted a video file, an image folder, a glob or an address")
+
+
+def _stdin(text: str) -> str:
+    """FFmpeg's address of stdin."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        raise VideoError(f"{text} cannot be read: stdin is closed") from None
+    # A file is opened anew, so that a container whose index stands at its end can be read. Nothing else can be: opening
+    # a pipe whose writer has finished waits for another one, and a socket (ssh) has no name.
+    return "file:/dev/stdin" if stat.S_ISREG(mode) else "pipe:0"
 
 
 def _natural_order(paths: Iterator[Path]) -> list[Path]:

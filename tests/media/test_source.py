@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +104,39 @@ def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
     ):
         with open_source(source) as opened:  # type: ignore[arg-type]
             assert opened.files == files
+
+
+def _feed(pipe: Path, data: bytes) -> threading.Thread:
+    """Somebody who writes into a named pipe, once, and goes."""
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_named_pipe_is_read_once_like_its_file(tmp_path: Path, name: str) -> None:
+    path = encode(tmp_path / name)
+    wanted, _ = read(path)
+    os.mkfifo(tmp_path / "pipe")
+    writer = _feed(tmp_path / "pipe", path.read_bytes())
+    frames, skipped = read(tmp_path / "pipe")
+    writer.join()
+    assert skipped == 0
+    assert [f.pts for f in frames] == [f.pts for f in wanted]
+    assert all(np.array_equal(f.image, w.image) for f, w in zip(frames, wanted, strict=True))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello " * 100])
+def test_named_pipe_without_a_video_is_an_error(tmp_path: Path, data: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    _feed(tmp_path / "pipe", data)
+    with pytest.raises(VideoError, match="cannot be opened as video"):
+        read(tmp_path / "pipe")
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = encode(tmp_path / os.fsdecode(b"\xff\xe9.mp4"), frames=2)
+    frames, _ = read(path)
+    assert [os.fsencode(f.source_id) for f in frames] == [os.fsencode(path)] * 2
+    with pytest.raises(VideoError, match="does not exist"):
+        read(tmp_path / os.fsdecode(b"\xfe.mp4"))
