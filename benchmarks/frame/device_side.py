@@ -116,6 +116,23 @@ def open_detector(engines: str, backend: BackendName, device: Device, threads: i
     )
 
 
+def captured_programs(stream: Any) -> int:
+    """Of a stream on a device: how many of its programs are replayed as a CUDA graph. Nothing of the product asks."""
+    return sum(program._launch is not None for program in stream._steps._programs.values())
+
+
+def relation_graph(stream: Any) -> Callable[[], object]:
+    """Of a stream on a device whose window is full: the relation stage of its newest frame alone, as a CUDA graph."""
+    steps, queue = stream._steps._relation, stream._queue
+
+    def work() -> None:
+        steps.slide()
+        steps.result()
+
+    launch: Callable[[], object] = queue.capture(work)
+    return launch
+
+
 def share_in_common(got: Sequence[Rows], wanted: Sequence[Rows]) -> float:
     """Of the boxes of both sides the part that the other has too: IoU of 0.5, the same class, at least half the score.
 

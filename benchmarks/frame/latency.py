@@ -42,7 +42,9 @@ from training.provenance import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "rdn_tiny" / "engines"
-QUICK_NAMES = ("T", "K", "r", "first", "baseline")
+USUAL = tuple(name for name in NAMES if name != "ends")
+QUICK_USUAL = ("T", "K", "r", "first", "baseline")
+QUICK_NAMES = (*QUICK_USUAL, "ends", "streams")
 QUICK_ROUNDS = 5
 Results = dict[str, Any]
 StartWorker = Callable[[Process, Sequence[int]], Any]
@@ -67,10 +69,14 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
     return digest.hexdigest()[:16]
 
 
-def reference_of(process: Process) -> Process:
-    """The process whose detections a side must give: the other executor of the same bundle, one thread."""
+def reference_of(process: Process, cores: int = 1) -> Process:
+    """The process whose detections a side must give: the other executor of the same bundle.
+
+    It has one thread, as what is timed on a CPU; what a device is compared with nobody times, so it has all cores.
+    """
     other: Executor = "graph" if process.executor == "fused" and process.side == "product" else "fused"
-    return replace(process, side="product", backend="onnxruntime", device="cpu", threads=1, executor=other,
+    threads = cores if process.device == "cuda" else 1
+    return replace(process, side="product", backend="onnxruntime", device="cpu", threads=threads, executor=other,
                    relation_precision="float32")  # fmt: skip
 
 
@@ -79,11 +85,11 @@ def check(sweep: Sweep, workers: Mapping[Process, Any], start: StartWorker, core
     for value, setting in sweep.points:
         workers[setting.process].ask("open", value, setting)
     checked = {}
-    for process in {reference_of(s.process): None for _, s in sweep.points}:
-        reference = start(process, cores[:1])
+    for process in {reference_of(s.process, len(cores)): None for _, s in sweep.points}:
+        reference = start(process, cores[: process.threads])
         try:
             for value, setting in sweep.points:
-                if reference_of(setting.process) == process:
+                if reference_of(setting.process, len(cores)) == process:
                     worker = workers[setting.process]
                     checked[value] = _check_one(sweep.name, value, setting, worker, reference, process)
         finally:
@@ -209,7 +215,7 @@ def run(
         if state is None or state["fingerprint"] != mark:
             state = {"label": sweep.label, "reference": sweep.reference, "fingerprint": mark}
         if not verified:
-            verify_bundles(bundles)
+            verify_bundles(bundles, len(cores))
             verified = True
         print(f"{sweep.name}: {', '.join(value for value, _ in sweep.points)}", flush=True)
         results["sweeps"][sweep.name] = state
@@ -235,11 +241,11 @@ def _first(state: Results) -> Results:
     return point
 
 
-def verify_bundles(bundles: Sequence[str]) -> None:
+def verify_bundles(bundles: Sequence[str], threads: int) -> None:
     for engines in bundles:
         # What was rounded in another order has other detections; those of each setting are compared all the same.
         emulated = Bundle.open(engines).manifest.precision in ("fp16", "bf16", "fp8")
-        failed = [r for r in verify(engines) if not r.passed and not (emulated and r.stage == "detections")]
+        failed = [r for r in verify(engines, threads=threads) if not r.passed and not (emulated and r.stage == "detections")]
         if failed:
             raise Mismatch(f"{engines} does not pass `rdn-engine verify`: {failed}. Not timed.")
 
@@ -293,7 +299,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", nargs="+", default=[DEMO], type=Path, help="bundles; the first is swept")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "latency.json")
-    parser.add_argument("--sweeps", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--sweeps", nargs="+", choices=NAMES, help="default: all but `ends`, which are in T, K and r")
     parser.add_argument("--against", choices=["baseline"], help="measure the straightforward implementation beside")
     parser.add_argument("--rounds", type=int, help=f"default 9, with --quick {QUICK_ROUNDS}")
     parser.add_argument("--threads", type=int, default=1, help="of each call, where they are not what is swept")
@@ -309,6 +315,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.rounds = QUICK_ROUNDS if arguments.quick else 9
     if arguments.rounds < 1:
         parser.error(f"--rounds is {arguments.rounds}; wanted 1 or more")
+    if arguments.sweeps is None:
+        arguments.sweeps = list(QUICK_USUAL if arguments.quick else USUAL)
     if arguments.quick:
         wanted, arguments.sweeps = arguments.sweeps, [n for n in arguments.sweeps if n in QUICK_NAMES]
         if not arguments.sweeps:

@@ -78,7 +78,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     class Worker(FakeWorker):
         order: ClassVar[list[str]] = []
 
-    monkeypatch.setattr(latency, "verify_bundles", lambda bundles: None)
+    monkeypatch.setattr(latency, "verify_bundles", lambda bundles, threads: None)
     return Worker
 
 
