@@ -182,7 +182,7 @@ def checks(arguments: argparse.Namespace) -> Iterator[tuple[str, Check]]:
             place.append(Place.of(arguments.device))
         return place[0]
 
-    if arguments.only in (None, "device"):
+    if arguments.only in (None, "kernels"):
         yield "device", lambda: there().about()
         for name in CASES:
             yield f"kernel {name}", lambda name=name: kernel(there(), name)  # type: ignore[misc]
@@ -193,6 +193,7 @@ def checks(arguments: argparse.Namespace) -> Iterator[tuple[str, Check]]:
         ]
         for sampling, precision in ways:
             yield f"stream, {sampling}, {precision}", lambda s=sampling, p=precision: small_stream(there(), s, p)  # type: ignore[misc]
+    if arguments.only in (None, "tiny"):
         yield "rdn_tiny", lambda: tiny(there(), arguments.quick)
     if arguments.only in (None, "window"):
         process = Process(str(arguments.engines), backend=arguments.backend, device=arguments.device)
@@ -227,15 +228,17 @@ def run(named: Iterator[tuple[str, Check]], write: Callable[[list[dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, help="the table, as JSON")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="small windows, for the emulator")
-    parser.add_argument("--only", choices=["device", "window"], help="kernels and small models, or the window alone")
+    parser.add_argument("--only", choices=["kernels", "tiny", "window"], help="a part of the checks")
     parser.add_argument("--engines", type=Path, default=DEMO, help="the bundle of the window")
     parser.add_argument("--backend", default="onnxruntime", help="of the window")
     parser.add_argument("--expected", type=Path, help="what the CPU detects; computed here by default")
     parser.add_argument("--write-expected", type=Path, help="write that file, on a CPU, and check nothing")
     arguments = parser.parse_args(argv)
+    if not arguments.write_expected and not arguments.output:
+        parser.error("--output is missing: where shall the table go?")
     if arguments.write_expected:
         dials = dials_of(arguments)
         [rows] = find_expected(Process(str(arguments.engines)), dials)
