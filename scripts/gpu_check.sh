@@ -147,7 +147,7 @@ wheels() {
   local lacking
   lacking=$("$python" - "$packed"/wheels/*.whl <<'LACKING'
 import importlib.metadata, pathlib, sys
-for wheel in map(pathlib.Path, sys.argv[1:]):
+for wheel in filter(pathlib.Path.exists, map(pathlib.Path, sys.argv[1:])):
     try:
         importlib.metadata.version(wheel.name.split("-")[0])
     except importlib.metadata.PackageNotFoundError:

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a machine with a GPU need not make itself, in one folder of at most 60 MiB:
-#     scripts/gpu_pack.sh [--out FOLDER] [--python PYTHON] [--architecture 90] [--for 3.12] [--wheels "NAME..."]
+#     scripts/gpu_pack.sh [--out FOLDER] [--work FOLDER] [--python PYTHON] [--architecture 90] [--for 3.12] [--wheels "NAME..."]
 #     scripts/gpu_check.sh --packed FOLDER        # over there
-# FOLDER (default: build/gpu_pack/packed) gets
+# FOLDER (default: packed/ of the work folder, build/gpu_pack) gets
 #   librdn_cuda.so   the kernels for one architecture, without Python; checked by its symbols and resources
 #   model/           ResNet-101 in fp16 with synthetic weights: what is not drawn from a seed (benchmarks/frame/seeded.py)
 #   expected.npz     what a CPU detects with it, so that no minute over there goes into that
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=build/gpu_pack
-out=$work/packed
+out=
 python=python3
 architecture=90
 for=3.12
@@ -22,14 +22,16 @@ wheels="faster-coco-eval rich markdown-it-py mdurl pygments typer click shelling
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=$2; shift 2 ;;
+    --work) work=$2; shift 2 ;;
     --python) python=$2; shift 2 ;;
     --architecture) architecture=$2; shift 2 ;;
     --for) for=$2; shift 2 ;;
     --wheels) wheels=$2; shift 2 ;;
-    *) echo "unknown argument $1; wanted --out, --python, --architecture, --for or --wheels"; exit 2 ;;
+    *) echo "unknown argument $1; wanted --out, --work, --python, --architecture, --for or --wheels"; exit 2 ;;
   esac
 done
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+out=${out:-$work/packed}
 rm -rf "$out"
 mkdir -p "$out/wheels" "$work"
 

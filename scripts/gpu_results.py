@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 END = 25
-"""Lines of a log that are kept of a step that did not pass"""
+"""Lines of a log that are kept of a step that did not pass, or that tells what this machine is"""
 
 
 def phases(state: Path) -> dict[int, dict[str, Any]]:
@@ -29,21 +29,21 @@ def phases(state: Path) -> dict[int, dict[str, Any]]:
         phase, name, title = line.split(maxsplit=2)
         into = found.setdefault(int(phase), {"phase": int(phase), "title": title, "sources": state.name,
                                              "rows": [], "results": {}})  # fmt: skip
-        into["rows"].append(_row(state, name))
+        into["rows"].append(_row(state, int(phase), name))
         result = _json(state / f"{name}.json")
         if result is not None:
             into["results"][name] = result
     return found
 
 
-def _row(state: Path, name: str) -> dict[str, Any]:
+def _row(state: Path, phase: int, name: str) -> dict[str, Any]:
     step = state / f"{name}.step"
     if not step.exists():
         return {"what": name, "result": "not run"}
     result, seconds, code = step.read_text().split()
     row = {"what": name, "result": result, "seconds": int(seconds), "code": int(code)}
     log = state / f"{name}.log"
-    if result != "passed" and log.exists():
+    if (result != "passed" or phase == 0) and log.exists():
         row["end"] = log.read_text(errors="replace").splitlines()[-END:]
     return row
 

@@ -36,7 +36,7 @@ from benchmarks.frame.settings import Process, Setting, paper_dials
 from benchmarks.frame.sides import HostSide, Rows, rows_of
 from benchmarks.kernel.kernels_cuda import CASES, SMALL
 from rdn_engine.bundle.directory import Bundle
-from rdn_engine.config import Dials, RelationConfig
+from rdn_engine.config import Dials, RelationConfig, Sampling
 from rdn_engine.detector import Detector
 from rdn_engine.device.relation import DevicePrecision
 from rdn_engine.device.runtime import DeviceRuntime
@@ -85,7 +85,7 @@ def kernel(place: Place, name: str) -> str:
     return "as the CPU's kernel, or the float64 definition"
 
 
-def small_stream(place: Place, sampling: str, precision: DevicePrecision) -> str:
+def small_stream(place: Place, sampling: Sampling, precision: DevicePrecision) -> str:
     """A detector in numpy whose kernels and order alone are the device's: needs neither torch nor a network."""
     model = device_models.small_model(device_models.small_config(RelationConfig(32, 2)))
     dials = replace(device_models.DIALS, sampling=sampling)
@@ -123,7 +123,8 @@ def tiny(place: Place, quick: bool) -> str:
             for rows, side in zip(found, (stream, other), strict=True):
                 rows += [rows_of(result) for result in side.push(golden[t % len(golden)])]
         captured = captured_programs(stream)
-    return _compared(*found, LEAST_IN_COMMON, captured)
+    got, wanted = found
+    return _compared(got, wanted, LEAST_IN_COMMON, captured)
 
 
 def window(process: Process, dials: Dials, expected: Path | None) -> str:
@@ -186,7 +187,7 @@ def checks(arguments: argparse.Namespace) -> Iterator[tuple[str, Check]]:
         yield "device", lambda: there().about()
         for name in CASES:
             yield f"kernel {name}", lambda name=name: kernel(there(), name)  # type: ignore[misc]
-        ways: list[tuple[str, DevicePrecision]] = [
+        ways: list[tuple[Sampling, DevicePrecision]] = [
             ("per_frame", "float32"),
             ("global", "float32"),
             ("per_frame", "float16"),
@@ -198,8 +199,9 @@ def checks(arguments: argparse.Namespace) -> Iterator[tuple[str, Check]]:
     if arguments.only in (None, "window"):
         process = Process(str(arguments.engines), backend=arguments.backend, device=arguments.device)
         dials = dials_of(arguments)
-        yield f"window of {'/'.join(arguments.engines.resolve().parts[-2:])}", lambda: window(
-            process, dials, arguments.expected
+        yield (
+            f"window of {'/'.join(arguments.engines.resolve().parts[-2:])}",
+            lambda: window(process, dials, arguments.expected),
         )
 
 
@@ -241,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--output is missing: where shall the table go?")
     if arguments.write_expected:
         dials = dials_of(arguments)
-        [rows] = find_expected(Process(str(arguments.engines)), dials)
-        np.savez(arguments.write_expected, rows=rows, dials=np.array(repr(dials)))
+        [detected] = find_expected(Process(str(arguments.engines)), dials)
+        np.savez(arguments.write_expected, rows=detected, dials=np.array(repr(dials)))
         return 0
 
     def write(rows: list[dict[str, Any]]) -> None:

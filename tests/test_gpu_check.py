@@ -1,4 +1,4 @@
-"""scripts/gpu_check.sh on a machine of fakes: phases in order, cuts, going on, what is left out, the time that it takes.
+"""scripts/gpu_check.sh on a machine of fakes: phases in order, cuts, going on, what is left out, the time it takes.
 
 Every program that it calls is a script that writes down how it was called, and so are `timeout` and `date` where time
 matters. What they do on a GPU is not shown here.
@@ -30,8 +30,9 @@ BEFORE_NINE_MINUTES = 540
 # The word in a call that tells a step.
 CALLS = {"machine": "nvidia-smi", "wheels": "pip install", "build": "--build", "kernels_smoke": "kernels_smoke.json",
          "tiny": "tiny.json", "model": "seeded.py", "window": "window.json", "steady": "steady_frame.py",
-         "against": "--sweeps baseline ends", "streams": "--sweeps streams", "kernels": "benchmarks/kernel/kernels_cuda.py",
-         "memcheck": "memcheck", "racecheck": "racecheck", "device_tests": " -k gpu", "suite": " -rs ",
+         "against": "--sweeps baseline ends", "streams": "--sweeps streams",
+         "kernels": "benchmarks/kernel/kernels_cuda.py", "memcheck": "memcheck", "racecheck": "racecheck",
+         "device_tests": " -k gpu", "suite": " -rs ",
          "training": "training_throughput.py"}  # fmt: skip
 
 # Fails where a file says so, and waits to be cut off where another does; a module is missing where a file names it.
@@ -93,7 +94,12 @@ class Fakes:
             "REAL": sys.executable,
         }
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def run(self, *arguments: str, **words: str) -> subprocess.CompletedProcess[str]:

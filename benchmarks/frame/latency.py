@@ -171,7 +171,9 @@ def measure(
             alone = sum(s.process == setting.process for _, s in sweep.points) == 1
             # Of a process that held other settings too, it would be the memory of all of them.
             peak = workers[setting.process].ask("peak_megabytes") if alone else None
-            points[value] |= {"check": checked[value], "peak_mb": peak, **summarise(points, value, sweep.reference)}
+            found = summarise(points, value, sweep.reference)
+            points[value] |= {"check": checked[value], "peak_mb": peak, **found}
+            print(f"  {value:24} {found['ms']['p50']:10.3f} ms, {found['ratio']['p50']:.3f} of {sweep.reference}")
     finally:
         for worker in workers.values():
             worker.close()
@@ -245,7 +247,9 @@ def verify_bundles(bundles: Sequence[str], threads: int) -> None:
     for engines in bundles:
         # What was rounded in another order has other detections; those of each setting are compared all the same.
         emulated = Bundle.open(engines).manifest.precision in ("fp16", "bf16", "fp8")
-        failed = [r for r in verify(engines, threads=threads) if not r.passed and not (emulated and r.stage == "detections")]
+        failed = [
+            r for r in verify(engines, threads=threads) if not r.passed and not (emulated and r.stage == "detections")
+        ]
         if failed:
             raise Mismatch(f"{engines} does not pass `rdn-engine verify`: {failed}. Not timed.")
 

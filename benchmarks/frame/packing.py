@@ -28,8 +28,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from benchmarks.frame.seeded import LITERALS, RECIPES, SCALES, Drawn, Part, Recipe, codes, is_drawn
-from rdn_engine.bundle.directory import Bundle
 from rdn_engine.kernels.cpu.boxes import pooled_width
+from training.checkpoints.files import load_checkpoint
 
 Weights = Mapping[str, NDArray[Any]]
 Span = tuple[int, int]
@@ -133,7 +133,7 @@ def pack(model: Path, packed: Path, precision: str, seed: int) -> list[str]:
     """
     source = model / "model.safetensors"
     checkpoint: Weights = safetensors.numpy.load_file(source)
-    config = Bundle.open(model / precision).config
+    config = load_checkpoint(source).config
     scales = fold_scales(checkpoint, config.backbone.norm_eps)
     known: dict[bytes, Drawn] = {}
     for drawn in drawn_weights(checkpoint, seed):

@@ -84,8 +84,8 @@ ENDS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 PAPER_POINT = Dials(window=18, num_support=75, num_reference=300, advanced_ratio=0.2)
 """T, K, N and r to which the paper's rows and ours are normalised."""
 
-NAMES = ("T", "K", "r", "ends", "N", "executor", "backend", "resolution", "threads", "streams", "batch", "first", "bundles",
-         "baseline")  # fmt: skip
+NAMES = ("T", "K", "r", "ends", "N", "executor", "backend", "resolution", "threads", "streams", "batch", "first",
+         "bundles", "baseline")  # fmt: skip
 
 
 def paper_dials(config: RDNConfig) -> Dials:

@@ -5,8 +5,9 @@
 
 `latency`: from a frame on the host to its detections there, one at a time. `pipelined`: frames one behind the other,
 waiting once at the end. `graphs`: backbone and roi_head alone at the same sizes, on the device as a replayed CUDA graph
-where the backend allows it. `relation`: the relation stage of a frame alone, likewise. The profiler then counts what waits for the device while frames are pushed and nothing is
-read: a call that it must see is counted first, so that a profiler that sees nothing does not pass.
+where the backend allows it. `relation`: the relation stage of a frame alone, likewise. The profiler then counts what
+waits for the device while frames are pushed and nothing is read: a call that it must see is counted first, so that a
+profiler that sees nothing does not pass.
 """
 
 from __future__ import annotations
