@@ -38,7 +38,7 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.verify import set_difference, verify
-from training.provenance import environment
+from training.provenance import environment, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "rdn_tiny" / "engines"
@@ -207,7 +207,9 @@ def run(
     results: Results = json.loads(output.read_text()) if output.exists() else {"sweeps": {}}
     bundles = sorted({s.process.engines for sweep in sweeps for _, s in sweep.points})
     print_, verified = fingerprint(bundles), False
-    energy = energy_counter("cuda" if any(s.process.device == "cuda" for w in sweeps for _, s in w.points) else "cpu")
+    on_gpu = any(s.process.device == "cuda" for w in sweeps for _, s in w.points)
+    energy = energy_counter("cuda" if on_gpu else "cpu")
+    device = gpu() if on_gpu else None
     for sweep in sweeps:
         mark = f"{print_}, {rounds_mark(sweep)}"
         state = results["sweeps"].get(sweep.name)
@@ -223,7 +225,7 @@ def run(
         results["sweeps"][sweep.name] = state
 
         def save(state: Results = state) -> None:
-            about = describe(bundles, cores, energy.source)
+            about = describe(bundles, cores, energy.source) | {"gpu": device}
             results.update(about)
             state["measured"] = {name: about[name] for name in ("command", "date", "commit")}
             write(output, results)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.kernel.device_clock import ceilings, emulated_microseconds, microseconds
 from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
 from rdn_engine.kernels import cpu, cuda
 from rdn_engine.kernels.arithmetic import ceil_div
@@ -33,7 +32,7 @@ from tests import cuda_machines, reference_relation
 from tests.cuda_machines import Machine, fill
 from training.provenance import environment, gpu
 
-SETS, REPLAYS, WARM_UP = 3, 30, 5
+SETS = 3
 
 
 @dataclass(frozen=True)
@@ -286,60 +285,6 @@ CASES: dict[str, Callable[[Machine, Sizes, int], Work]] = {
     "distillation": lambda m, s, seed: attention(m, s, s.proposals, s.advanced, seed),
     "attention of eight streams' rows": lambda m, s, seed: attention(m, s, 8 * s.proposals, s.supports, seed),
 }
-
-
-def microseconds(runs: list[Callable[[int], None]], *, captured: bool = True) -> float:
-    """Median time of one run, from replays of a graph of all of them; `captured=False`: of work that no graph takes."""
-    import cupy
-
-    stream = cupy.cuda.Stream(non_blocking=True)
-
-    def every() -> None:
-        for run in runs:
-            run(stream.ptr)
-
-    with stream:
-        every()
-        launch: Callable[[], object] = every
-        if captured:
-            stream.begin_capture()
-            every()
-            graph = stream.end_capture()
-            launch = lambda: graph.launch(stream)  # noqa: E731
-        times: list[float] = []
-        for replay in range(WARM_UP + REPLAYS):
-            start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-            start.record(stream)
-            launch()
-            stop.record(stream)
-            stop.synchronize()
-            if replay >= WARM_UP:
-                times.append(1e3 * cupy.cuda.get_elapsed_time(start, stop) / len(runs))
-    return statistics.median(times)
-
-
-def emulated_microseconds(runs: list[Callable[[int], None]]) -> float:
-    begin = time.perf_counter()
-    for run in runs:
-        run(0)
-    return 1e6 * (time.perf_counter() - begin) / len(runs)
-
-
-def ceilings() -> dict[str, float]:
-    """Copy bandwidth, bytes read and written, in GB/s; float16 matrix rate in TFLOP/s.
-
-    Not from graphs: cupy refuses its own products while a stream is captured, and these run for milliseconds.
-    """
-    import cupy
-
-    source = cupy.ones(1 << 30, cupy.uint8)
-    target = cupy.empty_like(source)
-    copy = microseconds([lambda stream: cupy.copyto(target, source)], captured=False)
-    # Random: zeros are multiplied faster than what a model has.
-    a = cupy.asarray(np.random.default_rng(0).standard_normal((8192, 8192), np.float32).astype(np.float16))
-    out = cupy.empty_like(a)
-    product = microseconds([lambda stream: cupy.matmul(a, a, out=out)], captured=False)
-    return {"copy_gb_per_s": 2 * source.nbytes / copy / 1e3, "matrix_tflop_per_s": 2 * 8192**3 / product / 1e6}
 
 
 def measure(machine: Machine, sizes: Sizes, name: str, limits: dict[str, float]) -> dict[str, Any]:
