@@ -4,7 +4,8 @@
 
 It must define every launcher of rdn/cuda_ops.h, want nothing but the C and C++ libraries (no Python, no shared CUDA
 runtime), and hold code for the one architecture: the kernels of the committed table, with the registers that stand
-there. The last wants cuobjdump, on PATH or in Triton's package; without one it says so.
+there, where nvcc is of the release that the table is of. The last wants cuobjdump, on PATH or in Triton's package;
+without one it says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.cuda_resources import ROOT, demangle
+from scripts.cuda_resources import ROOT, compiler, demangle
 
 HEADER = ROOT / "csrc" / "include" / "rdn" / "cuda_ops.h"
 TABLE = ROOT / "benchmarks" / "results" / "cuda_resources.json"
@@ -86,12 +87,16 @@ def faults(library: Path, architecture: int) -> list[str]:
     wanted = f"sm_{architecture}"
     if set(found) != {wanted}:
         return [*wrong, f"has code for {sorted(found)}; wanted {wanted} alone"]
-    table = {name: used[wanted]["registers"] for file in json.loads(TABLE.read_text())["kernels"].values()
-             for name, used in file.items()}  # fmt: skip
-    for name in sorted(table.keys() | found[wanted].keys()):
-        got, told = found[wanted].get(name), table.get(name)
-        if got != told:
-            wrong.append(f"kernel {name} has {got} registers; {TABLE.name} says {told}")
+    told = json.loads(TABLE.read_text())
+    table = {name: used[wanted]["registers"] for file in told["kernels"].values() for name, used in file.items()}
+    wrong += [f"lacks the kernel {name}" for name in sorted(table.keys() - found[wanted].keys())]
+    wrong += [
+        f"has the kernel {name}, which {TABLE.name} lacks" for name in sorted(found[wanted].keys() - table.keys())
+    ]
+    if shutil.which("nvcc") and compiler() == told["compiler"]:
+        for name in sorted(table.keys() & found[wanted].keys()):
+            if found[wanted][name] != table[name]:
+                wrong.append(f"kernel {name} has {found[wanted][name]} registers; {TABLE.name} says {table[name]}")
     print(f"{len(found[wanted])} kernels for {wanted}, at most {max(found[wanted].values())} registers a thread")
     return wrong
 

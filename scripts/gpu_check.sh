@@ -49,7 +49,7 @@ packed=${packed:+$(cd "$packed" && pwd)}
 quick=()
 if [ "$device" = cpu ]; then quick=(--device cpu --quick); else export RDN_REQUIRE_CUDA=1; fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}:$out/site
-export out packed python device
+export out packed python device PYTHONUNBUFFERED=1
 failed=0
 
 # The plan, in order: phase, step, the most seconds it may take, what has to have passed before, what is run.
@@ -97,7 +97,7 @@ step() {
     return
   fi
   for one in "$left" "$of_phase"; do if [ "$one" -lt "$most" ]; then most=$one; fi; done
-  timeout "$most" bash -c "${command[$name]}" >"$out/$name.log" 2>&1
+  timeout --kill-after=5 "$most" bash -c "${command[$name]}" >"$out/$name.log" 2>&1
   code=$?
   local took=$(($(now) - start))
   spent[$phase]=$((${spent[$phase]:-0} + took))

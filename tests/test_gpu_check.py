@@ -59,7 +59,7 @@ exit 0
 """
 # Every step takes all the time that it may.
 SLOW = """#!/bin/bash
-echo $(($(cat "$FAKES/clock") + $1)) >"$FAKES/clock"
+echo $(($(cat "$FAKES/clock") + $2)) >"$FAKES/clock"
 exit "$(cat "$FAKES/code")"
 """
 CLOCK = """#!/bin/bash
