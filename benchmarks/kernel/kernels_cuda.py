@@ -308,9 +308,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     arguments = parser.parse_args(argv)
-    machine: Machine = cuda_machines.Emulated(descending=False)
+    machine: Machine
     limits: dict[str, float] = {}
-    if arguments.device == "cuda":
+    if arguments.device == "cpu":
+        machine = cuda_machines.Emulated(descending=False)
+    else:
         machine, limits = cuda_machines.Gpu(), ceilings()
         print(f"copy {limits['copy_gb_per_s']:.0f} GB/s, matrix products {limits['matrix_tflop_per_s']:.0f} TFLOP/s")
     results: dict[str, Any] = {"device": arguments.device, "gpu": gpu(), "ceilings": limits, "kernels": {}}
