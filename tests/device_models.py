@@ -198,6 +198,8 @@ class BoundThroughHost:
         for name, array in self._graph(given).items():
             dense = np.ascontiguousarray(array, outputs[name].dtype)
             runtime.memcpy(outputs[name].pointer, dense.ctypes.data, dense.nbytes, runtime.memcpyHostToDevice)
+        # A copy from pageable memory may return before it has arrived, and streams do not wait for the default one.
+        runtime.deviceSynchronize()
 
 
 def assert_same(got: Detections, wanted: Detections, tolerance: float = 1e-3) -> None:

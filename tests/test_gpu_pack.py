@@ -152,6 +152,7 @@ def test_the_library_is_whole_and_the_bindings_link_with_it_alone(tmp_path: Path
         "bindings",
         "_cuda",
         f"-DRDN_CUDA_LIBRARY={library / 'librdn_cuda.so'}",
+        "-DCMAKE_BUILD_TYPE=Debug",
         path=os.pathsep.join([str(tools), no_toolkit]),
     )
     shutil.rmtree(library)
