@@ -37,8 +37,16 @@ class FrameError(RDNError, ValueError):
     """An array pushed into a stream is not an image this detector can read."""
 
 
+class ResultError(RDNError, ValueError):
+    """The arrays or the JSON line of a result do not fit together, or are not what a result is made of."""
+
+
 class VideoError(RDNError):
     """A video source cannot be opened, or holds no video."""
+
+
+class VideoWriteError(VideoError):
+    """A video cannot be written: its name, its place, its encoder or its disk."""
 
 
 class StreamClosed(RDNError):

@@ -3,99 +3,112 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import resource
 from collections import Counter, deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rdn_engine.errors import FrameError, RDNError, VideoError
+from rdn_engine.cli.lines import Lines
+from rdn_engine.cli.progress import progress_bar
+from rdn_engine.cli.signals import Interrupted, Interrupts
+from rdn_engine.cli.streams import say
+from rdn_engine.errors import FrameError, RDNError, VideoError, VideoWriteError
 from rdn_engine.frame import Frame
-from rdn_engine.media.source import VideoSource
+from rdn_engine.media.base import VideoSource
 from rdn_engine.media.writer import VideoWriter
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 class Run:
     """One pass of a source through a stream, into the files asked for."""
 
-    def __init__(self, stream: Stream, video: VideoSource, draw_threshold: float) -> None:
+    def __init__(self, stream: Stream, video: VideoSource, draw_threshold: float, interrupts: Interrupts) -> None:
         """Get ready for one pass.
 
         Args:
             stream: open, with its dials.
             video: open, not read yet.
             draw_threshold: in 0..1; boxes below this confidence are not drawn.
+            interrupts: what breaks the pass off.
         """
         self._stream = stream
         self._video = video
         self._draw_threshold = draw_threshold
+        self._interrupts = interrupts
+        self._lines: Lines | None = None
+        self._writer: VideoWriter | None = None
         self._waiting: deque[Frame] = deque()
         """Frames to draw on, kept until their result is there; at most L + 1, with linking L + D + 1"""
+        self._refusal: FrameError | None = None
         self._results = 0
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)
         self.interrupted = False
-        """Whether Ctrl-C ended the pass"""
+        """Whether a signal ended the pass"""
         self.error: RDNError | None = None
-        """What ended the source early, after the results so far were written"""
+        """What ended the source or the annotated video early, after the results so far were written"""
 
     def process(self, output: Path | None, save_video: Path | None, show_progress: bool) -> None:
         """Write a JSON line and an annotated frame for every result, as results come.
 
-        A source that ends badly, or in which no frame is an image, leaves its error in `error`; Ctrl-C sets
-        `interrupted`. Either way what was written is whole.
+        A source that ends badly, or in which no frame is an image, leaves its error in `error`, a signal sets
+        `interrupted`. Either way the pending results come out and what was written is whole. An annotated video that
+        cannot be written any more leaves its error too, and the lines go on.
 
         Args:
-            output: file of the lines (docs/jsonl.md); None writes none.
+            output: file of the lines (docs/jsonl.md), `-` for stdout; None writes none.
             save_video: file of the annotated frames; None writes none.
             show_progress: on stderr.
 
         Raises:
-            VideoError: for a video that cannot be written.
+            VideoWriteError: for a video that cannot be begun, and without lines for one that cannot be written.
             OSError: for lines that cannot be written.
+            StdoutClosed: for lines that nobody reads any more.
         """
         with contextlib.ExitStack() as stack:
-            # The writer first: it may refuse its container, and opening the lines empties a file that was there.
-            writer = stack.enter_context(VideoWriter(save_video, self._video.fps)) if save_video else None
-            lines = stack.enter_context(output.open("w", encoding="utf-8")) if output else None
-
-            def take(results: list[Detections]) -> None:
-                for result in results:
-                    self._count(result)
-                    if lines is not None:
-                        lines.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
-                        lines.flush()
-                    if writer is not None:
-                        self._draw(writer, result)
-
+            # The writer first: it may refuse its name, and opening the lines empties a file that was there.
+            if save_video:
+                self._writer = VideoWriter(save_video, self._video.fps)
+                stack.callback(self._finish_video)
+            if output:
+                self._lines = stack.enter_context(Lines(output))
+            self._interrupts.patient = True
             try:
-                with _progress_bar(show_progress) as progress:
-                    task = progress.add_task("", total=self._video.frames_hint, memory="")
-                    for frame in self._video:
-                        if writer is not None:
-                            self._waiting.append(frame)
-                        take(self._push(frame))
-                        progress.update(task, advance=1, memory=f"peak {_peak_memory() / 2**20:.0f} MiB")
-            except KeyboardInterrupt:
+                self._read(show_progress)
+            except Interrupted:
                 self.interrupted = True
-                return
+            except VideoWriteError:
+                raise
             except VideoError as error:
                 self.error = error
-            take(self._stream.flush())
-        if self._stream.accepted:
-            # A source may end badly; a frame that was refused among others is counted, like a damaged one.
-            self.error = self.error if isinstance(self.error, VideoError) else None
+            self._take(self._stream.flush())
+        if not self._stream.accepted and self.error is None:
+            # A frame that was refused among others is counted, like a damaged one.
+            self.error = self._refusal
+
+    def _read(self, show_progress: bool) -> None:
+        with progress_bar(show_progress) as progress:
+            task = progress.add_task("", total=self._video.frames_hint, memory="")
+            for frame in self._interrupts.each(self._video):
+                if self._writer is not None:
+                    self._waiting.append(frame)
+                self._take(self._push(frame))
+                progress.update(task, advance=1, memory=f"peak {_peak_memory() / 2**20:.0f} MiB")
+
+    def _take(self, results: list[Detections]) -> None:
+        for result in results:
+            self._count(result)
+            if self._lines is not None:
+                self._lines.write(result.to_dict())
+            if self._writer is not None:
+                self._draw(self._writer, result)
 
     def _push(self, frame: Frame) -> list[Detections]:
         try:
             results = self._stream.push(frame)
         except FrameError as error:
-            self.error = error
+            self._refusal = error
             if self._waiting:
                 self._waiting.pop()
             return []
@@ -110,7 +123,23 @@ class Run:
         from rdn_engine.media.draw import annotate
 
         frame = self._waiting.popleft()
-        writer.write(annotate(frame.image, result, self._draw_threshold), frame.pts)
+        try:
+            drawn = annotate(frame.image, result, self._draw_threshold)
+            writer.write(drawn, frame.pts, result.epoch, self._video.pixel_aspect)
+        except VideoWriteError as error:
+            if self._lines is None:
+                raise
+            say(f"{error}; the lines go on")
+            self.error, self._writer = error, None
+            self._waiting.clear()
+            writer.close()
+
+    def _finish_video(self) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except VideoWriteError as error:
+            self.error = error
 
     def summary(self, output: Path | None, save_video: Path | None) -> dict[str, Any]:
         """What the pass did, as plain numbers and strings for people and for `--json`.
@@ -135,6 +164,8 @@ class Run:
             "output": str(output) if output else None,
             "video": str(save_video) if save_video else None,
             "interrupted": self.interrupted,
+            "incomplete": self._video.incomplete,
+            "warnings": self._video.warnings,
         }
 
 
@@ -160,25 +191,6 @@ class _Steady:
         stages = {name: (s - self._start[1][name]) * 1e3 / frames for name, s in self._end[1].items()}
         rounded = {name: round(ms, 3) for name, ms in (*stages.items(), ("total", sum(stages.values())))}
         return {"steady_frames": frames, "steady_ms_per_frame": rounded}
-
-
-def _progress_bar(show: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    class Speed(TextColumn):
-        def render(self, task: Any) -> Any:
-            return f"{task.speed or 0:.1f} fps"
-
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        Speed(""),
-        TextColumn("{task.fields[memory]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not show,
-    )
 
 
 def _peak_memory() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.bundle.directory import Bundle
@@ -24,17 +25,19 @@ def new_table(*columns: str) -> Table:
     return table
 
 
-def print_tables(*tables: Table) -> None:
-    """Print tables to stdout, one below the other."""
+def tables_text(*tables: Table) -> str:
+    """Tables one below the other, as stdout shows them. What is wrong with stdout is left to who writes them."""
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False)
+    text, stdout = io.StringIO(), Console()
+    console = Console(file=text, width=stdout.width, force_terminal=stdout.is_terminal, markup=False, highlight=False)
     for table in tables:
         console.print(table)
+    return text.getvalue()
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Print a summary as a table.
+def summary_table(summary: dict[str, Any]) -> Table:
+    """A summary as a table.
 
     Args:
         summary: of `Run.summary`.
@@ -43,6 +46,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     table.add_row("source", summary["source"])
     refused = f", {summary['refused']} refused" if summary["refused"] else ""
     table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
+    if summary["incomplete"]:
+        table.add_row("incomplete", summary["incomplete"])
+    if summary["epochs"] > 1:
+        table.add_row(
+            "epochs", f"{summary['epochs']}: the size, the clock or the source changed, and the window began anew"
+        )
     for name, count in summary["per_class"].items():
         table.add_row(f"detections: {name}", str(count))
     if not summary["per_class"]:
@@ -54,7 +63,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     for what in ("output", "video"):
         if summary[what]:
             table.add_row(what, summary[what])
-    print_tables(table)
+    return table
 
 
 def agreement_rows(manifest: Manifest) -> dict[str, str]:

@@ -1,181 +1,19 @@
-"""Video sources and the writer, on small videos encoded here."""
+"""Sources of every kind, on small videos and images made here."""
 
 from __future__ import annotations
 
-import io
+import os
+import threading
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
 from rdn_engine.errors import VideoError
-from rdn_engine.frame import Frame
 from rdn_engine.media.source import open_source
-from rdn_engine.media.writer import CONTAINERS, VideoWriter
-
-HEIGHT, WIDTH, FPS = 64, 96, 25
-
-LOSSY = 12
-"""Grey levels: mean error that coding leaves at most; swapped channels or a wrong turn make more than 40"""
-
-
-def picture(t: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """[H, W, 3]: red grows to the right, green downwards, blue tells the time."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[..., 0] = np.linspace(0, 255, width)
-    image[..., 1] = np.linspace(0, 255, height)[:, None]
-    image[..., 2] = 8 * t
-    return image
-
-
-def encode(
-    path: Path, codec: str = "libx264", frames: int = 20, rotation: float | None = None, grain: int = 0, **options: str
-) -> Path:
-    """A video of `picture`s; `grain` is the strength of a noise that makes every coded picture a large one."""
-    rng = np.random.default_rng(0)
-    # With several threads the encoder's choices, and so its bytes, change from run to run.
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=FPS, options={"threads": "1", **options})
-        stream.width, stream.height = WIDTH, HEIGHT
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
-        for t in range(frames):
-            noise = rng.integers(0, grain + 1, (HEIGHT, WIDTH, 1))
-            image = np.clip(picture(t) + noise, 0, 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = t, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def damage(path: Path, nth: int, keep: int = 0) -> None:
-    """Overwrite the nth coded picture with noise, all but its first `keep` bytes (at most half)."""
-    start, size = coded_picture(path, nth)
-    start, end = start + min(keep, size // 2), start + size
-    data = bytearray(path.read_bytes())
-    data[start:end] = np.random.default_rng(0).integers(0, 256, end - start, dtype=np.uint8).tobytes()
-    path.write_bytes(data)
-
-
-def read(source: object) -> tuple[list[Frame], int]:
-    with open_source(source) as video:  # type: ignore[arg-type]
-        return list(video), video.skipped
-
-
-def save_images(folder: Path, names: list[str]) -> list[np.ndarray]:
-    images = [picture(t) for t in range(len(names))]
-    for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(folder / name)
-    return images
-
-
-@pytest.mark.parametrize(("codec", "name"), [("libx264", "a.mp4"), ("mpeg4", "a.mp4"), ("mjpeg", "a.avi")])
-def test_video_gives_every_frame_with_index_time_and_colour(tmp_path: Path, codec: str, name: str) -> None:
-    path = encode(tmp_path / name, codec)
-    with open_source(path) as video:
-        assert video.fps == FPS
-        assert video.frames_hint == 20
-        frames = list(video)
-    assert [f.index for f in frames] == list(range(20))
-    assert [f.pts for f in frames] == pytest.approx([t / FPS for t in range(20)])
-    assert video.skipped == 0
-    for t, frame in enumerate(frames):
-        assert frame.source_id == str(path)
-        assert frame.image.dtype == np.uint8
-        assert np.abs(frame.image.astype(int) - picture(t)).mean() < LOSSY
-
-
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_rotation_metadata_is_applied(tmp_path: Path, turns: int) -> None:
-    frames, _ = read(encode(tmp_path / "a.mp4", frames=2, rotation=90.0 * turns))
-    wanted = np.rot90(picture(0), turns)
-    assert frames[0].image.shape == wanted.shape
-    assert np.abs(frames[0].image.astype(int) - wanted).mean() < LOSSY
-
-
-@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_photo_orientation_is_applied(tmp_path: Path, orientation: int, turns: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(picture(0)).save(tmp_path / "a.jpg", exif=exif)
-    frames, _ = read(tmp_path)
-    wanted = np.rot90(picture(0), turns)
-    assert frames[0].image.shape == wanted.shape
-    assert np.abs(frames[0].image.astype(int) - wanted).mean() < LOSSY
-
-
-VLC = {"coder": "vlc"}
-"""Of H.264's two entropy coders the one in which a decoder notices noise; in the other only headers can be checked."""
-
-
-@pytest.mark.parametrize(
-    ("codec", "name", "keep", "options"),
-    [
-        ("libx264", "a.mp4", 0, {"bf": "0", "g": "250"}),
-        ("libx264", "a.mp4", 0, {"bf": "2", "b-adapt": "0", "g": "10"}),
-        ("libx264", "a.mp4", 40, {"bf": "0", "g": "250", **VLC}),
-        ("libx264", "a.mp4", 40, {"bf": "2", "b-adapt": "0", "g": "10", **VLC}),
-        ("mjpeg", "a.avi", 0, {}),
-        ("mjpeg", "a.avi", 700, {}),
-        ("mpeg4", "a.mp4", 0, {}),
-        ("mpeg4", "a.mp4", 40, {}),
-        ("mpeg4", "a.avi", 40, {}),
-    ],
-)
-@pytest.mark.parametrize("nth", [7, 8, 9, 10])
-def test_damaged_frame_is_skipped_and_counted_and_decoding_goes_on(
-    tmp_path: Path, codec: str, name: str, keep: int, options: dict[str, str], nth: int
-) -> None:
-    path = encode(tmp_path / name, codec, grain=60, **options)
-    whole, _ = read(path)
-    damage(path, nth, keep)
-    frames, skipped = read(path)
-    assert skipped >= 1
-    assert len(frames) + skipped == 20
-    # Numbers follow the time, so that the skipped ones leave their gaps.
-    assert [f.index for f in frames] == [round(f.pts * FPS) for f in frames if f.pts is not None]
-    assert frames[-1].index == 19
-    # What was coded before the damage is untouched.
-    assert all(np.array_equal(f.image, whole[f.index].image) for f in frames if f.index < 5)
-
-
-def test_several_damaged_frames(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.avi", "mjpeg")
-    for nth in (0, 7, 8, 19):
-        damage(path, nth)
-    frames, skipped = read(path)
-    assert skipped == 4
-    assert [f.index for f in frames] == [t for t in range(20) if t not in (0, 7, 8, 19)]
-
-
-def test_all_frames_damaged_is_an_error(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.avi", "mjpeg", frames=3)
-    for nth in range(3):
-        damage(path, nth)
-    with pytest.raises(VideoError, match=r"no frame could be decoded \(3 damaged\)"):
-        read(path)
-
-
-def coded_picture(path: Path, nth: int) -> tuple[int, int]:
-    """Place and size in the file, bytes."""
-    with av.open(str(path)) as container:
-        packet = [p for p in container.demux(video=0) if p.size][nth]
-        return packet.pos, packet.size
-
-
-def test_cut_short_video_gives_what_is_there(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.avi", "mjpeg")
-    start, size = coded_picture(path, 12)
-    path.write_bytes(path.read_bytes()[: start + size // 2])
-    frames, skipped = read(path)
-    assert [f.index for f in frames] == list(range(12))
-    assert skipped == 1
+from tests.media.clips import encode, read, save_images
 
 
 def _audio(path: Path) -> Path:
@@ -225,45 +63,6 @@ def test_error_for_an_address_hides_its_password() -> None:
     assert "nonsense://host/path" in str(caught.value)
 
 
-def test_file_cannot_name_further_inputs_on_the_network(tmp_path: Path) -> None:
-    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
-    with pytest.raises(VideoError):
-        read(_write(tmp_path / "a.m3u8", playlist.encode()))
-
-
-def test_folder_is_read_in_natural_order_whatever_the_sizes(tmp_path: Path) -> None:
-    for name, size in (("f10.png", (16, 20)), ("f9.png", (30, 18)), ("f1.JPEG", (20, 20))):
-        Image.fromarray(picture(0, *size)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not an image")
-    frames, skipped = read(str(tmp_path))
-    assert [Path(f.source_id).name for f in frames] == ["f1.JPEG", "f9.png", "f10.png"]
-    assert [f.image.shape[:2] for f in frames] == [(20, 20), (30, 18), (16, 20)]
-    assert [f.pts for f in frames] == [None] * 3
-    assert [f.index for f in frames] == [0, 1, 2]
-    assert skipped == 0
-
-
-def test_damaged_image_is_skipped_and_leaves_a_gap(tmp_path: Path) -> None:
-    images = save_images(tmp_path, ["0.png", "1.png", "2.png", "3.png"])
-    data = (tmp_path / "1.png").read_bytes()
-    (tmp_path / "1.png").write_bytes(data[: len(data) // 2])
-    frames, skipped = read(tmp_path)
-    assert skipped == 1
-    assert [f.index for f in frames] == [0, 2, 3]
-    assert all(np.array_equal(f.image, images[f.index]) for f in frames)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
-def test_cut_short_image_is_damaged_not_half_grey(tmp_path: Path, suffix: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / f"a.{suffix}")
-    Image.fromarray(noise).save(tmp_path / f"b.{suffix}")
-    data = (tmp_path / f"a.{suffix}").read_bytes()
-    (tmp_path / f"a.{suffix}").write_bytes(data[: len(data) // 2])
-    frames, skipped = read(tmp_path)
-    assert (len(frames), skipped) == (1, 1)
-
-
 def test_glob_list_and_single_image_agree(tmp_path: Path) -> None:
     images = save_images(tmp_path, ["1.png", "2.png", "x.png"])
     by_glob, _ = read(str(tmp_path / "[0-9].png"))
@@ -282,21 +81,6 @@ def test_names_are_taken_literally(tmp_path: Path) -> None:
     assert len(read(str(tmp_path / "clip:one.mp4"))[0]) == 2
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16"])
-def test_other_pixel_formats_become_rgb(tmp_path: Path, mode: str) -> None:
-    grey = picture(0)[..., 0]
-    wanted = np.repeat(grey[..., None], 3, axis=2)
-    if mode == "I;16":
-        image = Image.fromarray(grey.astype(np.uint16) * 257)
-    else:
-        image = Image.fromarray(wanted).convert(mode)
-        wanted = np.asarray(image.convert("RGB"))
-    image.save(tmp_path / "a.png")
-    frames, _ = read(tmp_path)
-    assert frames[0].image.shape == wanted.shape
-    assert np.abs(frames[0].image.astype(int) - wanted).max() <= 1
-
-
 def test_source_is_read_once_and_closes(tmp_path: Path) -> None:
     video = open_source(encode(tmp_path / "a.mp4", frames=3))
     iterator = iter(video)
@@ -305,81 +89,6 @@ def test_source_is_read_once_and_closes(tmp_path: Path) -> None:
     video.close()
     with pytest.raises(VideoError, match="open it again"):
         iter(video)
-
-
-def test_early_end_of_iteration_closes_the_file(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.mp4", frames=10)
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(5):
-        with open_source(path) as video:
-            for _frame in video:
-                break
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
-def test_writer_round_trip(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = tmp_path / "out.mp4"
-    times = [0.0, 0.04, 0.12, 0.5]
-    with VideoWriter(path, fps=25.0) as writer:
-        for t, seconds in enumerate(times):
-            writer.write(picture(t, *size), seconds)
-    frames, skipped = read(path)
-    assert skipped == 0
-    assert [f.pts for f in frames] == pytest.approx(times, abs=1e-4)
-    for t, frame in enumerate(frames):
-        assert frame.image.shape == (size[0] + size[0] % 2, size[1] + size[1] % 2, 3)
-        assert np.abs(frame.image[: size[0], : size[1]].astype(int) - picture(t, *size)).mean() < LOSSY
-
-
-def test_writer_without_times_and_with_repeated_times(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", fps=10.0) as writer:
-        for t in range(3):
-            writer.write(picture(t))
-    assert [f.pts for f in read(tmp_path / "a.mp4")[0]] == pytest.approx([0, 0.1, 0.2], abs=1e-4)
-    with VideoWriter(tmp_path / "b.mp4") as writer:
-        for t in range(3):
-            writer.write(picture(t), 1.0 - t)
-    assert len(read(tmp_path / "b.mp4")[0]) == 3
-
-
-def test_writer_fits_other_sizes_into_the_first(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4") as writer:
-        writer.write(picture(0))
-        writer.write(np.full((64, 32, 3), 200, np.uint8))
-    second = read(tmp_path / "a.mp4")[0][1].image
-    assert second.shape == (HEIGHT, WIDTH, 3)
-    assert second[:, 36:60].min() > 180
-    assert second[:, :28].max() < 40
-
-
-def test_writer_refuses_an_impossible_place(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="cannot be written"):
-        VideoWriter(tmp_path / "no" / "a.mp4")
-    with pytest.raises(VideoError, match="cannot be written"):
-        VideoWriter(tmp_path / "a.nonsense")
-
-
-@pytest.mark.parametrize(
-    ("name", "why"), [("a.gif", "'gif' format"), ("a.webm", "'webm' format"), ("a.txt", "format"), ("a.ogg", "")]
-)
-def test_writer_names_the_containers_that_work(tmp_path: Path, name: str, why: str) -> None:
-    wanted = rf"cannot be written: .*{why}.*\.mp4, \.mkv, \.avi, \.mov"
-    with pytest.raises(VideoError, match=wanted) as caught, VideoWriter(tmp_path / name) as writer:
-        writer.write(picture(0))
-    assert "ValueError" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", CONTAINERS)
-def test_named_containers_do_work(tmp_path: Path, suffix: str) -> None:
-    with VideoWriter(tmp_path / f"a{suffix}") as writer:
-        writer.write(picture(0))
-    assert len(read(tmp_path / f"a{suffix}")[0]) == 1
-
-
-def test_writer_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
-    VideoWriter(tmp_path / "a.mp4").close()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
@@ -397,8 +106,37 @@ def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
             assert opened.files == files
 
 
-def test_image_bytes_are_not_trusted_by_their_suffix(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(picture(0)).save(buffer, format="PNG")
-    frames, _ = read(_write(tmp_path / "a.jpg", buffer.getvalue()))
-    assert np.array_equal(frames[0].image, picture(0))
+def _feed(pipe: Path, data: bytes) -> threading.Thread:
+    """Somebody who writes into a named pipe, once, and goes."""
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mkv"])
+def test_named_pipe_is_read_once_like_its_file(tmp_path: Path, name: str) -> None:
+    path = encode(tmp_path / name)
+    wanted, _ = read(path)
+    os.mkfifo(tmp_path / "pipe")
+    writer = _feed(tmp_path / "pipe", path.read_bytes())
+    frames, skipped = read(tmp_path / "pipe")
+    writer.join()
+    assert skipped == 0
+    assert [f.pts for f in frames] == [f.pts for f in wanted]
+    assert all(np.array_equal(f.image, w.image) for f, w in zip(frames, wanted, strict=True))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello " * 100])
+def test_named_pipe_without_a_video_is_an_error(tmp_path: Path, data: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    _feed(tmp_path / "pipe", data)
+    with pytest.raises(VideoError, match="cannot be opened as video"):
+        read(tmp_path / "pipe")
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = encode(tmp_path / os.fsdecode(b"\xff\xe9.mp4"), frames=2)
+    frames, _ = read(path)
+    assert [os.fsencode(f.source_id) for f in frames] == [os.fsencode(path)] * 2
+    with pytest.raises(VideoError, match="does not exist"):
+        read(tmp_path / os.fsdecode(b"\xfe.mp4"))

@@ -1,0 +1,64 @@
+"""Exit codes, and the one line on stderr that comes with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+
+from rdn_engine.cli.streams import StdoutClosed, say
+from rdn_engine.errors import (
+    BackendUnavailable,
+    BundleError,
+    ConfigError,
+    FrameError,
+    RDNError,
+    VideoError,
+    VideoWriteError,
+)
+
+OTHER_ERROR, USAGE, BAD_INPUT, BAD_BUNDLE, NO_BACKEND, MISMATCH, NOT_WHOLE = 1, 2, 3, 4, 5, 6, 7
+BY_SIGNAL = 128
+"""Added to the number of the signal that ended the process, as shells do"""
+INTERRUPTED, READER_GONE = BY_SIGNAL + 2, BY_SIGNAL + 13
+"""As SIGINT and SIGPIPE would end it"""
+
+_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
+    (StdoutClosed, READER_GONE),
+    (ConfigError, USAGE),
+    (VideoWriteError, OTHER_ERROR),
+    (VideoError, BAD_INPUT),
+    (FrameError, BAD_INPUT),
+    (BundleError, BAD_BUNDLE),
+    (BackendUnavailable, NO_BACKEND),
+    (RDNError, OTHER_ERROR),
+    (OSError, OTHER_ERROR),
+)
+CODES_HELP = (
+    "Exit codes: 0 done; 1 another error (a file that cannot be written); 2 wrong usage or a dial out of range; "
+    "3 bad input; 4 bad engine directory; 5 backend or device not available; 6 verify found a mismatch; "
+    "7 under --strict: the input is incomplete, or frames have no result; "
+    "129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM: what was written so far is kept; "
+    "141 the reader of stdout has gone."
+)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Every error that is expected becomes one line on stderr and its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except (RDNError, OSError) as error:
+        if not isinstance(error, StdoutClosed):  # `| head` is no mistake
+            say(_words(error))
+        raise typer.Exit(next(code for kind, code in _OF_ERRORS if isinstance(error, kind))) from None
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,0 +1,162 @@
+"""`rdn-engine predict`: a source through a detector, into JSON lines and an annotated video."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
+from rdn_engine.cli.given import given_source
+from rdn_engine.cli.lines import STDOUT
+from rdn_engine.cli.options import BackendOption, DeviceOption
+from rdn_engine.cli.run import Run
+from rdn_engine.cli.signals import Interrupts
+from rdn_engine.cli.streams import emit, say, tell
+from rdn_engine.cli.tables import summary_table, tables_text
+from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
+from rdn_engine.detector import Detector, RelationPrecision
+from rdn_engine.errors import ConfigError
+from rdn_engine.host.runtime import Executor
+from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
+from rdn_engine.media.source import open_source
+
+
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A video, an address, an image, a folder of images, a quoted glob, - for stdin; env:NAME or @FILE "
+            "where a variable or a file holds it, which keeps a password out of the list of processes."
+        ),
+    ],
+    engines: Annotated[Path, typer.Option(metavar="DIR", help="Engine directory.")],
+    output: Annotated[Path | None, typer.Option(help="JSON lines, one a frame; - for stdout; docs/jsonl.md.")] = None,
+    save_video: Annotated[Path | None, typer.Option(help="Annotated video: .mp4, .mkv, .mov.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Keep detections above this confidence, in [0, 1).")] = None,
+    draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on, in [0, 1].")] = 0.3,
+    window: Annotated[int | None, typer.Option(help="T: frames on each side.")] = None,
+    look_ahead: Annotated[int | None, typer.Option(help="L: frames that results may wait for, 0..T.")] = None,
+    support: Annotated[int | None, typer.Option(help="K: support proposals of each frame.")] = None,
+    reference: Annotated[int | None, typer.Option(help="N: proposals classified on each frame, at least K.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="r: part of the support that is refined, in (0, 1].")] = None,
+    sampling: Annotated[Sampling | None, typer.Option(help="How the refined part is chosen.")] = None,
+    edges: Annotated[Edges | None, typer.Option(help="What the window holds beyond the ends of the video.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring.")] = False,
+    link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
+    link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
+    executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
+    relation_precision: Annotated[
+        RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
+    ] = "float32",
+    backend: BackendOption = "onnxruntime",
+    device: DeviceOption = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long a network source may be silent.")
+    ] = TIMEOUT_SECONDS,
+    video_stream: Annotated[
+        int | None, typer.Option(metavar="N", help="Which of several video streams, from 0; the default one else.")
+    ] = None,
+    deinterlace: Annotated[bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones.")] = False,
+    square_pixels: Annotated[
+        bool,
+        typer.Option("--square-pixels", help="Detect in an anamorphic video as it is shown; boxes stay as stored."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 7 where input is incomplete or frames have no result.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary; warnings and errors only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Summary as JSON on stdout, and nothing else there.")] = False,
+) -> None:
+    """Detect in every frame of SOURCE. Dials that are not given are the model's own."""
+    with exit_codes(), Interrupts() as interrupts, contextlib.ExitStack() as stack:
+        if not 0.0 <= draw_threshold <= 1.0:
+            raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
+        _check_outputs(output, save_video, as_json)
+        stack.enter_context(_warnings_said())
+        video = open_source(given_source(source), SourceOptions(timeout, video_stream, deinterlace, square_pixels))
+        stack.callback(lambda: None if interrupts.reading else video.close())
+        _keep_source([path for path in (output, save_video) if path is not None], video)
+        detector = Detector.from_pretrained(
+            engines,
+            backend=backend,
+            device=device,
+            threads=threads,
+            executor=executor,
+            relation_precision=relation_precision,
+        )
+        given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
+                 "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
+                 "score_threshold": threshold, "link": link_by, "link_delay": link_delay}  # fmt: skip
+        dials = _turn(detector.config.dials, {k: v for k, v in given.items() if v is not None}, link)
+        stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
+        run = Run(stream, video, draw_threshold, interrupts)
+        run.process(output, save_video, show_progress=not quiet and sys.stderr is not None and sys.stderr.isatty())
+        summary = run.summary(output, save_video)
+        if as_json:
+            emit(json.dumps(summary) + "\n")
+        elif not quiet:
+            (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
+        if interrupts.number is not None:
+            say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
+            raise typer.Exit(BY_SIGNAL + interrupts.number)
+        if run.error is not None:
+            raise run.error
+        if strict and (video.incomplete is not None or video.skipped or stream.rejected):
+            say("--strict: the input is incomplete, or frames of it have no result")
+            raise typer.Exit(NOT_WHOLE)
+
+
+def _check_outputs(output: Path | None, save_video: Path | None, as_json: bool) -> None:
+    if output is not None and save_video is not None and output.resolve() == save_video.resolve():
+        raise ConfigError(f"--output and --save-video are both {output}; wanted two different files")
+    if output == STDOUT and as_json:
+        raise ConfigError("--output - and --json both want stdout; wanted a file for one of them")
+    if sys.stdout is None and (output == STDOUT or as_json):
+        raise ConfigError("stdout is closed; wanted it open, for the lines or the summary")
+
+
+@contextlib.contextmanager
+def _warnings_said() -> Iterator[None]:
+    """What the package logs as a warning, as a line on stderr, when it is found."""
+    log, handler = logging.getLogger("rdn_engine"), _Said(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"warning: {record.getMessage()}")
+
+
+def _keep_source(outputs: list[Path], video: VideoSource) -> None:
+    """Refuse, before anything is opened for writing, an output that would overwrite what is read."""
+    read = {path.resolve() for path in video.files}
+    for path in outputs:
+        if path.resolve() in read:
+            raise ConfigError(f"{path} is a file of the source {video.source_id}; wanted another name for the output")
+
+
+def _turn(dials: Dials, given: dict[str, Any], link: bool) -> Dials:
+    """A smaller window takes the model's look-ahead with it, and a smaller N its K, unless they were given too."""
+    if link and dials.link == "off":
+        given.setdefault("link", "relations")
+    elif not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay")):
+        raise ConfigError("--link-by or --link-delay is given without --link; wanted --link too")
+    if dials.look_ahead is not None and "window" in given and "look_ahead" not in given:
+        given["look_ahead"] = min(dials.look_ahead, given["window"])
+    if "num_reference" in given and "num_support" not in given:
+        given["num_support"] = min(dials.num_support, given["num_reference"])
+    return dataclasses.replace(dials, **given)

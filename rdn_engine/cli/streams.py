@@ -1,0 +1,79 @@
+"""The standard streams, which may be closed, broken or full."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from rdn_engine.errors import RDNError
+
+_STDOUT, _STDERR = 1, 2
+
+
+class StdoutClosed(RDNError):
+    """Whoever read stdout has gone (`| head`)."""
+
+
+def open_streams() -> None:
+    """Give a standard stream that is closed to /dev/null, else the next file that is opened takes its number, and what
+    a library prints goes into that file. Names that are not UTF-8 can be printed.
+    """
+    for number in (0, _STDOUT, _STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def say(message: str) -> None:
+    """One line on stderr; where it cannot be written nothing is said, and nothing else changes.
+
+    Args:
+        message: of one line or several, which become one.
+    """
+    tell(f"rdn-engine: {' '.join(message.split())}\n")
+
+
+def tell(text: str) -> None:
+    """Write to stderr; where that fails nothing else changes.
+
+    Args:
+        text: with its line ends.
+    """
+    _write(text, sys.stderr, _STDERR, strict=False)
+
+
+def emit(text: str) -> None:
+    """Write to stdout, now. Where the process was started without one, nothing is written.
+
+    Args:
+        text: with its line ends.
+
+    Raises:
+        StdoutClosed: where its reader has gone.
+        OSError: where it cannot be written, with `stdout` as the file's name.
+    """
+    try:
+        _write(text, sys.stdout, _STDOUT, strict=True)
+    except BrokenPipeError:
+        raise StdoutClosed("stdout was closed by its reader") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from None
+
+
+def _write(text: str, stream: TextIO | None, number: int, *, strict: bool) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        # What is left in its buffer would be tried again at exit, and make the exit code Python's own 120.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
+        if strict:
+            raise

@@ -1,0 +1,123 @@
+"""What every source of frames is: read once, closed when left, damage counted."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rdn_engine.errors import ConfigError, VideoError
+from rdn_engine.frame import Frame
+
+TIMEOUT_SECONDS = 10.0
+"""How long a network source may be silent by default."""
+
+_log = logging.getLogger("rdn_engine.media")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read. What does not concern a source changes nothing in it."""
+
+    timeout: float = TIMEOUT_SECONDS
+    """Seconds, above 0, that a source on the network may be silent before it is given up"""
+    video_stream: int | None = None
+    """Which of several video streams, from 0 in the order of the file; None takes the default one"""
+    deinterlace: bool = False
+    """Make whole pictures of interlaced ones, one each (FFmpeg's bwdif)"""
+    square_pixels: bool = False
+    """Have the network see an anamorphic video as it is shown; pictures and boxes stay in stored pixels"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is out of its range.
+        """
+        if not 0.0 < self.timeout < math.inf:
+            raise ConfigError(f"timeout is {self.timeout:g}; wanted seconds above 0")
+        if self.video_stream is not None and self.video_stream < 0:
+            raise ConfigError(f"video_stream is {self.video_stream}; wanted 0 or more")
+
+
+class VideoSource(ABC):
+    """An iterable of `Frame`, and a context manager. It is read once: a second iteration raises `VideoError`.
+
+    One frame is held at a time. Leaving the context, or the end of the iteration, closes what was opened. A frame that
+    the decoder found damaged is skipped and counted; one that was only predicted from it comes as decoded, and so does
+    damage that the decoder does not notice (CABAC, the arithmetic coding of H.264, has no check of its own).
+    """
+
+    def __init__(
+        self, source_id: str, frames_hint: int | None, fps: float | None, files: tuple[Path, ...] = ()
+    ) -> None:
+        self.source_id = source_id
+        """What frames say where they come from, without credentials"""
+        self.files = files
+        """The files that are read, so that nobody writes over them; empty for an address"""
+        self.frames_hint = frames_hint
+        """About how many frames will come, where the source says so; for progress bars"""
+        self.fps = fps
+        """Mean frames per second; None for images"""
+        self.skipped = 0
+        """Damaged frames met and left out so far"""
+        self.pixel_aspect = Fraction(1)
+        """Width over height of a pixel when it is shown; 1 where pixels are square or nothing is known"""
+        self.warnings: list[str] = []
+        """What a user should know of this source, one sentence each, in the order it was found; logged as well"""
+        self.incomplete: str | None = None
+        """Once the source has ended: what it promised and did not give; None where nothing is missing"""
+        self._delivered = 0
+        self._started = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._started:
+            raise VideoError(f"{self.source_id} was read or closed already; open it again to read it from the start")
+        self._started = True
+        return self._read()
+
+    def _read(self) -> Iterator[Frame]:
+        try:
+            for frame in self._frames():
+                self._delivered += 1
+                yield frame
+        finally:
+            self.close()
+        if self._delivered == 0:
+            raise VideoError(f"{self.source_id}: no frame could be decoded ({self.skipped} damaged)")
+
+    def _warn(self, message: str) -> None:
+        """Say something about this source, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+            _log.warning("%s: %s", self.source_id, message)
+
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Release the source; calling it again does nothing."""
+        self._started = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def reason(error: Exception) -> str:
+    """Why PyAV or the system failed, without the address, which may hold credentials.
+
+    Args:
+        error: what was raised.
+    """
+    return getattr(error, "strerror", None) or type(error).__name__

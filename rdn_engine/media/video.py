@@ -1,0 +1,224 @@
+"""One video, decoded by PyAV: every whole picture leaves upright, with its number and its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.container import InputContainer
+from av.container.core import Flags
+from av.format import Flags as FormatFlags
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from rdn_engine.errors import VideoError
+from rdn_engine.frame import Frame
+from rdn_engine.media.base import SourceOptions, VideoSource, reason
+from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingClock, PresentationClock
+from rdn_engine.media.container import choose_stream, describe, open_container, silence, video_streams, why_unread
+from rdn_engine.media.deinterlace import deinterlaced
+from rdn_engine.media.extent import Extent
+from rdn_engine.media.picture import HDR, STRICT, UPRIGHT, orientation, video_rgb
+from rdn_engine.media.timeline import Timeline
+
+_MAKE_UP_TIMES = cast(int, Flags.gen_pts.value)
+_NO_TIMES = cast(int, FormatFlags.no_timestamps.value)
+_MAX_READ_ERRORS = 100
+_ASSUMED_RATE = Fraction(25)
+"""Frames per second of a raw stream that does not say its own, as FFmpeg assumes."""
+_LONGEST_REORDERING = 16
+"""Pictures that a decoder of H.264 and its successors may hold back (ITU-T H.264, section A.3.1, MaxDpbFrames)."""
+
+
+class Video(VideoSource):
+    """A video file or an address."""
+
+    def __init__(self, url: str, source_id: str, *, network: bool, options: SourceOptions) -> None:
+        """Open it and choose the video stream.
+
+        Args:
+            url: for FFmpeg, with its protocol.
+            source_id: what frames and messages say, without credentials.
+            network: whether it may be waited for.
+            options: how it is read.
+
+        Raises:
+            VideoError: for what cannot be opened, holds no video, or holds it in a format without a decoder.
+        """
+        self._network = network
+        self._options = options
+        self._container = open_container(url, source_id, network=network, timeout=options.timeout)
+        try:
+            self._stream = choose_stream(self._container, source_id, options.video_stream)
+        except VideoError:
+            self._container.close()
+            raise
+        if self._stream.codec.intra_only:
+            # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
+            self._stream.codec_context.options = STRICT
+        self._untimed = bool(self._container.format.flags & _NO_TIMES)
+        # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
+        guessed, average = self._stream.guessed_rate, self._stream.average_rate
+        self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
+        self._timeline: Timeline | None = None
+        self._extent = self._promise()
+        self._orientation = UPRIGHT
+        files = () if network else (Path(url.removeprefix("file:")),)
+        super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
+        streams = video_streams(self._container)
+        if len(streams) > 1 and options.video_stream is None:
+            number = streams.index(self._stream)
+            self._warn(f"it has {len(streams)} video streams: {describe(streams)}; {number} is read")
+
+    def close(self) -> None:
+        super().close()
+        self._container.close()
+
+    def _frames(self) -> Iterator[Frame]:
+        pictures = self._pictures()
+        for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
+            if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
+                self._orientation = orientation(picture)
+            image = self._orientation.apply(video_rgb(picture))
+            aspect = float(self.pixel_aspect) if self._options.square_pixels else 1.0
+            yield Frame(image, index, seconds, self.source_id, aspect)
+
+    def _pictures(self) -> Iterator[tuple[VideoFrame, int, float | None]]:
+        """Whole pictures as decoded, with their numbers and times."""
+        index = 0
+        for timeline, picture in self._decode():
+            if picture.is_corrupt:
+                timeline.damage(picture.pts)
+                continue
+            shown = timeline.show(picture.pts, picture.dts)
+            if shown is None:
+                continue
+            self._look_at(picture, first=self._delivered == 0)
+            self.skipped += shown.lost
+            index += shown.lost
+            yield picture, index, shown.time
+            index += 1
+        if self._timeline is not None:
+            self.skipped += self._timeline.end()
+        self._look_back(index)
+
+    def _decode(self) -> Iterator[tuple[Timeline, VideoFrame]]:
+        """Pictures as they come out of the decoder; their `pts` are tickets of the timeline."""
+        for packet in self._packets():
+            if packet.stream.index != self._stream.index:
+                continue
+            if self._timeline is None:
+                self._timeline = Timeline(self._clock(packet), lambda: bool(self._stream.codec_context.has_b_frames))
+            timeline, ticket = self._timeline, None
+            if packet.size:  # the last one has nothing in it and asks for what the decoder still holds
+                ticket = packet.pts = timeline.send(packet.pts, packet.dts, hidden=packet.is_discard)
+            try:
+                pictures = self._stream.codec_context.decode(packet)
+            except av.error.EOFError:
+                return
+            except av.FFmpegError:
+                timeline.damage(ticket)
+                continue
+            for picture in pictures:
+                yield timeline, picture
+
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """Of every stream: the video's alone do not tell whether the end of a container is missing."""
+        # FFmpeg makes missing presentation times up, for B-pictures of some containers wrong ones; `_clock` decides.
+        self._container.flags &= ~_MAKE_UP_TIMES
+        read_errors = 0
+        packets = self._container.demux()
+        while True:
+            asked = time.monotonic()
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                read_errors += 1
+                why = why_unread(error, asked if self._network else None, self._options.timeout)
+                passing = isinstance(error, av.error.InvalidDataError) and why == reason(error)
+                if read_errors > _MAX_READ_ERRORS or not passing:
+                    raise self._stopped(why) from None
+                packets = self._container.demux()
+                continue
+            interrupted = self._network and time.monotonic() - asked >= self._options.timeout
+            begin = packet.dts if packet.pts is None else packet.pts
+            self._extent.read(packet.stream.index, begin, packet.duration)
+            yield packet
+            if interrupted:  # FFmpeg handed out what it had left; the next read would wait as long again
+                raise self._stopped(silence(self._options.timeout))
+
+    def _stopped(self, why: str) -> VideoError:
+        return VideoError(f"{self.source_id}: reading stopped after {self._delivered} frames: {why}")
+
+    def _clock(self, first: Packet[Stream]) -> Clock:
+        """What the container says of time, by the first packet."""
+        assert self._stream.time_base is not None
+        if self._untimed and self._network:
+            return ArrivalClock()
+        if self._untimed:
+            if not self._stream.codec_context.framerate:
+                self._warn(f"it does not say its frame rate; {float(self._rate):g} frames per second are assumed")
+            return CountedClock(float(1 / self._rate))
+        if first.pts is None and first.dts is not None:
+            return DecodingClock(self._stream.time_base, self._held)
+        self._container.flags |= _MAKE_UP_TIMES
+        settles = self._container.format.name == "rtsp"
+        return PresentationClock(self._stream.time_base, float(1 / self._rate), settles=settles)
+
+    def _held(self) -> int:
+        """Pictures that the decoder may hold back now."""
+        if not self._stream.codec_context.has_b_frames:
+            return 0
+        return _LONGEST_REORDERING if self._stream.codec.canonical_name in ("h264", "hevc", "vvc") else 1
+
+    def _promise(self) -> Extent:
+        container = self._container
+        promised = (container.duration or 0) / av.time_base
+        if container.format.name == "avi":  # where FFmpeg puts what there is for what the header says
+            promised = max(promised, float(self._stream.frames / self._rate))
+        return Extent(
+            ticks=[float(stream.time_base or 0) for stream in container.streams],
+            start=(container.start_time or 0) / av.time_base,
+            promised=None if self._untimed or self._network or not promised else promised,
+            spacing=float(1 / self._rate),
+            gapless=container.format.name == "hls",
+        )
+
+    def _look_at(self, picture: VideoFrame, *, first: bool) -> None:
+        """Note what a user should know of the pictures."""
+        if first:
+            aspect = self._stream.sample_aspect_ratio or Fraction(1)
+            self.pixel_aspect = 1 / aspect if orientation(picture).transposed else aspect
+        if picture.color_trc in HDR:
+            self._warn(
+                f"it is HDR ({HDR[picture.color_trc]}, ITU-R BT.2100) and is read without tone mapping: "
+                "a model made for ordinary video sees dull colours"
+            )
+        if picture.interlaced_frame and not self._options.deinterlace:
+            self._warn("it is interlaced: what moves has the edges of a comb; the option deinterlace mends them")
+
+    def _look_back(self, pictures: int) -> None:
+        """Note what the container promised and did not give."""
+        if self._container.format.name == "hls" and not self._container.duration and not self._network:
+            self.incomplete = "the playlist is unfinished (no #EXT-X-ENDLIST)"
+        elif shortfall := self._extent.shortfall():
+            of = f" of {self._stream.frames}" if self._stream.frames else ""
+            self.incomplete = f"it {shortfall}: {pictures}{of} frames"
+        if self.incomplete is not None:
+            self._warn(self.incomplete)
+
+
+def _count(container: InputContainer, stream: VideoStream, rate: Fraction) -> int | None:
+    if stream.frames:
+        return stream.frames
+    if stream.duration and stream.time_base:
+        return round(stream.duration * stream.time_base * rate)
+    return round(container.duration * rate / av.time_base) if container.duration else None
