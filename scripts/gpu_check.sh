@@ -173,8 +173,8 @@ configure_and_build() {
 # shellcheck disable=SC2329
 build() {
   if [ -n "$packed" ]; then
-    if [ "$(cat "$packed/sources")" != "$(scripts/gpu_sources.sh csrc)" ]; then
-      echo "$packed/librdn_cuda.so is of other sources than csrc: kernels are compiled here"
+    if [ "$(cat "$packed/sources")" != "$(scripts/gpu_sources.sh csrc/cuda csrc/include)" ]; then
+      echo "$packed/librdn_cuda.so is of other sources than csrc/cuda: kernels are compiled here"
     elif configure_and_build "-DRDN_CUDA_LIBRARY=$packed/librdn_cuda.so"; then
       return 0
     else

@@ -7,7 +7,7 @@
 #   model/           ResNet-101 in fp16 with synthetic weights: what is not drawn from a seed (benchmarks/frame/seeded.py)
 #   expected.npz     what a CPU detects with it, so that no minute over there goes into that
 #   wheels/          what that machine lacks, for its Python. PyAV, 33 MiB, only where --wheels names it: no phase needs it
-#   sources          the state of csrc that the library is of; gpu_check.sh takes no library of another
+#   sources          the state of csrc/cuda and csrc/include that the library is of; gpu_check.sh takes no library of another
 # Wants nvcc, cmake, ninja, a C++ compiler, a network for the wheels, and a PYTHON with the extras `export` and `dev`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,7 +41,7 @@ cmake -S . -B "$work/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DRDN_CUDA=on "-
 cmake --build "$work/cmake" --target rdn_cuda
 cp "$work/cmake/librdn_cuda.so" "$out"
 "$python" scripts/check_cuda_library.py "$out/librdn_cuda.so" --architecture "$architecture"
-scripts/gpu_sources.sh csrc >"$out/sources"
+scripts/gpu_sources.sh csrc/cuda csrc/include >"$out/sources"
 
 echo "== ResNet-101, fp16"
 model=$work/r101-$(scripts/gpu_sources.sh export training benchmarks/frame/models.py benchmarks/frame/seeded.py | cut -c 1-12)

@@ -75,7 +75,13 @@ class Fakes:
         (self.packed / "wheels").mkdir(parents=True)
         (self.packed / "wheels" / "one-1-py3-none-any.whl").touch()
         (self.packed / "librdn_cuda.so").touch()
-        state = subprocess.run(["scripts/gpu_sources.sh", "csrc"], cwd=ROOT, capture_output=True, text=True, check=True)
+        state = subprocess.run(
+            ["scripts/gpu_sources.sh", "csrc/cuda", "csrc/include"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         (self.packed / "sources").write_text(state.stdout)
 
     def program(self, name: str, text: str) -> None:
@@ -261,7 +267,7 @@ def test_a_packed_library_of_other_sources_is_not_linked(fakes: Fakes) -> None:
     [configured] = [call for call in fakes.calls if call.startswith("cmake") and "-S ." in call]
     assert "RDN_CUDA_ARCHITECTURES=native" in configured
     assert "RDN_CUDA_LIBRARY" not in configured
-    assert "is of other sources than csrc" in (fakes.out / "gpu_check.log").read_text()
+    assert "is of other sources than csrc/cuda" in (fakes.out / "gpu_check.log").read_text()
 
 
 def test_a_packed_library_that_does_not_load_is_compiled_there(fakes: Fakes) -> None:

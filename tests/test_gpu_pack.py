@@ -54,7 +54,9 @@ def test_the_folder_has_everything_and_its_size_is_printed(fakes: Fakes) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path.name for path in fakes.out.iterdir()} >= {"librdn_cuda.so", "model", "wheels", "sources"}
     assert f"{fakes.out}: 3.0 MiB; with the " in done.stdout
-    state = subprocess.run(["scripts/gpu_sources.sh", "csrc"], cwd=ROOT, capture_output=True, text=True, check=True)
+    state = subprocess.run(
+        ["scripts/gpu_sources.sh", "csrc/cuda", "csrc/include"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert (fakes.out / "sources").read_text() == state.stdout
 
 
