@@ -20,6 +20,13 @@ RELEASED = (75, 80, 86, 89, 90, 100, 120)
 FLAGS = ("-std=c++17", "-O3", "-fmad=false", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra")
 
 
+def compiler() -> str:
+    """The release of nvcc, as the table names it."""
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release [\d.]+, V[\d.]+", version)
+    return release.group() if release else version
+
+
 def sources() -> list[Path]:
     return sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 
@@ -66,17 +73,15 @@ def main() -> None:
     parser.add_argument("--architectures", type=int, nargs="+", default=RELEASED)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/cuda_resources.json")
     arguments = parser.parse_args()
-    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     kernels: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for architecture in arguments.architectures:
         for source in sources():
             for name, used in compile_kernels(source, architecture).items():
                 kernels.setdefault(source.name, {}).setdefault(name, {})[f"sm_{architecture}"] = used
         print(f"sm_{architecture}: no warnings", flush=True)
-    release = re.search(r"release [\d.]+, V[\d.]+", version)
     table = {
         "command": "python scripts/cuda_resources.py",
-        "compiler": release.group() if release else version,
+        "compiler": compiler(),
         "flags": " ".join(FLAGS),
         "kernels": kernels,
     }

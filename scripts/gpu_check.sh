@@ -1,111 +1,204 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA GPU can show, in at most eight minutes:
-#     scripts/gpu_check.sh [--out FOLDER] [--python PYTHON] [--seconds 480] [--work FOLDER]
-# Builds the kernels for this GPU, runs every test with no skip allowed (RDN_REQUIRE_CUDA=1), looks for memory errors and
-# races, then measures. A step that has passed is not run again on the same sources: its mark stands in the work folder
-# (default: build/gpu_check), so that a run that was cut short goes on where it was; on 16 cores two runs do all. Of each
-# run the results so far are copied to --out (default: results/ of the work folder): *.json, and all logs in gpu_check.log.
-# Needs nvcc, cmake, ninja, a C++ compiler, and a PYTHON with cupy, pybind11, pytest, hypothesis and what the extras
-# `train` and `export` name; it reads nothing from a network. With pytest-xdist the tests use every core.
+# What only a machine with an NVIDIA GPU can show, in the order of what it tells, in less than nine minutes:
+#     scripts/gpu_check.sh [--out FOLDER] [--packed FOLDER] [--after FOLDER] [--python PYTHON] [--seconds 520] [--work FOLDER]
+#     scripts/gpu_check.sh --device cpu     # the same Python on the emulator, small, to see that it runs
+# Phases: 1 does it compute (90 s), 2 a steady frame (120 s), 3 streams and kernels (120 s), 4 memory errors and races,
+# 5 every other test, no skip allowed, 6 training. A step that fails stops no other but those that need it. --out
+# (default: results/ of the work folder) has phase0.json (what made this machine ready) to phase6.json and
+# gpu_check.log after each step, so a run that is cut leaves what it had; at most eight files.
+# A step that has run is not run again on the same sources before all others have: marks stand in the work folder
+# (default: build/gpu_check), and --after takes them from the phases of an earlier run on another machine.
+# --packed takes what scripts/gpu_pack.sh made; without it kernels and model are made here, and the run takes two calls.
+# Needs cmake, ninja, a C++ compiler, a PYTHON with numpy, cupy and pybind11, and torch, onnx and onnxruntime but for
+# the kernels; what else is missing is said, and stops what needs it alone. Reads nothing from a network.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 results=
 state=build/gpu_check
+packed=
+before=
 python=python3
-seconds=480
+seconds=520
+device=cuda
 while [ $# -gt 0 ]; do
   case $1 in
     --out) results=$2; shift 2 ;;
     --work) state=$2; shift 2 ;;
+    --packed) packed=$2; shift 2 ;;
+    --after) before=$2; shift 2 ;;
     --python) python=$2; shift 2 ;;
     --seconds) seconds=$2; shift 2 ;;
-    *) echo "unknown argument $1; wanted --out FOLDER, --work FOLDER, --python PYTHON or --seconds NUMBER"; exit 2 ;;
+    --device) device=$2; shift 2 ;;
+    *) echo "unknown argument $1; wanted --out FOLDER, --work FOLDER, --packed FOLDER, --after FOLDER, --python PYTHON," \
+         "--seconds NUMBER or --device cuda|cpu"; exit 2 ;;
   esac
 done
+if [ -n "$packed" ] && [ ! -e "$packed/librdn_cuda.so" ]; then
+  echo "--packed is $packed, which has no librdn_cuda.so; wanted the folder that scripts/gpu_pack.sh made"
+  exit 2
+fi
 results=${results:-$state/results}
-# What a step's mark is worth something for: not what a build or a run leaves behind.
-sources() {
-  find benchmarks csrc export models rdn_engine scripts tests training CMakeLists.txt -type f \
-    ! -name '*.so' ! -name '*.pyc' ! -path 'benchmarks/results/*' -print0 | sort -z | xargs -0 sha256sum
-}
-out=$state/$(sources | sha256sum | cut -c 1-12)
+now() { date +%s; }
+began=$(now)
+digest=$(scripts/gpu_sources.sh benchmarks csrc export models rdn_engine scripts tests training CMakeLists.txt) || exit 2
+out=$state/$device-${digest:0:12}
 mkdir -p "$out" "$results" || exit 2
 out=$(cd "$out" && pwd)
-# After each step, since a run may be killed, and where there was nothing left to do.
+packed=${packed:+$(cd "$packed" && pwd)}
+quick=()
+if [ "$device" = cpu ]; then quick=(--device cpu --quick); else export RDN_REQUIRE_CUDA=1; fi
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}:$out/site
+export out packed python device PYTHONUNBUFFERED=1
+failed=0
+
+# The plan, in order: phase, step, the most seconds it may take, what has to have passed before, what is run.
+plan=() titles=("ready" "does it compute" "a steady frame" "streams and kernels" "memory errors and races" "every other test"
+  "training")
+phase_limit=(300 90 120 120 200 480 180)
+declare -A limit need command
+# add PHASE NAME SECONDS NEEDS COMMAND...; NEEDS: names with commas, or -
+add() {
+  plan+=("$1 $2")
+  limit[$2]=$3 need[$2]=$4
+  command[$2]=$(printf '%q ' "${@:5}")
+}
+
+# After each step, since a run may be killed.
 collect() {
-  cp "$out"/*.json "$results" 2>/dev/null
+  "$python" scripts/gpu_results.py collect "$out" "$results" || true
   tail -n +1 "$out"/*.log >"$results/gpu_check.log" 2>/dev/null
 }
 trap collect EXIT
-export RDN_REQUIRE_CUDA=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-export out python
-failed=0
 
-# step NAME SECONDS COMMAND...
+# step PHASE NAME: within its own limit, its phase's and the whole run's.
+declare -A spent=()
 step() {
-  local name=$1 limit=$2
-  shift 2
-  if [ -e "$out/$name.passed" ]; then echo "$name: passed before"; return 0; fi
-  local start=$SECONDS left=$((seconds - SECONDS))
+  local phase=$1 name=$2 one
+  for one in ${need[$name]//,/ }; do
+    if [ "$one" != - ] && ! passed "$one"; then
+      echo "$name: NOT RUN, it needs $one"
+      failed=1
+      return
+    fi
+  done
+  local start left code
+  start=$(now)
+  left=$((seconds - (start - began)))
   if [ "$left" -lt 5 ]; then
     echo "$name: NOT RUN, the $seconds seconds are over; the next run goes on here"
     failed=1
-    return 1
+    return
   fi
-  if [ "$left" -lt "$limit" ]; then limit=$left; fi
-  if timeout "$limit" bash -c '"$@"' step "$@" >"$out/$name.log" 2>&1; then
-    touch "$out/$name.passed"
-    echo "$name: passed in $((SECONDS - start)) s"
-  else
-    echo "$name: FAILED ($?) after $((SECONDS - start)) s; the end of $out/$name.log:"
-    tail -n 15 "$out/$name.log"
+  local of_phase=$((phase_limit[phase] - ${spent[$phase]:-0})) most=${limit[$name]}
+  if [ "$of_phase" -lt 5 ]; then
+    echo "$name: NOT RUN, the ${phase_limit[$phase]} seconds of phase $phase are over; the next run goes on here"
     failed=1
-    collect
-    return 1
+    return
   fi
+  for one in "$left" "$of_phase"; do if [ "$one" -lt "$most" ]; then most=$one; fi; done
+  timeout --kill-after=5 "$most" bash -c "${command[$name]}" >"$out/$name.log" 2>&1
+  code=$?
+  local took=$(($(now) - start))
+  spent[$phase]=$((${spent[$phase]:-0} + took))
+  if [ "$code" = 0 ]; then
+    echo "passed $took 0" >"$out/$name.step"
+    echo "$name: passed in $took s"
+  else
+    echo "failed $took $code" >"$out/$name.step"
+    failed=1
+    echo "$name: FAILED ($code) after $took s; the end of $out/$name.log:"
+  fi
+  if [ "$code" != 0 ] || [[ $phase =~ [1236] ]]; then tail -n 20 "$out/$name.log" | cut -c 1-180; fi
   collect
 }
-
-has() { "$python" -c "import $1" >/dev/null 2>&1; }
-
-# leave_out WHY FILE_OR_TEST...: of the tests; each is named, nothing is left out in silence.
-left_out=()
-leave_out() {
-  local why=$1 one
-  shift
-  for one in "$@"; do
-    echo "left out, wants $why: $one"
-    case $one in *::*) left_out+=("--deselect=$one") ;; *) left_out+=("--ignore=$one") ;; esac
-  done
-}
+passed() { [ -e "$out/$1.step" ] && grep -q '^passed' "$out/$1.step"; }
+has() { "$python" -c "import importlib.util as i, sys; sys.exit(i.find_spec('$1') is None)" >/dev/null 2>&1; }
 
 # The functions below are called by name, through step.
 # shellcheck disable=SC2329
 machine() {
+  "$python" - "$device" <<'CHECK'
+import importlib, importlib.metadata, sys
+essential = ("numpy",) + (("cupy", "pybind11") if sys.argv[1:] != ["cpu"] else ())
+wrong = []
+for name in essential:
+    try:
+        print(name, importlib.import_module(name).__version__)
+    except ImportError as error:
+        wrong.append(f"{name} ({error})")
+for name in ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "safetensors", "pyyaml", "pillow", "pytest",
+             "hypothesis", "pytest-xdist", "av", "faster-coco-eval", "rich", "typer", "supervision"):
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print(f"{name} is missing")
+sys.exit(f"missing, and nothing runs without: {', '.join(wrong)}" if wrong else 0)
+CHECK
+  local code=$?
+  [ "$device" = cpu ] && return $code
   nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv || return 1
   nvcc --version | tail -n 2
-  "$python" - <<'CHECK'
-import importlib, sys
-names = ("numpy", "cupy", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "av", "safetensors", "yaml",
-         "faster_coco_eval", "PIL", "rich", "typer", "pybind11", "pytest", "hypothesis")
-missing = []
-for name in names:
+  return $code
+}
+
+# shellcheck disable=SC2329
+wheels() {
+  local lacking
+  lacking=$("$python" - "$packed"/wheels/*.whl <<'LACKING'
+import importlib.metadata, pathlib, sys
+for wheel in filter(pathlib.Path.exists, map(pathlib.Path, sys.argv[1:])):
     try:
-        found = importlib.import_module(name)
-        print(name, getattr(found, "__version__", ""))
-    except ImportError as error:
-        missing.append(f"{name} ({error})")
-if missing:
-    sys.exit(f"missing: {', '.join(missing)}")
-CHECK
+        importlib.metadata.version(wheel.name.split("-")[0])
+    except importlib.metadata.PackageNotFoundError:
+        print(wheel)
+LACKING
+  ) || return 1
+  # shellcheck disable=SC2086
+  if [ -n "$lacking" ]; then
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$out/site" $lacking
+  fi
+  echo "installed: $lacking"
+}
+
+# configure_and_build OPTION...: the modules for this Python.
+# shellcheck disable=SC2329
+configure_and_build() {
+  cmake -S . -B "$out/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DRDN_CUDA=on "$@" \
+    "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$PWD/rdn_engine/kernels" "-DPython_EXECUTABLE=$(command -v "$python")" \
+    "-Dpybind11_DIR=$("$python" -m pybind11 --cmakedir)" && cmake --build "$out/cmake" --parallel &&
+    "$python" -c "import rdn_engine.kernels._C, rdn_engine.kernels._cuda"
 }
 
 # shellcheck disable=SC2329
 build() {
-  cmake -S . -B "$out/cmake" -G Ninja -DCMAKE_BUILD_TYPE=Release -DRDN_CUDA=on -DRDN_CUDA_ARCHITECTURES=native \
-    "-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$PWD/rdn_engine/kernels" "-DPython_EXECUTABLE=$(command -v "$python")" \
-    "-Dpybind11_DIR=$("$python" -m pybind11 --cmakedir)" && cmake --build "$out/cmake" --parallel
+  if [ -n "$packed" ]; then
+    if [ "$(cat "$packed/sources")" != "$(scripts/gpu_sources.sh csrc/cuda csrc/include)" ]; then
+      echo "$packed/librdn_cuda.so is of other sources than csrc/cuda: kernels are compiled here"
+    elif configure_and_build "-DRDN_CUDA_LIBRARY=$packed/librdn_cuda.so"; then
+      return 0
+    else
+      echo "the packed library does not do here: kernels are compiled here"
+    fi
+    rm -rf "$out/cmake"
+  fi
+  configure_and_build -DRDN_CUDA_ARCHITECTURES=native
+}
+
+# Synthetic weights of the paper's size.
+# shellcheck disable=SC2329
+model() {
+  if [ -n "$packed" ]; then
+    "$python" benchmarks/frame/seeded.py "$packed/model" "$out/r101"
+  else
+    "$python" benchmarks/frame/models.py "$out/r101" --precision fp16
+  fi
+}
+
+# Small cases: the sanitizer slows kernels down a hundredfold.
+# shellcheck disable=SC2329
+sanitize() {
+  compute-sanitizer --tool "$1" --error-exitcode 9 "$python" scripts/gpu_smoke.py --only kernels --output "$out/$1.json"
 }
 
 # The kernels and the runtime on the GPU, before the rest of the suite.
@@ -124,57 +217,113 @@ suite() {
     "$python" -c 'import sys; sys.path.insert(0, "tests"); import cuda_machines; cuda_machines.emulated_module()' || return 1
     spread=(-n auto)
   fi
-  "$python" -m pytest -p no:cacheprovider "${spread[@]}" "$@" tests
+  "$python" -m pytest -p no:cacheprovider -rs "${spread[@]}" "$@" tests
+}
+export -f build configure_and_build device_tests machine model sanitize suite wheels
+
+# leave_out WHY FILE_OR_TEST...: of the tests; each is named, nothing is left out in silence.
+left_out=()
+leave_out() {
+  local why=$1 one
+  shift
+  for one in "$@"; do
+    echo "left out, wants $why: $one"
+    case $one in *::*) left_out+=("--deselect=$one") ;; *) left_out+=("--ignore=$one") ;; esac
+  done
+}
+leave_out_tests() {
+  leave_out "the network" tests/backends/tensorrt/test_backend.py::test_types_are_those_of_the_real_bindings \
+    tests/test_install.py::test_the_runtime_needs_no_torch tests/test_install.py::test_the_console_script_verifies_a_bundle \
+    tests/test_install.py::test_a_cuda_build_that_cannot_be_had_fails_loudly
+  has tensorrt_rtx_bindings || has tensorrt_rtx || leave_out "TensorRT for RTX" \
+    tests/backends/tensorrt/test_backend.py::test_every_graph_compiles_in_every_floating_precision \
+    tests/backends/tensorrt/test_backend.py::test_quantised_graphs_compile \
+    tests/backends/tensorrt/test_backend.py::test_graphs_of_codes_compile \
+    tests/backends/tensorrt/test_backend.py::test_a_graph_that_does_not_parse_is_named \
+    tests/backends/tensorrt/test_backend.py::test_ctrl_c_ends_a_build \
+    tests/backends/tensorrt/test_backend.py::test_the_build_command_builds_once_for_each_set_of_limits \
+    tests/backends/tensorrt/test_backend.py::test_what_cannot_be_built_is_one_message
+  [ -n "${TENSORRT_ROOT:-}" ] || leave_out "TensorRT's headers (TENSORRT_ROOT)" \
+    tests/backends/tensorrt/test_plugin_graph.py::test_it_compiles_against_the_real_header
+  grep -q avx512_bf16 /proc/cpuinfo || leave_out "a processor with AVX512-BF16" \
+    tests/host/test_relation.py::test_bfloat16_computes_nearly_the_definition
+  has supervision || leave_out "supervision" tests/test_results.py
+  # Tests that fail for want of one of these are skipped by tests/conftest.py, which names them.
+  RDN_MISSING=
+  for one in av typer rich faster_coco_eval safetensors yaml onnxscript torchvision; do
+    has "$one" || RDN_MISSING+=" $one"
+  done
+  export RDN_MISSING
+  [ -z "$RDN_MISSING" ] || echo "left out where a test wants them:$RDN_MISSING"
 }
 
-# Small cases: the sanitizer slows kernels down a hundredfold.
-# shellcheck disable=SC2329
-sanitize() {
-  compute-sanitizer --tool "$1" --error-exitcode 9 "$python" -m pytest -p no:cacheprovider \
-    tests/kernels/cuda/test_{boxes,relation,ring,window}.py \
-    -k "gpu and not real_size and not (equals_the_cpu and bfloat16)" --maxfail 1
-}
-
-export -f build machine device_tests suite sanitize
-step machine 60 machine || exit 1
-step build 240 build || exit 1
-step device_tests 180 device_tests
-
-leave_out "the network" tests/backends/tensorrt/test_backend.py::test_types_are_those_of_the_real_bindings \
-  tests/test_install.py::test_the_runtime_needs_no_torch tests/test_install.py::test_the_console_script_verifies_a_bundle \
-  tests/test_install.py::test_a_cuda_build_that_cannot_be_had_fails_loudly
-has supervision || leave_out "supervision" tests/test_results.py
-has tensorrt_rtx_bindings || has tensorrt_rtx || leave_out "TensorRT for RTX" \
-  tests/backends/tensorrt/test_backend.py::test_every_graph_compiles_in_every_floating_precision \
-  tests/backends/tensorrt/test_backend.py::test_quantised_graphs_compile tests/backends/tensorrt/test_backend.py::test_graphs_of_codes_compile \
-  tests/backends/tensorrt/test_backend.py::test_a_graph_that_does_not_parse_is_named tests/backends/tensorrt/test_backend.py::test_ctrl_c_ends_a_build \
-  tests/backends/tensorrt/test_backend.py::test_the_build_command_builds_once_for_each_set_of_limits \
-  tests/backends/tensorrt/test_backend.py::test_what_cannot_be_built_is_one_message
-[ -n "${TENSORRT_ROOT:-}" ] || leave_out "TensorRT's headers (TENSORRT_ROOT)" \
-  tests/backends/tensorrt/test_plugin_graph.py::test_it_compiles_against_the_real_header
-grep -q avx512_bf16 /proc/cpuinfo || leave_out "a processor with AVX512-BF16" \
-  tests/host/test_relation.py::test_bfloat16_computes_nearly_the_definition
-step suite 300 suite "${left_out[@]}"
-
-if command -v compute-sanitizer >/dev/null; then
-  step memcheck 120 sanitize memcheck
-  step racecheck 120 sanitize racecheck
+engines=$out/r101/fp16
+backend=torch
+smoke=("$python" scripts/gpu_smoke.py "${quick[@]}")
+latency=("$python" benchmarks/frame/latency.py --engines "$engines" --backend "$backend" --device cuda --rounds 10)
+expected=()
+if [ -n "$packed" ]; then expected=(--expected "$packed/expected.npz"); fi
+if [ "$device" = cpu ]; then
+  engines=models/rdn_tiny/engines backend=onnxruntime expected=()
+  latency=("$python" benchmarks/frame/latency.py --quick --rounds 1)
+fi
+add 0 machine 20 - machine
+if [ "$device" = cuda ]; then
+  [ -z "$packed" ] || add 0 wheels 20 - wheels
+  if [ -n "$packed" ]; then add 0 build 100 machine build; else add 0 build 240 machine build; fi
+  built=build
 else
-  echo "memcheck, racecheck: no compute-sanitizer on PATH, NOT RUN"
+  built=machine
+fi
+add 1 kernels_smoke 45 "$built" "${smoke[@]}" --only kernels --output "$out/kernels_smoke.json"
+add 1 tiny 45 "$built" "${smoke[@]}" --only tiny --output "$out/tiny.json"
+modelled=$built
+if [ "$device" = cuda ]; then
+  if [ -n "$packed" ]; then add 0 model 40 "$built" model; else add 0 model 300 "$built" model; fi
+  modelled=model
+fi
+add 1 window 60 "$modelled" "${smoke[@]}" --only window --engines "$engines" --backend "$backend" "${expected[@]}" \
+  --output "$out/window.json"
+add 2 steady 60 "$modelled" "$python" benchmarks/frame/steady_frame.py --engines "$engines" --backend "$backend" \
+  --device "$device" ${quick[0]:+--quick} --output "$out/steady.json"
+add 2 against 90 "$modelled" "${latency[@]}" --against baseline --sweeps baseline ends --output "$out/against.json"
+add 3 streams 70 "$modelled" "${latency[@]}" --sweeps streams --output "$out/streams.json"
+add 3 kernels 70 "$built" "$python" benchmarks/kernel/kernels_cuda.py "${quick[@]}" --output "$out/kernels.json"
+if [ "$device" = cpu ]; then
+  add 6 training 120 machine "$python" benchmarks/quality/training_throughput.py --quick --workers 0 --output "$out/training.json"
+else
+  add 4 memcheck 100 "$built" sanitize memcheck
+  add 4 racecheck 100 "$built" sanitize racecheck
+  add 5 device_tests 180 "$built" device_tests
+  add 5 suite 300 "$built" suite
+  add 6 training 180 "$built" "$python" benchmarks/quality/training_throughput.py --device cuda --workers 4 8 \
+    --output "$out/training.json"
 fi
 
-# Speed. Synthetic weights of the paper's size, through torch, which needs no TensorRT.
-r101=$out/r101/fp16
-device=(--backend torch --device cuda)
-step kernels 120 "$python" benchmarks/kernel/kernels_cuda.py --output "$out/kernels_cuda.json"
-if step model 420 "$python" benchmarks/frame/models.py "$out/r101" --precision fp16; then
-  step steady 120 "$python" benchmarks/frame/steady_frame.py --engines "$r101" "${device[@]}" --output "$out/steady_frame_cuda.json"
-  step latency 300 "$python" benchmarks/frame/latency.py --engines "$r101" "${device[@]}" --quick --rounds 30 \
-    --sweeps baseline T K r --output "$out/latency_cuda.json"
-  step streams 120 "$python" benchmarks/frame/latency.py --engines "$r101" "${device[@]}" --rounds 30 \
-    --sweeps streams --output "$out/latency_streams_cuda.json"
-fi
-step training 180 "$python" benchmarks/quality/training_throughput.py --device cuda --workers 4 8 \
-  --output "$out/training_throughput.json"
-cat "$out"/{kernels,steady,training}.log 2>/dev/null
+for one in "${plan[@]}"; do echo "$one ${titles[${one%% *}]}"; done >"$out/plan"
+if [ -n "$before" ]; then "$python" scripts/gpu_results.py resume "$out" "$before"; fi
+# Which tests are left out is found out when they are due: it takes seconds.
+run_step() {
+  if [ "$2" = suite ] && passed "${need[suite]}"; then
+    leave_out_tests
+    command[suite]=$(printf '%q ' suite "${left_out[@]}")
+  fi
+  step "$@"
+}
+# First what has not run, then what has failed in an earlier run.
+again=()
+for one in "${plan[@]}"; do
+  name=${one#* }
+  if passed "$name"; then
+    echo "$name: passed before"
+  elif [ -e "$out/$name.step" ] && [ "${one%% *}" != 0 ]; then
+    again+=("$one")
+  else
+    run_step "${one%% *}" "$name"
+  fi
+done
+for one in ${again[@]+"${again[@]}"}; do
+  echo "${one#* }: once more"
+  run_step "${one%% *}" "${one#* }"
+done
 exit $failed

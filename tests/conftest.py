@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from training.model.rdn import RDN
 
 REQUIRE_CUDA = os.environ.get("RDN_REQUIRE_CUDA") == "1"
+MISSING = os.environ.get("RDN_MISSING", "").split()
+"""Packages that a machine lacks on purpose: what fails for want of one is skipped, by name."""
 
 
 @pytest.fixture(params=cuda_machines.NAMES)
@@ -77,12 +79,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+def lacking(text: str) -> str | None:
+    """The package for want of which something failed, here or in a process that a test started."""
+    return next((name for name in MISSING if f"No module named '{name}" in text), None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    name = lacking(str(report.longrepr)) if report.failed else None
+    if name is not None:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: left out, wants {name}")
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if REQUIRE_CUDA and report.skipped and not hasattr(report, "wasxfail"):
+    name = lacking(f"{report.longreprtext} {report.capstdout} {report.capstderr}") if report.failed else None
+    if name is not None:
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: left out, wants {name}")
+    elif REQUIRE_CUDA and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"RDN_REQUIRE_CUDA=1 allows no skip, but {item.nodeid} was skipped: {report.longrepr}"
     return report

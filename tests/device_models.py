@@ -75,7 +75,9 @@ class Model:
         self, gpu: Any, precision: DevicePrecision = "float32", *, capturable: bool = True
     ) -> Detector[DeviceStream, DeviceStreamBatch]:
         if isinstance(gpu, EmulatedGpu):
-            loaded = [EmulatedGraph(g, gpu, KINDS, capturable=capturable) for g in (self.backbone, self.roi_head)]
+            loaded: list[Any] = [
+                EmulatedGraph(g, gpu, KINDS, capturable=capturable) for g in (self.backbone, self.roi_head)
+            ]
         else:
             loaded = [ThroughHost(g) for g in (self.backbone, self.roi_head)]
         relation = DeviceRelation(gpu, self.config, self.weights, precision)
@@ -146,7 +148,8 @@ def device_array(gpu: Any, array: np.ndarray) -> Any:
 
 
 def _linear(weights: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
-    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    found: np.ndarray = x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+    return found
 
 
 class BackendOf:
@@ -195,6 +198,8 @@ class BoundThroughHost:
         for name, array in self._graph(given).items():
             dense = np.ascontiguousarray(array, outputs[name].dtype)
             runtime.memcpy(outputs[name].pointer, dense.ctypes.data, dense.nbytes, runtime.memcpyHostToDevice)
+        # A copy from pageable memory may return before it has arrived, and streams do not wait for the default one.
+        runtime.deviceSynchronize()
 
 
 def assert_same(got: Detections, wanted: Detections, tolerance: float = 1e-3) -> None:

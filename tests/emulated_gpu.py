@@ -78,7 +78,8 @@ class EmulatedGpu:
         memory = np.full(nbytes + 64, 0xFF, np.uint8)
         self.memory.append(memory)
         start = -memory.ctypes.data % 64
-        return memory[start : start + nbytes].view(dtype).reshape(shape)
+        array: np.ndarray = memory[start : start + nbytes].view(dtype).reshape(shape)
+        return array
 
 
 class EmulatedQueue:
@@ -114,7 +115,11 @@ class EmulatedQueue:
     def copy(self, to: np.ndarray, source: np.ndarray) -> None:
         assert to.flags.c_contiguous
         assert source.flags.c_contiguous
-        self.enqueue(lambda: ctypes.memmove(to.ctypes.data, source.ctypes.data, to.nbytes) and None)
+
+        def work() -> None:
+            ctypes.memmove(to.ctypes.data, source.ctypes.data, to.nbytes)
+
+        self.enqueue(work)
 
     def product(self, x: np.ndarray, weight: np.ndarray, out: np.ndarray) -> None:
         assert x.dtype == weight.dtype
@@ -253,8 +258,9 @@ class EmulatedBound:
 def array_at(view: View) -> np.ndarray:
     """The memory of a view of this GPU."""
     nbytes = math.prod(view.shape) * view.dtype.itemsize
-    memory = (ctypes.c_ubyte * nbytes).from_address(view.pointer)
-    return np.frombuffer(memory, view.dtype).reshape(view.shape)
+    memory = memoryview((ctypes.c_ubyte * nbytes).from_address(view.pointer))
+    array: np.ndarray = np.frombuffer(memory, np.dtype(view.dtype)).reshape(view.shape)
+    return array
 
 
 class Elsewhere:

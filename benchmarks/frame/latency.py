@@ -38,11 +38,13 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.verify import set_difference, verify
-from training.provenance import environment
+from training.provenance import environment, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "models" / "rdn_tiny" / "engines"
-QUICK_NAMES = ("T", "K", "r", "first", "baseline")
+USUAL = tuple(name for name in NAMES if name != "ends")
+QUICK_USUAL = ("T", "K", "r", "first", "baseline")
+QUICK_NAMES = (*QUICK_USUAL, "ends", "streams")
 QUICK_ROUNDS = 5
 Results = dict[str, Any]
 StartWorker = Callable[[Process, Sequence[int]], Any]
@@ -67,10 +69,14 @@ def fingerprint(engines: Sequence[str], roots: Sequence[Path] | None = None) -> 
     return digest.hexdigest()[:16]
 
 
-def reference_of(process: Process) -> Process:
-    """The process whose detections a side must give: the other executor of the same bundle, one thread."""
+def reference_of(process: Process, cores: int = 1) -> Process:
+    """The process whose detections a side must give: the other executor of the same bundle.
+
+    It has one thread, as what is timed on a CPU; what a device is compared with nobody times, so it has all cores.
+    """
     other: Executor = "graph" if process.executor == "fused" and process.side == "product" else "fused"
-    return replace(process, side="product", backend="onnxruntime", device="cpu", threads=1, executor=other,
+    threads = cores if process.device == "cuda" else 1
+    return replace(process, side="product", backend="onnxruntime", device="cpu", threads=threads, executor=other,
                    relation_precision="float32")  # fmt: skip
 
 
@@ -79,11 +85,11 @@ def check(sweep: Sweep, workers: Mapping[Process, Any], start: StartWorker, core
     for value, setting in sweep.points:
         workers[setting.process].ask("open", value, setting)
     checked = {}
-    for process in {reference_of(s.process): None for _, s in sweep.points}:
-        reference = start(process, cores[:1])
+    for process in {reference_of(s.process, len(cores)): None for _, s in sweep.points}:
+        reference = start(process, cores[: process.threads])
         try:
             for value, setting in sweep.points:
-                if reference_of(setting.process) == process:
+                if reference_of(setting.process, len(cores)) == process:
                     worker = workers[setting.process]
                     checked[value] = _check_one(sweep.name, value, setting, worker, reference, process)
         finally:
@@ -165,7 +171,9 @@ def measure(
             alone = sum(s.process == setting.process for _, s in sweep.points) == 1
             # Of a process that held other settings too, it would be the memory of all of them.
             peak = workers[setting.process].ask("peak_megabytes") if alone else None
-            points[value] |= {"check": checked[value], "peak_mb": peak, **summarise(points, value, sweep.reference)}
+            found = summarise(points, value, sweep.reference)
+            points[value] |= {"check": checked[value], "peak_mb": peak, **found}
+            print(f"  {value:24} {found['ms']['p50']:10.3f} ms, {found['ratio']['p50']:.3f} of {sweep.reference}")
     finally:
         for worker in workers.values():
             worker.close()
@@ -199,7 +207,9 @@ def run(
     results: Results = json.loads(output.read_text()) if output.exists() else {"sweeps": {}}
     bundles = sorted({s.process.engines for sweep in sweeps for _, s in sweep.points})
     print_, verified = fingerprint(bundles), False
-    energy = energy_counter("cuda" if any(s.process.device == "cuda" for w in sweeps for _, s in w.points) else "cpu")
+    on_gpu = any(s.process.device == "cuda" for w in sweeps for _, s in w.points)
+    energy = energy_counter("cuda" if on_gpu else "cpu")
+    device = gpu() if on_gpu else None
     for sweep in sweeps:
         mark = f"{print_}, {rounds_mark(sweep)}"
         state = results["sweeps"].get(sweep.name)
@@ -209,13 +219,13 @@ def run(
         if state is None or state["fingerprint"] != mark:
             state = {"label": sweep.label, "reference": sweep.reference, "fingerprint": mark}
         if not verified:
-            verify_bundles(bundles)
+            verify_bundles(bundles, len(cores))
             verified = True
         print(f"{sweep.name}: {', '.join(value for value, _ in sweep.points)}", flush=True)
         results["sweeps"][sweep.name] = state
 
         def save(state: Results = state) -> None:
-            about = describe(bundles, cores, energy.source)
+            about = describe(bundles, cores, energy.source) | {"gpu": device}
             results.update(about)
             state["measured"] = {name: about[name] for name in ("command", "date", "commit")}
             write(output, results)
@@ -235,11 +245,13 @@ def _first(state: Results) -> Results:
     return point
 
 
-def verify_bundles(bundles: Sequence[str]) -> None:
+def verify_bundles(bundles: Sequence[str], threads: int) -> None:
     for engines in bundles:
         # What was rounded in another order has other detections; those of each setting are compared all the same.
         emulated = Bundle.open(engines).manifest.precision in ("fp16", "bf16", "fp8")
-        failed = [r for r in verify(engines) if not r.passed and not (emulated and r.stage == "detections")]
+        failed = [
+            r for r in verify(engines, threads=threads) if not r.passed and not (emulated and r.stage == "detections")
+        ]
         if failed:
             raise Mismatch(f"{engines} does not pass `rdn-engine verify`: {failed}. Not timed.")
 
@@ -293,7 +305,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", nargs="+", default=[DEMO], type=Path, help="bundles; the first is swept")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "latency.json")
-    parser.add_argument("--sweeps", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--sweeps", nargs="+", choices=NAMES, help="default: all but `ends`, which are in T, K and r")
     parser.add_argument("--against", choices=["baseline"], help="measure the straightforward implementation beside")
     parser.add_argument("--rounds", type=int, help=f"default 9, with --quick {QUICK_ROUNDS}")
     parser.add_argument("--threads", type=int, default=1, help="of each call, where they are not what is swept")
@@ -309,6 +321,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.rounds = QUICK_ROUNDS if arguments.quick else 9
     if arguments.rounds < 1:
         parser.error(f"--rounds is {arguments.rounds}; wanted 1 or more")
+    if arguments.sweeps is None:
+        arguments.sweeps = list(QUICK_USUAL if arguments.quick else USUAL)
     if arguments.quick:
         wanted, arguments.sweeps = arguments.sweeps, [n for n in arguments.sweeps if n in QUICK_NAMES]
         if not arguments.sweeps:

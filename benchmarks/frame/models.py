@@ -6,7 +6,7 @@ A network with freshly drawn weights is no stand-in for a trained one: its activ
 scores are all alike, so that INT8 scales, denormals, suppression and top-n would be timed on inputs that no model has.
 Hence rendered frames are run through the freshly drawn detector, and on their way each norm takes the statistics of
 what reaches it, and each other layer is scaled so that its output deviates by what a trained detector shows
-(`DEVIATIONS`).
+(`DEVIATIONS`). Large weights can be drawn again from the seed anywhere (`seeded.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.frame import seeded
 from export.build_engines import build
 from export.calibration import DEFAULT_FRAMES
 from export.half import HALVES
@@ -107,6 +108,7 @@ def write_checkpoint(path: Path, config: RDNConfig, seed: int = 0) -> None:
     torch.manual_seed(seed)
     model = RDN(config).eval()
     draw_relation(model.relation)
+    _redraw(model, seed)
     for name, module in model.backbone.named_modules():
         if name.endswith("bn3"):
             nn.init.constant_(module.weight, RESIDUAL_GAIN)
@@ -120,7 +122,16 @@ def write_checkpoint(path: Path, config: RDNConfig, seed: int = 0) -> None:
     detect_video(model, clips[:1], replace(config.dials, window=0, look_ahead=None))
     for handle in layers:
         handle.remove()
+    _redraw(model, seed)
     save_checkpoint(path, model.state_dict(), config)
+
+
+def _redraw(model: RDN, seed: int) -> None:
+    """Large weights as `seeded` draws them, with the deviation that they have."""
+    for name, weight in model.named_parameters():
+        if seeded.is_drawn(weight.shape):
+            drawn = seeded.weights(name, weight.shape, seed, seeded.factor(float(weight.std())))
+            weight.copy_(torch.from_numpy(drawn))
 
 
 def make_r101(

@@ -76,11 +76,16 @@ K_VALUES = (25, 50, 75, 100, 150, 200, 250, 300)
 R_VALUES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 # Not K = 300: the demo model has an advanced stage, whose pairs the check against the other executor writes to memory.
 QUICK_VALUES: dict[str, tuple[float, ...]] = {"T": (3, 18, 24), "K": (25, 75, 150), "r": (0.1, 0.2, 1.0)}
+ENDS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    dial: ((values[0], values[-1]), (QUICK_VALUES[dial][0], QUICK_VALUES[dial][-1]))
+    for dial, values in {"T": T_VALUES, "K": K_VALUES, "r": R_VALUES}.items()
+}
+"""Of a dial the first and the last value, and those of a quick run"""
 PAPER_POINT = Dials(window=18, num_support=75, num_reference=300, advanced_ratio=0.2)
 """T, K, N and r to which the paper's rows and ours are normalised."""
 
-NAMES = ("T", "K", "r", "N", "executor", "backend", "resolution", "threads", "streams", "batch", "first", "bundles",
-         "baseline")  # fmt: skip
+NAMES = ("T", "K", "r", "ends", "N", "executor", "backend", "resolution", "threads", "streams", "batch", "first",
+         "bundles", "baseline")  # fmt: skip
 
 
 def paper_dials(config: RDNConfig) -> Dials:
@@ -120,6 +125,15 @@ def make_sweep(
         return vary("K", "num_support", QUICK_VALUES["K"] if quick else K_VALUES, dials.num_support)
     if name == "r" and relation.advanced:
         return vary("r", "advanced_ratio", QUICK_VALUES["r"] if quick else R_VALUES, dials.advanced_ratio)
+    if name == "ends" and relation.num_modules:
+        fields = {"T": "window", "K": "num_support"} | ({"r": "advanced_ratio"} if relation.advanced else {})
+        turned: dict[str, dict[str, Any]] = {
+            f"{dial} = {_text(field, value)}": {field: value}
+            for dial, field in fields.items()
+            for value in ENDS[dial][quick]
+        }
+        ends = {value: Setting(base, replace(dials, **change)) for value, change in turned.items()}
+        return sweep("dial", {"paper": Setting(base, dials)} | ends, "paper")
     if name == "N":
         return vary("N", "num_reference", (75, 150, 300), dials.num_reference)
     if name == "executor":
@@ -138,7 +152,7 @@ def make_sweep(
         points = {str(n): Setting(replace(base, threads=n), dials) for n in (1, 2) if n <= cores}
         return sweep("threads", points, "1")
     if name == "streams":
-        counts = (1, 2, 4, 8) if base.device == "cuda" else tuple(n for n in (1, 2, 4) if n <= 2 * cores)
+        counts = (1, 8, 32) if base.device == "cuda" else tuple(n for n in (1, 2, 4) if n <= 2 * cores)
         return sweep("streams", {str(n): Setting(base, dials, streams=n) for n in counts}, "1")
     if name == "batch":
         return sweep("images a call", {str(n): Setting(base, dials, "batch", batch=n) for n in (1, 2, 4)}, "1")
@@ -149,8 +163,9 @@ def make_sweep(
         return sweep("bundle", {bundle_label(p.engines): Setting(p, dials) for p in (base, *others)},
                      bundle_label(base.engines))  # fmt: skip
     if name == "baseline":
+        threads = (1,) if base.device == "cuda" else (1, 2)
         ours = {f"{bundle_label(p.engines)}, {n} thread{'s' * (n > 1)}": Setting(replace(p, threads=n), dials)
-                for p in (base, *others) for n in (1, 2) if n <= cores}  # fmt: skip
+                for p in (base, *others) for n in threads if n <= cores}  # fmt: skip
         plain = {"baseline": Setting(replace(base, side="baseline", threads=1), dials)}
         return sweep("side", plain | ours, "baseline")
     return None

@@ -5,8 +5,9 @@
 
 `latency`: from a frame on the host to its detections there, one at a time. `pipelined`: frames one behind the other,
 waiting once at the end. `graphs`: backbone and roi_head alone at the same sizes, on the device as a replayed CUDA graph
-where the backend allows it. The profiler then counts what waits for the device while frames are pushed and nothing is
-read: a call that it must see is counted first, so that a profiler that sees nothing does not pass.
+where the backend allows it. `relation`: the relation stage of a frame alone, likewise. The profiler then counts what
+waits for the device while frames are pushed and nothing is read: a call that it must see is counted first, so that a
+profiler that sees nothing does not pass.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
-from benchmarks.frame.device_side import open_detector
+from benchmarks.frame.device_side import open_detector, relation_graph
 from benchmarks.frame.settings import paper_dials
+from benchmarks.frame.sides import DISTINCT
 from benchmarks.frames import make_frame
 from benchmarks.measure import summary
 from rdn_engine.backends import load_backend
@@ -83,7 +85,9 @@ class Clock:
 
 
 def frames(size: tuple[int, int], count: int) -> list[Any]:
-    return [make_frame(t, size) for t in range(count)]
+    """A few in turn: to draw one takes longer than anything that is measured here."""
+    made = [make_frame(t, size) for t in range(min(DISTINCT, count))]
+    return [made[t % DISTINCT] for t in range(count)]
 
 
 def on_device(arrays: Sequence[Any]) -> list[Any]:
@@ -105,8 +109,7 @@ def graph_seconds(arguments: argparse.Namespace, config: RDNConfig, dials: Dials
     bundle = Bundle.open(arguments.engines)
     height, width = config.input.shorter_side, config.input.longer_side
     image = np.zeros((1, 3, *config.input.network_size(height, width)), np.float32)
-    host = load_backend("onnxruntime", "cpu", arguments.threads).load(bundle.path("backbone"))({"image": image})
-    pooled = (dials.num_reference, pooled_width(config.roi.size, host["feature_map"].shape[3]))
+    pooled = (dials.num_reference, pooled_width(config.roi.size, _channels(arguments, backend, bundle, image)))
     feeds: dict[str, dict[str, Any]] = {"backbone": {"image": image}, "roi_head": {"pooled": np.zeros(pooled, "f4")}}
     if config.relation.num_modules:
         feeds["roi_head"]["support"] = np.arange(dials.num_support)
@@ -120,6 +123,14 @@ def graph_seconds(arguments: argparse.Namespace, config: RDNConfig, dials: Dials
         run()
         found[role] = clock(lambda run=run: [run() for _ in range(count)]) / count  # type: ignore[misc]
     return found
+
+
+def _channels(arguments: argparse.Namespace, backend: Any, bundle: Bundle, image: Any) -> int:
+    """Of the feature map; on a device it is known without a run on the CPU, which takes seconds."""
+    path = bundle.path("backbone")
+    if arguments.device == "cuda":
+        return int(backend.load_device(path).bind({"image": image.shape}).outputs["feature_map"].shape[3])
+    return int(backend.load(path)({"image": image})["feature_map"].shape[3])
 
 
 def _call(graph: Any, arrays: dict[str, Any]) -> Callable[[], object]:
@@ -149,6 +160,18 @@ def _on_device(graph: Any, arrays: dict[str, Any]) -> Callable[[], object]:
     return lambda: kept and captured.launch(stream)
 
 
+def relation_seconds(stream: Any, clock: Clock, given: Sequence[Any]) -> float:
+    """The relation stage of one frame: on a device alone, on the CPU what `Stream.timings` say of frames that come."""
+    if not hasattr(stream, "push_device"):
+        before = stream.timings.seconds["relation"]
+        for frame in given:
+            stream.push(frame)
+        return float(stream.timings.seconds["relation"] - before) / len(given)
+    launch = relation_graph(stream)
+    launch()
+    return clock(lambda: [launch() for _ in given]) / len(given)
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     count = 3 if arguments.quick else 40
     detector = open_detector(str(arguments.engines), arguments.backend, arguments.device, arguments.threads)
@@ -164,6 +187,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         # A frame of the host is copied through two buffers in turn, and waits where both are still on their way.
         placed = on_device(given) if arguments.device == "cuda" else given
         waits = waiting_calls(calls_of(lambda: [push(frame) for frame in placed]))
+        relation = relation_seconds(stream, clock, given)
     seen = waiting_calls(calls_of(Clock(arguments.device)._wait))
     if arguments.device == "cuda" and not seen:
         raise SystemExit(
@@ -182,6 +206,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "latency_ms": summary([1e3 * s for s in alone]),
         "pipelined_ms": 1e3 * pipelined,
         "graphs_ms": {role: 1e3 * s for role, s in graphs.items()},
+        "relation_ms": 1e3 * relation,
         "over_graphs": pipelined / sum(graphs.values()),
         "rest_ms": 1e3 * (pipelined - sum(graphs.values())),
         "waits": waits,
@@ -202,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = measure(arguments)
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    for name in ("latency_ms", "pipelined_ms", "graphs_ms", "over_graphs", "rest_ms", "waits"):
+    for name in ("latency_ms", "pipelined_ms", "graphs_ms", "relation_ms", "over_graphs", "rest_ms", "waits"):
         print(f"{name}: {result[name]}")
     if result["waits"] and arguments.device == "cuda":
         print("something in a frame waits for the device")

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.kernel.device_clock import ceilings, emulated_microseconds, microseconds
 from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
 from rdn_engine.kernels import cpu, cuda
 from rdn_engine.kernels.arithmetic import ceil_div
@@ -33,7 +32,7 @@ from tests import cuda_machines, reference_relation
 from tests.cuda_machines import Machine, fill
 from training.provenance import environment, gpu
 
-SETS, REPLAYS, WARM_UP = 3, 30, 5
+SETS = 3
 
 
 @dataclass(frozen=True)
@@ -288,51 +287,6 @@ CASES: dict[str, Callable[[Machine, Sizes, int], Work]] = {
 }
 
 
-def microseconds(runs: list[Callable[[int], None]]) -> float:
-    """Median time of one run, from replays of a graph of all of them."""
-    import cupy
-
-    stream = cupy.cuda.Stream(non_blocking=True)
-    with stream:
-        for run in runs:
-            run(stream.ptr)
-        stream.begin_capture()
-        for run in runs:
-            run(stream.ptr)
-        graph = stream.end_capture()
-        times: list[float] = []
-        for replay in range(WARM_UP + REPLAYS):
-            start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-            start.record(stream)
-            graph.launch(stream)
-            stop.record(stream)
-            stop.synchronize()
-            if replay >= WARM_UP:
-                times.append(1e3 * cupy.cuda.get_elapsed_time(start, stop) / len(runs))
-    return statistics.median(times)
-
-
-def emulated_microseconds(runs: list[Callable[[int], None]]) -> float:
-    begin = time.perf_counter()
-    for run in runs:
-        run(0)
-    return 1e6 * (time.perf_counter() - begin) / len(runs)
-
-
-def ceilings() -> dict[str, float]:
-    """Copy bandwidth, bytes read and written, in GB/s; float16 matrix rate in TFLOP/s."""
-    import cupy
-
-    source = cupy.ones(1 << 29, cupy.uint8)
-    target = cupy.empty_like(source)
-    copy = microseconds([lambda stream: cupy.copyto(target, source)])
-    a = cupy.random.random((8192, 8192), cupy.float32).astype(cupy.float16)
-    out = cupy.empty_like(a)
-    cupy.matmul(a, a, out=out)
-    product = microseconds([lambda stream: cupy.matmul(a, a, out=out)])
-    return {"copy_gb_per_s": 2 * source.nbytes / copy / 1e3, "matrix_tflop_per_s": 2 * 8192**3 / product / 1e6}
-
-
 def measure(machine: Machine, sizes: Sizes, name: str, limits: dict[str, float]) -> dict[str, Any]:
     """limits: `ceilings`, of a GPU; empty for the emulator, whose times are compared with nothing."""
     sets = [CASES[name](machine, sizes, seed) for seed in range(SETS)]
@@ -354,9 +308,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     arguments = parser.parse_args(argv)
-    machine: Machine = cuda_machines.Emulated(descending=False)
+    machine: Machine
     limits: dict[str, float] = {}
-    if arguments.device == "cuda":
+    if arguments.device == "cpu":
+        machine = cuda_machines.Emulated(descending=False)
+    else:
         machine, limits = cuda_machines.Gpu(), ceilings()
         print(f"copy {limits['copy_gb_per_s']:.0f} GB/s, matrix products {limits['matrix_tflop_per_s']:.0f} TFLOP/s")
     results: dict[str, Any] = {"device": arguments.device, "gpu": gpu(), "ceilings": limits, "kernels": {}}

@@ -44,7 +44,8 @@ void assign(T& field, const py::handle& value) {
 template <class Args>
 class Record {
   public:
-    Record(py::module_& module, const char* name) : class_(module, name), name_(name) {}
+    // Of this module alone: in tests the emulator's, which has the same types, is in the same process.
+    Record(py::module_& module, const char* name) : class_(module, name, py::module_local()), name_(name) {}
 
     template <class T>
     Record& field(const char* name, T Args::* member) {

@@ -78,7 +78,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     class Worker(FakeWorker):
         order: ClassVar[list[str]] = []
 
-    monkeypatch.setattr(latency, "verify_bundles", lambda bundles: None)
+    monkeypatch.setattr(latency, "verify_bundles", lambda bundles, threads: None)
     return Worker
 
 
@@ -221,7 +221,7 @@ def test_what_does_not_match_its_reference_is_not_timed(fake: type[FakeWorker], 
 def test_a_bundle_that_fails_verify_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = latency.verify(DEMO)
     damaged = [dataclasses.replace(r, difference=1.0) if r.stage == "logits" else r for r in real]
-    monkeypatch.setattr(latency, "verify", lambda engines: damaged)
+    monkeypatch.setattr(latency, "verify", lambda engines, threads: damaged)
     with pytest.raises(Mismatch, match="logits"):
         latency.run([sweep_of()], tmp_path / "r.json", 1, [0], FakeWorker)
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.media.writer import VideoWriter
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
 from training.data.weather import Weather, episodes
 
@@ -280,6 +279,9 @@ def write_clip(
     """
     video = SyntheticVideos(split, index + 1, num_frames, size, seed)[index]
     width, height = size[0] * magnify, size[1] * magnify
+    # Here, because frames are drawn where there is no video library, too.
+    from rdn_engine.media.writer import VideoWriter
+
     with VideoWriter(path, fps) as writer:
         for image in video.frames:
             writer.write(np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)))
