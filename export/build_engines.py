@@ -74,6 +74,8 @@ class Built:
     """The finished bundle against its golden results; empty for bf16 without torch: ONNX Runtime's CPU has none"""
     agreement: Agreement | None
     """Of a reduced precision with float32"""
+    notes: tuple[str, ...]
+    """What was chosen where the checkpoint left a choice"""
 
 
 def build(
@@ -118,7 +120,7 @@ def build(
         named = _Named(name or output.name, source)
         if reduced is None or frames is None:
             rows, stages = _float32(loaded, staging, images, named, prover, report)
-            return Built(rows, stages, None)
+            return Built(rows, stages, None, loaded.notes)
         exact = staging.parent / "float32"
         exact.mkdir()
         rows, _ = _float32(loaded, exact, images, named, prover, report)
@@ -126,7 +128,7 @@ def build(
         # Nothing else on a CPU has bf16.
         provable = reduced.precision != "bf16" or prover == "torch"
         stages = _verified(staging, prover, report, reduced.accept) if provable else []
-    return Built(rows, stages, agreed)
+    return Built(rows, stages, agreed, loaded.notes)
 
 
 @dataclass(frozen=True)
@@ -354,6 +356,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RDNError, OSError) as error:
         console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
         return DIFFERS if isinstance(error, (Differs, PrecisionError)) else FAILED
+    for note in built.notes:
+        console.print(f"{arguments.checkpoint.name} {note}", highlight=False, soft_wrap=True)
     for table in _tables(built):
         console.print(table)
     console.print(*plans, sep="\n", highlight=False, soft_wrap=True, end="\n" if plans else "")

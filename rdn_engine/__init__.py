@@ -1,6 +1,5 @@
 """Video object detection with Relation Distillation Networks: a small runtime that holds one window per stream."""
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from rdn_engine.config import Dials, RDNConfig
@@ -12,6 +11,7 @@ from rdn_engine.errors import (
     ConfigError,
     FrameError,
     RDNError,
+    ResultError,
     StreamClosed,
     VideoError,
 )
@@ -22,6 +22,7 @@ from rdn_engine.stream.batch import StreamBatch
 
 if TYPE_CHECKING:
     from rdn_engine.device.results import DeviceDetections
+    from rdn_engine.media.base import SourceOptions
     from rdn_engine.media.source import open_source
 
     __version__: str
@@ -40,6 +41,8 @@ __all__ = [
     "FrameError",
     "RDNConfig",
     "RDNError",
+    "ResultError",
+    "SourceOptions",
     "Stream",
     "StreamBatch",
     "StreamClosed",
@@ -49,18 +52,25 @@ __all__ = [
 ]
 
 
-_WHEN_ASKED_FOR = {"DeviceDetections": "rdn_engine.device.results", "open_source": "rdn_engine.media.source"}
-"""What a detector of arrays on the CPU does not need: the device's modules, and the video library."""
-
-
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from rdn_engine.version import version
 
         return version()
-    if name not in _WHEN_ASKED_FOR:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHEN_ASKED_FOR[name]), name)
+    # A detector of arrays on the CPU needs neither the device's modules nor the video library.
+    if name == "DeviceDetections":
+        from rdn_engine.device.results import DeviceDetections
+
+        return DeviceDetections
+    if name == "SourceOptions":
+        from rdn_engine.media.base import SourceOptions
+
+        return SourceOptions
+    if name == "open_source":
+        from rdn_engine.media.source import open_source
+
+        return open_source
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -49,15 +49,17 @@ class InputConfig:
         check(self.shorter_side <= self.longer_side, "input.shorter_side", self.shorter_side, f"1..{self.longer_side}")
         check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
 
-    def network_size(self, height: int, width: int) -> tuple[int, int]:
+    def network_size(self, height: int, width: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
         """The size of the network input for a frame; DESIGN section 2 (Input).
 
         Args:
             height, width: of the frame, pixels.
+            pixel_aspect: width over height of its pixels; the network's are square.
 
         Returns:
             (height, width) in pixels, 1 or more.
         """
+        width = max(round(width * pixel_aspect), 1)
         short, long = min(height, width), max(height, width)
         side = self.shorter_side
         if side * long / short > self.longer_side:
@@ -66,16 +68,16 @@ class InputConfig:
         side = max(side, 1)
         return (side, other) if height <= width else (other, side)
 
-    def frame_scale(self, height: int, width: int) -> tuple[float, float]:
+    def frame_scale(self, height: int, width: int, pixel_aspect: float = 1.0) -> tuple[float, float]:
         """What takes boxes from the network input to the frame; each axis has its own.
 
         Args:
-            height, width: of the frame, pixels.
+            height, width, pixel_aspect: of the frame, as `network_size` has them.
 
         Returns:
             (x, y): pixels of the frame for one of the network input.
         """
-        network_height, network_width = self.network_size(height, width)
+        network_height, network_width = self.network_size(height, width, pixel_aspect)
         return width / network_width, height / network_height
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
@@ -14,7 +14,7 @@ from rdn_engine.backends import load_backend
 from rdn_engine.backends.graph import MOST_THREADS, BackendName, Device
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
-from rdn_engine.errors import ConfigError, FrameError, VideoError
+from rdn_engine.errors import ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.frame import Frame, Image, Source
 from rdn_engine.host.cpus import available_cpus
 from rdn_engine.host.runtime import Executor, HostRuntime
@@ -45,11 +45,21 @@ _NOTHING = object()  # no frame at all, unlike a first item that is None, which 
 
 
 class Detector(Generic[StreamT_co, BatchT_co]):
-    """One model on one machine. Shared: streams in several Python threads may use it at once."""
+    """One model on one machine. Shared: streams in several Python threads may use it at once.
+
+    Pickled, as for another process, it is its engine directory and options: that process opens the directory again,
+    with all checks and memory of its own. Streams cannot be pickled.
+    """
 
     def __init__(self, runtime: Runtime[StreamT_co, BatchT_co]) -> None:
         self.runtime = runtime
         """The model on its machine."""
+        self._opened: tuple[Path, Mapping[str, Any]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._opened is None:
+            raise RDNError(f"a Detector of a {type(self.runtime).__name__} has no directory to be opened from again")
+        return _reopen, self._opened
 
     @property
     def config(self) -> RDNConfig:
@@ -129,6 +139,9 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             BackendUnavailable: for a backend, device or precision that this machine or this build does not have.
             ConfigError: for an option with an unknown value.
         """
+        # What was asked for, not what it became: another machine has other CPUs.
+        options = {"backend": backend, "device": device, "threads": threads, "executor": executor}
+        opened = Path(directory).absolute(), options | {"relation_precision": relation_precision}
         threads = min(available_cpus(), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "graph"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'graph'")
@@ -138,15 +151,21 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             raise ConfigError("executor is 'graph', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
         runner = load_backend(backend, device, threads)
         bundle = Bundle.open(directory)
+        detector: Detector[Any, Any]
         if device == "cuda":
             # Here, because they want what only a machine with a GPU has.
             from rdn_engine.device.cupy import CupyGpu
             from rdn_engine.device.runtime import DeviceRuntime
 
             kind = cast("DevicePrecision", relation_precision)
-            return Detector(DeviceRuntime.load(bundle, runner, CupyGpu(), precision=kind, threads=threads))
-        precision = cast("Precision", relation_precision)
-        return Detector(HostRuntime.load(bundle, runner, executor=executor, precision=precision, threads=threads))
+            detector = Detector(DeviceRuntime.load(bundle, runner, CupyGpu(), precision=kind, threads=threads))
+        else:
+            precision = cast("Precision", relation_precision)
+            detector = Detector(
+                HostRuntime.load(bundle, runner, executor=executor, precision=precision, threads=threads)
+            )
+        detector._opened = opened
+        return detector
 
     def open_stream(
         self, dials: Dials | None = None, *, capacity: Dials | None = None, source_id: str = ""
@@ -171,15 +190,22 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         """One stream for each name, whose frames are encoded as one batch where that is faster.
 
         Args:
-            source_ids: what results say where they come from; one or more.
+            source_ids: what results say where they come from; one or more, each another.
             dials: settings of every stream; None takes the model's own.
             capacity: as `open_stream`, of every stream.
 
         Raises:
-            ConfigError: as `open_stream`, and for no name.
+            ConfigError: as `open_stream`, and for no name, or one that comes twice.
         """
         if isinstance(source_ids, str):
             raise ConfigError(f"source_ids is {source_ids!r}; wanted a list of names, one for each stream")
+        for place, name in enumerate(source_ids):
+            if name in source_ids[:place]:
+                first = source_ids.index(name)
+                raise ConfigError(
+                    f"source_ids are {name!r} at {first} and {place}; wanted another name for each stream, because "
+                    "results are told apart by them"
+                )
         dials = self.config.dials if dials is None else dials
         return self.runtime.open_streams(dials, dials if capacity is None else capacity, source_ids)
 
@@ -271,6 +297,10 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             for frame in frames:
                 yield from stream.push(frame)
             yield from stream.flush()
+
+
+def _reopen(directory: Path, options: Mapping[str, Any]) -> Detector[Any, Any]:
+    return Detector.from_pretrained(directory, **options)
 
 
 def _frames(source: Source) -> Iterator[Image | Frame]:

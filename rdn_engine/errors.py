@@ -37,6 +37,10 @@ class FrameError(RDNError, ValueError):
     """An array pushed into a stream is not an image this detector can read."""
 
 
+class ResultError(RDNError, ValueError):
+    """The arrays or the JSON line of a result do not fit together, or are not what a result is made of."""
+
+
 class VideoError(RDNError):
     """A video source cannot be opened, or holds no video."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,13 @@ class Frame:
     """Seconds on the source's own clock; None for images and for sources without timestamps"""
     source_id: str
     """The path or address that the frame comes from, as given, without credentials"""
+    pixel_aspect: float = 1.0
+    """Width over height of a pixel, 1/16..16. The network sees square ones; boxes stay in the pixels of the image"""
+
+    def __repr__(self) -> str:
+        """What the frame is; of its pixels only type and shape."""
+        rest = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "image")
+        return f"Frame(image={_described(self.image)}, {', '.join(rest)})"
 
 
 class NV12(NamedTuple):
@@ -36,6 +43,10 @@ class NV12(NamedTuple):
     """uint8 [H, W], W even"""
     chroma: Any
     """uint8 [(H + 1) / 2, W] of alternating u and v"""
+
+    def __repr__(self) -> str:
+        """Types and shapes: the values are on the device."""
+        return f"NV12(luma={_described(self.luma)}, chroma={_described(self.chroma)})"
 
 
 Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]
@@ -84,6 +95,13 @@ def check_size(height: int, width: int, got: str) -> None:
         raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
     if height * width > MAX_PIXELS:
         raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
+
+
+def _described(image: object) -> str:
+    """An array by type and shape, of any library; what is no array by its own repr."""
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        return f"{image!r:.80}"
+    return f"{image.dtype}{list(image.shape)}"
 
 
 def _hint(image: NDArray[np.generic]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.errors import BackendUnavailable, FrameError
+from rdn_engine.errors import BackendUnavailable, ConfigError, ResultError
+from rdn_engine.plain import check, from_plain
 
 if TYPE_CHECKING:
     import supervision
@@ -45,7 +47,7 @@ class Detections(FrameFacts):
     """The detections of one frame, highest confidence first; n may be 0.
 
     Raises:
-        FrameError: where the lengths of the arrays differ or `xyxy` is not [n, 4].
+        ResultError: where the lengths of the arrays differ or `xyxy` is not [n, 4].
     """
 
     xyxy: NDArray[np.float32]
@@ -62,7 +64,7 @@ class Detections(FrameFacts):
         ids = self.confidence if self.tracker_id is None else self.tracker_id
         lengths = (self.xyxy.shape, self.confidence.shape, self.class_id.shape, ids.shape)
         if lengths != ((n, 4), (n,), (n,), (n,)):
-            raise FrameError(
+            raise ResultError(
                 f"xyxy, confidence, class_id, tracker_id have shapes {lengths}; wanted (n, 4), (n,), (n,), (n,)"
             )
 
@@ -102,23 +104,34 @@ class Detections(FrameFacts):
         Args:
             data: one line of docs/jsonl.md, parsed.
             class_names: the model's. A line names only the classes it holds: with None those are named as there, and
-                those below them by their number.
+                those below them by their number. Fields that are not of the format are ignored.
 
         Raises:
-            KeyError, ValueError: for a line that `to_dict` did not write.
+            ResultError: names the field that is missing or wrong, what it holds and what was wanted.
         """
-        rows = data["detections"]
+        try:
+            return cls._from_line(data, class_names)
+        except ConfigError as error:
+            raise ResultError(f"{error} (docs/jsonl.md)") from error
+
+    @classmethod
+    def _from_line(cls, data: object, class_names: tuple[str, ...] | None) -> Detections:
+        line = _known(data, (*_PLAIN_FACTS, "detections"), "line")
+        rows = _rows(line.pop("detections", None), class_names)
         if class_names is None:
-            named = {r["class_id"]: r["class_name"] for r in rows}
+            named = {row.class_id: row.class_name for row in rows}
             class_names = tuple(named.get(c, str(c)) for c in range(max(named, default=-1) + 1))
-        tracked = bool(rows) and "tracker_id" in rows[0]
+        tracked = bool(rows) and rows[0].tracker_id is not None
+        facts = from_plain(FrameFacts, {**line, "class_names": class_names}, "line")
+        for fact in fields(FrameFacts):
+            value = getattr(facts, fact.name)
+            check(not isinstance(value, int) or value >= 0, f"line.{fact.name}", value, "0 or more")
         return cls(
-            xyxy=np.asarray([r["xyxy"] for r in rows], np.float32).reshape(-1, 4),
-            confidence=np.asarray([r["confidence"] for r in rows], np.float32),
-            class_id=np.asarray([r["class_id"] for r in rows], np.int64),
-            tracker_id=np.asarray([r["tracker_id"] for r in rows], np.int64) if tracked else None,
-            class_names=class_names,
-            **{name: data[name] for name in _PLAIN_FACTS},
+            xyxy=np.asarray([row.xyxy for row in rows], np.float32).reshape(-1, 4),
+            confidence=np.asarray([row.confidence for row in rows], np.float32),
+            class_id=np.asarray([row.class_id for row in rows], np.int64),
+            tracker_id=np.asarray([row.tracker_id for row in rows], np.int64) if tracked else None,
+            **vars(facts),
         )
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
@@ -152,7 +165,7 @@ class Detections(FrameFacts):
         Raises:
             BackendUnavailable: without supervision.
         """
-        sv = _import("supervision", "pip install 'rdn-engine[supervision]'")
+        sv = _import("supervision", "pip install supervision")
         # An empty list would become a float array, and supervision tells text from numbers by the dtype.
         names = np.asarray([self.class_names[c] for c in self.class_id], dtype=np.str_)
         detections: supervision.Detections = sv.Detections(
@@ -184,6 +197,30 @@ class Detections(FrameFacts):
 
 
 _PLAIN_FACTS = tuple(field.name for field in fields(FrameFacts) if field.name != "class_names")
+_MOST_CLASSES = 2**16
+"""Of a line that is read without the model's names, which are made up to the largest number met."""
+_FAR = 1e9  # pixels
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One of a line's detections."""
+
+    xyxy: tuple[float, float, float, float]
+    confidence: float
+    class_id: int
+    class_name: str
+    tracker_id: int | None = None
+
+
+_ROW = tuple(field.name for field in fields(_Row))
+
+
+def _known(data: object, names: Iterable[str], path: str) -> dict[str, Any]:
+    """Those of the fields that the format has, so that a line may carry more."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is {data!r:.80}; wanted a JSON object")
+    return {name: data[name] for name in names if name in data}
 
 
 def _import(name: str, remedy: str) -> types.ModuleType:
@@ -193,3 +230,25 @@ def _import(name: str, remedy: str) -> types.ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise BackendUnavailable(f"this conversion needs {name}, which is not installed ({error}); {remedy}") from error
+
+
+def _rows(found: object, class_names: tuple[str, ...] | None) -> list[_Row]:
+    """The detections of a line, one by one and with each other: ConfigError names the field."""
+    check(isinstance(found, list), "line.detections", found, "a list")
+    rows: list[_Row] = []
+    named = dict(enumerate(class_names or ()))
+    most = _MOST_CLASSES if class_names is None else len(class_names)
+    for i, data in enumerate(cast("list[object]", found)):
+        at = f"line.detections[{i}]"
+        row = from_plain(_Row, _known(data, _ROW, at), at)
+        rows.append(row)
+        check(0 <= row.class_id < most, f"{at}.class_id", row.class_id, f"0..{most - 1}")
+        name = named.setdefault(row.class_id, row.class_name)
+        check(row.class_name == name, f"{at}.class_name", row.class_name, f"{name!r}, class {row.class_id}'s name")
+        check(0 <= row.confidence <= 1, f"{at}.confidence", row.confidence, "0..1")
+        check(max(map(abs, row.xyxy)) < _FAR, f"{at}.xyxy", row.xyxy, f"pixels, nearer than {_FAR:g}")
+        tracked = rows[0].tracker_id is not None
+        wanted = "a whole number from 0, as others of its line have" if tracked else "none, as others of its line"
+        ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < 2**63
+        check(ok, f"{at}.tracker_id", row.tracker_id, wanted)
+    return rows

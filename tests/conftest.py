@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import rdn_engine.backends.onnxruntime  # noqa: F401  before a test imports ONNX Runtime, which would write at home
 from tests import cuda_machines, emulated_gpu
 
 if TYPE_CHECKING:
-    from tests.parity_table import Truth
+    from tests.parity_truth import Truth
     from training.model.rdn import RDN
 
 REQUIRE_CUDA = os.environ.get("RDN_REQUIRE_CUDA") == "1"
@@ -51,7 +52,7 @@ def late(request: pytest.FixtureRequest) -> emulated_gpu.EmulatedGpu:
 # Here, because float64 takes half a minute and two files compare with it; imported there, because torch is large.
 @pytest.fixture(scope="session")
 def parity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.parity_table import write_checkpoint
+    from tests.parity_truth import write_checkpoint
 
     return write_checkpoint(tmp_path_factory.mktemp("parity") / "rdn_parity.pth")
 
@@ -59,7 +60,7 @@ def parity_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def parity_model(parity_checkpoint: Path) -> RDN:
     """In float32; not to be changed."""
-    from tests.parity_table import load_model
+    from tests.parity_truth import load_model
 
     return load_model(parity_checkpoint)
 
@@ -67,7 +68,7 @@ def parity_model(parity_checkpoint: Path) -> RDN:
 @pytest.fixture(scope="session")
 def truth(parity_model: RDN) -> Truth:
     """Float64 of the parity data and what may differ from it."""
-    from tests.parity_table import expected_results, find_truth
+    from tests.parity_truth import expected_results, find_truth
 
     return find_truth(parity_model, expected_results())
 

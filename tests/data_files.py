@@ -15,6 +15,16 @@ def text(path, *lines):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
+ENCODINGS = ("utf-8-sig", "utf-16", "utf-32")
+"""Each begins with a byte order mark."""
+
+
+def encode(encoding, *paths):
+    """Text files again, in another encoding."""
+    for path in paths:
+        path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+
+
 def rows(dataset, *fields):
     return [tuple(getattr(a, f) for f in fields) for a in dataset.annotations]
 

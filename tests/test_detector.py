@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import gc
 import math
+import pickle
+import shutil
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine import ConfigError, Detections, Dials, StreamClosed
+from rdn_engine import BackendUnavailable, BundleError, ConfigError, Detections, Detector, Dials, RDNError, StreamClosed
+from rdn_engine.bundle.directory import write_bundle
 from rdn_engine.config import RelationConfig
 from rdn_engine.frame import Frame
 from rdn_engine.stream.timings import STAGES
-from tests.fakes import DIALS, fake_detector, image, tiny_config
+from tests.fakes import DIALS, fake_detector, fill_bundle, image, tiny_config
 
+ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
 STEPS = st.sampled_from(["push", "flush", "wide", "bad"])
 
 
@@ -310,3 +315,50 @@ def test_importing_the_package_leaves_slow_libraries_alone() -> None:
     script = "import sys, rdn_engine; print([m for m in ('torch', 'onnxruntime', 'av') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="threads is 0"):
+        Detector.from_pretrained(tmp_path, threads=0)
+    with pytest.raises(ConfigError, match="executor 'graph' wants 'float32'"):
+        Detector.from_pretrained(tmp_path, executor="graph", relation_precision="bfloat16")
+    with pytest.raises(ConfigError, match="executor is 'fast'"):
+        Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
+    with pytest.raises(BackendUnavailable):
+        Detector.from_pretrained(tmp_path, device="cuda")
+    with write_bundle(tmp_path / "engines") as staging:
+        fill_bundle(staging, tiny_config())
+    with pytest.raises(BundleError, match=r"cannot load roi_head.onnx"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)
+    (tmp_path / "engines" / "relation.npz").write_bytes(b"changed")
+    with pytest.raises(BundleError, match=r"'relation.npz' has 7 bytes"):
+        Detector.from_pretrained(tmp_path / "engines", threads=1)
+
+
+def test_a_detector_is_opened_again_where_it_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ENGINES, tmp_path / "engines")
+    monkeypatch.chdir(tmp_path)
+    detector = Detector.from_pretrained("engines", threads=1, executor="graph")
+    pickled = pickle.dumps(detector)
+    assert len(pickled) < 1000, "a directory and options, no weights"
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    frames = [image(t, 64, 64) for t in range(2)]
+    for ours, theirs in zip(detector.predict(frames), again.predict(frames), strict=True):
+        np.testing.assert_array_equal(ours.xyxy, theirs.xyxy)
+    assert (again.threads, type(again.runtime.model.relation)) == (1, type(detector.runtime.model.relation))
+    assert pickle.dumps(again) == pickled
+    (tmp_path / "engines" / "backbone.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="has 5 bytes"):
+        pickle.loads(pickled)
+
+
+def test_what_cannot_be_pickled_says_so() -> None:
+    detector, _, _ = fake_detector()
+    for thing, message in (
+        (detector, "a Detector of a HostRuntime has no directory"),
+        (detector.open_stream(), "a stream cannot be pickled: .* open one where it is to run"),
+        (detector.open_streams(["a"]), "streams cannot be pickled: .* open them where they are to run"),
+    ):
+        with pytest.raises(RDNError, match=message):
+            pickle.dumps(thing)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,16 @@ def test_a_python_that_is_not_there_is_said_to_be_missing(places: tuple[Path, Pa
 def test_wheels_are_made_for_the_versions_that_the_metadata_names() -> None:
     named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
     assert tuple(named) == VERSIONS
+
+
+def test_messages_advise_packages_that_there_are() -> None:
+    """Nothing of ours is published, so none of them is ours; each is one that an extra names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["dependencies"] + [one for extra in project["optional-dependencies"].values() for one in extra]
+    known = {re.match(r"[\w-]+", requirement)[0] for requirement in wanted} - {project["name"]}  # type: ignore[index]
+    advised = set()
+    for path in (ROOT / "rdn_engine").rglob("*.py"):
+        for command in re.findall(r"pip install ([^,;\n\"]+)", path.read_text(encoding="utf-8")):
+            advised |= {re.sub(r"\[.*|'", "", package) for package in command.replace(r"\"", "").split()}
+    assert advised - known == {"nvidia-cublas"}, "which no extra names"
+    assert {"cupy-cuda13x", "torch", "onnx", "supervision", "tensorrt-rtx-cu13-libs"} <= advised

@@ -18,7 +18,8 @@ import torchvision
 from torch import Tensor
 
 from rdn_engine.config import Dials
-from tests.parity_table import (
+from tests.parity_table import Row, bundle_detections, detection_rows, stage_rows, torch_rows
+from tests.parity_truth import (
     CONFIG,
     DATA,
     DETECTION,
@@ -26,15 +27,10 @@ from tests.parity_table import (
     NUM_FRAMES,
     RELATION,
     Detected,
-    Row,
     Truth,
-    bundle_detections,
-    detection_rows,
     frames,
-    stage_rows,
     stage_values,
     stored_detections,
-    torch_rows,
 )
 from training.model import boxes as box_ops
 from training.model import relation

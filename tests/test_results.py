@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
-from rdn_engine.errors import BackendUnavailable, FrameError
+from rdn_engine.errors import BackendUnavailable, ResultError
 from rdn_engine.media.draw import annotate, colour
 from rdn_engine.results import Detections
 
@@ -68,6 +69,69 @@ def test_json_line_alone_names_its_classes() -> None:
     assert alone.to_dict() == line
 
 
+# Where in the line, what stands there (nothing: it is missing), and what the error says.
+FOREIGN = [
+    ((), [], r"line is \[\]; wanted a JSON object"),
+    ((), None, "line is None; wanted a JSON object"),
+    (("frame_index",), ..., r"line lacks \['frame_index'\]"),
+    (("frame_index",), -1, "line.frame_index is -1; wanted 0 or more"),
+    (("frame_index",), 1.5, r"line.frame_index is 1\.5; wanted a whole number"),
+    (("pts",), "0:01", "line.pts is '0:01'; wanted a finite number"),
+    (("pts",), float("nan"), "line.pts is nan; wanted a finite number"),
+    (("source_id",), 7, "line.source_id is 7; wanted a str"),
+    (("height",), None, "line.height is None; wanted a whole number"),
+    (("epoch",), True, "line.epoch is True; wanted a whole number"),
+    (("detections",), ..., "line.detections is None; wanted a list"),
+    (("detections",), {"0": {}}, "line.detections is .*; wanted a list"),
+    (("detections", 1), [1, 2, 3, 4], r"line.detections\[1\] is \[1, 2, 3, 4\]; wanted a JSON object"),
+    (("detections", 1, "xyxy"), ..., r"line.detections\[1\] lacks \['xyxy'\]"),
+    (("detections", 1, "xyxy"), [1, 2, 3], r"line.detections\[1\].xyxy is \[1, 2, 3\]; wanted a list of 4"),
+    (("detections", 1, "xyxy"), [1, 2, 3, "4"], r"detections\[1\].xyxy\[3\] is '4'; wanted a finite number"),
+    (("detections", 1, "xyxy"), [0, 0, 1e300, 1], r"detections\[1\].xyxy is .*; wanted pixels"),
+    (("detections", 0, "confidence"), 93, r"detections\[0\].confidence is 93\.0; wanted 0\.\.1"),
+    (("detections", 0, "confidence"), None, r"detections\[0\].confidence is None; wanted a finite number"),
+    (("detections", 0, "class_id"), -1, r"detections\[0\].class_id is -1; wanted 0\.\."),
+    (("detections", 0, "class_id"), 10**15, r"detections\[0\].class_id is 10{15}; wanted 0\.\."),
+    (("detections", 0, "class_name"), "", r"detections\[\d\].class_name is .*; wanted '.*', class \d's name"),
+    (("detections", 1, "tracker_id"), ..., r"detections\[1\].tracker_id is None; wanted a whole number"),
+    (("detections", 0, "tracker_id"), ..., r"detections\[1\].tracker_id is \d; wanted none"),
+    (("detections", 1, "tracker_id"), 2**63, r"detections\[1\].tracker_id is \d+; wanted a whole number"),
+]
+
+
+@pytest.mark.parametrize("names", [NAMES, None])
+@pytest.mark.parametrize(("place", "value", "message"), FOREIGN)
+def test_a_foreign_line_is_refused_by_its_field(
+    place: tuple[Any, ...], value: object, message: str, names: tuple[str, ...] | None
+) -> None:
+    line: Any = {"line": make(8, tracked=True).to_dict()}  # eight rows of three classes: each comes twice
+    assert len(Detections.from_dict(line["line"], names)) == 8
+    *way, last = ("line", *place)
+    holder = line
+    for key in way:
+        holder = holder[key]
+    if value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    with pytest.raises(ResultError, match=message):
+        Detections.from_dict(line["line"], names)
+
+
+def test_a_line_of_another_model_is_refused() -> None:
+    line = make(8).to_dict()
+    with pytest.raises(ResultError, match=r"class_id is \d; wanted 0\.\.0"):
+        Detections.from_dict(line, NAMES[:1])
+    with pytest.raises(ResultError, match=r"class_name is '.*'; wanted '.*', class \d's name"):
+        Detections.from_dict(line, NAMES[::-1])
+
+
+def test_a_line_may_carry_more() -> None:
+    line = make(3).to_dict()
+    line["camera"] = line["detections"][0]["speed"] = 3
+    assert Detections.from_dict(line, NAMES).to_dict() == make(3).to_dict()
+
+
 def test_json_line_is_the_documented_one() -> None:
     assert list(make(1, tracked=True).to_dict()) == [
         "frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch", "detections",
@@ -80,11 +144,11 @@ def test_json_line_is_the_documented_one() -> None:
 
 def test_lengths_that_differ_are_refused() -> None:
     good = make(3)
-    with pytest.raises(FrameError, match="wanted"):
+    with pytest.raises(ResultError, match="wanted"):
         Detections(**{**vars(good), "confidence": good.confidence[:2]})
-    with pytest.raises(FrameError, match="wanted"):
+    with pytest.raises(ResultError, match="wanted"):
         Detections(**{**vars(good), "xyxy": good.xyxy.reshape(-1)})
-    with pytest.raises(FrameError, match="wanted"):
+    with pytest.raises(ResultError, match="wanted"):
         Detections(**{**vars(good), "tracker_id": np.arange(4)})
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from rdn_engine.text import read_text
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -95,7 +97,7 @@ def _open_board(folder: Path, iteration: int) -> SummaryWriter | None:
 
 def _keep_until(path: Path, iteration: int) -> list[Line]:
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in read_text(path).splitlines():
         try:
             line = json.loads(text)
             if line["iteration"] <= iteration:

@@ -15,8 +15,14 @@ from safetensors import SafetensorError
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
-from training.checkpoints.files import detect_layout, load_checkpoint, load_torchvision_backbone, save_checkpoint
-from training.checkpoints.tensors import read_tensors, some
+from training.checkpoints.files import (
+    detect_layout,
+    load_checkpoint,
+    load_torchvision_backbone,
+    num_classes,
+    save_checkpoint,
+)
+from training.checkpoints.tensors import State, read_tensors, some
 from training.model.rdn import RDN
 from training.settings import MAY_CHANGE, Settings, differences
 
@@ -115,28 +121,27 @@ def load_start(model: RDN, path: Path) -> list[str]:
         path: of the checkpoint.
 
     Returns:
-        What stays as initialised, in words: relation modules that the file does not hold, and the heads where its
-        classes are others.
+        In words, which weights were taken of several, and what stays as initialised: relation modules that the file
+        does not hold, and the heads where its classes are others.
 
     Raises:
         CheckpointError: the file cannot be read, or its tensors do not fit; it says which fields of the configuration
             differ.
         ConfigError: a torchvision backbone would compute something else under this configuration.
     """
-    tensors, _ = read_tensors(path)
+    tensors, _, chosen = read_tensors(path)
     layout = detect_layout(tensors)
     if layout == "torchvision":
         model.backbone.load_state_dict(load_torchvision_backbone(tensors, model.config.backbone))
-        return ["all but the backbone"]
-    names = {"class_names": list(model.config.class_names)} if layout == "public" else None
-    found = load_checkpoint(path, names)
+        return [*chosen, "all but the backbone stays as initialised"]
+    found = load_checkpoint(path, _untold(model.config, tensors, path.name) if layout == "public" else None)
     state = model.state_dict()
     fresh = [n for n in state if n not in found.state and n.startswith(_MAY_MISS)]
     taken = dict(found.state)
-    notes = [f"{len(fresh)} tensors of relation modules"] if fresh else []
+    notes = [*chosen, *([f"{len(fresh)} tensors of relation modules stay as initialised"] if fresh else [])]
     if found.config.class_names != model.config.class_names:
         taken = {n: t for n, t in taken.items() if not n.startswith(_OF_CLASSES)}
-        notes.append(f"the heads, because its classes are {some(list(found.config.class_names))}")
+        notes.append(f"the heads stay as initialised, because its classes are {some(list(found.config.class_names))}")
     wrong = [n for n in state if n not in taken and not n.startswith((*_MAY_MISS, *_OF_CLASSES))]
     wrong += [n for n, t in taken.items() if n in state and t.shape != state[n].shape]
     if wrong:
@@ -146,6 +151,17 @@ def load_start(model: RDN, path: Path) -> list[str]:
         )
     model.load_state_dict(state | {n: t for n, t in taken.items() if n in state})
     return notes
+
+
+def _untold(config: RDNConfig, tensors: State, where: str) -> dict[str, Any]:
+    """What a public checkpoint does not say of itself: the model's own, but names for as many classes as it has."""
+    count = num_classes(tensors, "public", where)
+    names = list(config.class_names)
+    rpn = config.to_dict()["rpn"]
+    return {
+        "class_names": names if len(names) == count else [f"class {i}" for i in range(1, count + 1)],
+        "rpn": {name: rpn[name] for name in ("anchor_sizes", "anchor_ratios")},
+    }
 
 
 def _architecture(mine: RDNConfig, theirs: RDNConfig) -> list[str]:

@@ -77,8 +77,8 @@ class Trainer:
         if state is not None:
             self._restore(state)
         elif start_from is not None:
-            for what in load_start(self.model, start_from):
-                print(f"{start_from}: {what} stays as initialised", file=sys.stderr)
+            for note in load_start(self.model, start_from):
+                print(f"{start_from}: {note}", file=sys.stderr)
         self.validation: list[AnnotatedVideos] = []
         if settings.evaluate_every and self.world.leads:
             self.validation = open_validation(settings.data.validation, settings.model.class_names)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,52 +21,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
+from benchmarks.frame.checkout import ROOT, Checkout, pair
 from benchmarks.frames import make_frame
-from benchmarks.measure import environment_of, summary
+from benchmarks.measure import summary
 
-ROOT = Path(__file__).resolve().parents[2]
 WARM_UP = 5
 TOLERANCE = 1e-3  # of confidences, in order
 
 
-class Checkout:
-    """A process that runs the package of one checkout."""
-
-    def __init__(self, root: Path, engines: Path, core: int) -> None:
-        where = os.environ | environment_of(1) | {"PYTHONPATH": str(root.resolve())}
-        command = [sys.executable, "-c", SERVE, str(engines.resolve()), str(core), str(ROOT)]
-        self._process = subprocess.Popen(
-            command, cwd=root, env=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.package = self._answer()["package"]
-
-    def push(self, t: int) -> dict[str, Any]:
-        """-> ms, and confidences of the result that became ready, None where there is none."""
-        assert self._process.stdin is not None
-        print(t, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the checkout's process ended with exit code {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
-def serve(engines: str, core: int) -> None:
+def serve(engines: str) -> None:
     """Pushes frame t of the model's size for every t read; runs with the package of the checkout."""
     import rdn_engine
 
-    os.sched_setaffinity(0, {core})
     detector = rdn_engine.Detector.from_pretrained(engines, threads=1)
     size = detector.config.input.shorter_side, detector.config.input.longer_side
     stream = detector.open_stream()
-    print(json.dumps({"package": rdn_engine.__file__}), flush=True)
     for line in sys.stdin:
         frame = make_frame(int(line), size)
         begin = time.perf_counter()
@@ -77,15 +45,6 @@ def serve(engines: str, core: int) -> None:
         print(json.dumps({"ms": ms, "confidence": found[0] if found else None}), flush=True)
 
 
-# The package comes from PYTHONPATH, this module from here.
-SERVE = """
-import rdn_engine, sys
-sys.path.append(sys.argv[3])
-from benchmarks.frame.compare import serve
-serve(sys.argv[1], int(sys.argv[2]))
-"""
-
-
 def compare(before: Checkout, now: Checkout, frames: int) -> dict[str, Any]:
     """Exits where the two do not detect the same."""
     sides, filled = {"before": before, "now": now}, 0
@@ -93,7 +52,7 @@ def compare(before: Checkout, now: Checkout, frames: int) -> dict[str, Any]:
     t = 0
     while filled < WARM_UP + frames:
         order = sides.items() if t % 2 else reversed(sides.items())
-        answers = {name: side.push(t) for name, side in order}
+        answers = {name: side.ask(t) for name, side in order}
         found = [answers[name]["confidence"] for name in sides]
         if None not in found:
             filled += 1
@@ -119,12 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
-    before = Checkout(arguments.before, arguments.before_engines or arguments.engines, arguments.core)
-    now = Checkout(ROOT, arguments.engines, arguments.core)
-    sides = [before, now]
-    if len({side.package for side in sides}) != 2:
-        raise SystemExit(f"both processes run {sides[0].package}; wanted a checkout with rdn_engine of its own")
-    result = compare(before, now, arguments.frames)
+    engines = [str(path.resolve()) for path in (arguments.before_engines or arguments.engines, arguments.engines)]
+    sides = pair(arguments.before, "benchmarks.frame.compare", *((path,) for path in engines), core=arguments.core)
+    result = compare(*sides, arguments.frames)
     for side in sides:
         side.close()
     ratio = result["now_over_before"]

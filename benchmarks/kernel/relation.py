@@ -27,12 +27,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import rdn_engine.backends.onnxruntime  # noqa: F401  first: it keeps ONNX Runtime from writing into the home folder
+
+# isort: split
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.measure import environment_of, peak_megabytes
 from rdn_engine.config import Dials, RDNConfig, RelationConfig

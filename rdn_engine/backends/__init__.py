@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import get_args
 
 from rdn_engine.backends.graph import MOST_THREADS, Backend, BackendName, Device
 from rdn_engine.errors import BackendUnavailable, ConfigError
-
-# tensorrt_rtx shares the module of tensorrt: the two differ in the library they load, not in what they are for
-_MODULES = {
-    "onnxruntime": "onnxruntime.host",
-    "tensorrt": "tensorrt.backend",
-    "tensorrt_rtx": "tensorrt.backend",
-    "torch": "torch.backend",
-}
 
 
 def load_backend(name: BackendName, device: Device, threads: int) -> Backend:
@@ -30,10 +22,21 @@ def load_backend(name: BackendName, device: Device, threads: int) -> Backend:
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MOST_THREADS:
         raise ConfigError(f"threads is {threads!r}; wanted 1..{MOST_THREADS}, or None for every CPU")
-    if name not in _MODULES:
-        raise BackendUnavailable(f"backend is {name!r}; wanted one of {sorted(_MODULES)}")
-    if device not in ("cpu", "cuda"):
+    if name not in get_args(BackendName):
+        raise BackendUnavailable(f"backend is {name!r}; wanted one of {sorted(get_args(BackendName))}")
+    if device not in get_args(Device):
         raise BackendUnavailable(f"device is {device!r}; wanted 'cpu' or 'cuda'")
-    module = importlib.import_module(f"rdn_engine.backends.{_MODULES[name]}")
-    backend: Backend = module.open_backend(name, device, threads)
-    return backend
+    # Here, so that only the backend that is asked for loads its library; by statements, which a freezer of
+    # applications follows.
+    if name == "onnxruntime":
+        from rdn_engine.backends.onnxruntime.host import open_backend as open_onnxruntime
+
+        return open_onnxruntime(name, device, threads)
+    if name == "torch":
+        from rdn_engine.backends.torch.backend import open_backend as open_torch
+
+        return open_torch(name, device, threads)
+    # The two differ in the library they load, not in what they are for.
+    from rdn_engine.backends.tensorrt.backend import open_backend as open_tensorrt
+
+    return open_tensorrt(name, device, threads)

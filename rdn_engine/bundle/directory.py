@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, MANIFEST, WEIGHTS, Agreement, FileRecord, Manifest
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
+from rdn_engine.text import what_came_instead
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Bundle:
 
     @classmethod
     def open(cls, directory: str | Path) -> Bundle:
-        """Read the manifest, then check name, place, size and SHA-256 of every file, before any of them is loaded.
+        """Read the manifest, then check name, size and SHA-256 of every file, before any of them is loaded.
+
+        Directory and files may be links, as volumes of Kubernetes and the cache of Hugging Face have them: size and
+        SHA-256 say what a file holds, wherever it lies. The manifest names files of its own directory only.
 
         Args:
             directory: of the bundle.
@@ -176,20 +181,35 @@ def _replaceable(directory: Path) -> bool:
 def _check_file(directory: Path, name: str, record: FileRecord) -> None:
     path = directory / name
     if not path.is_file():
+        if path.is_symlink():
+            raise BundleError(f"{name!r} in {str(directory)!r} is a link to {os.readlink(path)!r}, which is no file")
         raise BundleError(f"{name!r} is missing from {str(directory)!r}")
-    if path.resolve().parent != directory.resolve():
-        raise BundleError(f"{name!r} is a link to {str(path.resolve())!r}, outside the engine directory")
-    got = _record(path)
-    if got.bytes != record.bytes:
-        raise BundleError(f"{name!r} has {got.bytes} bytes; the manifest says {record.bytes}")
-    if got.sha256 != record.sha256:
-        raise BundleError(f"{name!r} has SHA-256 {got.sha256}; the manifest says {record.sha256}")
+    size = path.stat().st_size
+    got = FileRecord("", size) if size != record.bytes else _record(path)  # a large file need not be read to be refused
+    if got == record:
+        return
+    if not path.resolve().is_relative_to(directory.resolve()):
+        # What is not the bundle's is nobody's business: neither its size nor its checksum is told.
+        raise BundleError(f"{name!r} is a link to {os.readlink(path)!r}, another file than the one of the manifest")
+    with _opened(path) as file:
+        instead = what_came_instead(file.read(64))
+    if instead is not None:
+        raise BundleError(f"{name!r} is {instead}")
+    if size != record.bytes:
+        raise BundleError(f"{name!r} has {size} bytes; the manifest says {record.bytes}")
+    raise BundleError(f"{name!r} has SHA-256 {got.sha256}; the manifest says {record.sha256}")
 
 
 def _record(path: Path) -> FileRecord:
+    with _opened(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileRecord(digest, file.tell())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return FileRecord(digest, file.tell())
+            yield file
     except OSError as error:
         raise BundleError(f"{str(path)!r} cannot be read: {error.strerror}") from error

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.text import read_text
 
 FORMAT = "rdn-engine"
 
@@ -214,9 +215,11 @@ class Manifest:
 
 def _read_json(path: Path) -> object:
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device might be read for ever
+            raise BundleError(f"{str(path)!r} is no file; wanted the manifest of an engine directory")
         if path.stat().st_size > _MANIFEST_LIMIT:
             raise BundleError(f"{path.name} has {path.stat().st_size} bytes; wanted at most {_MANIFEST_LIMIT}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         raise BundleError(f"{str(path)!r} cannot be read ({error.strerror}); wanted an engine directory") from error
     except (ValueError, RecursionError) as error:

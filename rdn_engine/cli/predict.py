@@ -67,6 +67,10 @@ def predict(
         int | None, typer.Option(metavar="N", help="Which of several video streams, from 0; the default one else.")
     ] = None,
     deinterlace: Annotated[bool, typer.Option("--deinterlace", help="Make whole pictures of interlaced ones.")] = False,
+    square_pixels: Annotated[
+        bool,
+        typer.Option("--square-pixels", help="Detect in an anamorphic video as it is shown; boxes stay as stored."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 7 where input is incomplete or frames have no result.")
     ] = False,
@@ -79,7 +83,7 @@ def predict(
             raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
         _check_outputs(output, save_video, as_json)
         stack.enter_context(_warnings_said())
-        video = open_source(given_source(source), SourceOptions(timeout, video_stream, deinterlace))
+        video = open_source(given_source(source), SourceOptions(timeout, video_stream, deinterlace, square_pixels))
         stack.callback(lambda: None if interrupts.reading else video.close())
         _keep_source([path for path in (output, save_video) if path is not None], video)
         detector = Detector.from_pretrained(

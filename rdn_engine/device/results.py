@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,9 @@ class DeviceDetections(FrameFacts):
     _number: int
     _related: bool
     """Whether weights for the next frame's boxes went along."""
+
+    def __reduce__(self) -> NoReturn:
+        raise RDNError("a result on the device cannot be pickled; its cpu() gives one that can")
 
     @property
     def kept(self) -> int:

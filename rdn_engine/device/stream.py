@@ -128,20 +128,19 @@ class DeviceStream(Stream):
             FrameError, StreamClosed: as `push`.
             ConfigError: where the device has no room for the frame's encoder.
         """
-        image, about = self._unpack(frame, pts)
         self.timings.start()
         self._settle()  # where the last push failed, its frame still stands before the encoder
-        try:
-            checked, size = self._loader.check(image, stream)
-            info = self._info(about, size)
-        except FrameError:
+        image, info = self._check_frame(frame, pts, lambda pixels: self._loader.check(pixels, stream))
+        if info.pixel_aspect != 1.0:
             self.rejected += 1
-            raise
+            raise FrameError(
+                f"pixel_aspect is {info.pixel_aspect:g}; wanted 1: a device sees pixels as they are stored"
+            )
         # What lower dials released, or what failed before, comes first: the queue has room for T + 1 frames, no more.
         self._start_due(self._dials.frames_ahead)
         with room_for(self._dials, _MEMORY):
-            encoder = self._encoders.encoder(size, *self.num_proposals)
-        self._loader.load(checked, encoder, self._place)
+            encoder = self._encoders.encoder(info.size, *self.num_proposals)
+        self._loader.load(image, encoder, self._place)
         self.timings.frames += 1
         self.timings.lap("launch")
         return LoadedFrame(encoder, info)

@@ -51,7 +51,7 @@ class HostStreamBatch(StreamBatch[HostStream]):
             for place, (frame, when) in enumerate(zip(frames, times, strict=True))
             if frame is not None
         }
-        inputs = {place: self._streams[place].preprocess(image) for place, (image, _) in accepted.items()}
+        inputs = {place: self._streams[place].preprocess(image, info) for place, (image, info) in accepted.items()}
         encoded = self._encode(inputs)
         # Whatever may fail for one stream and leave its frame out comes before any stream takes its own.
         for place, (_, info) in accepted.items():

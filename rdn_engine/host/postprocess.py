@@ -11,7 +11,7 @@ from rdn_engine.kernels.cpu import Float
 def detections(
     output: RelationOutput,
     boxes: Float,
-    frame_size: tuple[int, int],
+    frame_geometry: tuple[int, int, float],
     *,
     input_config: InputConfig,
     config: DetectionConfig,
@@ -23,7 +23,7 @@ def detections(
     Args:
         output: of the relation stage, for n proposals.
         boxes: [n, 4] in network-input pixels.
-        frame_size: (height, width) in pixels.
+        frame_geometry: height and width in pixels, and width over height of a pixel.
         input_config: says the size of the network input.
         config: thresholds and box weights.
         score_threshold: boxes at or below this confidence, in 0..1, are dropped.
@@ -32,7 +32,7 @@ def detections(
     Returns:
         At most max_detections boxes with confidence, class and proposal, best first.
     """
-    network_size = input_config.network_size(*frame_size)
+    network_size = input_config.network_size(*frame_geometry)
     found = cpu.detect(
         output.logits,
         output.deltas,
@@ -42,5 +42,5 @@ def detections(
         score_threshold=score_threshold,
         threads=threads,
     )
-    scale = input_config.frame_scale(*frame_size)
+    scale = input_config.frame_scale(*frame_geometry)
     return found._replace(xyxy=(found.xyxy * (*scale, *scale)).astype("float32"))

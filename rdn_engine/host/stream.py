@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import FrameError
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
 from rdn_engine.host.features import EncodedFrame
@@ -32,7 +31,7 @@ class HostStream(Stream):
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
-        network = self.preprocess(image)
+        network = self.preprocess(image, info)
         (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
         self.finish_before(info)
         self.append(encoded, info)
@@ -51,28 +50,25 @@ class HostStream(Stream):
         Raises:
             FrameError, StreamClosed: as `push`.
         """
-        image, about = self._unpack(frame, pts)
-        try:
-            checked = check_image(image)
-            info = self._info(about, (checked.shape[0], checked.shape[1]))
-        except FrameError:
-            self.rejected += 1
-            raise
+        image, info = self._check_frame(frame, pts, _sized)
         # What lower dials released, or what failed before, comes first: the window has room for T + 1 references.
         self.detect_due()
-        return checked, info
+        return image, info
 
-    def preprocess(self, image: Image) -> Float:
+    def preprocess(self, image: Image, info: FrameInfo) -> Float:
         """Make the network input.
 
         Args:
             image: uint8 [H, W, 3] RGB, of `accept`.
+            info: of `accept`.
 
         Returns:
             [3, h, w].
         """
         self.timings.start()
-        network = preprocess.network_input(image, self._config.input, self._model.threads)
+        network = preprocess.network_input(
+            image, self._config.input, self._model.threads, pixel_aspect=info.pixel_aspect
+        )
         self.timings.lap("preprocess")
         return network
 
@@ -129,7 +125,7 @@ class HostStream(Stream):
             found = postprocess.detections(
                 output,
                 reference.boxes,
-                due.info.size,
+                due.info.geometry,
                 input_config=model.config.input,
                 config=model.config.detection,
                 score_threshold=detection_threshold(dials),
@@ -156,3 +152,8 @@ class HostStream(Stream):
         """The results that were computed and not taken yet."""
         ready, self._ready = self._ready, []
         return ready
+
+
+def _sized(image: object) -> tuple[Image, tuple[int, int]]:
+    checked = check_image(image)
+    return checked, (checked.shape[0], checked.shape[1])

@@ -31,6 +31,8 @@ class SourceOptions:
     """Which of several video streams, from 0 in the order of the file; None takes the default one"""
     deinterlace: bool = False
     """Make whole pictures of interlaced ones, one each (FFmpeg's bwdif)"""
+    square_pixels: bool = False
+    """Have the network see an anamorphic video as it is shown; pictures and boxes stay in stored pixels"""
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -82,7 +82,8 @@ class PresentationClock(Clock):
     def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
         pts = self._pts.pop(ticket, None) if ticket is not None else None
         if pts is not None:
-            seconds = float(pts * self._base) + self._shift
+            # Whole numbers first, so that the division is the only rounding.
+            seconds = pts * self._base.numerator / self._base.denominator + self._shift
         elif self._last is not None and self._spacing is not None:
             seconds = self._last + (lost + 1) * self._spacing
         else:

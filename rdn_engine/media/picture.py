@@ -42,6 +42,8 @@ class Orientation(NamedTuple):
         Returns:
             uint8 [H, W, 3], or [W, H, 3] where transposed; contiguous.
         """
+        if self == UPRIGHT:
+            return np.ascontiguousarray(image)
         if self.transposed:
             image = image.transpose(1, 0, 2)
         return np.ascontiguousarray(image[:: -1 if self.top_bottom else 1, :: -1 if self.left_right else 1])
@@ -99,8 +101,8 @@ def is_hd(height: int, width: int) -> bool:
     return width >= _HD_WIDTH or height > _SD_HEIGHT
 
 
-def upright_rgb(frame: VideoFrame) -> Image:
-    """A picture of a video as it is shown.
+def video_rgb(frame: VideoFrame) -> Image:
+    """The colours of a picture of a video, as they are stored.
 
     Args:
         frame: as decoded. One in HD that does not name its matrix is taken to be made with BT.709's.
@@ -110,7 +112,7 @@ def upright_rgb(frame: VideoFrame) -> Image:
     """
     if frame.colorspace == _UNSPECIFIED and is_hd(frame.height, frame.width):
         frame.colorspace = _BT709
-    return orientation(frame).apply(rgb(frame))
+    return rgb(frame)
 
 
 def rgb(frame: VideoFrame) -> Image:

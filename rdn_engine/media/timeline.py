@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rdn_engine.media.clock import Clock
 
-_LOST_KEPT = 64
+_HELD = 64
 """More packets than any decoder holds."""
 
 
@@ -45,10 +45,12 @@ class Timeline:
         self._restarts = 0
         self._last_dts: int | None = None
         self._sent: dict[int, tuple[int, int]] = {}
-        """Tickets of packets whose picture has not come yet, with their place in display order, where it is known"""
+        """Tickets of packets whose picture has not come, with their place in display order, where it is known"""
+        self._shown = (-1, 0)
+        """Place of the last picture that came"""
         self._damaged: set[int] = set()
         """Those of them on which the decoder failed"""
-        self._gone: deque[int] = deque(maxlen=_LOST_KEPT)
+        self._gone: deque[int] = deque(maxlen=_HELD)
         """Tickets of lost or hidden pictures: after damage a decoder may hand out an older picture late"""
         self._lost = 0
         """Pictures lost since the last one, whose place in display order is not known"""
@@ -83,6 +85,7 @@ class Timeline:
         Args:
             ticket: of the packet; None where the decoder does not say.
         """
+        self._forget_shown()
         if ticket in self._sent:
             self._damaged.add(ticket)
         elif ticket is None or ticket not in self._gone:
@@ -102,15 +105,16 @@ class Timeline:
         if ticket in self._damaged or ticket in self._gone:
             return None
         lost, self._lost = self._lost, 0
-        if ticket in self._sent:
-            place = self._sent[ticket]
+        place = self._sent.pop(ticket, None) if ticket is not None else None
+        if place is not None:
             if self._damaged:
                 before = [sent for sent, its_place in self._sent.items() if its_place < place]
                 lost += len(before)
                 for sent in before:
                     self._give_up(sent)
-            self._sent = {sent: its_place for sent, its_place in self._sent.items() if its_place > place}
-            self._damaged &= self._sent.keys()
+            self._shown = place
+            if self._damaged or len(self._sent) > _HELD:
+                self._forget_shown()
         return Shown(lost, self._clock.time(ticket, dts, lost))
 
     def end(self) -> int:
@@ -120,6 +124,11 @@ class Timeline:
             How many were lost after the last one.
         """
         return self._lost + (len(self._sent) if self._damaged else 0)
+
+    def _forget_shown(self) -> None:
+        """Packets without a picture of their own, whose time has passed."""
+        self._sent = {ticket: place for ticket, place in self._sent.items() if place > self._shown}
+        self._damaged &= self._sent.keys()
 
     def _give_up(self, ticket: int | None) -> None:
         if ticket is not None:

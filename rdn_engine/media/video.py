@@ -24,7 +24,7 @@ from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingCl
 from rdn_engine.media.container import choose_stream, describe, open_container, silence, video_streams, why_unread
 from rdn_engine.media.deinterlace import deinterlaced
 from rdn_engine.media.extent import Extent
-from rdn_engine.media.picture import HDR, STRICT, orientation, upright_rgb
+from rdn_engine.media.picture import HDR, STRICT, UPRIGHT, orientation, video_rgb
 from rdn_engine.media.timeline import Timeline
 
 _MAKE_UP_TIMES = cast(int, Flags.gen_pts.value)
@@ -68,6 +68,7 @@ class Video(VideoSource):
         self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
         self._timeline: Timeline | None = None
         self._extent = self._promise()
+        self._orientation = UPRIGHT
         files = () if network else (Path(url.removeprefix("file:")),)
         super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
         streams = video_streams(self._container)
@@ -82,7 +83,11 @@ class Video(VideoSource):
     def _frames(self) -> Iterator[Frame]:
         pictures = self._pictures()
         for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
-            yield Frame(upright_rgb(picture), index, seconds, self.source_id)
+            if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
+                self._orientation = orientation(picture)
+            image = self._orientation.apply(video_rgb(picture))
+            aspect = float(self.pixel_aspect) if self._options.square_pixels else 1.0
+            yield Frame(image, index, seconds, self.source_id, aspect)
 
     def _pictures(self) -> Iterator[tuple[VideoFrame, int, float | None]]:
         """Whole pictures as decoded, with their numbers and times."""
@@ -144,9 +149,8 @@ class Video(VideoSource):
                 packets = self._container.demux()
                 continue
             interrupted = self._network and time.monotonic() - asked >= self._options.timeout
-            if packet.time_base is not None:
-                begin = packet.pts if packet.pts is not None else packet.dts
-                self._extent.read(packet.stream.index, begin, packet.duration, packet.time_base)
+            begin = packet.dts if packet.pts is None else packet.pts
+            self._extent.read(packet.stream.index, begin, packet.duration)
             yield packet
             if interrupted:  # FFmpeg handed out what it had left; the next read would wait as long again
                 raise self._stopped(silence(self._options.timeout))
@@ -181,6 +185,7 @@ class Video(VideoSource):
         if container.format.name == "avi":  # where FFmpeg puts what there is for what the header says
             promised = max(promised, float(self._stream.frames / self._rate))
         return Extent(
+            ticks=[float(stream.time_base or 0) for stream in container.streams],
             start=(container.start_time or 0) / av.time_base,
             promised=None if self._untimed or self._network or not promised else promised,
             spacing=float(1 / self._rate),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self, TypeVar
 
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.errors import ConfigError, StreamClosed
+from rdn_engine.errors import ConfigError, FrameError, RDNError, StreamClosed
 from rdn_engine.frame import Frame, Image
+from rdn_engine.plain import check as check_value
 from rdn_engine.results import Detections, FrameFacts
 from rdn_engine.stream.linking import BoxLinker
-from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, seconds, span
+from rdn_engine.stream.order import Due, FrameInfo, FrameOrder, aspect, position, seconds, source_name, span
 from rdn_engine.stream.timings import Timings
+
+CheckedT = TypeVar("CheckedT")
 
 
 class Stream(ABC):
@@ -25,6 +29,7 @@ class Stream(ABC):
         self._capacity = capacity
         self._check_dials(dials)
         self._dials = dials
+        check_value(isinstance(source_id, str), "source_id", source_id, "a name, as text")
         self._source_id = source_id
         self._order = FrameOrder()
         self._closed = False
@@ -101,6 +106,9 @@ class Stream(ABC):
         self.linker = BoxLinker()
         self._order.abandon()
 
+    def __reduce__(self) -> NoReturn:
+        raise RDNError("a stream cannot be pickled: its window is of this process; open one where it is to run")
+
     def __enter__(self) -> Self:
         return self
 
@@ -109,16 +117,37 @@ class Stream(ABC):
     ) -> None:
         self.close()
 
-    def _unpack(self, frame: object, pts: float | None) -> tuple[object, tuple[int, object, str]]:
-        """The pixels, and number, time and source as they came: a Frame's own word, else the stream's."""
-        self.check_open()
-        if isinstance(frame, Frame):
-            return frame.image, (frame.index, frame.pts, frame.source_id)
-        return frame, (self.accepted, pts, self._source_id)
+    def _check_frame(
+        self, frame: object, pts: float | None, check: Callable[[object], tuple[CheckedT, tuple[int, int]]]
+    ) -> tuple[CheckedT, FrameInfo]:
+        """Check a frame, before anything of it is computed; one that is refused is counted.
 
-    def _info(self, about: tuple[int, object, str], size: tuple[int, int]) -> FrameInfo:
-        frame_index, pts, source_id = about
-        return FrameInfo(frame_index, seconds(pts), source_id, *size)
+        Args:
+            frame, pts: as `push`.
+            check: the machine's, of the pixels: gives them as it reads them, and (height, width); or FrameError.
+
+        Returns:
+            What `check` gave, and number, time and source of the frame: a Frame's own word, else the stream's.
+
+        Raises:
+            FrameError, StreamClosed: as `push`.
+        """
+        self.check_open()
+        if not isinstance(frame, Frame):
+            frame = Frame(frame, self.accepted, pts, self._source_id)  # type: ignore[arg-type]
+        try:
+            checked, (height, width) = check(frame.image)
+            return checked, FrameInfo(
+                position(frame.index),
+                seconds(frame.pts),
+                source_name(frame.source_id),
+                height,
+                width,
+                aspect(frame.pixel_aspect),
+            )
+        except FrameError:
+            self.rejected += 1
+            raise
 
     def _facts(self, due: Due) -> FrameFacts:
         """What a result that is computed now says about its frame."""
@@ -144,8 +173,10 @@ class Stream(ABC):
                 )
 
     def check_open(self) -> None:
-        """Raises:
-        StreamClosed: after `close`.
+        """Check that the stream takes frames.
+
+        Raises:
+            StreamClosed: after `close`.
         """
         if self._closed:
             raise StreamClosed("this stream was closed; open another with Detector.open_stream")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import ConfigError
+from rdn_engine.errors import ConfigError, RDNError
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 
@@ -76,6 +76,9 @@ class StreamBatch(ABC, Generic[StreamT_co]):
         """Give up what is pending in every stream."""
         for stream in self._streams:
             stream.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise RDNError("streams cannot be pickled: their windows are of this process; open them where they are to run")
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections import deque
 from typing import NamedTuple
@@ -15,6 +16,7 @@ GAP_SECONDS = 2.0
 GAP_SPACINGS = 10.0
 """It is one where the gap is also this many times the median spacing of the latest frames."""
 _SPACINGS_KEPT = 31
+_WIDEST = 16.0
 
 
 class FrameInfo(NamedTuple):
@@ -30,11 +32,18 @@ class FrameInfo(NamedTuple):
     """Pixels."""
     width: int
     """Pixels."""
+    pixel_aspect: float = 1.0
+    """Width over height of a pixel, that the network is to see as square."""
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width), pixels."""
         return self.height, self.width
+
+    @property
+    def geometry(self) -> tuple[int, int, float]:
+        """Height and width in pixels, and the aspect of a pixel: what all frames of an epoch have in common."""
+        return self.height, self.width, self.pixel_aspect
 
 
 class Due(NamedTuple):
@@ -50,8 +59,8 @@ class FrameOrder:
     """The order of one stream's frames. It holds no pixels and computes nothing.
 
     A new epoch (the window starts empty again, after the old epoch's results came out) begins with the first frame
-    after `end_epoch`, with a frame of another size, with a timestamp below the last one, and with a gap of more than
-    GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing of the latest frames.
+    after `end_epoch`, with a frame of another size or pixel aspect, with a timestamp below the last one, and with a gap
+    of more than GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing of the latest frames.
 
     Frames are numbered 0, 1, ... in each epoch. A frame is due once as many later ones as the look-ahead says were
     appended; it stays due until `done` is called, so that a step that failed is tried again.
@@ -81,7 +90,7 @@ class FrameOrder:
         last = self._last
         if last is None:
             return False
-        if self._ended or frame.size != last.size:
+        if self._ended or frame.geometry != last.geometry:
             return True
         if frame.pts is None or last.pts is None:
             return False
@@ -149,6 +158,62 @@ def span(number: int, newest: int, dials: Dials) -> range:
     return range(max(number - dials.window, 0), min(number + dials.frames_ahead, newest) + 1)
 
 
+def position(index: object) -> int:
+    """A frame's number as a Python int, whatever kind of whole number came: results are written as JSON.
+
+    Args:
+        index: position in the source.
+
+    Returns:
+        The same number.
+
+    Raises:
+        FrameError: for what is no whole number, or below 0.
+    """
+    try:
+        number = operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise FrameError(f"index is {index!r}; wanted the frame's position in its source, a whole number from 0")
+    return number
+
+
+def source_name(source_id: object) -> str:
+    """What a frame says it comes from.
+
+    Args:
+        source_id: a path or an address.
+
+    Returns:
+        The same text.
+
+    Raises:
+        FrameError: for what is no text.
+    """
+    if not isinstance(source_id, str):
+        raise FrameError(f"source_id is {source_id!r}; wanted text, such as str(path)")
+    return source_id
+
+
+def aspect(value: object) -> float:
+    """The shape of a frame's pixels.
+
+    Args:
+        value: width over height.
+
+    Returns:
+        The same as a Python float.
+
+    Raises:
+        FrameError: for what is no number in 1/16..16.
+    """
+    number = _number(value)
+    if not 1 / _WIDEST <= number <= _WIDEST:
+        raise FrameError(f"pixel_aspect is {value!r}; wanted width over height in 1/{_WIDEST:g}..{_WIDEST:g}")
+    return number
+
+
 def seconds(pts: object) -> float | None:
     """A timestamp as a Python float, whatever kind of number came: results are written as JSON.
 
@@ -163,10 +228,15 @@ def seconds(pts: object) -> float | None:
     """
     if pts is None:
         return None
-    try:
-        value = float(pts)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        value = math.nan
-    if isinstance(pts, str) or not math.isfinite(value):
+    value = _number(pts)
+    if not math.isfinite(value):
         raise FrameError(f"pts is {pts!r}; wanted finite seconds, or None")
     return value
+
+
+def _number(value: object) -> float:
+    """NaN for what is no number."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan

@@ -179,3 +179,17 @@ def test_graphs_share_the_memory_they_work_in(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     after = [float(line) for line in done.stdout.split()]
     assert after[2] - after[0] < 0.5, after
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "message"),
+    [
+        ("tensorrt", "cpu", r"'tensorrt' runs on device 'cuda'; got device 'cpu'"),
+        ("tensorrt_rtx", "cpu", r"'tensorrt_rtx' runs on device 'cuda'; got device 'cpu'"),
+        ("openvino", "cpu", r"backend is 'openvino'; wanted one of"),
+        ("onnxruntime", "npu", r"device is 'npu'; wanted 'cpu' or 'cuda'"),
+    ],
+)
+def test_what_is_missing_is_said(name: Any, device: Any, message: str) -> None:
+    with pytest.raises(BackendUnavailable, match=message):
+        load_backend(name, device, 1)

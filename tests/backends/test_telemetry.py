@@ -3,6 +3,7 @@ findings/onnxruntime_telemetry_at_import.sh. Nothing of it through us, unless th
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -18,7 +19,17 @@ USES = {
     "command": f"import sys; sys.argv[1:] = ['info', {str(ENGINES)!r}]; from rdn_engine.cli.app import app; "
     "app(standalone_mode=False)",
     "export": "import export.calibration",
+    **{
+        f"benchmarks/kernel/{name}": f"import runpy; runpy.run_path({str(ROOT / 'benchmarks' / 'kernel' / name)!r})"
+        for name in ("kernels.py", "relation.py")
+    },
 }
+
+SWITCH = "rdn_engine.backends.onnxruntime"
+"""What is imported before ONNX Runtime wherever that is; tests/conftest.py does it for the tests."""
+
+PACKAGES = (ROOT / "rdn_engine" / "backends" / "onnxruntime", ROOT / "export")
+"""Their own `__init__` imports SWITCH."""
 
 
 def run(code: str, home: Path, **variables: str) -> str:
@@ -47,3 +58,32 @@ def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o500)
     assert run(USES["detector"], home) == "1"
+
+
+def imported(path: Path) -> list[str]:
+    """Every module that a file imports, in the order of its lines."""
+    nodes = [
+        n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Import | ast.ImportFrom)
+    ]
+    names = []
+    for node in sorted(nodes, key=lambda node: node.lineno):
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+    return names
+
+
+def test_every_file_switches_it_off_before_it_imports_it() -> None:
+    places = [ROOT / name for name in ("rdn_engine", "training", "export", "benchmarks", "scripts", "examples")]
+    files = [path for place in places for path in place.rglob("*.py")]
+    users, early = [], []
+    for path in files:
+        names = imported(path)
+        first = next((i for i, name in enumerate(names) if name.split(".")[0] == "onnxruntime"), None)
+        if first is None:
+            continue
+        users.append(path)
+        if not any(path.is_relative_to(package) for package in PACKAGES) and SWITCH not in names[:first]:
+            early.append(str(path))
+    assert len(users) > 5
+    assert early == []
+    assert SWITCH in imported(ROOT / "export" / "__init__.py")
+    assert SWITCH in imported(ROOT / "tests" / "conftest.py")

@@ -12,7 +12,8 @@ from benchmarks.frame.baseline import BaselineRelation, BaselineVideo, detect_vi
 from benchmarks.frame.models import draw_relation
 from benchmarks.frame.planar import PlanarRelation
 from rdn_engine.config import Dials, RelationConfig
-from tests.parity_table import NUM_FRAMES, Truth, detection_rows, frames, result_detections
+from tests.parity_table import detection_rows
+from tests.parity_truth import NUM_FRAMES, Truth, frames, result_detections
 from training.model import inference
 from training.model.rdn import RDN
 from training.model.relation import RelationStage

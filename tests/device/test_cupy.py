@@ -40,7 +40,7 @@ def broken() -> int:
 @pytest.mark.parametrize(
     ("cupy", "message"),
     [
-        (None, r"device 'cuda' wants cupy .*pip install rdn-engine\[gpu\]"),
+        (None, r"device 'cuda' wants cupy .*pip install cupy-cuda13x"),
         (fake_cupy(broken), "device 'cuda' finds no CUDA device: driver version is insufficient"),
         (fake_cupy(lambda: 0), "device 'cuda' finds no CUDA device; wanted one or more"),
     ],

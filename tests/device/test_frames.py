@@ -181,3 +181,11 @@ def test_a_reader_sees_its_result_before_the_room_is_used_again(late: EmulatedGp
     for copy, frame in zip(read, video, strict=True):
         [wanted] = here.push(frame)
         np.testing.assert_allclose(copy[: len(wanted)], wanted.xyxy, atol=1e-3)
+
+
+def test_pixels_that_are_not_square_are_refused_and_counted() -> None:
+    (frame,) = frames(1)
+    stream = basic_model().on(EmulatedGpu()).open_stream()
+    with pytest.raises(FrameError, match=r"pixel_aspect is 1\.5; wanted 1"):
+        stream.push(Frame(frame, 0, None, "clip", 1.5))
+    assert (stream.rejected, stream.accepted) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -9,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from rdn_engine import BackendUnavailable, Detector
+from rdn_engine import BackendUnavailable, Detector, RDNError
 from rdn_engine.backends.graph import BackendName
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RelationConfig
@@ -193,3 +194,12 @@ def test_every_backend_that_is_there_finds_the_same_boxes_on_a_gpu() -> None:
         for got, wanted in zip(there.predict(video, dials=dials), here.predict(video, dials=dials), strict=True):
             assert_same(got, wanted, 0.05)
     assert tried
+
+
+def test_a_result_on_the_device_is_not_pickled(gpu: EmulatedGpu) -> None:
+    stream = small_model(small_config()).on(gpu).open_stream()
+    [frame] = frames(1)
+    results = [*stream.push_device(frame), *stream.flush_device()]
+    with pytest.raises(RDNError, match=r"cannot be pickled; its cpu\(\) gives one that can"):
+        pickle.dumps(results[0])
+    assert len(pickle.loads(pickle.dumps(results[0].cpu()))) == len(results[0].cpu())

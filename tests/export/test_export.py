@@ -18,7 +18,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import export.build_engines
 import rdn_engine.verify
 from benchmarks.frame.models import draw_relation
-from export.build_engines import Differs, build, main
+from export.build_engines import Built, Differs, build, main
 from export.golden import LONGEST_SIDE, NUM_FRAMES, golden_frames
 from export.graphs import describe, export_graph, fold_norms
 from export.verify import compare, compare_graphs
@@ -292,6 +292,15 @@ def test_what_users_get_wrong_is_one_message(
     assert printed.out == ""
     assert not Path("engines/other").exists()
     assert (taken / "thesis.txt").read_text() == "years of work"
+
+
+def test_which_weights_were_taken_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = "holds weights under 'model', 'ema': took those of 'model'"
+    monkeypatch.setattr(export.build_engines, "build", lambda *_, **__: Built([], [], None, (taken,)))
+    assert main(["--checkpoint", "w.pth", "--output", str(tmp_path / "engines")]) == 0
+    assert f"w.pth {taken}\n" in capsys.readouterr().err
 
 
 def test_the_script_runs_from_anywhere(tmp_path: Path) -> None:

@@ -1,31 +1,26 @@
-"""The relation executors against the definition, the encoder between its graphs, and the backends."""
+"""The relation executors against the definition."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rdn_engine import BackendUnavailable, BundleError, ConfigError, Detector, RDNError
-from rdn_engine.backends import load_backend
+from rdn_engine import BackendUnavailable, BundleError, ConfigError
 from rdn_engine.bundle.contract import fused_shapes
-from rdn_engine.bundle.directory import write_bundle
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
-from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.features import EncodedFrame, SupportPool
 from rdn_engine.host.relation import FusedRelation, Relation
 from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.window import Window
 from rdn_engine.kernels import _C, cpu
 from rdn_engine.kernels.cpu.arrays import Float
-from tests.fakes import FakeGraph, fill_bundle, random_boxes, relation_weights, tiny_config
+from tests.fakes import FakeGraph, random_boxes, relation_weights, tiny_config
 from tests.reference_relation import relation_stage
 
 Weights = dict[str, Float]
@@ -249,155 +244,3 @@ def test_a_relation_graph_that_does_not_fit_is_refused() -> None:
         GraphRelation(tiny_config(), FakeGraph(("picture",), ("logits", "deltas", "omega"), dict))
     with pytest.raises(BundleError, match="graph relation has inputs"):
         GraphRelation(tiny_config(), FakeGraph(("features",), ("logits",), dict))
-
-
-# The encoder
-
-
-def fake_graphs(config: RDNConfig) -> tuple[FakeGraph, FakeGraph]:
-    """Objectness that is the grey level of a cell's image, features that are the pooled mean."""
-    r, anchors = config.relation, config.rpn.num_anchors
-
-    def backbone(image: Float) -> dict[str, NDArray[Any]]:
-        b, _, h, w = image.shape
-        grid = image[:, :1, : h // 16 * 16 : 16, : w // 16 * 16 : 16].transpose(0, 2, 3, 1)
-        level = grid.repeat(anchors, 3).reshape(b, -1)
-        deltas = np.zeros((*level.shape, 4), np.float32)
-        return {"objectness": level, "deltas": deltas, "feature_map": grid.repeat(4, 3)}
-
-    def roi_head(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        features = np.repeat(pooled.mean(1)[:, None], r.dim, 1)
-        cached = np.stack([features[support] + i for i in range(r.num_cached)])
-        rows = {"features": features, "query": -features, "refine_query": features[support]}
-        return rows | {"keys": cached, "values": -cached}
-
-    return (
-        FakeGraph(("image",), ("objectness", "deltas", "feature_map"), backbone),
-        FakeGraph(("pooled", "support"), ("features", "query", "keys", "values", "refine_query"), roi_head),
-    )
-
-
-def test_frames_of_one_batch_are_those_of_single_passes() -> None:
-    config = tiny_config()
-    encoder = Encoder(config, *fake_graphs(config), threads=1)
-    rng = np.random.default_rng(0)
-    images = rng.random((3, 3, 64, 48)).astype(np.float32)
-    together = encoder(images, 9, 4, lambda stage: None)
-    for i, frame in enumerate(together):
-        [alone] = encoder(images[i : i + 1], 9, 4, lambda stage: None)
-        for name, array in vars(alone).items():
-            np.testing.assert_array_equal(getattr(frame, name), array, err_msg=name)
-        n = len(frame.boxes)
-        k = min(n, 4)
-        assert 4 < n <= 9
-        assert (frame.features.shape, frame.query.shape) == ((n, 32), (n, 32))
-        assert (frame.keys.shape, frame.values.shape, frame.refine_query.shape) == ((3, k, 32), (3, k, 32), (k, 32))
-        assert (np.diff(frame.objectness) <= 0).all()
-        np.testing.assert_array_equal(frame.keys[2], frame.features[:k] + 2)
-        np.testing.assert_array_equal(frame.query, -frame.features)
-
-
-def test_laps_follow_the_stages() -> None:
-    config = tiny_config()
-    laps: list[str] = []
-    Encoder(config, *fake_graphs(config), threads=1)(np.zeros((1, 3, 32, 32), np.float32), 4, 2, laps.append)
-    assert laps == ["backbone", "proposals", "roi_pool", "roi_head"]
-
-
-@pytest.mark.parametrize("counts", [[0, 0], [0, 3], [3, 0]])
-def test_a_frame_may_have_no_proposals(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config()
-    boxes = np.zeros((2, 3, 4), np.float32)
-    boxes[..., 2:] = 15
-    proposals = cpu.Proposals(boxes, np.ones((2, 3), np.float32), np.array(counts))
-    monkeypatch.setattr(cpu, "propose", lambda *_, **__: proposals)
-    backbone, roi_head = fake_graphs(config)
-
-    def run(pooled: Float, support: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        assert len(pooled) > 0, "zero rows never reach the graph"
-        return roi_head({"pooled": pooled, "support": support})
-
-    encoder = Encoder(config, backbone, FakeGraph(roi_head.inputs, roi_head.outputs, run), threads=1)
-    frames = encoder(np.zeros((2, 3, 32, 32), np.float32), 4, 2, lambda stage: None)
-    for frame, n in zip(frames, counts, strict=True):
-        k = min(n, 2)
-        assert (frame.boxes.shape, frame.features.shape, frame.objectness.shape) == ((n, 4), (n, 32), (n,))
-        assert (frame.keys.shape, frame.values.shape, frame.refine_query.shape) == ((3, k, 32), (3, k, 32), (k, 32))
-
-
-def test_graphs_that_do_not_fit_the_model_are_refused() -> None:
-    config = tiny_config()
-    backbone, roi_head = fake_graphs(config)
-    with pytest.raises(BundleError, match=r"graph backbone has inputs \['pooled', 'support'\]"):
-        Encoder(config, roi_head, roi_head, threads=1)
-    with pytest.raises(BundleError, match="graph roi_head has outputs"):
-        Encoder(config, backbone, FakeGraph(("pooled", "support"), ("features",), dict), threads=1)
-
-
-# Backends
-
-
-@pytest.fixture
-def graph_file(tmp_path: Path) -> Path:
-    """y = a + b over [n, 2]"""
-    shape = ["n", 2]
-    a, b, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "aby")
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["a", "b"], ["y"])], "add", [a, b], [y])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    path = tmp_path / "add.onnx"
-    onnx.save(model, path)
-    return path
-
-
-def test_onnxruntime_runs_named_arrays(graph_file: Path) -> None:
-    backend = load_backend("onnxruntime", "cpu", 1)
-    assert backend.name == "onnxruntime"
-    graph = backend.load(graph_file)
-    assert (graph.inputs, graph.outputs) == (("a", "b"), ("y",))
-    for n in (3, 1, 0):
-        ones = np.ones((n, 2), np.float32)
-        np.testing.assert_array_equal(graph({"a": ones, "b": 2 * ones})["y"], 3 * ones)
-
-
-def test_onnxruntime_errors_are_ours(graph_file: Path) -> None:
-    backend = load_backend("onnxruntime", "cpu", 1)
-    graph = backend.load(graph_file)
-    with pytest.raises(RDNError, match=r"add.onnx failed on \{'a': 'float32\[1, 3\]'"):
-        graph({"a": np.ones((1, 3), np.float32), "b": np.ones((1, 2), np.float32)})
-    graph_file.write_bytes(b"no graph at all")
-    with pytest.raises(BundleError, match=r"cannot load add\.onnx"):
-        backend.load(graph_file)
-    with pytest.raises(BundleError, match=r"cannot load gone\.onnx"):
-        backend.load(graph_file.with_name("gone.onnx"))
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "message"),
-    [
-        ("tensorrt", "cpu", r"'tensorrt' runs on device 'cuda'; got device 'cpu'"),
-        ("tensorrt_rtx", "cpu", r"'tensorrt_rtx' runs on device 'cuda'; got device 'cpu'"),
-        ("openvino", "cpu", r"backend is 'openvino'; wanted one of"),
-        ("onnxruntime", "npu", r"device is 'npu'; wanted 'cpu' or 'cuda'"),
-    ],
-)
-def test_what_is_missing_is_said(name: Any, device: Any, message: str) -> None:
-    with pytest.raises(BackendUnavailable, match=message):
-        load_backend(name, device, 1)
-
-
-def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="threads is 0"):
-        Detector.from_pretrained(tmp_path, threads=0)
-    with pytest.raises(ConfigError, match="executor 'graph' wants 'float32'"):
-        Detector.from_pretrained(tmp_path, executor="graph", relation_precision="bfloat16")
-    with pytest.raises(ConfigError, match="executor is 'fast'"):
-        Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
-    with pytest.raises(BackendUnavailable):
-        Detector.from_pretrained(tmp_path, device="cuda")
-    with write_bundle(tmp_path / "engines") as staging:
-        fill_bundle(staging, tiny_config())
-    with pytest.raises(BundleError, match=r"cannot load roi_head.onnx"):
-        Detector.from_pretrained(tmp_path / "engines", threads=1)
-    (tmp_path / "engines" / "relation.npz").write_bytes(b"changed")
-    with pytest.raises(BundleError, match=r"'relation.npz' has 7 bytes"):
-        Detector.from_pretrained(tmp_path / "engines", threads=1)

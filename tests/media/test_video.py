@@ -348,5 +348,7 @@ def test_deinterlacing_leaves_other_videos_alone(tmp_path: Path) -> None:
 def test_the_shape_of_pixels_is_known(tmp_path: Path) -> None:
     for rotation, wanted in ((0.0, Fraction(16, 11)), (90.0, Fraction(11, 16))):
         with open_source(encode(tmp_path / "a.mp4", frames=2, rotation=rotation, aspect=Fraction(16, 11))) as video:
-            assert len(list(video)) == 2
+            assert [frame.pixel_aspect for frame in video] == [1.0, 1.0]
             assert video.pixel_aspect == wanted
+        with open_source(tmp_path / "a.mp4", SourceOptions(square_pixels=True)) as video:
+            assert [frame.pixel_aspect for frame in video] == pytest.approx([float(wanted)] * 2)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rdn_engine import FrameError
+from rdn_engine import ConfigError, Detections, FrameError
 from rdn_engine.frame import MAX_PIXELS, Frame, check_image
 from tests.fakes import fake_detector, image
 
@@ -82,6 +83,40 @@ def test_a_time_that_is_no_number_is_refused(pts: Any) -> None:
         stream.push(image(1), pts=pts)
     stream.push(image(1), pts=0.04)
     assert ([r.epoch for r in stream.flush()], stream.rejected) == ([0, 0], 1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"index": 1.5}, r"index is 1\.5; wanted the frame's position .* a whole number from 0"),
+        ({"index": -1}, "index is -1; wanted"),
+        ({"index": None}, "index is None; wanted"),
+        ({"source_id": Path("door.mp4")}, r"source_id is PosixPath\('door.mp4'\); wanted text"),
+        ({"source_id": 7}, "source_id is 7; wanted text"),
+        ({"pixel_aspect": 0.0}, r"pixel_aspect is 0\.0; wanted width over height in 1/16\.\.16"),
+        ({"pixel_aspect": 17}, "pixel_aspect is 17; wanted"),
+        ({"pixel_aspect": float("nan")}, "pixel_aspect is nan; wanted"),
+        ({"pixel_aspect": "16:11"}, "pixel_aspect is '16:11'; wanted"),
+    ],
+)
+def test_a_frame_that_says_what_no_result_can_hold_is_refused(facts: dict[str, Any], message: str) -> None:
+    detector, _, _ = fake_detector()
+    stream = detector.open_stream()
+    good: dict[str, Any] = {"index": 0, "pts": None, "source_id": "door.mp4"}
+    with pytest.raises(FrameError, match=message):
+        stream.push(Frame(image(0), **good | facts))
+    stream.push(Frame(image(0), **good | {"index": np.int64(4)}))
+    [result] = stream.flush()
+    assert Detections.from_dict(json.loads(json.dumps(result.to_dict()))).frame_index == 4
+    assert (stream.rejected, stream.accepted) == (1, 1)
+
+
+def test_a_stream_s_name_is_text() -> None:
+    detector, _, _ = fake_detector()
+    with pytest.raises(ConfigError, match="source_id is 7; wanted a name, as text"):
+        detector.open_stream(source_id=7)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="source_id is 7; wanted a name, as text"):
+        detector.open_streams(["door", 7])  # type: ignore[list-item]
 
 
 def test_odd_but_honest_images_are_taken() -> None:

@@ -9,10 +9,12 @@ import safetensors.torch
 import torch
 import torchvision
 
-from rdn_engine.config import BackboneConfig
+from rdn_engine.config import BackboneConfig, RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError, TrainingError
 from tests.training_files import MODEL, micro, phase, synthetic
 from training import state
+from training.checkpoints.public_layout import public_name
+from training.model.rdn import RDN
 from training.trainer import Trainer, learning_rate
 
 
@@ -246,9 +248,33 @@ def test_other_classes_start_with_fresh_heads(tmp_path, capsys):
     other = type(model)(type(model.config).from_dict(renamed))
     fresh = weights(other)
     notes = state.load_start(other, tmp_path / "start.safetensors")
-    assert names[0] in notes[0]
+    [note] = notes
+    assert note.startswith(f"the heads stay as initialised, because its classes are {names[0]}, ")
     assert torch.equal(other.state_dict()["roi.fc.weight"], start.model.state_dict()["roi.fc.weight"])
     assert torch.equal(other.state_dict()["relation.classify.weight"], fresh["relation.classify.weight"])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_start_from_a_public_checkpoint_of_any_classes(tmp_path, known):
+    """Anchors are those of the model that is to be trained, which no public checkpoint tells."""
+    fresh = Trainer(micro(), tmp_path / "run").model
+    config = fresh.config.to_dict()
+    config["backbone"] |= {"norm": "frozen", "norm_eps": 0.0, "stride_in_1x1": True}
+    config["class_names"] = config["class_names"] if known else ["ant", "bee", "cow", "doe", "elk"]
+    theirs = RDN(RDNConfig.from_dict(config))
+    public = {public_name(name, 2): tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"model": public, "ema": public}, tmp_path / "theirs.pth")
+    model = RDN(RDNConfig.from_dict(config | {"class_names": fresh.config.to_dict()["class_names"]}))
+    untouched = weights(model)
+    taken, *notes = state.load_start(model, tmp_path / "theirs.pth")
+    assert taken == "holds weights under 'model', 'ema': took those of 'model'"
+    assert notes == ([] if known else [
+        "the heads stay as initialised, because its classes are class 1, class 2, class 3, class 4, class 5"
+    ])  # fmt: skip
+    found = model.state_dict()
+    assert torch.equal(found["roi.fc.weight"], theirs.state_dict()["roi.fc.weight"])
+    heads = theirs.state_dict() if known else untouched
+    assert torch.equal(found["relation.classify.weight"], heads["relation.classify.weight"])
 
 
 @pytest.mark.parametrize(("section", "changes", "message"), [

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rdn_engine.config import BackboneConfig, RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
+from rdn_engine.text import read_text
 from training.checkpoints.public_layout import from_public, need, public_config, public_name
 from training.checkpoints.tensors import State, check, check_finite, read_tensors, some, wanted_shapes
 from training.model.backbone import Backbone
@@ -41,6 +42,8 @@ class Checkpoint:
     config: RDNConfig
     state: State
     layout: Layout
+    notes: tuple[str, ...] = ()
+    """What was chosen where the file left a choice, for people"""
 
     def model(self) -> RDN:
         """The torch model in evaluation mode."""
@@ -96,7 +99,7 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
         ConfigError: the overrides are no configuration.
     """
     path = Path(path)
-    tensors, metadata = read_tensors(path)
+    tensors, metadata, notes = read_tensors(path)
     layout = detect_layout(tensors)
     check_finite(tensors, path.name)
     if layout == "torchvision":
@@ -107,15 +110,16 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
     merged = _merge(told, overrides or {})
     if "class_names" not in merged:
         raise CheckpointError(
-            f"{path.name} has {_classes(tensors, layout, path.name)} foreground classes and no names for them; give "
+            f"{path.name} has {num_classes(tensors, layout, path.name)} foreground classes and no names for them; give "
             "class_names in a configuration file (export/configs/public_r101.yaml has the 30 of ImageNet VID)"
         )
     config = RDNConfig.from_dict(merged)
+    _check_numbers(tensors, layout, config, path.name)
     state = from_public(tensors, config, path.name) if layout == "public" else tensors
     # Counters are whole numbers, whatever a half-precision writer made of them.
     state = {k: v.long() if k.endswith("num_batches_tracked") else v.float() for k, v in state.items()}
     check(state, wanted_shapes(config), path.name)
-    return Checkpoint(config, state, layout)
+    return Checkpoint(config, state, layout, notes)
 
 
 def load_torchvision_backbone(source: str | Path | Mapping[str, Tensor], config: BackboneConfig) -> State:
@@ -138,7 +142,7 @@ def load_torchvision_backbone(source: str | Path | Mapping[str, Tensor], config:
             f"torchvision's weights want stride_in_1x1=False, norm='frozen' or 'batch', norm_eps={TORCHVISION_EPS}"
         )
     where = "torchvision state dict" if isinstance(source, Mapping) else Path(source).name
-    tensors = dict(source) if isinstance(source, Mapping) else read_tensors(Path(source))[0]
+    tensors = dict(source) if isinstance(source, Mapping) else read_tensors(Path(source)).tensors
     with torch.device("meta"):
         wanted = {k: tuple(v.shape) for k, v in Backbone(config).state_dict().items()}
     state = {k: v for k, v in tensors.items() if not k.startswith("fc.")}
@@ -186,7 +190,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or holds no mapping.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(Path(path)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(data, dict):
@@ -214,6 +218,30 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _classes(tensors: State, layout: Layout, where: str) -> int:
+def _check_numbers(tensors: State, layout: Layout, config: RDNConfig, where: str) -> None:
+    """Classes and anchors are what a user says, so a number that is not the file's is told by their fields."""
+    rpn, wrong = config.rpn, []
+    classes = _outputs(tensors, "relation.classify", layout)
+    if classes is not None and classes != config.num_logits:
+        wrong.append(f"has {classes - 1} foreground classes; class_names has {config.num_logits - 1}")
+    anchors = _outputs(tensors, "rpn.objectness", layout)
+    if anchors is not None and anchors != rpn.num_anchors:
+        made = f"rpn.anchor_sizes {rpn.anchor_sizes} times rpn.anchor_ratios {rpn.anchor_ratios} make {rpn.num_anchors}"
+        wrong.append(f"has {anchors} anchors a cell; {made}")
+    if wrong:
+        raise CheckpointError(f"{where} {' and '.join(wrong)}")
+
+
+def _outputs(tensors: State, layer: str, layout: Layout) -> int | None:
+    """How many outputs a layer has; None where its two tensors do not say the same, which is another fault."""
+    names = [f"{layer}.{part}" for part in ("weight", "bias")]
+    if layout == "public":
+        names = [public_name(name, 0) for name in names]
+    found = {tuple(tensors[name].shape[:1]) for name in names if name in tensors}
+    return found.pop()[0] if len(found) == 1 and () not in found else None
+
+
+def num_classes(tensors: State, layout: Layout, where: str) -> int:
+    """How many foreground classes the heads of a checkpoint have; CheckpointError where it has none."""
     name = "relation.classify.bias" if layout == "rdn_engine" else public_name("relation.classify.bias", 0)
     return need(tensors, name, where, 1).shape[0] - 1

@@ -24,6 +24,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.text import read_text
 from training.data.coco_vid import Dataset, Frame, read_dataset
 
 KINDS = {
@@ -201,7 +202,7 @@ def check_file(path: Path, images: Path, classes: Path | None, decode: bool) -> 
     names = None
     if classes is not None:
         try:
-            names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in read_text(classes).splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"--classes {classes} cannot be read: {error}; wanted a name in each line") from error
     try:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeGuard
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.text import read_text
 
 _FAR = 1e9  # pixels
 
@@ -135,7 +136,7 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; DatasetError where there is none."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_text(path))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:

@@ -25,6 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine.errors import DatasetError, RDNError
+from rdn_engine.text import read_text
 from training.data.builder import Builder
 from training.data.coco_vid import from_coco_box, is_box, read_json, rows_of, write_dataset
 from training.data.imagenet_vid import add_imagenet_det, read_imagenet_vid
@@ -159,7 +160,8 @@ def _mot_frames(root: Path, sequence: Path) -> list[tuple[int, str, int, int]]:
     info = configparser.ConfigParser()
     path = sequence / "seqinfo.ini"
     try:
-        info.read(path, encoding="utf-8")
+        if path.is_file():
+            info.read_string(read_text(path), str(path))
         if info.has_section("Sequence"):
             found = info["Sequence"]
             folder = (sequence.relative_to(root) / found.get("imDir", "img1")).as_posix()
@@ -168,7 +170,7 @@ def _mot_frames(root: Path, sequence: Path) -> list[tuple[int, str, int, int]]:
             if min(count, width, height) < 1:
                 raise DatasetError(f"{path}: seqLength, imWidth, imHeight are {count, width, height}; wanted 1 or more")
             return [(t, f"{folder}/{t:06d}{suffix}", width, height) for t in range(1, count + 1)]
-    except (configparser.Error, ValueError) as error:
+    except (OSError, configparser.Error, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     return _frames_of(root, sequence / "img1")
 
@@ -176,7 +178,10 @@ def _mot_frames(root: Path, sequence: Path) -> list[tuple[int, str, int, int]]:
 def _labels(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; wanted a name in each line") from error
 
 
 def convert_visdrone(root: Path) -> Builder:
@@ -218,7 +223,7 @@ def _rows_by_frame(path: Path, at_least: int) -> dict[int, list[list[float]]]:
     """The numbers of each line of comma-separated text, by the first of them"""
     rows = defaultdict(list)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     for i, words in enumerate(csv.reader(lines), 1):

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.text import read_text
 from training.data.builder import Builder
 from training.data.coco_vid import Box
 
@@ -176,7 +177,7 @@ def _videos(root: Path, split: Split, vid_list: Path | None) -> dict[str, list[i
 def _lines(path: Path) -> Iterator[list[str]]:
     """The words of each line of an image list, without the negative images (second of two columns -1)"""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}; wanted an image list") from error
     for line in text.splitlines():

@@ -162,6 +162,6 @@ def open_cuda(threads: int) -> OnnxRuntimeCuda:
     if PROVIDER not in found:
         raise BackendUnavailable(
             f"ONNX Runtime {ort.__version__} has no CUDA provider here, only {', '.join(found)}; "
-            "pip install rdn-engine[gpu], without onnxruntime beside it, or use device='cpu'"
+            "pip install onnxruntime-gpu, without onnxruntime beside it, or use device='cpu'"
         )
     return OnnxRuntimeCuda(threads, load_cupy("onnxruntime"))

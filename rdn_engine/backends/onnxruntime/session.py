@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from rdn_engine.backends.threads import check_threads, refusal
 from rdn_engine.errors import BackendUnavailable, BundleError
 
 _FATAL_ONLY = 4  # what fails is raised, so the library need not print it too
@@ -37,7 +38,7 @@ def open_session(path: Path, threads: int, providers: Providers) -> ort.Inferenc
 
     Raises:
         BundleError: for what is no graph.
-        BackendUnavailable: for a graph with an operator that no provider has.
+        BackendUnavailable: for a graph with an operator that no provider has, and where the system refuses the threads.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -47,11 +48,17 @@ def open_session(path: Path, threads: int, providers: Providers) -> ort.Inferenc
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A pattern is kept for every input shape met, and the number of proposals changes from frame to frame.
     options.enable_mem_pattern = False
+    fallback = {}
     if providers == CPU:
+        # It would try the same once more, and print about it where results may be printed.
+        fallback = {"enable_fallback": 0}
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
+    check_threads(threads)
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=_DISABLED)
+        session = ort.InferenceSession(
+            str(path), options, providers=providers, disabled_optimizers=_DISABLED, **fallback
+        )
     except Exception as error:
         # No narrower class: findings/onnxruntime_errors_have_no_base.sh
         if "NOT_IMPLEMENTED" in str(error):
@@ -59,6 +66,8 @@ def open_session(path: Path, threads: int, providers: Providers) -> ort.Inferenc
                 f"ONNX Runtime {ort.__version__} has no kernel that {path.name} needs, as for bf16 on a CPU: {error}; "
                 "a bundle in that precision runs with backend='torch', 'tensorrt' or 'tensorrt_rtx'"
             ) from error
+        if "pthread_create" in str(error):  # another took the threads in between
+            raise BackendUnavailable(refusal(threads, error)) from error
         raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}") from error
     _trim()
     return session

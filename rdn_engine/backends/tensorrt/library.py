@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 OLDEST = {"tensorrt": (10, 16), "tensorrt_rtx": (1, 4)}
 _MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _INSTALL = {
-    "tensorrt": "install tensorrt-cu13 from NVIDIA's index (pip install rdn-engine[tensorrt])",
-    "tensorrt_rtx": "pip install rdn-engine[tensorrt-rtx]",
+    "tensorrt": "pip install tensorrt-cu13, from NVIDIA's index",
+    "tensorrt_rtx": "pip install tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings",
 }
 _LINES = 20  # of the library's last messages
 

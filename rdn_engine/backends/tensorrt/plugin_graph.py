@@ -46,9 +46,7 @@ def relation_with_plugin(config: RDNConfig, weights: Weights) -> bytes:
     try:
         import onnx
     except ImportError as error:
-        raise BackendUnavailable(
-            f"the relation graph of plugins wants onnx ({error}); pip install rdn-engine[torch]"
-        ) from error
+        raise BackendUnavailable(f"the relation graph of plugins wants onnx ({error}); pip install onnx") from error
     graph = _Graph(config.relation, weights).build(config)
     opsets = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid(DOMAIN, 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rdn_engine.backends.device_graph import OnHost, Shapes, check_shapes, check_views, load_cupy
 from rdn_engine.backends.graph import Graph, TensorSpec
+from rdn_engine.backends.threads import check_threads
 from rdn_engine.errors import BackendUnavailable, RDNError
 from rdn_engine.kernels.cuda.view import View
 
@@ -39,6 +40,7 @@ class Torch:
             if not torch.cuda.is_available():
                 raise BackendUnavailable(f"torch {torch.__version__} finds no CUDA device; wanted a build with CUDA")
         else:
+            check_threads(threads)
             # torch has one number for the whole process.
             torch.set_num_threads(threads)
         self._torch, self._device = torch, device
@@ -174,7 +176,6 @@ def _import_torch() -> ModuleType:
         import torch
     except ImportError as error:
         raise BackendUnavailable(
-            f"backend 'torch' wants torch and onnx ({error}); pip install rdn-engine[torch], or use "
-            "backend='onnxruntime'"
+            f"backend 'torch' wants torch and onnx ({error}); pip install torch onnx, or use backend='onnxruntime'"
         ) from error
     return torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +11,13 @@ from rdn_engine.errors import BackendUnavailable
 def load_kernels() -> ModuleType:
     """The compiled kernels; `BackendUnavailable` where this build has none. Needs no device yet."""
     try:
-        return importlib.import_module("rdn_engine.kernels._cuda")
+        import rdn_engine.kernels._cuda as kernels  # type: ignore[import-not-found]
     except ImportError as error:
         raise BackendUnavailable(
             f"this build of rdn_engine has no CUDA kernels ({error}); build it where nvcc is, with RDN_CUDA=on"
         ) from None
+    found: ModuleType = kernels
+    return found
 
 
 def load_cupy(asker: str) -> Any:
@@ -27,7 +28,7 @@ def load_cupy(asker: str) -> Any:
         count = cupy.cuda.runtime.getDeviceCount()
     except ImportError as error:
         raise BackendUnavailable(
-            f"{asker} wants cupy for its arrays on the device ({error}); pip install rdn-engine[gpu]"
+            f"{asker} wants cupy for its arrays on the device ({error}); pip install cupy-cuda13x"
         ) from error
     except Exception as error:
         # CUDARuntimeError, whose module may be what failed.

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from rdn_engine.errors import DatasetError
+from tests.data_files import ENCODINGS, encode
 from training.data.check import KINDS, Problem, check_dataset, check_file, print_report
 from training.data.coco_vid import Annotation, Category, Dataset, Frame, Video, write_dataset
 
@@ -189,6 +190,15 @@ def test_arguments_at_fault(sound, tmp_path):
         check_file(tmp_path / "data.json", tmp_path / "absent", None, False)
     with pytest.raises(DatasetError, match=r"--classes .* cannot be read"):
         check_file(tmp_path / "data.json", tmp_path, tmp_path / "absent.txt", False)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_class_names_may_begin_with_a_byte_order_mark(sound, tmp_path, encoding):
+    data, names = tmp_path / "data.json", tmp_path / "names.txt"
+    write_dataset(sound, data)
+    names.write_text("cat\ndog\n")
+    encode(encoding, data, names)
+    assert check_file(data, tmp_path, names, False) == (sound, [])
 
 
 def test_the_report_gives_counts_and_the_first_examples(sound, capsys):

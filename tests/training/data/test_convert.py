@@ -6,7 +6,7 @@ import json
 import pytest
 
 from rdn_engine.errors import DatasetError
-from tests.data_files import nothing_wrong, picture, rows, text
+from tests.data_files import ENCODINGS, encode, nothing_wrong, picture, rows, text
 from training.data.convert import VISDRONE_CLASSES, convert_mot, convert_visdrone, convert_youtube_vis
 
 # YouTube-VIS and OVIS
@@ -103,6 +103,27 @@ def test_mot(tmp_path, info):
     ]
     assert nothing_wrong(dataset, root)
     assert [a.ignore for a in convert_mot(root, min_visibility=0.3).dataset.annotations] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_text_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    root = mot(tmp_path, "1,1,1,1,10,8,1,1,1", "2,1,1,1,10,8,1,2,1", labels=("person", "car"))
+    wanted = convert_mot(root).dataset
+    assert wanted.class_names == ["person", "car"]
+    encode(encoding, *root.rglob("*.txt"), *root.rglob("*.ini"))
+    assert convert_mot(root).dataset == wanted
+    path = youtube_vis(tmp_path / "vis")
+    wanted = convert_youtube_vis(path).dataset
+    encode(encoding, path)
+    assert convert_youtube_vis(path).dataset == wanted
+
+
+@pytest.mark.parametrize("name", ["gt/labels.txt", "gt/gt.txt", "seqinfo.ini"])
+def test_text_of_another_encoding_is_named(tmp_path, name):
+    root = mot(tmp_path, "1,1,1,1,10,8,1,1,1", labels=("person",))
+    (root / "MOT17-02" / name).write_bytes("Füße".encode("latin-1"))
+    with pytest.raises(DatasetError, match=rf"{name} cannot be read"):
+        convert_mot(root)
 
 
 def test_mot_of_2015_has_no_classes(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import DatasetError
-from tests.data_files import nothing_wrong, picture, text
+from tests.data_files import ENCODINGS, encode, nothing_wrong, picture, text
 from training.data.builder import Builder
 from training.data.coco_vid import read_dataset
 from training.data.imagenet_vid import SYNSETS, add_imagenet_det, evenly, read_imagenet_vid, read_xml
@@ -67,6 +67,14 @@ def test_evenly_is_as_the_public_list_has_it():
     assert evenly(300, 15) == list(range(10, 300, 20))
     assert evenly(48, 15) == [1, 4, 8, 11, 14, 17, 20, 24, 27, 30, 33, 36, 40, 43, 46]
     assert evenly(26, 15) == [0, 2, 4, 6, 7, 9, 11, 13, 14, 16, 18, 19, 21, 23, 25]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS[:2])  # the XML parser knows no UTF-32
+def test_lists_and_annotations_may_begin_with_a_byte_order_mark(ilsvrc, encoding):
+    lists = (ilsvrc / "ImageSets/VID").glob("*.txt")
+    wanted = [read_imagenet_vid(ilsvrc, split).dataset for split in ("train", "val")]
+    encode(encoding, *lists, *(ilsvrc / "Annotations/VID/val").rglob("*.xml"))
+    assert [read_imagenet_vid(ilsvrc, split).dataset for split in ("train", "val")] == wanted
 
 
 def test_vid_training_videos(ilsvrc):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from benchmarks.frame.models import draw_relation
-from rdn_engine.config import BackboneConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import BackboneConfig, RDNConfig, RoIConfig
 from rdn_engine.errors import CheckpointError, ConfigError
+from tests.checkpoint_files import State, as_public, equal, overrides, state_of, tiny
 from training.checkpoints.files import (
     TORCHVISION_EPS,
     detect_layout,
@@ -30,45 +29,8 @@ from training.model.rdn import RDN
 
 torch.set_num_threads(1)
 
-CONFIGS = Path(__file__).parents[2] / "export" / "configs"
+CONFIGS = Path(__file__).parents[3] / "export" / "configs"
 BOX = "roi_heads.box.feature_extractor"
-State = dict[str, Tensor]
-
-
-def tiny(**relation: Any) -> RDNConfig:
-    return RDNConfig(
-        class_names=("cat", "dog"),
-        backbone=BackboneConfig("resnet18", width=0.25),
-        rpn=RPNConfig(anchor_sizes=(32, 64)),
-        roi=RoIConfig(size=3, reduce_channels=16),
-        relation=RelationConfig(**{"dim": 64, "heads": 4, **relation}),
-    )
-
-
-def state_of(config: RDNConfig) -> State:
-    torch.manual_seed(0)
-    model = RDN(config)
-    draw_relation(model.relation)
-    return model.state_dict()
-
-
-def as_public(config: RDNConfig) -> State:
-    """The same weights as a public checkpoint holds them: 1x1 convolutions for the relation modules, anchors."""
-    state = {}
-    for name, tensor in state_of(config).items():
-        shape = (*tensor.shape, 1, 1) if ".value.weight" in name or ".geometry.weight" in name else tensor.shape
-        state[public_name(name, config.relation.num_basic)] = tensor.reshape(shape)
-    state["rpn.anchor_generator.cell_anchors.0"] = torch.from_numpy(config.rpn.cell_anchors())
-    return state
-
-
-def overrides(config: RDNConfig) -> dict[str, Any]:
-    """What a public checkpoint of `config` cannot tell."""
-    return {"class_names": list(config.class_names), "rpn": {"anchor_sizes": list(config.rpn.anchor_sizes)}}
-
-
-def equal(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
@@ -113,28 +75,6 @@ def test_overrides_win_over_the_stored_configuration(tmp_path: Path) -> None:
     assert loaded.config.relation == tiny().relation
     with pytest.raises(ConfigError, match="unknown fields"):
         load_checkpoint(tmp_path / "a.safetensors", {"dial": {}})
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("key", ["model", "state_dict", None])
-def test_public_files_come_wrapped_and_prefixed(tmp_path: Path, prefix: str, key: str | None) -> None:
-    state = {prefix + k: v for k, v in as_public(tiny()).items()}
-    torch.save({key: state, "iteration": 7} if key else state, tmp_path / "w.pth")
-    loaded = load_checkpoint(tmp_path / "w.pth", overrides(tiny()))
-    assert loaded.config == tiny()
-    assert equal(loaded.state, state_of(tiny()))
-
-
-def test_safetensors_lose_their_prefix_too(tmp_path: Path) -> None:
-    state = {f"module.{k}": v.contiguous() for k, v in as_public(tiny()).items()}
-    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    assert equal(load_checkpoint(tmp_path / "w.safetensors", overrides(tiny())).state, state_of(tiny()))
-
-
-def test_what_else_a_pickle_holds_is_named(tmp_path: Path) -> None:
-    (tmp_path / "w.pth").write_bytes(pickle.dumps({"model": _Bomb()}, protocol=2))
-    with pytest.raises(CheckpointError, match=r"it holds [\w.]+, which is no tensor"):
-        load_checkpoint(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize(
@@ -230,56 +170,27 @@ def test_class_names_are_asked_for_with_their_number(tmp_path: Path) -> None:
     torch.save(as_public(tiny()), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="has 2 foreground classes and no names"):
         load_checkpoint(tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"cls_score\.weight has \(3, 64\), wanted \(4, 64\)"):
-        load_checkpoint(tmp_path / "w.pth", {**overrides(tiny()), "class_names": ["a", "b", "c"]})
 
 
-class _Bomb:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return (Path.touch, (Path("bomb-went-off"),))
-
-
+@pytest.mark.parametrize("layout", ["public", "our own"])
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("changes", "message"),
     [
-        ("w.pth", b""),
-        ("w.pth", b"not a checkpoint"),
-        ("w.pth", b"hello world"),
-        ("w.pth", pickle.dumps({"model": _Bomb()}, protocol=2)),
-        ("w.safetensors", b"\x08\0\0\0\0\0\0\0garbage!"),
-        ("w.safetensors", b""),
+        ({"class_names": ["a", "b", "c"]}, r"w has 2 foreground classes; class_names has 3"),
+        ({"rpn": {"anchor_sizes": [64]}}, r"w has 6 anchors a cell; rpn.anchor_sizes \(64,\) times .* make 3"),
+        (
+            {"class_names": ["a"], "rpn": {"anchor_sizes": [32, 64], "anchor_ratios": [1]}},
+            r"w has 2 foreground classes; class_names has 1 and has 6 anchors a cell; .*anchor_ratios \(1\.0,\) make 2",
+        ),
     ],
 )
-def test_no_file_is_run_or_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot be read as plain tensors") as caught:
-        load_checkpoint(tmp_path / name)
-    assert "weights_only" not in str(caught.value), "torch's advice is to run the file"
-    assert "trust" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"model": {"a": 1}}, "holds a: int; wanted tensors by name"),
-        ([torch.ones(1)], "holds list; wanted tensors by name"),
-        ({}, "holds nothing; wanted tensors by name"),
-        ({"a": torch.ones(1)}, "no layout known here has these 1 names: a;"),
-        ({"conv1.weight": torch.ones(1), "layer1.0.conv1.weight": torch.ones(1)}, "torchvision classifier"),
-    ],
-)
-def test_other_contents_are_described(tmp_path: Path, content: object, message: str) -> None:
-    torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(tmp_path / "w.pth")
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere\.pth cannot be read"):
-        load_checkpoint(tmp_path / "nowhere.pth")
+def test_another_number_is_said_in_one_line(tmp_path: Path, layout: str, changes: dict[str, Any], message: str) -> None:
+    if layout == "public":
+        torch.save(as_public(tiny()), tmp_path / "w")
+    else:
+        save_checkpoint(tmp_path / "w", state_of(tiny()), tiny())
+    with pytest.raises(CheckpointError, match=f"^{message}$"):
+        load_checkpoint(tmp_path / "w", overrides(tiny()) | changes)
 
 
 @pytest.mark.parametrize("stored", ["{", "[]"])
@@ -328,3 +239,10 @@ def test_a_configuration_that_is_no_mapping_is_refused(tmp_path: Path, text: str
         (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         read_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_configuration_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text("class_names: [Füße]\ndials: {window: 3}\n", encoding=encoding)
+    assert read_config(path) == {"class_names": ["Füße"], "dials": {"window": 3}}
