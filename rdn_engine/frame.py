@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,17 +36,27 @@ class Frame:
         return f"Frame(image={_described(self.image)}, {', '.join(rest)})"
 
 
+YuvMatrix = Literal["bt601", "bt709", "bt2020"]
+"""How luma and chroma are made from red, green and blue (ITU-T H.273, table 4: 5 or 6, 1, 9)"""
+YUV_MATRICES: tuple[YuvMatrix, ...] = get_args(YuvMatrix)
+
+
 class NV12(NamedTuple):
-    """A frame as video decoders give it, in two device arrays, whose rows may have gaps; BT.709, limited range."""
+    """A frame as video decoders give it, in two device arrays, whose rows may have gaps."""
 
     luma: Any
     """uint8 [H, W], W even"""
     chroma: Any
     """uint8 [(H + 1) / 2, W] of alternating u and v"""
+    matrix: YuvMatrix = "bt709"
+    """As the stream says; HD that says nothing is BT.709, smaller video BT.601"""
+    full_range: bool = False
+    """Whether the bytes are 0..255; otherwise luma is 16..235, chroma 16..240"""
 
     def __repr__(self) -> str:
         """Types and shapes: the values are on the device."""
-        return f"NV12(luma={_described(self.luma)}, chroma={_described(self.chroma)})"
+        planes = f"luma={_described(self.luma)}, chroma={_described(self.chroma)}"
+        return f"NV12({planes}, matrix={self.matrix!r}, full_range={self.full_range})"
 
 
 Source = str | Path | Image | Sequence[str | Path] | Iterable["Image | Frame"]

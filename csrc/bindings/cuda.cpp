@@ -138,7 +138,8 @@ void bind_resize(py::module_& module) {
     auto resize = Record<Resize>(module, "Resize");
     resize.field("image", &Resize::image).field("chroma", &Resize::chroma).field("image_bytes", &Resize::image_bytes);
     resize.field("chroma_bytes", &Resize::chroma_bytes).field("row_bytes", &Resize::row_bytes);
-    resize.field("yuv_matrix", &Resize::yuv_matrix).field("batch", &Resize::batch).field("height", &Resize::height);
+    resize.field("yuv_matrix", &Resize::yuv_matrix).field("yuv_full", &Resize::yuv_full);
+    resize.field("batch", &Resize::batch).field("height", &Resize::height);
     resize.field("width", &Resize::width).field("out_height", &Resize::out_height);
     resize.field("out_width", &Resize::out_width).field("mean", &Resize::mean).field("std", &Resize::std);
     resize.field("bgr", &Resize::bgr).field("type", &Resize::type).field("out", &Resize::out);

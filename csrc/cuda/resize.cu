@@ -62,15 +62,16 @@ __global__ void prepare_filter(Filter filter, int64_t in_size, int64_t out_size)
     tap_weights(side, position, taps, weights);
 }
 
-__device__ __forceinline__ Rgb read_pixel(const Resize& args, int64_t image, int64_t y, int64_t x) {
+__device__ __forceinline__ Rgb read_pixel(const Resize& args, const YuvScale& yuv, int64_t image, int64_t y,
+                                          int64_t x) {
     const uint8_t* row = args.image + image * args.image_bytes + y * args.row_bytes;
     if (args.chroma == nullptr) return {row[3 * x], row[3 * x + 1], row[3 * x + 2]};
     const uint8_t* chroma = args.chroma + image * args.chroma_bytes + y / 2 * args.row_bytes + x / 2 * 2;
-    return yuv_to_rgb(row[x], chroma[0], chroma[1], static_cast<YuvMatrix>(args.yuv_matrix));
+    return yuv_to_rgb(row[x], chroma[0], chroma[1], yuv);
 }
 
 // Grid: (blocks of out_width, height, batch).
-__global__ void __launch_bounds__(kThreads) filter_rows(Resize args, Filter filter, uint32_t* pixels) {
+__global__ void __launch_bounds__(kThreads) filter_rows(Resize args, YuvScale yuv, Filter filter, uint32_t* pixels) {
     const int64_t x = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (x >= args.out_width) return;
     const int64_t image = blockIdx.z;
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kThreads) filter_rows(Resize args, Filter filt
         const int32_t* weights = filter.weights + x * filter.stride;
         int32_t red = 1 << (kTapBits - 1), green = red, blue = red;
         for (int64_t k = 0; k < taps.count; ++k) {
-            const Rgb pixel = read_pixel(args, image, y, taps.first + k);
+            const Rgb pixel = read_pixel(args, yuv, image, y, taps.first + k);
             const int32_t weight = weights[k];
             red += pixel.red * weight, green += pixel.green * weight, blue += pixel.blue * weight;
         }
@@ -126,7 +127,8 @@ dim3 image_grid(int64_t width, int64_t height, int64_t batch) {
 
 bool fits(const Resize& args) {
     const bool sides = args.height >= 1 && args.width >= 1 && args.out_height >= 1 && args.out_width >= 1;
-    return sides && args.batch >= 0 && args.batch <= 65535 && args.workspace != nullptr;
+    const bool matrix = args.yuv_matrix >= 0 && args.yuv_matrix <= static_cast<int32_t>(YuvMatrix::kBt2020);
+    return sides && matrix && args.batch >= 0 && args.batch <= 65535 && args.workspace != nullptr;
 }
 
 }  // namespace
@@ -149,8 +151,9 @@ Status run(const Resize& args, Stream stream) {
     if (!fits(args)) return kBadArgument;
     if (args.batch == 0) return 0;
     const Workspace parts = layout(args);
+    const YuvScale yuv = yuv_scale(static_cast<YuvMatrix>(args.yuv_matrix), args.yuv_full);
     const Status status = launch(filter_rows, image_grid(args.out_width, args.height, args.batch), kThreads, 0, stream,
-                                 args, parts.across, parts.pixels);
+                                 args, yuv, parts.across, parts.pixels);
     if (status != 0) return status;
     return with_type(args.type, [&](auto zero) {
         return launch(filter_columns<decltype(zero)>, image_grid(args.out_width, args.out_height, args.batch), kThreads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def given_source(text: str) -> str:
         return value
     if text.startswith("@"):
         with open(text[1:], "rb") as file:
-            lines = os.fsdecode(file.read(_LONGEST)).split("\n")
+            lines = os.fsdecode(file.read(_LONGEST).removeprefix(codecs.BOM_UTF8)).split("\n")
         filled = [line.strip() for line in lines if line.strip()]
         if len(filled) != 1:
             raise ConfigError(f"{text[1:]} holds {len(filled)} lines; wanted one, a source")

@@ -10,6 +10,7 @@ from rdn_engine.backends.graph import BoundGraph, DeviceGraph
 from rdn_engine.config import RDNConfig
 from rdn_engine.device.gpu import Gpu, Queue
 from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.frame import YuvMatrix
 from rdn_engine.kernels.cpu.boxes import pooled_width
 from rdn_engine.kernels.cuda.boxes import Resizer
 from rdn_engine.kernels.cuda.view import View
@@ -128,21 +129,31 @@ class DeviceEncoder:
         """Whether `run` may be captured in a CUDA graph, once it has run before."""
         return self._backbone.capturable and self._roi_head.capturable
 
-    def load(self, place: int, image: View, chroma: View | None, row_bytes: int) -> None:
+    def load(
+        self,
+        place: int,
+        image: View,
+        chroma: View | None,
+        *,
+        matrix: YuvMatrix = "bt709",
+        full_range: bool = False,
+        row_bytes: int,
+    ) -> None:
         """Make the network input of a frame. `run` does not do it, because frames stand where their owner put them.
 
         Args:
             place: of the frame in the batch, 0..batch - 1.
             image: uint8 [H, W, 3] RGB on the device, or the luma [H, W] of NV12.
             chroma: uint8 [(H + 1) / 2, W] of NV12; None for RGB.
+            matrix, full_range: of NV12.
             row_bytes: from one row to the next, in both planes.
         """
         one = View(image.pointer, (1, *image.shape), image.dtype)
         two = None if chroma is None else View(chroma.pointer, (1, *chroma.shape), chroma.dtype)
         with self._gpu.range("preprocess"):
             self._resizer(
-                one, self._image[place : place + 1], self._filter, chroma=two, row_bytes=row_bytes,
-                stream=self._queue.ptr,
+                one, self._image[place : place + 1], self._filter, chroma=two, matrix=matrix, full_range=full_range,
+                row_bytes=row_bytes, stream=self._queue.ptr,
             )  # fmt: skip
 
     def run(self) -> None:

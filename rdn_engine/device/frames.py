@@ -9,7 +9,7 @@ import numpy as np
 from rdn_engine.device.encoder import DeviceEncoder
 from rdn_engine.device.gpu import Gpu, Queue
 from rdn_engine.errors import FrameError
-from rdn_engine.frame import NV12, Image, check_image, check_size
+from rdn_engine.frame import NV12, YUV_MATRICES, Image, YuvMatrix, check_image, check_size
 from rdn_engine.kernels.cuda.view import View, rows_of_interface
 
 _ON_DEVICE = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
@@ -24,6 +24,9 @@ class DeviceImage(NamedTuple):
     """uint8 [H, W, 3] RGB, or the luma [H, W] of NV12; None for a frame of the host"""
     chroma: View | None
     """uint8 [(H + 1) / 2, W]; None but for NV12"""
+    matrix: YuvMatrix
+    full_range: bool
+    """Of NV12"""
     row_bytes: int
     """From one row to the next, in both planes"""
     owners: tuple[Any, ...]
@@ -69,19 +72,23 @@ class FrameLoader:
             return self._check_nv12(image, stream)
         if not _on_device(image):
             host = check_image(image)
-            return DeviceImage(host, None, None, 0, (), frozenset()), (host.shape[0], host.shape[1])
+            return DeviceImage(host, None, None, "bt709", False, 0, (), frozenset()), (host.shape[0], host.shape[1])
         view, step, owner, streams = self._view(image, stream)
         got = f"got a device array {view}; wanted uint8 [H, W, 3] RGB"
         if view.dtype != np.uint8 or len(view.shape) != 3 or view.shape[2] != 3:
             raise FrameError(got)
         check_size(view.shape[0], view.shape[1], got)
-        return DeviceImage(None, view, None, step, (owner,), streams), (view.shape[0], view.shape[1])
+        return DeviceImage(None, view, None, "bt709", False, step, (owner,), streams), (view.shape[0], view.shape[1])
 
     def _check_nv12(self, image: NV12, stream: int) -> tuple[DeviceImage, tuple[int, int]]:
-        for plane in image:
+        if image.matrix not in YUV_MATRICES or not isinstance(image.full_range, bool):
+            got = f"got NV12 with matrix {image.matrix!r} and full_range {image.full_range!r}"
+            raise FrameError(f"{got}; wanted one of {', '.join(YUV_MATRICES)}, and True or False")
+        planes = image.luma, image.chroma
+        for plane in planes:
             if not _on_device(plane):
                 raise FrameError(f"NV12 of {type(plane).__name__}; wanted two device arrays")
-        (luma, *of_luma), (chroma, *of_chroma) = (self._view(plane, stream) for plane in image)
+        (luma, *of_luma), (chroma, *of_chroma) = (self._view(plane, stream) for plane in planes)
         got = f"got NV12 of {luma} and {chroma}; wanted uint8 [H, W] with an even W and uint8 [(H + 1) / 2, W]"
         if of_luma[0] != of_chroma[0]:
             raise FrameError(f"got NV12 with {of_luma[0]} and {of_chroma[0]} bytes from row to row; wanted the same")
@@ -91,7 +98,8 @@ class FrameLoader:
             raise FrameError(got)
         check_size(luma.shape[0], luma.shape[1], got)
         owners, streams = (of_luma[1], of_chroma[1]), of_luma[2] | of_chroma[2]
-        return DeviceImage(None, luma, chroma, of_luma[0], owners, streams), (luma.shape[0], luma.shape[1])
+        size = luma.shape[0], luma.shape[1]
+        return DeviceImage(None, luma, chroma, image.matrix, image.full_range, of_luma[0], owners, streams), size
 
     def _view(self, array: Any, stream: int) -> tuple[View, int, Any, frozenset[int]]:
         owner, streams = self._queue.borrow(array, stream)
@@ -112,7 +120,10 @@ class FrameLoader:
             self._load_from_host(image.host, encoder, place)
         else:
             assert image.pixels is not None
-            encoder.load(place, image.pixels, image.chroma, image.row_bytes)
+            encoder.load(
+                place, image.pixels, image.chroma, matrix=image.matrix, full_range=image.full_range,
+                row_bytes=image.row_bytes,
+            )  # fmt: skip
             for stream in image.streams:
                 self._queue.lead(stream)
 
@@ -129,7 +140,7 @@ class FrameLoader:
         self._copied[i].record(self._copies.ptr)
         self._copied[i].lead(self._queue.ptr)
         (view,) = self._gpu.kernels.arrays.all({"image": self._placed[i]}).values()
-        encoder.load(place, view, None, 3 * image.shape[1])
+        encoder.load(place, view, None, row_bytes=3 * image.shape[1])
         self._read[i].record(self._queue.ptr)
 
     def _make_room(self, shape: tuple[int, ...]) -> None:

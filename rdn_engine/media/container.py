@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
 from rdn_engine.media.base import reason
+from rdn_engine.media.picture import STRICT
 
 # A file may name further inputs (playlists do); one that came from outside must not reach the network. An unfinished
 # playlist is read from its start, and not waited for: by default FFmpeg begins three segments before its end.
@@ -64,6 +65,28 @@ def choose_stream(container: InputContainer, source_id: str, number: int | None)
     if stream.codec_context is None:
         raise VideoError(f"{source_id} is in a format that this build of FFmpeg has no decoder for")
     return stream
+
+
+def open_decoder(stream: VideoStream, source_id: str) -> None:
+    """Start the decoder, before a packet that it cannot take would count as damaged.
+
+    Args:
+        stream: of `choose_stream`.
+        source_id: what messages say.
+
+    Raises:
+        VideoError: where it does not start: a header that cannot be read, a system that gives no more threads.
+    """
+    if stream.codec.intra_only:
+        # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
+        stream.codec_context.options = STRICT
+    try:
+        stream.codec_context.open(strict=False)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        why = f"does not start: {reason(error)}"
+        if isinstance(error, BlockingIOError):
+            why = "is refused its threads by the system; wanted a higher limit (ulimit -u, a container's pids limit)"
+        raise VideoError(f"{source_id} cannot be decoded: {stream.codec.name} {why}") from None
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

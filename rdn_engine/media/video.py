@@ -21,10 +21,18 @@ from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
 from rdn_engine.media.base import SourceOptions, VideoSource, reason
 from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingClock, PresentationClock
-from rdn_engine.media.container import choose_stream, describe, open_container, silence, video_streams, why_unread
+from rdn_engine.media.container import (
+    choose_stream,
+    describe,
+    open_container,
+    open_decoder,
+    silence,
+    video_streams,
+    why_unread,
+)
 from rdn_engine.media.deinterlace import deinterlaced
 from rdn_engine.media.extent import Extent
-from rdn_engine.media.picture import HDR, STRICT, UPRIGHT, orientation, video_rgb
+from rdn_engine.media.picture import HDR, UPRIGHT, orientation, video_rgb
 from rdn_engine.media.timeline import Timeline
 
 _MAKE_UP_TIMES = cast(int, Flags.gen_pts.value)
@@ -56,12 +64,10 @@ class Video(VideoSource):
         self._container = open_container(url, source_id, network=network, timeout=options.timeout)
         try:
             self._stream = choose_stream(self._container, source_id, options.video_stream)
+            open_decoder(self._stream, source_id)
         except VideoError:
             self._container.close()
             raise
-        if self._stream.codec.intra_only:
-            # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
-            self._stream.codec_context.options = STRICT
         self._untimed = bool(self._container.format.flags & _NO_TIMES)
         # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
         guessed, average = self._stream.guessed_rate, self._stream.average_rate

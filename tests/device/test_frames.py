@@ -101,6 +101,8 @@ def test_what_is_no_frame_is_refused_and_the_stream_goes_on(gpu: Any) -> None:
             NV12(put(frame[:, :, 0].copy()), put(frame[:, :, 0].copy())),
             r"got NV12 of uint8 \[48, 64\] and uint8 \[48, 64\]; wanted",
         ),
+        (NV12(frame, frame, "bt470"), r"got NV12 with matrix 'bt470' .*; wanted one of bt601, bt709, bt2020"),  # type: ignore[arg-type]
+        (NV12(frame, frame, "bt601", 2), r"full_range 2; wanted .* True or False"),  # type: ignore[arg-type]
         ([1, 2], r"got list"),
         (None, r"got NoneType"),
     ]

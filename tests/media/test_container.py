@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,38 @@ def test_a_server_that_refuses_says_so() -> None:
         port = server.port
     with pytest.raises(VideoError, match="Connection refused"):
         open_source(f"http://127.0.0.1:{port}/a.ts", SHORT)
+
+
+LIMITED = """
+import os, resource, sys
+from rdn_engine import VideoError, open_source
+
+with open_source(sys.argv[1]) as video:
+    print(len(list(video)))
+if os.getuid() == 0:  # whom the limit does not hold
+    os.setgid(64123)
+    os.setuid(64123)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    open_source(sys.argv[1])
+except VideoError as error:
+    print(error)
+"""
+
+
+def test_a_system_that_refuses_threads_damages_no_frame() -> None:
+    """In a process of its own, which takes the limit on its user's threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # for another user, where this one is root
+        path = encode(Path(folder) / "a.mp4")
+        command = [sys.executable, "-c", LIMITED, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "20",
+        f"{path} cannot be decoded: h264 is refused its threads by the system; "
+        "wanted a higher limit (ulimit -u, a container's pids limit)",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])

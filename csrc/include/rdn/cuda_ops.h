@@ -43,6 +43,7 @@ struct Resize {
     const uint8_t* chroma;  // null, or NV12: [batch, (height + 1) / 2, row_bytes] of alternating u and v
     int64_t image_bytes, chroma_bytes, row_bytes;  // from one image to the next, from one row to the next
     int32_t yuv_matrix;                            // YuvMatrix, of NV12
+    bool yuv_full;                                 // whether its bytes are 0..255
     int64_t batch, height, width, out_height, out_width;
     float mean[3], std[3];  // in the order of the output's channels
     bool bgr;               // whether the output's first channel is blue

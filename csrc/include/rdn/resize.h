@@ -65,29 +65,38 @@ RDN_HD int32_t tap_byte(int32_t sum) {
     return value > 255 ? 255 : value;
 }
 
-// ---- NV12, as video decoders give it: limited range, red, green and blue rounded to 0..255
+// ---- NV12, as video decoders give it, to red, green and blue rounded to 0..255 (ITU-T H.273, section 8.3)
 
 struct Rgb {
     int32_t red, green, blue;
 };
 
-enum class YuvMatrix : int32_t { kBt601 = 0, kBt709 = 1 };
+enum class YuvMatrix : int32_t { kBt601 = 0, kBt709 = 1, kBt2020 = 2 };
+
+// Coefficients in 16 fractional bits.
+struct YuvScale {
+    int32_t black, luma, red_v, green_u, green_v, blue_u;
+};
+
+// full: y, u and v are 0..255; otherwise y is 16..235, u and v are 16..240.
+inline YuvScale yuv_scale(YuvMatrix matrix, bool full) {
+    constexpr double kRed[] = {0.299, 0.2126, 0.2627}, kBlue[] = {0.114, 0.0722, 0.0593};
+    const double kr = kRed[static_cast<int>(matrix)], kb = kBlue[static_cast<int>(matrix)], kg = 1 - kr - kb;
+    const double luma = full ? 1 : 255.0 / 219, chroma = full ? 1 : 255.0 / 224;
+    const double red_v = 2 * (1 - kr) * chroma, blue_u = 2 * (1 - kb) * chroma;
+    const auto fixed = [](double value) { return static_cast<int32_t>(value * (1 << 16) + 0.5); };
+    return {full ? 0 : 16, fixed(luma), fixed(red_v), fixed(blue_u * kb / kg), fixed(red_v * kr / kg), fixed(blue_u)};
+}
 
 RDN_HD int32_t colour_byte(int32_t sum) {
     const int32_t value = (sum + (1 << 15)) >> 16;
     return value < 0 ? 0 : (value > 255 ? 255 : value);
 }
 
-// y 16..235, u and v 16..240; coefficients in 16 fractional bits
-RDN_HD Rgb yuv_to_rgb(int32_t y, int32_t u, int32_t v, YuvMatrix matrix) {
-    const bool hd = matrix == YuvMatrix::kBt709;
-    const int32_t luma = 76309 * (y - 16);       // 255 / 219
-    const int32_t red_v = hd ? 117489 : 104597;  // 2 (1 - Kr) 255 / 224
-    const int32_t green_u = hd ? 13975 : 25675, green_v = hd ? 34925 : 53279;
-    const int32_t blue_u = hd ? 138438 : 132201;  // 2 (1 - Kb) 255 / 224
-    const int32_t cb = u - 128, cr = v - 128;
-    return {colour_byte(luma + red_v * cr), colour_byte(luma - green_u * cb - green_v * cr),
-            colour_byte(luma + blue_u * cb)};
+RDN_HD Rgb yuv_to_rgb(int32_t y, int32_t u, int32_t v, const YuvScale& scale) {
+    const int32_t luma = scale.luma * (y - scale.black), cb = u - 128, cr = v - 128;
+    return {colour_byte(luma + scale.red_v * cr), colour_byte(luma - scale.green_u * cb - scale.green_v * cr),
+            colour_byte(luma + scale.blue_u * cb)};
 }
 
 }  // namespace rdn

@@ -10,11 +10,12 @@ what CUDA said.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
+from rdn_engine.frame import YUV_MATRICES, YuvMatrix
 from rdn_engine.kernels.cuda.load import load_kernels
 from rdn_engine.kernels.cuda.view import FLOATS, Arrays, Viewer, view_of
 
@@ -219,7 +220,7 @@ class Kernels:
 class Resizer:
     """`cpu.resize_normalize` for a batch of frames of one size; PIL's bilinear to the bit (DESIGN section 2, Input).
 
-    images uint8 [B, H, W, 3] RGB. NV12: luma [B, H, W] with W even, chroma [B, (H + 1) / 2, W], limited range.
+    images uint8 [B, H, W, 3] RGB. NV12: luma [B, H, W] with W even, chroma [B, (H + 1) / 2, W].
     """
 
     def __init__(
@@ -229,7 +230,6 @@ class Resizer:
         *,
         image_size: Size,
         size: Size,
-        yuv_matrix: Literal["bt601", "bt709"] = "bt709",
     ) -> None:
         """Nothing is computed yet.
 
@@ -238,7 +238,6 @@ class Resizer:
             config: mean, std and the order of the channels.
             image_size: (H, W) of the frames, pixels.
             size: (height, width) of the result, pixels.
-            yuv_matrix: of NV12.
         """
         self._kernels = kernels
         self._fixed = {
@@ -249,7 +248,6 @@ class Resizer:
             "mean": config.mean,
             "std": config.std,
             "bgr": config.channel_order == "bgr",
-            "yuv_matrix": 1 if yuv_matrix == "bt709" else 0,
         }
         self._image_size, self._size = image_size, size
 
@@ -274,6 +272,8 @@ class Resizer:
         workspace: Any,
         *,
         chroma: Any = None,
+        matrix: YuvMatrix = "bt709",
+        full_range: bool = False,
         row_bytes: int | None = None,
         stream: int = 0,
     ) -> None:
@@ -283,7 +283,7 @@ class Resizer:
             images: uint8 [B, H, W, 3], or the luma of NV12.
             out: [B, 3, height, width]: is filled.
             workspace: as `prepare` left it.
-            chroma: of NV12.
+            chroma, matrix, full_range: of NV12, as `rdn_engine.frame.NV12` has them.
             row_bytes: from one row to the next, in both planes, where rows of `images` and `chroma` (Views) have gaps.
             stream: of CUDA.
 
@@ -307,6 +307,8 @@ class Resizer:
             image=image.pointer,
             row_bytes=row_bytes or (3 * width if chroma is None else width),
             chroma=uv,
+            yuv_matrix=YUV_MATRICES.index(matrix),
+            yuv_full=full_range,
             kind=FLOATS[result.dtype],
             out=result.pointer,
         ).run(stream)
@@ -319,6 +321,8 @@ class Resizer:
         image: int | None = None,
         row_bytes: int = 0,
         chroma: int | None = None,
+        yuv_matrix: int = 0,
+        yuv_full: bool = False,
         kind: int = 0,
         out: int | None = None,
     ) -> Any:
@@ -329,6 +333,8 @@ class Resizer:
             image_bytes=height * row_bytes,
             chroma_bytes=(height + 1) // 2 * row_bytes,
             row_bytes=row_bytes,
+            yuv_matrix=yuv_matrix,
+            yuv_full=yuv_full,
             batch=batch,
             type=kind,
             out=out,

@@ -113,25 +113,53 @@ def test_resize_equals_the_cpu_to_the_bit(machine, shape, size, kind):
             np.testing.assert_allclose(as_float32(one), wanted, rtol=2**-10 if kind == "float16" else 2**-7)
 
 
-@pytest.mark.parametrize(("matrix", "kr", "kb"), [("bt601", 0.299, 0.114), ("bt709", 0.2126, 0.0722)])
-def test_nv12_is_the_standards_rgb(machine, matrix, kr, kb):
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "kr", "kb"), [("bt601", 0.299, 0.114), ("bt709", 0.2126, 0.0722), ("bt2020", 0.2627, 0.0593)]
+)
+def test_nv12_is_the_standards_rgb(machine, matrix, kr, kb, full):
     rng = np.random.default_rng(2)
-    luma = rng.integers(16, 236, (1, 8, 10), dtype=np.uint8)
-    chroma = rng.integers(16, 241, (1, 4, 10), dtype=np.uint8)
-    config = InputConfig(channel_order="rgb", mean=(0, 0, 0))
-    resizer = Resizer(machine.kernels, config, image_size=(8, 10), size=(8, 10), yuv_matrix=matrix)
-    workspace = fill(machine, resizer.nbytes(1), np.uint8)
-    out = fill(machine, (1, 3, 8, 10))
-    resizer.prepare(1, workspace)
-    resizer(machine.put(luma), out, workspace, chroma=machine.put(chroma))
-
-    y = (luma[0].astype(float) - 16) / 219
+    lowest, highest = (0, 256) if full else (16, 236)
+    luma = rng.integers(lowest, highest, (1, 8, 10), dtype=np.uint8)
+    chroma = rng.integers(lowest, 256 if full else 241, (1, 4, 10), dtype=np.uint8)
+    got = network_input_of_nv12(machine, luma, chroma, matrix, full)
+    y = luma[0] / 255 if full else (luma[0].astype(float) - 16) / 219
     u, v = (np.repeat(np.repeat(chroma[0, :, k::2], 2, 0), 2, 1) for k in (0, 1))
-    cb, cr = (u.astype(float) - 128) / 112, (v.astype(float) - 128) / 112
+    cb, cr = ((plane.astype(float) - 128) / (127.5 if full else 112) for plane in (u, v))
     red, blue = y + (1 - kr) * cr, y + (1 - kb) * cb
     green = (y - kr * red - kb * blue) / (1 - kr - kb)
     wanted = np.clip(np.stack([red, green, blue]) * 255, 0, 255)
-    assert (np.abs(machine.get(out)[0] - wanted) <= 0.51).all()
+    assert (np.abs(got - wanted) <= 0.51).all()
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("matrix", "number"), [("bt601", 6), ("bt709", 1), ("bt2020", 9)])
+def test_nv12_is_nearly_what_the_cpu_s_decoder_makes_of_it(machine, matrix, number, full):
+    """FFmpeg's fast conversion cuts where the standard rounds, up to 3 levels; another matrix is far off."""
+    av = pytest.importorskip("av")
+    picture = pytest.importorskip("rdn_engine.media.picture")
+    luma = np.arange(60, 188, dtype=np.uint8).reshape(8, 16)
+    u, v = (np.arange(start, start + 32, dtype=np.uint8).reshape(4, 8) for start in (100, 130))
+    frame = av.VideoFrame.from_ndarray(np.concatenate([luma, u.reshape(2, 16), v.reshape(2, 16)]), format="yuv420p")
+    frame.colorspace, frame.color_range = number, 2 if full else 1
+    chroma = np.stack([u, v], axis=-1).reshape(1, 4, 16)
+    got = network_input_of_nv12(machine, luma[None], chroma, matrix, full)
+    difference = got.transpose(1, 2, 0) - picture.video_rgb(frame)
+    assert np.abs(difference).max() <= 3
+    assert 0 <= difference.mean() <= 1.5
+
+
+def network_input_of_nv12(machine, luma, chroma, matrix, full):
+    """[3, H, W]: red, green and blue in 0..255."""
+    size = luma.shape[1:3]
+    config = InputConfig(channel_order="rgb", mean=(0, 0, 0))
+    resizer = Resizer(machine.kernels, config, image_size=size, size=size)
+    workspace = fill(machine, resizer.nbytes(1), np.uint8)
+    out = fill(machine, (1, 3, *size))
+    resizer.prepare(1, workspace)
+    planes = machine.put(np.ascontiguousarray(luma)), machine.put(np.ascontiguousarray(chroma))
+    resizer(planes[0], out, workspace, chroma=planes[1], matrix=matrix, full_range=full)
+    return machine.get(out)[0]
 
 
 # ---- proposals
