@@ -106,14 +106,19 @@ def predict(
             emit(json.dumps(summary) + "\n")
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
-        if interrupts.number is not None:
-            say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
-            raise typer.Exit(BY_SIGNAL + interrupts.number)
-        if run.error is not None:
-            raise run.error
-        if strict and (video.incomplete is not None or video.skipped or stream.rejected):
-            say("--strict: the input is incomplete, or frames of it have no result")
-            raise typer.Exit(NOT_WHOLE)
+        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or stream.rejected))
+
+
+def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:
+    """With the exit code of what ended the pass, if that was not the end of the source."""
+    if interrupts.number is not None:
+        say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
+        raise typer.Exit(BY_SIGNAL + interrupts.number)
+    if run.error is not None:
+        raise run.error
+    if not_whole:
+        say("--strict: the input is incomplete, or frames of it have no result")
+        raise typer.Exit(NOT_WHOLE)
 
 
 def _check_outputs(output: Path | None, save_video: Path | None, as_json: bool) -> None:

@@ -88,9 +88,9 @@ class Run:
             self.error = self._refusal
 
     def _read(self, show_progress: bool) -> None:
-        with progress_bar(show_progress) as progress:
+        with progress_bar(show_progress) as progress, contextlib.closing(self._interrupts.each(self._video)) as frames:
             task = progress.add_task("", total=self._video.frames_hint, memory="")
-            for frame in self._interrupts.each(self._video):
+            for frame in frames:
                 if self._writer is not None:
                     self._waiting.append(frame)
                 self._take(self._push(frame))

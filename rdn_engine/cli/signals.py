@@ -6,7 +6,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -62,7 +62,7 @@ class Interrupts:
         os.close(self._wake)
         self._watcher.join()
 
-    def each(self, items: Iterable[T]) -> Iterator[T]:
+    def each(self, items: Iterable[T]) -> Generator[T]:
         """The items, each taken by another thread, so that waiting for one can be broken off.
 
         Args:
@@ -71,13 +71,17 @@ class Interrupts:
         Raises:
             Interrupted: instead of the next item, once a signal came.
         """
-        threading.Thread(target=self._answer, daemon=True).start()
+        reader = threading.Thread(target=self._answer, daemon=True)
+        reader.start()
         iterator = iter(items)
         try:
             while (item := self._wait(lambda: next(iterator, None))) is not None:
                 yield item
         finally:
             self._calls.put(None)
+            if not self.reading:
+                # It may hold the last reference, and would close the source while its owner does.
+                reader.join()
 
     def _wait(self, call: Callable[[], T]) -> T:
         self._waiting = True

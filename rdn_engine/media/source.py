@@ -40,11 +40,13 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
     if not text:
         # `Path("")` would be the current folder, which nobody who passes an unset variable means.
         raise VideoError("the source is an empty string; wanted a video file, an image folder, a glob or an address")
-    if "://" in text:
+    # What follows `file:` is a name as it is, to FFmpeg too. A file so given may not be written over either.
+    place = text.removeprefix("file:") if text.startswith("file:/") else text
+    if "://" in place:
         return Video(text, without_credentials(text), network=True, options=options)
     if text in _STDIN:
         return Video(_stdin(text), text, network=False, options=options)
-    path = Path(source)
+    path = Path(place)
     if path.is_dir():
         return ImageFiles(_natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
     if path.exists():
@@ -55,9 +57,9 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
             raise VideoError(f"{text} is empty (0 bytes); wanted a video")
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
         return Video(f"file:{path}", text, network=False, options=options)
-    if glob.has_magic(text):
+    if glob.has_magic(place):
         return ImageFiles(
-            _natural_order(Path(p) for p in glob.glob(text, recursive=True) if has_image_suffix(Path(p))), text
+            _natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p))), text
         )
     raise VideoError(f"{text} does not exist; wanted a video file, an image folder, a glob or an address")
 

@@ -236,9 +236,9 @@ def test_options_of_the_source_reach_it(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(predict, "open_source", note)
     video = write_video(tmp_path / "a.mp4")
     assert run("predict", video, "--engines", tmp_path).exit_code == 0
-    given = ("--timeout", 2.5, "--video-stream", 0, "--deinterlace")
+    given = ("--timeout", 2.5, "--video-stream", 0, "--deinterlace", "--square-pixels")
     assert run("predict", video, "--engines", tmp_path, *given).exit_code == 0
-    assert taken == [SourceOptions(), SourceOptions(timeout=2.5, video_stream=0, deinterlace=True)]
+    assert taken == [SourceOptions(), SourceOptions(timeout=2.5, video_stream=0, deinterlace=True, square_pixels=True)]
 
 
 def test_source_that_stays_silent_is_given_up_after_the_timeout() -> None:
@@ -248,3 +248,14 @@ def test_source_that_stays_silent_is_given_up_after_the_timeout() -> None:
     assert result.exit_code == BAD_INPUT
     assert "silent for 0.2 s" in result.stderr
     assert run("predict", address, "--engines", ".", "--timeout", 0).exit_code == USAGE
+
+
+@pytest.mark.usefixtures("fake")
+def test_file_given_as_an_address_is_not_written_over(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 2)
+    before = video.read_bytes()
+    for scheme in ("file:", "file://"):
+        result = run("predict", f"{scheme}{video}", "--engines", tmp_path, "--save-video", video)
+        assert result.exit_code == USAGE
+        assert video.read_bytes() == before
+        assert run("predict", f"{scheme}{video}", "--engines", tmp_path).exit_code == 0

@@ -176,6 +176,25 @@ def test_signal_between_two_items_comes_before_the_next_one() -> None:
     assert not interrupts.reading
 
 
+def test_what_gave_the_items_is_left_by_who_asked() -> None:
+    """A source that two threads close at once crashes."""
+    left = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            left.append(threading.current_thread())
+
+    for _ in range(50):
+        each = Interrupts().each(items())
+        assert next(each) == 1
+        each.close()
+        del each
+    assert left == [threading.current_thread()] * 50
+
+
 def test_items_and_errors_come_as_they_are() -> None:
     def items() -> Iterator[int]:
         yield from range(5)

@@ -100,7 +100,7 @@ def test_files_are_what_the_source_reads(tmp_path: Path) -> None:
         ([two, str(one)], (two, one)),
         (one, (one,)),
         (video, (video,)),
-        (f"file://{video}", ()),
+        (f"file://{video}", (video,)),
     ):
         with open_source(source) as opened:  # type: ignore[arg-type]
             assert opened.files == files
