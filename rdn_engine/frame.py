@@ -35,11 +35,9 @@ class Frame:
 
     def __repr__(self) -> str:
         """What the frame is; of its pixels only type and shape, and of the rest what is not as usual."""
-        said = [f"image={_described(self.image)}"]
-        for field in fields(self)[1:]:
-            if (value := getattr(self, field.name)) != field.default:
-                said.append(f"{field.name}={value!r}")
-        return f"Frame({', '.join(said)})"
+        image, *rest = fields(self)
+        said = ((field.name, getattr(self, field.name)) for field in rest if getattr(self, field.name) != field.default)
+        return f"Frame({image.name}={_described(self.image)}, {', '.join(f'{name}={value!r}' for name, value in said)})"
 
 
 YuvMatrix = Literal["bt601", "bt709", "bt2020"]
