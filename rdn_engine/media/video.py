@@ -24,7 +24,6 @@ from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingCl
 from rdn_engine.media.container import (
     choose_stream,
     describe,
-    open_container,
     open_decoder,
     silence,
     video_streams,
@@ -47,21 +46,30 @@ _LONGEST_REORDERING = 16
 class Video(VideoSource):
     """A video file or an address."""
 
-    def __init__(self, url: str, source_id: str, *, network: bool, options: SourceOptions) -> None:
-        """Open it and choose the video stream.
+    def __init__(
+        self,
+        container: InputContainer,
+        source_id: str,
+        *,
+        options: SourceOptions,
+        network: bool,
+        files: tuple[Path, ...] = (),
+    ) -> None:
+        """Choose the video stream and start its decoder.
 
         Args:
-            url: for FFmpeg, with its protocol.
+            container: open; this object closes it, at once where it raises.
             source_id: what frames and messages say, without credentials.
-            network: whether it may be waited for.
             options: how it is read.
+            network: whether it is waited for.
+            files: that are read.
 
         Raises:
-            VideoError: for what cannot be opened, holds no video, or holds it in a format without a decoder.
+            VideoError: for what holds no video, or holds it in a format without a decoder.
         """
         self._network = network
         self._options = options
-        self._container = open_container(url, source_id, network=network, timeout=options.timeout)
+        self._container = container
         try:
             self._stream = choose_stream(self._container, source_id, options.video_stream)
             open_decoder(self._stream, source_id)
@@ -75,7 +83,6 @@ class Video(VideoSource):
         self._timeline: Timeline | None = None
         self._extent = self._promise()
         self._orientation = UPRIGHT
-        files = () if network else (Path(url.removeprefix("file:")),)
         super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
         streams = video_streams(self._container)
         if len(streams) > 1 and options.video_stream is None:
