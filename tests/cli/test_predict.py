@@ -76,14 +76,11 @@ def test_damaged_and_refused_images_leave_gaps(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_bad_input_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
-    (tmp_path / "tiny").mkdir()
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "tiny" / "a.png")
-    for source in (tmp_path / "no.mp4", tmp_path / "tiny"):
-        result = run("predict", source, "--engines", tmp_path, "--quiet")
-        assert result.exit_code == BAD_INPUT
-        assert result.stdout == ""
-        assert result.stderr.startswith("rdn-engine: ")
-        assert result.stderr.count("\n") == 1
+    result = run("predict", tmp_path / "no.mp4", "--engines", tmp_path, "--quiet")
+    assert result.exit_code == BAD_INPUT
+    assert result.stdout == ""
+    assert result.stderr.startswith("rdn-engine: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("fake")
@@ -115,8 +112,10 @@ def test_output_must_not_be_the_source_and_must_have_a_place(tmp_path: Path) -> 
     before = video.read_bytes()
     assert run("predict", video, "--engines", tmp_path, "--save-video", video).exit_code == USAGE
     assert video.read_bytes() == before
-    result = run("predict", video, "--engines", tmp_path, "--output", tmp_path / "no" / "o.jsonl")
-    assert (result.exit_code, result.stderr.count("\n")) == (OTHER_ERROR, 1)
+    for option, out in (("--output", tmp_path / "no" / "o.jsonl"), ("--save-video", tmp_path / "no" / "o.mp4")):
+        result = run("predict", video, "--engines", tmp_path, option, out)
+        assert result.exit_code == OTHER_ERROR
+        assert result.stderr == f"rdn-engine: {out} cannot be written: its folder does not exist\n"
 
 
 @pytest.mark.usefixtures("fake")
