@@ -108,7 +108,7 @@ def predict(
             emit(json.dumps(summary) + "\n")
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
-        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or stream.rejected))
+        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or video.doubtful or stream.rejected))
 
 
 def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:

@@ -165,6 +165,7 @@ class Run:
             "source": self._video.source_id,
             "frames": self._results,
             "skipped": self._video.skipped,
+            "doubtful": self._video.doubtful,
             "refused": self._stream.rejected,
             "epochs": self._stream.epoch + 1,
             "detections": self._per_class.total(),

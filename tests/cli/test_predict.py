@@ -218,6 +218,25 @@ def test_strict_has_a_code_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fake")
+def test_strict_wants_no_doubtful_frame(tmp_path: Path) -> None:
+    """A transport stream of which a few packets of 188 bytes never arrived."""
+    with av.open(str(tmp_path / "a.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "20", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for t in range(40):
+            image = np.random.default_rng(t).integers(0, 60, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.ts").read_bytes()
+    half = len(data) // 376 * 188
+    (tmp_path / "b.ts").write_bytes(data[:half] + data[half + 6 * 188 :])
+    for name, code in (("a.ts", 0), ("b.ts", NOT_WHOLE)):
+        result = run("predict", tmp_path / name, "--engines", tmp_path, "--strict", "--json")
+        assert result.exit_code == code
+        assert (json.loads(result.stdout)["doubtful"] > 0) == (code == NOT_WHOLE)
+
+
+@pytest.mark.usefixtures("fake")
 def test_warning_of_the_package_is_said_once_and_by_nobody_later(tmp_path: Path) -> None:
     run("predict", write_video(tmp_path / "a.mp4"), "--engines", tmp_path)
     assert logging.getLogger("rdn_engine").handlers == []
