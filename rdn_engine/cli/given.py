@@ -65,7 +65,7 @@ def _read(name: str) -> str:
 
 class DiscreetGroup(TyperGroup):
     """Commands whose usage errors quote no credentials: `rdn-engine rtsp://user:password@...`, and whatever follows a
-    blank or an unquoted `&` in an address.
+    blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -85,8 +85,11 @@ def _discreet(ctx: Any) -> Iterator[None]:
         yield
     except _UsageError as error:
         error.message = hide_sources(error.message, typed)
-        # What follows a blank in an address that stands in no quotes is an argument of its own.
+        command, wanted = error.ctx.info_name if error.ctx is not None else None, "a glob in quotes: 'images/*.png'"
+        # What follows a blank in an address without quotes is an argument of its own.
         if any("://" in one or without_credentials(one) != one for one in typed):
-            error.message = _EXTRA.sub(r"\1 (...)", error.message)
+            error.message, wanted = _EXTRA.sub(r"\1 (...)", error.message), "an address in quotes"
+        if command == "predict" and _EXTRA.match(error.message):
+            error.message += f"; wanted one source, {wanted}"
         error.args = (error.message,)
         raise

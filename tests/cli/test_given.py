@@ -98,8 +98,14 @@ def test_wrong_usage_quotes_no_password(arguments: tuple[str, ...], shown: str) 
     assert SECRET not in words
 
 
-def test_wrong_usage_quotes_what_is_no_address() -> None:
-    assert "(2.mp4 3.mp4)" in run("predict", "1.mp4", "2.mp4", "3.mp4", "--engines", ".").output
+@pytest.mark.parametrize("names", [("1.png", "2.png"), ("1.png", "2.png", "3.png")])
+def test_glob_without_quotes_is_told_to_have_them(names: tuple[str, ...]) -> None:
+    result = run("predict", *names, "--engines", ".")
+    assert result.exit_code == USAGE
+    words = re.sub(r"[\s│]+", " ", result.output)
+    assert "2.png" in words
+    assert "wanted one source, a glob in quotes: 'images/*.png'" in words
+    assert "in quotes" not in run("info", "a", "b").output
 
 
 @pytest.fixture
