@@ -21,7 +21,6 @@ _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 _LONGEST = 2**16
 """Bytes of a file that is read for a source: a video given by mistake is not read whole"""
 
-
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*|")
 _EXTRA = re.compile(r"^(Got unexpected extra arguments?(?:\(s\))?) \(.*\)", re.DOTALL)
 _TYPED = "rdn_engine.typed"
