@@ -25,7 +25,31 @@ def check(ok: bool, name: str, got: object, wanted: object) -> None:
         ConfigError: where it is not right.
     """
     if not ok:
-        raise ConfigError(f"{name} is {got!r}; wanted {wanted}")
+        raise ConfigError(f"{name} is {shown(got)}; wanted {wanted}")
+
+
+def shown(value: object) -> str:
+    """A value for a message: as Python writes it, which refuses whole numbers of more than 4300 digits.
+
+    Args:
+        value: anything.
+    """
+    try:
+        return repr(value)
+    except ValueError:
+        return f"{type(value).__name__} with thousands of digits"
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number that a float holds: no bool, not nan or infinite, no whole number beyond 1.8e308.
+
+    Args:
+        value: anything.
+    """
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
@@ -77,7 +101,7 @@ def from_plain(cls: type[_T], data: Any, path: str) -> _T:
         ConfigError: names the field, by its path from `path`, that is unknown, missing or of another type.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} is {data!r}; wanted a mapping")
+        raise ConfigError(f"{path} is {shown(data)}; wanted a mapping")
     hints = typing.get_type_hints(cls)
     unknown = sorted(str(name) for name in set(data) - set(hints))
     if unknown:
@@ -112,11 +136,14 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             return tuple(_coerce(kinds[0], v, f"{path}[{i}]") for i, v in enumerate(value))
         check(len(value) == len(kinds), path, value, f"a list of {len(kinds)}")
         return tuple(_coerce(kind, v, f"{path}[{i}]") for i, (kind, v) in enumerate(zip(kinds, value, strict=True)))
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is float and number:
+    if hint is float and is_finite(value):
         return float(value)
-    if hint is int and number and value == int(value):
+    if hint is int and (is_finite(value) or _is_whole(value)) and value == int(value):
         return int(value)
     wanted = {int: "a whole number", float: "a finite number"}.get(hint, f"a {hint.__name__}")
     check(isinstance(value, hint) and hint not in (int, float), path, value, wanted)
     return value
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rdn_engine.capture import Capture
 from rdn_engine.errors import BackendUnavailable, ConfigError, ResultError
-from rdn_engine.plain import check, from_plain
+from rdn_engine.plain import check, from_plain, shown
 
 if TYPE_CHECKING:
     import supervision
@@ -131,7 +131,8 @@ class Detections(FrameFacts):
         facts = from_plain(FrameFacts, {**line, "class_names": class_names}, "line")
         for fact in fields(FrameFacts):
             value = getattr(facts, fact.name)
-            check(not isinstance(value, int) or value >= 0, f"line.{fact.name}", value, "0 or more")
+            ok = not isinstance(value, int) or 0 <= value < _INT64
+            check(ok, f"line.{fact.name}", value, "0 or more, below 2^63")
         return cls(
             xyxy=np.asarray([row.xyxy for row in rows], np.float32).reshape(-1, 4),
             confidence=np.asarray([row.confidence for row in rows], np.float32),
@@ -207,6 +208,7 @@ _PLAIN_CAPTURE = tuple(field.name for field in fields(Capture) if field.name != 
 _MOST_CLASSES = 2**16
 """Of a line that is read without the model's names, which are made up to the largest number met."""
 _FAR = 1e9  # pixels
+_INT64 = 2**63
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _captured(capture: Capture | None) -> dict[str, Any]:
 def _known(data: object, names: Iterable[str], path: str) -> dict[str, Any]:
     """Those of the fields that the format has, so that a line may carry more."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} is {data!r:.80}; wanted a JSON object")
+        raise ConfigError(f"{path} is {shown(data):.80}; wanted a JSON object")
     return {name: data[name] for name in names if name in data}
 
 
@@ -264,6 +266,6 @@ def _rows(found: object, class_names: tuple[str, ...] | None) -> list[_Row]:
         check(max(map(abs, row.xyxy)) < _FAR, f"{at}.xyxy", row.xyxy, f"pixels, nearer than {_FAR:g}")
         tracked = rows[0].tracker_id is not None
         wanted = "a whole number from 0, as others of its line have" if tracked else "none, as others of its line"
-        ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < 2**63
+        ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < _INT64
         check(ok, f"{at}.tracker_id", row.tracker_id, wanted)
     return rows

@@ -99,6 +99,18 @@ FOREIGN = [
     (("detections", 0, "class_name"), "", r"detections\[\d\].class_name is .*; wanted '.*', class \d's name"),
     (("detections", 1, "tracker_id"), ..., r"detections\[1\].tracker_id is None; wanted a whole number"),
     (("detections", 0, "tracker_id"), ..., r"detections\[1\].tracker_id is \d; wanted none"),
+    (("frame_index",), 10**400, r"line.frame_index is 10{400}; wanted 0 or more, below 2\^63"),
+    (("pts",), 10**400, r"line.pts is 10{400}; wanted a finite number"),
+    (("height",), 10.0**300, r"line.height is 10.*; wanted 0 or more, below 2\^63"),
+    (
+        ("capture",),
+        {"time": 10**400, "dropped": 0, "doubtful": False, "session": 0},
+        r"capture.time is 10{400}; wanted",
+    ),
+    (("detections", 1, "xyxy"), [1, 2, 3, 10**400], r"detections\[1\].xyxy\[3\] is 10{400}; wanted a finite number"),
+    (("detections", 0, "confidence"), 10**400, r"detections\[0\].confidence is 10{400}; wanted a finite number"),
+    (("detections", 0, "class_id"), 10**400, r"detections\[0\].class_id is 10{400}; wanted 0\.\."),
+    (("detections", 1, "tracker_id"), 10**400, r"detections\[1\].tracker_id is 10{400}; wanted a whole number"),
     (("detections", 1, "tracker_id"), 2**63, r"detections\[1\].tracker_id is \d+; wanted a whole number"),
 ]
 
@@ -120,6 +132,21 @@ def test_a_foreign_line_is_refused_by_its_field(
         holder[last] = value
     with pytest.raises(ResultError, match=message):
         Detections.from_dict(line["line"], names)
+
+
+def test_a_number_that_cannot_be_printed_is_refused_wherever_it_stands() -> None:
+    """Python writes no whole number of more than 4300 digits."""
+    far = 10**5000
+    for bad in (far, [far]):
+        with pytest.raises(ResultError, match="with thousands of digits; wanted a JSON object"):
+            Detections.from_dict(bad)  # type: ignore[arg-type]
+    line, row = make(2, tracked=True).to_dict(), make(2, tracked=True).to_dict()["detections"][0]
+    places = [{**line, name: bad} for name in line for bad in (far, -far, [far])]
+    places += [{**line, "detections": [{**row, name: bad}]} for name in row for bad in (far, -far, [far] * 4)]
+    places.append({**line, "capture": {"time": far, "dropped": far, "doubtful": far, "session": far}})
+    for place in places:
+        with pytest.raises(ResultError, match=r"thousands of digits|wanted a list"):
+            Detections.from_dict(place, NAMES)
 
 
 def test_a_line_of_another_model_is_refused() -> None:

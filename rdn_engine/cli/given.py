@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,17 @@ import typer
 from typer.core import TyperGroup
 
 from rdn_engine.errors import ConfigError
-from rdn_engine.media.address import hide_addresses
+from rdn_engine.media.address import hide_sources, without_credentials
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 """Base of what typer raises for wrong usage; it has a public name in some versions only"""
 
 _LONGEST = 2**16
 """Bytes of a file that is read for a source: a video given by mistake is not read whole"""
+
+_VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*|")
+_EXTRA = re.compile(r"^(Got unexpected extra arguments?(?:\(s\))?) \(.*\)", re.DOTALL)
+_TYPED = "rdn_engine.typed"
 
 
 def given_source(text: str) -> str:
@@ -34,18 +39,27 @@ def given_source(text: str) -> str:
     """
     if text.startswith("env:"):
         name = text.removeprefix("env:")
+        shown = repr(name) if _VARIABLE.fullmatch(name) else "... (not shown, as it is no usual name)"
         value = os.environ.get(name, "").strip()
         if not value:
-            raise ConfigError(f"the environment variable {name!r} is not set or empty; wanted a source in it")
+            raise ConfigError(f"the environment variable {shown} is not set or empty; wanted a source in it")
         return value
     if text.startswith("@"):
-        with open(text[1:], "rb") as file:
-            lines = os.fsdecode(file.read(_LONGEST).removeprefix(codecs.BOM_UTF8)).split("\n")
-        filled = [line.strip() for line in lines if line.strip()]
+        filled = [line.strip() for line in _read(text[1:]).split("\n") if line.strip()]
         if len(filled) != 1:
-            raise ConfigError(f"{text[1:]} holds {len(filled)} lines; wanted one, a source")
+            raise ConfigError(f"{without_credentials(text[1:])} holds {len(filled)} lines; wanted one, a source")
         return filled[0]
     return text
+
+
+def _read(name: str) -> str:
+    """What is in a file. Its name may be an address, by mistake, which the system's own error quotes."""
+    try:
+        with open(name, "rb") as file:
+            return os.fsdecode(file.read(_LONGEST).removeprefix(codecs.BOM_UTF8))
+    except OSError as error:
+        number, why = error.errno, error.strerror
+    raise OSError(number, why, without_credentials(name))
 
 
 class DiscreetGroup(TyperGroup):
@@ -53,18 +67,28 @@ class DiscreetGroup(TyperGroup):
     blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes.
     """
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = list(args)
+        with _discreet(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
-        with _discreet():
+        with _discreet(ctx):
             return super().invoke(ctx)
 
 
 @contextlib.contextmanager
-def _discreet() -> Iterator[None]:
+def _discreet(ctx: Any) -> Iterator[None]:
+    typed: list[str] = ctx.meta[_TYPED]
     try:
         yield
     except _UsageError as error:
-        error.message = hide_addresses(error.message)
-        command = error.ctx.info_name if error.ctx is not None else None
-        if command == "predict" and error.message.startswith("Got unexpected extra argument"):
-            error.message += "; wanted one source, a glob in quotes: 'images/*.png'"
+        error.message = hide_sources(error.message, typed)
+        command, wanted = error.ctx.info_name if error.ctx is not None else None, "a glob in quotes: 'images/*.png'"
+        # What follows a blank in an address without quotes is an argument of its own.
+        if any("://" in one or without_credentials(one) != one for one in typed):
+            error.message, wanted = _EXTRA.sub(r"\1 (...)", error.message), "an address in quotes"
+        if command == "predict" and _EXTRA.match(error.message):
+            error.message += f"; wanted one source, {wanted}"
+        error.args = (error.message,)
         raise

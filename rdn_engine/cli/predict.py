@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from rdn_engine.detector import Detector, RelationPrecision
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
+from rdn_engine.media.playlist import file_key, files_read
 from rdn_engine.media.source import open_source
 
 
@@ -87,7 +89,7 @@ def predict(
         check_stdin(named)
         video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels))
         stack.callback(lambda: None if interrupts.reading else video.close())
-        _keep_source([path for path in (output, save_video) if path is not None], video)
+        _keep_source([path for path in (output, save_video) if path is not None], named, video)
         detector = Detector.from_pretrained(
             engines,
             backend=backend,
@@ -124,7 +126,7 @@ def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:
 
 
 def _check_outputs(output: Path | None, save_video: Path | None, as_json: bool) -> None:
-    if output is not None and save_video is not None and output.resolve() == save_video.resolve():
+    if output is not None and save_video is not None and _is_same(output, save_video):
         raise ConfigError(f"--output and --save-video are both {output}; wanted two different files")
     if output == STDOUT and as_json:
         raise ConfigError("--output - and --json both want stdout; wanted a file for one of them")
@@ -148,12 +150,19 @@ class _Said(logging.Handler):
         say(f"warning: {record.getMessage()}")
 
 
-def _keep_source(outputs: list[Path], video: VideoSource) -> None:
+def _keep_source(outputs: list[Path], source: str, video: VideoSource) -> None:
     """Refuse, before anything is opened for writing, an output that would overwrite what is read."""
-    read = {path.resolve() for path in video.files}
-    for path in outputs:
-        if path.resolve() in read:
+    there = [path for path in outputs if os.path.exists(path) and path != STDOUT]
+    keys = {file_key(file) for file in files_read(source, video.files)} if there else set()
+    for path in there:
+        if file_key(path) in keys or any(_is_same(path, file) for file in video.files):
             raise ConfigError(f"{path} is a file of the source {video.source_id}; wanted another name for the output")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether what is written to one goes to the other: the same name, or two names of one file."""
+    key = file_key(path)
+    return os.path.realpath(path) == os.path.realpath(other) or (key is not None and key == file_key(other))
 
 
 def _turn(dials: Dials, given: dict[str, Any], link: bool) -> Dials:

@@ -35,10 +35,11 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         VideoError: where there is nothing to read, or nothing that can be opened.
     """
     options = options or SourceOptions()
-    if isinstance(source, Iterable) and not isinstance(source, (str, Path)):
-        return _images([Path(p) for p in source])
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, Path)):
+        return _images(source)
     if not isinstance(source, (str, Path)):
-        raise VideoError(f"the source is {source!r:.80}; wanted a path, an address, or a list of images")
+        shown = without_credentials(f"{source!r:.80}")
+        raise VideoError(f"the source is {shown}; wanted a path, an address, or a list of images")
     text = str(source)
     if not text:
         # `Path("")` would be the current folder, which nobody who passes an unset variable means.
@@ -62,16 +63,20 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
         return _open(f"file:{path}", text, options, file=path)
     if glob.has_magic(place):
-        return ImageFiles(
-            _natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p))), text
-        )
-    raise VideoError(f"{text} does not exist; wanted a video file, an image folder, a glob or an address")
+        images = _natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p)))
+        # A mistyped address with a query is a glob of nothing.
+        return ImageFiles(images, text if images else without_credentials(text))
+    shown = without_credentials(text)
+    raise VideoError(f"{shown} does not exist; wanted a video file, an image folder, a glob or an address")
 
 
-def _images(paths: list[Path]) -> VideoSource:
-    for path in paths:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise VideoError(f"{path} is not an image file; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
+def _images(names: Iterable[str | Path]) -> VideoSource:
+    paths = []
+    for name in names:
+        if not isinstance(name, (str, Path)) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            wanted = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise VideoError(f"{without_credentials(str(name))} is not an image file; wanted {wanted}")
+        paths.append(Path(name))
     return ImageFiles(paths, f"{len(paths)} images")
 
 

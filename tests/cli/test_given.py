@@ -60,20 +60,41 @@ def test_predict_takes_a_source_from_a_file(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (1, f"rdn-engine: {tmp_path}/none: No such file or directory\n")
 
 
+@pytest.mark.parametrize("address", ["rtsp://u:hush@h", "u:hush@h/1", "rtsp:/u:hush@h/a", "cam/1?pwd=hush"])
+def test_address_in_the_place_of_a_name_is_not_quoted(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not set or empty") as missing:
+        given_source(f"env:{address}")
+    with pytest.raises(OSError, match="No such file") as unread:
+        given_source(f"@{address}")
+    for error in (missing.value, unread.value, missing.value.__context__, unread.value.__context__):
+        assert SECRET not in f"{error} {error!r} {getattr(error, 'filename', None)}"
+    for prefix in ("env:", "@"):
+        result = run("predict", f"{prefix}{address}", "--engines", ".")
+        assert result.exit_code in (1, USAGE)
+        assert SECRET not in result.output
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "shown"),
     [
-        ("rtsp://admin:hush@cam/1",),
-        ("predict", "clip.mp4", "rtsp://admin:hush@cam/1", "--engines", "."),
-        ("predict", "clip.mp4", "--sampling", "rtsp://admin:hush@cam/1", "--engines", "."),
-        ("info", ".", "rtsp://admin:hu/sh hush@cam/1"),
+        (("rtsp://admin:hush@cam/1",), "rtsp://cam/1"),
+        (("rtsp:/admin:hush@cam/1",), "Nosuchcommand'..."),
+        (("rtsp://admin:hu", "hush@cam/1"), "rtsp://..."),
+        (("predict", "clip.mp4", "rtsp://admin:hush@cam/1", "--engines", "."), "extraargument"),
+        (("predict", "clip.mp4", "--sampling", "rtsp://admin:hu'\nhush@cam/1", "--engines", "."), "rtsp://cam/1"),
+        (("predict", "clip.mp4", "--sampling=rtsp://admin:hush@cam/1", "--engines", "."), "rtsp://cam/1"),
+        (("predict", "http://h/a?x=1", "token=hush", "--engines", "."), "extraargument"),
+        (("predict", "rtsp://admin:hu", "hush@cam/1", "hush", "--engines", "."), "extraargument"),
+        (("predict", "rtsp:/admin:hu@sh", "hush", "--engines", "."), "extraargument"),
+        (("info", ".", "rtsp://admin:hu/sh\nhush hush@cam/1"), "extraargument"),
+        (("--rtsp://admin:hush@cam=1",), "Nosuchoption"),
     ],
 )
-def test_wrong_usage_quotes_no_password(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_quotes_no_password(arguments: tuple[str, ...], shown: str) -> None:
     result = run(*arguments)
     assert result.exit_code == USAGE
     words = re.sub(r"[\s│]+", "", result.output)  # which a frame is drawn around, and lines are broken
-    assert "rtsp://cam/1" in words
+    assert shown in words
     assert SECRET not in words
 
 

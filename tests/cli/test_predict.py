@@ -18,6 +18,7 @@ from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
 from rdn_engine.results import Detections
 from tests.cli.commands import lines, run, write_video
+from tests.media.clips import encode
 
 
 @pytest.mark.usefixtures("fake")
@@ -136,6 +137,46 @@ def test_output_must_not_be_a_file_of_the_source(tmp_path: Path, option: str) ->
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("option", ["--output", "--save-video"])
+def test_no_link_to_the_source_is_written_to(tmp_path: Path, option: str) -> None:
+    video, hard, soft = write_video(tmp_path / "a.mp4", 2), tmp_path / "hard.mp4", tmp_path / "soft.mp4"
+    hard.hardlink_to(video)
+    soft.symlink_to(hard)
+    before = video.read_bytes()
+    for source in (video, f"file:{video}", f"cache://{video}", hard, soft):
+        for out in (video, hard, soft):
+            result = run("predict", source, "--engines", tmp_path, option, out)
+            assert (result.exit_code, video.read_bytes()) == (USAGE, before)
+            assert "is a file of the source" in result.stderr
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("option", ["--output", "--save-video"])
+def test_no_file_of_a_playlist_is_written_to(tmp_path: Path, option: str) -> None:
+    folder = tmp_path / "list"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(folder / name, 2)
+    concat, hls = folder / "list.ffconcat", folder / "fragments.m3u8"
+    concat.write_text("ffconcat version 1.0\nfile a.mp4\nfile 'b.mp4'\n")
+    fragmented = {"hls_segment_type": "fmp4", "hls_fmp4_init_filename": "init.mp4", "hls_playlist_type": "vod",
+                  "hls_segment_filename": str(folder / "%d.m4s"), "hls_time": "0.2"}  # fmt: skip
+    encode(hls, g="5", container_options=fragmented)
+    (tmp_path / "link.mp4").hardlink_to(folder / "init.mp4")
+    outs = {concat: ("a.mp4", "b.mp4", "list.ffconcat"), hls: ("init.mp4", "1.m4s", "../link.mp4", "fragments.m3u8")}
+    for source, names in outs.items():
+        for name in names:
+            before = (folder / name).read_bytes()
+            result = run("predict", source, "--engines", tmp_path, option, folder / name)
+            assert (result.exit_code, (folder / name).read_bytes()) == (USAGE, before)
+            assert "is a file of the source" in result.stderr
+        # Another file beside them is written, though it is there.
+        (folder / "o.mp4").write_bytes(b"")
+        assert run("predict", source, "--engines", tmp_path, option, folder / "o.mp4").exit_code == 0
+        assert (folder / "o.mp4").stat().st_size
+
+
+@pytest.mark.usefixtures("fake")
 def test_lines_and_video_must_be_two_files(tmp_path: Path) -> None:
     video, out = write_video(tmp_path / "a.mp4", 2), tmp_path / "o.mp4"
     again = tmp_path / ".." / tmp_path.name / "o.mp4"
@@ -143,6 +184,11 @@ def test_lines_and_video_must_be_two_files(tmp_path: Path) -> None:
     assert result.exit_code == USAGE
     assert "two different files" in result.stderr
     assert not out.exists()
+    write_video(out, 1)
+    again = tmp_path / "hard.mp4"
+    again.hardlink_to(out)
+    result = run("predict", video, "--engines", tmp_path, "--output", out, "--save-video", again)
+    assert (result.exit_code, "two different files" in result.stderr) == (USAGE, True)
 
 
 @pytest.mark.usefixtures("fake")

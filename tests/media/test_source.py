@@ -42,6 +42,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty folder": (lambda d: d, "holds no image"),
     "glob": (lambda d: str(d / "*.png"), "holds no image"),
     "empty list": (lambda d: [], "holds no image"),
+    "bytes": (lambda d: b"a.png", "source is b'a.png'; wanted a path"),
+    "list of numbers": (lambda d: [5], "5 is not an image file"),
     "list of videos": (lambda d: [encode(d / "a.mp4", frames=2)], "is not an image"),
     "list with a missing image": (lambda d: [d / "a.png"], "does not exist"),
     "zero-byte image": (lambda d: _write(d / "a.png", b""), "no frame could be decoded"),

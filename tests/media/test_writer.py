@@ -81,6 +81,105 @@ def test_gap_within_an_epoch_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
+def test_gap_above_an_hour_within_an_epoch_is_one_spacing(tmp_path: Path, suffix: str) -> None:
+    """Of one kept, two that MP4 could not hold, and one that no clock has; what follows them keeps its time."""
+    times = [0.0, 0.5, 3599.0, 3599.5, 43_200.0, 43_200.5, 3e14, 1e308, 1e308, None]
+    with VideoWriter(tmp_path / f"a{suffix}", fps=25.0) as writer:
+        for t, seconds in enumerate(times):
+            writer.write(picture(t), seconds)
+    found = [f.pts for f in read(tmp_path / f"a{suffix}")[0]]
+    assert found[:6] == pytest.approx([0, 0.5, 3599, 3599.5, 3599.54, 3600.04], abs=MILLISECOND)
+    assert found[6:8] == pytest.approx([3600.08, 3600.12], abs=MILLISECOND)
+    assert len(found) == len(times)
+    assert sorted(set(found)) == found  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("fps", [5e-324, 1 / 36_000, 1 / 3600, 0.5, 24_000 / 1001, 59.94, 1000, 10**6, 1e308])
+def test_every_rate_is_written(tmp_path: Path, suffix: str, fps: float) -> None:
+    path, spacing = tmp_path / f"a{suffix}", min(1 / fps if fps > 1e-300 else np.inf, 3600)
+    with VideoWriter(path, fps=fps) as writer:
+        for t in range(5):
+            writer.write(picture(t))
+    found = [f.pts for f in read(path)[0]]
+    assert found == pytest.approx([t * max(spacing, MILLISECOND) for t in range(5)], abs=1.1 * MILLISECOND)
+    assert len(set(found)) == 5
+
+
+@pytest.mark.parametrize("fps", [0, 0.0, -25.0, float("nan"), float("inf"), 10**400, "25", True])
+def test_what_is_no_rate_is_refused(tmp_path: Path, fps: float) -> None:
+    with pytest.raises(VideoWriteError, match=r"fps is .*; wanted a finite number above 0"):
+        VideoWriter(tmp_path / "a.mp4", fps=fps)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_frames_of_one_time_are_told_apart(tmp_path: Path, suffix: str) -> None:
+    """Times that stand still, step back, or are nearer than Matroska's clock can tell."""
+    times = [5.0, 5.0, 5.0, 4.0, 5.0, 5.0001, 5.0002, 5.0003, 5.0004, 6.0]
+    with VideoWriter(tmp_path / f"a{suffix}", fps=25.0) as writer:
+        for t, seconds in enumerate(times):
+            writer.write(picture(t), seconds)
+    found = [f.pts for f in read(tmp_path / f"a{suffix}")[0]]
+    assert np.diff(found).min() == pytest.approx(MILLISECOND)  # type: ignore[arg-type]
+    assert found[-1] == pytest.approx(1.0, abs=MILLISECOND)
+
+
+FRAMES = {
+    "nothing": None,
+    "a list": [[[0, 0, 0]]],
+    "floats": np.zeros((4, 4, 3), np.float32),
+    "grey": np.zeros((4, 4), np.uint8),
+    "four channels": np.zeros((4, 4, 4), np.uint8),
+    "planes first": np.zeros((3, 4, 4), np.uint8),
+    "no rows": np.zeros((0, 4, 3), np.uint8),
+    "no pixels": np.zeros((0, 0, 3), np.uint8),
+    "too wide": np.broadcast_to(np.zeros(3, np.uint8), (1, 2**31, 3)),
+}
+
+
+@pytest.mark.parametrize("frames_before", [0, 2])
+@pytest.mark.parametrize("what", FRAMES)
+def test_what_is_no_frame_is_refused_and_the_video_goes_on(tmp_path: Path, what: str, frames_before: int) -> None:
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        for t in range(frames_before):
+            writer.write(picture(t))
+        with pytest.raises(VideoWriteError, match=r"a\.mp4 cannot be written: a frame is .*; wanted uint8 \[H, W, 3\]"):
+            writer.write(FRAMES[what])  # type: ignore[arg-type]
+        writer.write(picture(0))
+    assert len(read(tmp_path / "a.mp4")[0]) == frames_before + 1
+
+
+@pytest.mark.parametrize("pts", [float("nan"), float("inf"), -float("inf"), 10**400, "0:01", True])
+def test_what_is_no_time_is_refused(tmp_path: Path, pts: float) -> None:
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        with pytest.raises(VideoWriteError, match=r"pts is .*; wanted finite seconds"):
+            writer.write(picture(0), pts)
+        writer.write(picture(0), np.float32(1))  # type: ignore[arg-type]
+    assert len(read(tmp_path / "a.mp4")[0]) == 1
+
+
+ASPECTS = [0, -1, 1.5, float("nan"), None, Fraction(2**31), Fraction(1, 2**31), Fraction(10**30 + 1, 10**30)]
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_what_is_no_shape_of_pixels_is_refused(tmp_path: Path, aspect: Fraction) -> None:
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        with pytest.raises(VideoWriteError, match=r"pixel_aspect is .*; wanted a Fraction"):
+            writer.write(picture(0), pixel_aspect=aspect)
+        writer.write(picture(0), pixel_aspect=Fraction(2**31 - 1, 3))
+    assert len(read(tmp_path / "a.mp4")[0]) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 16_384), (16_384, 1)])
+def test_the_smallest_and_the_longest_are_frames(tmp_path: Path, size: tuple[int, int]) -> None:
+    with VideoWriter(tmp_path / "a.mp4") as writer:
+        writer.write(picture(0, *size))
+        writer.write(picture(1, *size[::-1]))
+    assert [f.image.shape[:2] for f in read(tmp_path / "a.mp4")[0]] == [tuple(side + side % 2 for side in size)] * 2
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
 @pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(8, 9), Fraction(1)])
 def test_shape_of_pixels_is_written(tmp_path: Path, suffix: str, aspect: Fraction) -> None:
     path = tmp_path / f"a{suffix}"
@@ -133,7 +232,10 @@ def test_writer_fits_other_sizes_into_the_first(tmp_path: Path) -> None:
 
 def test_writer_refuses_an_impossible_place(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
-    for path in (tmp_path / "no" / "a.mp4", tmp_path / "folder.mp4"):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    long, zero = tmp_path / f"{'n' * 252}.mp4", tmp_path / "a\0b.mp4"
+    deep = tmp_path / "/".join(["n" * 200] * 30) / "a.mp4"
+    for path in (tmp_path / "no" / "a.mp4", tmp_path / "folder.mp4", tmp_path / "loop" / "a.mp4", long, zero, deep):
         with pytest.raises(VideoWriteError, match="cannot be written") as caught:
             VideoWriter(path)
         assert str(path) in str(caught.value)
