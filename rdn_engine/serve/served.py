@@ -1,0 +1,453 @@
+"""One stream of a scheduler: its source, its window, its account and its way out."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from rdn_engine.config import Dials
+from rdn_engine.errors import FrameError, StreamClosed
+from rdn_engine.frame import Frame
+from rdn_engine.results import Detections
+from rdn_engine.serve.account import Account, DropReason
+from rdn_engine.serve.delivery import Delivery
+from rdn_engine.serve.events import Events
+from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.snapshot import EndReason, State, StreamSnapshot
+from rdn_engine.serve.source import FrameSource, OpenSource, Sink
+from rdn_engine.serve.troubles import Trouble, Troubles
+from rdn_engine.stream.base import Stream
+
+_NEVER = float("inf")
+_CLOSING: dict[EndReason, DropReason] = {"failed": "failed", "deadline": "deadline"}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a served stream asks of its scheduler."""
+
+    wake: Callable[[ServedStream], None]
+    """Give it a turn"""
+    admit: Callable[[str, Stream, Dials, StreamOptions], int]
+    """Take room for other dials, and say how many bytes: AdmissionRefused or ConfigError where that fails"""
+    ended: Callable[[ServedStream], None]
+    """It has ended"""
+    events: Events
+    """Where it says what happens"""
+    clock: Callable[[], float]
+    """Seconds, as `time.monotonic`"""
+
+
+class _Ending(NamedTuple):
+    reason: EndReason
+    drain: bool
+    error: Exception | None
+
+    @property
+    def drop_reason(self) -> DropReason:
+        """Of the frames that it leaves without a result."""
+        return _CLOSING.get(self.reason, "removed")
+
+
+class _Facts(NamedTuple):
+    """What a snapshot says of a Stream, also once that is gone."""
+
+    dials: Dials
+    epochs: int
+    seconds: dict[str, float]
+
+
+def _facts(stream: Stream) -> _Facts:
+    epochs = stream.epoch + 1 if stream.accepted else 0
+    return _Facts(stream.dials, epochs, dict(stream.timings.seconds))
+
+
+class ServedStream:
+    """What `Scheduler.add` gives: turn its dials, end it, ask how it is. Any thread may.
+
+    The scheduler's workers call `step`, one at a time; so its Stream is touched by one thread at a time.
+    """
+
+    def __init__(
+        self, name: str, stream: Stream, nbytes: int, sink: Sink, options: StreamOptions, around: Surroundings
+    ) -> None:
+        """Nothing runs yet: `open`, then `start`.
+
+        Args:
+            name: of the stream.
+            stream: its own from now on.
+            nbytes: that it was admitted with.
+            sink: takes its results.
+            options: its bounds.
+            around: of its scheduler.
+        """
+        self.name = name
+        """Its name, unlike that of any other stream that runs"""
+        self.nbytes = nbytes
+        """What it may hold at most, bytes, as it was admitted with"""
+        self._stream: Stream | None = stream
+        self._sink, self._options, self._around = sink, options, around
+        self._account = Account()
+        self._lock = threading.Lock()
+        self._turned: deque[tuple[Dials, Future[None]]] = deque()
+        self._ending: _Ending | None = None
+        self._frames_left = 0  # to take before a drain is complete
+        self._retired = False  # the workers are done with it
+        self._source_closing = False
+        self._open_parts = {"sink", "source"}  # that end by themselves then
+        self._last_facts = _facts(stream)
+        self._final: StreamSnapshot | None = None
+        self._done = threading.Event()
+        self._failures = 0  # pushes in a row
+        self._troubles = Troubles()
+        self._last_frame = around.clock()
+
+    def open(self, open_source: OpenSource) -> None:
+        """Make its source, and the thread that calls the sink; before `start`.
+
+        Args:
+            open_source: as `Scheduler.add` got it; what it raises comes through.
+        """
+        self._source: FrameSource = open_source(self.wake)
+        self._delivery: Delivery[Detections] = Delivery(
+            f"rdn-sink-{self.name}", self._deliver, self._options.results, self.wake, lambda: self._end_part("sink")
+        )
+
+    def start(self) -> None:
+        """Start its source. Where that fails the stream ends, as for any failure of its source."""
+        try:
+            self._source.start()
+        except Exception as error:
+            self._end("source", drain=False, error=error)
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do: a frame, the source's end, or room for results."""
+        self._around.wake(self)
+
+    def set_dials(self, dials: Dials, timeout: float | None = None) -> None:
+        """Change the settings, between two frames. No other stream is touched.
+
+        Args:
+            dials: as `Stream.dials` takes them.
+            timeout: seconds to wait until they are in effect; None waits as long as it takes.
+
+        Raises:
+            ConfigError: for dials above the capacity of the stream.
+            AdmissionRefused: for links that the byte budget has no room for.
+            StreamClosed: where the stream ends or has ended.
+            TimeoutError: where they are not in effect in time; they will be.
+        """
+        turned: Future[None] = Future()
+        with self._lock:
+            if self._retired:
+                raise StreamClosed(f"stream {self.name!r} has ended; add it again with these dials")
+            self._turned.append((dials, turned))
+        self.wake()
+        turned.result(timeout)
+
+    def remove(self, *, drain: bool, reason: EndReason = "removed") -> None:
+        """End the stream; `wait` says when it has ended.
+
+        Args:
+            drain: True takes the frames that wait in the source now, and delivers all results still to come. False
+                gives up what the sink has not got, and counts it.
+            reason: what the last event says.
+        """
+        self._end(reason, drain=drain)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the stream has ended: the source closed, the last result delivered, the account complete.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Returns:
+            Whether it has.
+        """
+        return self._done.wait(timeout)
+
+    def snapshot(self) -> StreamSnapshot:
+        """The counters now; those of a stream that has ended do not change any more."""
+        with self._lock:
+            return self._final or self._snapshot(None)
+
+    def step(self) -> bool:
+        """Do one thing, in a worker: take a frame and push it, or come to an end.
+
+        Returns:
+            Whether there may be more to do at once.
+        """
+        try:
+            return self._step()
+        except Exception as error:
+            self._end("failed", drain=False, error=error)
+            return True
+
+    def _step(self) -> bool:
+        with self._lock:
+            if self._retired:
+                return False
+            ending, frames_left = self._ending, self._frames_left
+        self._turn_dials()
+        if ending is not None and not ending.drain:
+            self._retire()
+            return False
+        if self._delivery.full:
+            self._trouble("sink_full", f"{self._options.results} results wait for the sink; no frame is taken")
+            return False
+        if ending is not None and not frames_left:
+            self._retire()
+            return False
+        return self._next()
+
+    def expire(self, now: float) -> float:
+        """End the stream where no frame has come for idle_seconds.
+
+        Args:
+            now: of the clock.
+
+        Returns:
+            When to look again.
+        """
+        idle = self._options.idle_seconds
+        if idle is None or self._ending is not None:
+            return _NEVER
+        if self._source.waiting:
+            return now + idle
+        if now < self._last_frame + idle:
+            return self._last_frame + idle
+        self._end("idle", drain=True)
+        return _NEVER
+
+    def abandon(self) -> None:
+        """It has ended, whatever its sink, its source and its stage are doing: what they hold is counted as dropped."""
+        self._end("deadline", drain=False)
+        with self._lock:
+            self._retired = True
+        self._delivery.drop()
+        self._delivery.finish()
+        self._finish()
+
+    def _end(
+        self, reason: EndReason, *, drain: bool, frames_left: int | None = None, error: Exception | None = None
+    ) -> None:
+        """Ask for the end. A drop overtakes a drain, and nothing overtakes a drop.
+
+        Args:
+            reason, drain: as `end`.
+            frames_left: to take before a drain is complete; None takes those that wait now.
+            error: why, if it is one.
+        """
+        with self._lock:
+            drop = self._ending is not None and self._ending.drain and not drain
+            if self._ending is None or drop:
+                self._ending = _Ending(reason, drain, error)
+                self._frames_left = self._source.waiting if frames_left is None else frames_left
+            retired, dropping = self._retired, not self._ending.drain
+        if retired and drop:
+            self._drop_results()
+        if dropping:
+            self._start_closing()
+        self.wake()
+
+    def _next(self) -> bool:
+        """Take a frame, if there is one, and push it."""
+        try:
+            # In this order: a frame may come between the two questions, but none after the end.
+            ended, frame = self._source.ended, self._source.get(0)
+            error = self._source.error if ended else None
+        except Exception as failure:
+            ended, frame, error = True, None, failure
+        if frame is not None:
+            self._last_frame = self._around.clock()
+            with self._lock:
+                self._frames_left = max(self._frames_left - 1, 0)
+            self._push(frame)
+            return True
+        if ended:
+            self._end("ended" if error is None else "source", drain=True, frames_left=0, error=error)
+        with self._lock:
+            ending = self._ending is not None
+        if ending:
+            self._retire()
+        return False
+
+    def _push(self, frame: Frame) -> None:
+        stream = self._stream
+        assert stream is not None
+        self._account.take(frame.capture is not None and frame.capture.doubtful)
+        before = stream.accepted
+        try:
+            results = stream.push(frame)
+        except FrameError as error:
+            self._account.pushed(False, 0, "refused")
+            self._trouble("refused", f"a frame was refused: {error}", error)
+        except Exception as error:
+            self._account.pushed(stream.accepted > before, 0)
+            self._failures += 1
+            self._trouble("failing", f"a push failed: {error!r}", error)
+            if self._failures >= self._options.max_failures:
+                self._end("failed", drain=True, frames_left=0, error=error)
+        else:
+            self._account.pushed(True, len(results))
+            self._delivery.post(results)
+            self._failures = 0
+            self._well("recovered", "refused", "failing")
+
+    def _retire(self) -> None:
+        """The last step: results still to come, then sink and source end by themselves."""
+        with self._lock:
+            if self._retired:
+                return
+            self._retired = True
+            ending, stream = self._ending, self._stream
+            turned, self._turned = self._turned, deque()
+        assert ending is not None
+        assert stream is not None
+        for _, future in turned:
+            future.set_exception(StreamClosed(f"stream {self.name!r} has ended"))
+        if not ending.drain:
+            self._drop_results()
+        elif not self._flush(stream):
+            ending = ending._replace(reason="failed")
+        self._account.give_up_held(ending.drop_reason)
+        with contextlib.suppress(Exception):  # it is given up, whatever its machine says
+            stream.close()
+        with self._lock:
+            self._last_facts, self._stream = _facts(stream), None
+        self._delivery.finish()
+        self._start_closing()
+
+    def _flush(self, stream: Stream) -> bool:
+        try:
+            results = stream.flush()
+        except Exception as error:
+            self._trouble("failing", f"the last results failed: {error!r}", error)
+            return False
+        self._account.flushed(len(results))
+        self._delivery.post(results)
+        return True
+
+    def _turn_dials(self) -> None:
+        while True:
+            with self._lock:
+                if not self._turned:
+                    return
+                dials, turned = self._turned.popleft()
+            stream = self._stream
+            assert stream is not None
+            before = stream.dials
+            try:
+                stream.dials = dials
+                self.nbytes = self._around.admit(self.name, stream, dials, self._options)
+            except Exception as error:
+                stream.dials = before
+                turned.set_exception(error)
+            else:
+                self._around.events.say("dials", self.name, f"dials are {dials}")
+                turned.set_result(None)
+
+    def _deliver(self, result: Detections) -> None:
+        capture = result.capture
+        age = None if capture is None else max(self._around.clock() - capture.clock, 0.0)
+        try:
+            self._sink(result)
+        except Exception as error:
+            self._account.delivered(age, taken=False)
+            self._trouble("sink_failing", f"the sink raised {error!r}", error)
+        else:
+            self._account.delivered(age, taken=True)
+            self._well("sink_recovered", "sink_failing")
+        if not self._delivery.full:
+            self._well("sink_recovered", "sink_full")
+
+    def _drop_results(self) -> None:
+        with self._lock:
+            assert self._ending is not None
+            reason = self._ending.drop_reason
+        self._account.give_up_results(self._delivery.drop(), reason)
+
+    def _start_closing(self) -> None:
+        """Close the source, in a thread: it may take its time, and who ends a stream has none."""
+        with self._lock:
+            if self._source_closing:
+                return
+            self._source_closing = True
+        threading.Thread(target=self._close_source, name=f"rdn-close-{self.name}", daemon=True).start()
+
+    def _close_source(self) -> None:
+        try:
+            self._source.close()
+        except Exception as error:
+            self._trouble("failing", f"the source could not be closed: {error!r}", error)
+        self._end_part("source")
+
+    def _end_part(self, part: str) -> None:
+        with self._lock:
+            self._open_parts.discard(part)
+            finished = not self._open_parts
+        if finished:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The account is complete: say so, once."""
+        with self._lock:
+            if self._final is not None:
+                return
+            ending = self._ending
+            assert ending is not None
+            captured, dropped = self._source.captured, self._source.dropped
+            self._account.close(captured, dropped, ending.drop_reason)
+            final = self._final = self._snapshot(captured)
+        self._around.ended(self)
+        self._around.events.say("ended", self.name, f"ended: {final.end_reason}", ending.error, final)
+        self._done.set()
+
+    def _trouble(self, trouble: Trouble, message: str, error: Exception | None = None) -> None:
+        if self._troubles.bad(trouble):
+            self._around.events.say(trouble, self.name, message, error)
+
+    def _well(self, kind: Literal["recovered", "sink_recovered"], *troubles: Trouble) -> None:
+        over = self._troubles.good(*troubles)
+        if over:
+            self._around.events.say(kind, self.name, f"over: {', '.join(over)}")
+
+    def _snapshot(self, captured: int | None) -> StreamSnapshot:
+        """captured: frames that the source got in all, of a stream that has ended."""
+        source, ending = self._source, self._ending
+        facts = self._last_facts if self._stream is None else _facts(self._stream)
+        frames = self._account.frames()
+        waiting = 0 if captured is not None else source.waiting
+        dropped = frames.dropped if captured is not None else {**frames.dropped, "source": source.dropped}
+        return StreamSnapshot(
+            name=self.name,
+            state=self._state(captured is not None),
+            end_reason=None if ending is None else ending.reason,
+            error=None if ending is None or ending.error is None else f"{ending.error!r}",
+            dials=facts.dials,
+            nbytes=self.nbytes,
+            frames_in=frames.taken + dropped["source"] + waiting if captured is None else captured,
+            frames_out=frames.out,
+            dropped=dropped,
+            waiting=waiting,
+            inside=frames.inside,
+            doubtful=frames.doubtful,
+            damaged=source.damaged,
+            sessions=source.sessions,
+            epochs=facts.epochs,
+            ages=self._account.ages(),
+            seconds=facts.seconds,
+        )
+
+    def _state(self, ended: bool) -> State:
+        if ended:
+            return "ended"
+        if self._retired:
+            return "closing"
+        return "running" if self._ending is None else "draining" if self._ending.drain else "closing"
