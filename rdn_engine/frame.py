@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.capture import Capture
 from rdn_engine.errors import FrameError
 
 Image = NDArray[np.uint8]
@@ -29,11 +30,14 @@ class Frame:
     """The path or address that the frame comes from, as given, without credentials"""
     pixel_aspect: float = 1.0
     """Width over height of a pixel, 1/16..16. The network sees square ones; boxes stay in the pixels of the image"""
+    capture: Capture | None = None
+    """How it was come by; None where it comes from no live source"""
 
     def __repr__(self) -> str:
-        """What the frame is; of its pixels only type and shape."""
-        rest = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "image")
-        return f"Frame(image={_described(self.image)}, {', '.join(rest)})"
+        """What the frame is; of its pixels only type and shape, and of the rest what is not as usual."""
+        image, *rest = fields(self)
+        said = ((field.name, getattr(self, field.name)) for field in rest if getattr(self, field.name) != field.default)
+        return f"Frame({image.name}={_described(self.image)}, {', '.join(f'{name}={value!r}' for name, value in said)})"
 
 
 YuvMatrix = Literal["bt601", "bt709", "bt2020"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.capture import Capture
 from rdn_engine.errors import BackendUnavailable, ConfigError, ResultError
 from rdn_engine.plain import check, from_plain
 
@@ -40,6 +41,8 @@ class FrameFacts:
     """L, frames: how many later ones the result waited for. `pool_fill` tells how many there were."""
     epoch: int
     """Grows whenever the stream's state was reset; results of two epochs share no frames"""
+    capture: Capture | None = None
+    """How the frame was come by; None where it comes from no live source"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,6 +97,7 @@ class Detections(FrameFacts):
         return {
             **{name: getattr(self, name) for name in _PLAIN_FACTS},
             "pts": None if self.pts is None else round(self.pts, 6),
+            **_captured(self.capture),
             "detections": detections,
         }
 
@@ -116,7 +120,9 @@ class Detections(FrameFacts):
 
     @classmethod
     def _from_line(cls, data: object, class_names: tuple[str, ...] | None) -> Detections:
-        line = _known(data, (*_PLAIN_FACTS, "detections"), "line")
+        line = _known(data, (*_PLAIN_FACTS, "capture", "detections"), "line")
+        if line.get("capture") is not None:
+            line["capture"] = _known(line["capture"], _PLAIN_CAPTURE, "line.capture")
         rows = _rows(line.pop("detections", None), class_names)
         if class_names is None:
             named = {row.class_id: row.class_name for row in rows}
@@ -196,7 +202,8 @@ class Detections(FrameFacts):
         }
 
 
-_PLAIN_FACTS = tuple(field.name for field in fields(FrameFacts) if field.name != "class_names")
+_PLAIN_FACTS = tuple(field.name for field in fields(FrameFacts) if field.name not in ("class_names", "capture"))
+_PLAIN_CAPTURE = tuple(field.name for field in fields(Capture) if field.name != "clock")
 _MOST_CLASSES = 2**16
 """Of a line that is read without the model's names, which are made up to the largest number met."""
 _FAR = 1e9  # pixels
@@ -214,6 +221,14 @@ class _Row:
 
 
 _ROW = tuple(field.name for field in fields(_Row))
+
+
+def _captured(capture: Capture | None) -> dict[str, Any]:
+    """The part of a line that only frames of live sources have; a monotonic clock means nothing to other processes."""
+    if capture is None:
+        return {}
+    facts = {name: getattr(capture, name) for name in _PLAIN_CAPTURE}
+    return {"capture": facts | {"time": round(capture.time, 3)}}
 
 
 def _known(data: object, names: Iterable[str], path: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("errors", "version"),
-    ("plain", "text"),
+    ("plain", "text", "capture"),
     ("config",),
     ("results", "frame"),
     ("kernels",),

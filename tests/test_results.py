@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
+from rdn_engine.capture import Capture
 from rdn_engine.errors import BackendUnavailable, ResultError
+from rdn_engine.frame import Frame
 from rdn_engine.media.draw import annotate, colour
 from rdn_engine.results import Detections
+from tests.fakes import fake_detector, image
 
 NAMES = ("bird", "big cat", "dog")
 
@@ -252,3 +256,19 @@ def test_colours_are_distinct() -> None:
     colours = np.array([colour(c) for c in range(30)], float)
     distance = np.abs(colours[:, None] - colours).max(axis=2) + 255 * np.eye(30)
     assert distance.min() > 15
+
+
+def test_how_a_frame_was_come_by_goes_with_its_result() -> None:
+    detector, _, _ = fake_detector()
+    capture = Capture(time=1790000000.12345, dropped=3, doubtful=True, session=2, clock=17.5)
+    with detector.open_stream() as stream:
+        stream.push(Frame(image(0), 7, 0.5, "door", capture=capture))
+        [result] = stream.flush()
+    assert result.capture == capture
+    line = result.to_dict()
+    assert line["capture"] == {"time": 1790000000.123, "dropped": 3, "doubtful": True, "session": 2}
+    assert Detections.from_dict(json.loads(json.dumps(line))).capture == replace(
+        capture, time=1790000000.123, clock=None
+    )
+    with pytest.raises(ResultError, match=r"line\.capture\.dropped is 'x'"):
+        Detections.from_dict(line | {"capture": line["capture"] | {"dropped": "x"}})

@@ -144,6 +144,7 @@ class Stream(ABC):
                 height,
                 width,
                 aspect(frame.pixel_aspect),
+                frame.capture,
             )
         except FrameError:
             self.rejected += 1
@@ -161,6 +162,7 @@ class Stream(ABC):
             pool_fill=len(span(due.number, self._order.newest, self._dials)),
             lookahead=self._dials.frames_ahead,
             epoch=self._order.epoch,
+            capture=due.info.capture,
         )
 
     def _check_dials(self, dials: Dials) -> None:

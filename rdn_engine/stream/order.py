@@ -8,6 +8,7 @@ import statistics
 from collections import deque
 from typing import NamedTuple
 
+from rdn_engine.capture import Capture
 from rdn_engine.config import Dials
 from rdn_engine.errors import FrameError
 
@@ -34,6 +35,8 @@ class FrameInfo(NamedTuple):
     """Pixels."""
     pixel_aspect: float = 1.0
     """Width over height of a pixel, that the network is to see as square."""
+    capture: Capture | None = None
+    """How it was come by; None where it comes from no live source."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,8 +62,9 @@ class FrameOrder:
     """The order of one stream's frames. It holds no pixels and computes nothing.
 
     A new epoch (the window starts empty again, after the old epoch's results came out) begins with the first frame
-    after `end_epoch`, with a frame of another size or pixel aspect, with a timestamp below the last one, and with a gap
-    of more than GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing of the latest frames.
+    after `end_epoch`, with a frame of another size, pixel aspect or session of a live source, with a timestamp below
+    the last one, and with a gap of more than GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing
+    of the latest frames.
 
     Frames are numbered 0, 1, ... in each epoch. A frame is due once as many later ones as the look-ahead says were
     appended; it stays due until `done` is called, so that a step that failed is tried again.
@@ -90,7 +94,7 @@ class FrameOrder:
         last = self._last
         if last is None:
             return False
-        if self._ended or frame.geometry != last.geometry:
+        if self._ended or frame.geometry != last.geometry or _session(frame) != _session(last):
             return True
         if frame.pts is None or last.pts is None:
             return False
@@ -232,6 +236,10 @@ def seconds(pts: object) -> float | None:
     if not math.isfinite(value):
         raise FrameError(f"pts is {pts!r}; wanted finite seconds, or None")
     return value
+
+
+def _session(frame: FrameInfo) -> int | None:
+    return None if frame.capture is None else frame.capture.session
 
 
 def _number(value: object) -> float:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdn_engine.capture import Capture
 from rdn_engine.config import Dials
 from rdn_engine.errors import FrameError
 from rdn_engine.stream.order import FrameInfo, FrameOrder, seconds, span
@@ -120,3 +121,12 @@ def test_seconds_of_any_kind_of_number_are_python_floats(pts: object) -> None:
 def test_what_is_no_time_is_refused(pts: object) -> None:
     with pytest.raises(FrameError, match=r"pts is .*; wanted finite seconds, or None"):
         seconds(pts)
+
+
+def test_another_session_of_a_live_source_is_another_epoch() -> None:
+    order, epochs = FrameOrder(), []
+    for index, session in enumerate((0, 0, 1, 1, None, None, 2)):
+        capture = None if session is None else Capture(time=1e9 + index, dropped=0, doubtful=False, session=session)
+        push(order, frame(index, index / 25)._replace(capture=capture), 0)
+        epochs.append(order.epoch)
+    assert epochs == [0, 0, 1, 1, 2, 2, 3]
