@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import (
+    AdmissionRefused,
     BackendUnavailable,
     BundleError,
     CheckpointError,
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from rdn_engine.device.results import DeviceDetections
     from rdn_engine.media.base import SourceOptions
     from rdn_engine.media.source import open_source
+    from rdn_engine.serve.scheduler import Scheduler
 
     __version__: str
 
 __all__ = [
     "NV12",
+    "AdmissionRefused",
     "BackendUnavailable",
     "BundleError",
     "CheckpointError",
@@ -42,6 +45,7 @@ __all__ = [
     "RDNConfig",
     "RDNError",
     "ResultError",
+    "Scheduler",
     "SourceOptions",
     "Stream",
     "StreamBatch",
@@ -62,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from rdn_engine.device.results import DeviceDetections
 
         return DeviceDetections
+    if name == "Scheduler":
+        from rdn_engine.serve.scheduler import Scheduler
+
+        return Scheduler
     if name == "SourceOptions":
         from rdn_engine.media.base import SourceOptions
 

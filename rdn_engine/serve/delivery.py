@@ -1,4 +1,4 @@
-"""Results and events on their way out: a queue and a thread of its own, so that nobody else waits for who takes them."""
+"""Results and events on their way out: each way has a queue and a thread of its own, so that nobody else waits."""
 
 from __future__ import annotations
 

@@ -11,18 +11,16 @@ from typing import Literal
 from rdn_engine.serve.delivery import Delivery
 from rdn_engine.serve.snapshot import StreamSnapshot
 
-EventKind = Literal[
-    "added", "dials", "refused", "failing", "recovered", "sink_failing", "sink_full", "sink_recovered", "ended"
-]
+Trouble = Literal["refused", "failing", "sink_failing", "sink_full"]
+"""What may go on from frame to frame"""
+EventKind = Literal["added", "dials", Trouble, "recovered", "ended"]
 WAITING = 1024
 """Events that may wait for a slow handler; those that come then are counted as lost"""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to one stream. Of what repeats from frame to frame only the first is an event, and then
-    its end.
-    """
+    """Something that happened to one stream. Of a Trouble only the first time is an event, and then its end."""
 
     kind: EventKind
     """docs/production.md says what each means, and what to do"""

@@ -5,9 +5,9 @@ pushed, or the last results of a stream that ends. Turns are first come, first s
 frame waits for at most one turn of each other stream, however fast those are. A stream's results are those of
 `Detector.open_stream` alone, to the bit: turns share nothing but the model.
 
-Frames of several streams are not encoded as one batch. On a CPU that pays nothing (docs/performance.md, the encoder with
-several images a call: 0.985 and 1.023 times the time an image of the paper's model), it would make the frame that came
-first wait for the others, and `StreamBatch` wants the set of streams fixed.
+Frames of several streams are not encoded as one batch. On a CPU that pays nothing (docs/performance.md, the encoder
+with several images a call), it would make the frame that came first wait for the others, and a `StreamBatch` wants the
+set of its streams fixed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Scheduler:
         """Start the workers.
 
         Args:
-            detector: shared by the streams. One with threads=1 and a worker a CPU does more frames than one worker whose
-                calls take all CPUs.
+            detector: shared by the streams. With threads=1 and a worker a CPU more frames are done than by one worker
+                whose calls take all CPUs.
             workers: threads that push, each one stream's frame at a time; None takes the CPUs over `detector.threads`.
             byte_budget: bytes that all streams may hold at most; None admits every stream.
             on_event: takes what happens, from a thread of its own.
@@ -230,4 +230,4 @@ class Scheduler:
 
 def _wait(streams: list[ServedStream], end: float) -> bool:
     """Whether all streams have ended by then, `time.monotonic`."""
-    return all([stream.wait(max(end - time.monotonic(), 0.0)) for stream in streams])
+    return all(stream.wait(max(end - time.monotonic(), 0.0)) for stream in streams)

@@ -1,30 +1,28 @@
-"""One stream of a scheduler: its source, its window, its account and its way out."""
+"""One stream of a scheduler: its source, its window, its way out, and its end."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import FrameError, StreamClosed
-from rdn_engine.frame import Frame
-from rdn_engine.results import Detections
+from rdn_engine.errors import StreamClosed
 from rdn_engine.serve.account import Account, DropReason
-from rdn_engine.serve.delivery import Delivery
 from rdn_engine.serve.events import Events
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.outlet import Outlet
+from rdn_engine.serve.runner import StreamRunner
 from rdn_engine.serve.snapshot import EndReason, State, StreamSnapshot
 from rdn_engine.serve.source import FrameSource, OpenSource, Sink
-from rdn_engine.serve.troubles import Trouble, Troubles
+from rdn_engine.serve.troubles import Troubles
 from rdn_engine.stream.base import Stream
 
 _NEVER = float("inf")
-_CLOSING: dict[EndReason, DropReason] = {"failed": "failed", "deadline": "deadline"}
+_DROP_REASONS: dict[EndReason, DropReason] = {"failed": "failed", "deadline": "deadline"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Surroundings:
     wake: Callable[[ServedStream], None]
     """Give it a turn"""
     admit: Callable[[str, Stream, Dials, StreamOptions], int]
-    """Take room for other dials, and say how many bytes: AdmissionRefused or ConfigError where that fails"""
+    """Take room for a stream with these dials, and say how many bytes: AdmissionRefused where there is none"""
     ended: Callable[[ServedStream], None]
     """It has ended"""
     events: Events
@@ -51,26 +49,14 @@ class _Ending(NamedTuple):
     @property
     def drop_reason(self) -> DropReason:
         """Of the frames that it leaves without a result."""
-        return _CLOSING.get(self.reason, "removed")
-
-
-class _Facts(NamedTuple):
-    """What a snapshot says of a Stream, also once that is gone."""
-
-    dials: Dials
-    epochs: int
-    seconds: dict[str, float]
-
-
-def _facts(stream: Stream) -> _Facts:
-    epochs = stream.epoch + 1 if stream.accepted else 0
-    return _Facts(stream.dials, epochs, dict(stream.timings.seconds))
+        return _DROP_REASONS.get(self.reason, "removed")
 
 
 class ServedStream:
     """What `Scheduler.add` gives: turn its dials, end it, ask how it is. Any thread may.
 
-    The scheduler's workers call `step`, one at a time; so its Stream is touched by one thread at a time.
+    The scheduler's workers call `step`, one at a time, so its Stream is touched by one thread at a time. It ends in
+    three parts: the workers are done with it (retired), its sink has the last result, its source is closed.
     """
 
     def __init__(
@@ -90,21 +76,19 @@ class ServedStream:
         """Its name, unlike that of any other stream that runs"""
         self.nbytes = nbytes
         """What it may hold at most, bytes, as it was admitted with"""
-        self._stream: Stream | None = stream
         self._sink, self._options, self._around = sink, options, around
-        self._account = Account()
+        self._account, self._troubles = Account(), Troubles(name, around.events)
+        self._runner = StreamRunner(
+            stream, self._account, self._troubles, lambda results: self._outlet.post(results), options.max_failures
+        )
         self._lock = threading.Lock()
         self._turned: deque[tuple[Dials, Future[None]]] = deque()
         self._ending: _Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
-        self._retired = False  # the workers are done with it
-        self._source_closing = False
-        self._open_parts = {"sink", "source"}  # that end by themselves then
-        self._last_facts = _facts(stream)
+        self._retired = self._source_closing = False
+        self._open_parts = {"sink", "source"}
         self._final: StreamSnapshot | None = None
         self._done = threading.Event()
-        self._failures = 0  # pushes in a row
-        self._troubles = Troubles()
         self._last_frame = around.clock()
 
     def open(self, open_source: OpenSource) -> None:
@@ -114,9 +98,10 @@ class ServedStream:
             open_source: as `Scheduler.add` got it; what it raises comes through.
         """
         self._source: FrameSource = open_source(self.wake)
-        self._delivery: Delivery[Detections] = Delivery(
-            f"rdn-sink-{self.name}", self._deliver, self._options.results, self.wake, lambda: self._end_part("sink")
-        )
+        self._outlet = Outlet(
+            self.name, self._sink, self._options.results, self._account, self._troubles, self._around.clock,
+            room=self.wake, end=lambda: self._end_part("sink"),
+        )  # fmt: skip
 
     def start(self) -> None:
         """Start its source. Where that fails the stream ends, as for any failure of its source."""
@@ -139,7 +124,7 @@ class ServedStream:
 
         Raises:
             ConfigError: for dials above the capacity of the stream.
-            AdmissionRefused: for links that the byte budget has no room for.
+            AdmissionRefused: for results or links that the byte budget has no room for.
             StreamClosed: where the stream ends or has ended.
             TimeoutError: where they are not in effect in time; they will be.
         """
@@ -189,23 +174,6 @@ class ServedStream:
             self._end("failed", drain=False, error=error)
             return True
 
-    def _step(self) -> bool:
-        with self._lock:
-            if self._retired:
-                return False
-            ending, frames_left = self._ending, self._frames_left
-        self._turn_dials()
-        if ending is not None and not ending.drain:
-            self._retire()
-            return False
-        if self._delivery.full:
-            self._trouble("sink_full", f"{self._options.results} results wait for the sink; no frame is taken")
-            return False
-        if ending is not None and not frames_left:
-            self._retire()
-            return False
-        return self._next()
-
     def expire(self, now: float) -> float:
         """End the stream where no frame has come for idle_seconds.
 
@@ -230,31 +198,27 @@ class ServedStream:
         self._end("deadline", drain=False)
         with self._lock:
             self._retired = True
-        self._delivery.drop()
-        self._delivery.finish()
+        self._refuse_dials()
+        self._outlet.drop("deadline")
+        self._outlet.finish()
         self._finish()
 
-    def _end(
-        self, reason: EndReason, *, drain: bool, frames_left: int | None = None, error: Exception | None = None
-    ) -> None:
-        """Ask for the end. A drop overtakes a drain, and nothing overtakes a drop.
-
-        Args:
-            reason, drain: as `end`.
-            frames_left: to take before a drain is complete; None takes those that wait now.
-            error: why, if it is one.
-        """
+    def _step(self) -> bool:
         with self._lock:
-            drop = self._ending is not None and self._ending.drain and not drain
-            if self._ending is None or drop:
-                self._ending = _Ending(reason, drain, error)
-                self._frames_left = self._source.waiting if frames_left is None else frames_left
-            retired, dropping = self._retired, not self._ending.drain
-        if retired and drop:
-            self._drop_results()
-        if dropping:
-            self._start_closing()
-        self.wake()
+            if self._retired:
+                return False
+            ending, frames_left = self._ending, self._frames_left
+        self._turn_dials()
+        if ending is not None and not ending.drain:
+            self._retire()
+            return False
+        if self._outlet.full:
+            self._troubles.bad("sink_full", f"{self._options.results} results wait for the sink; no frame is taken")
+            return False
+        if ending is not None and not frames_left:
+            self._retire()
+            return False
+        return self._next()
 
     def _next(self) -> bool:
         """Take a frame, if there is one, and push it."""
@@ -268,71 +232,15 @@ class ServedStream:
             self._last_frame = self._around.clock()
             with self._lock:
                 self._frames_left = max(self._frames_left - 1, 0)
-            self._push(frame)
+            failure_too_many = self._runner.push(frame)
+            if failure_too_many is not None:
+                self._end("failed", drain=True, frames_left=0, error=failure_too_many)
             return True
         if ended:
             self._end("ended" if error is None else "source", drain=True, frames_left=0, error=error)
-        with self._lock:
-            ending = self._ending is not None
-        if ending:
+        if self._ending is not None:
             self._retire()
         return False
-
-    def _push(self, frame: Frame) -> None:
-        stream = self._stream
-        assert stream is not None
-        self._account.take(frame.capture is not None and frame.capture.doubtful)
-        before = stream.accepted
-        try:
-            results = stream.push(frame)
-        except FrameError as error:
-            self._account.pushed(False, 0, "refused")
-            self._trouble("refused", f"a frame was refused: {error}", error)
-        except Exception as error:
-            self._account.pushed(stream.accepted > before, 0)
-            self._failures += 1
-            self._trouble("failing", f"a push failed: {error!r}", error)
-            if self._failures >= self._options.max_failures:
-                self._end("failed", drain=True, frames_left=0, error=error)
-        else:
-            self._account.pushed(True, len(results))
-            self._delivery.post(results)
-            self._failures = 0
-            self._well("recovered", "refused", "failing")
-
-    def _retire(self) -> None:
-        """The last step: results still to come, then sink and source end by themselves."""
-        with self._lock:
-            if self._retired:
-                return
-            self._retired = True
-            ending, stream = self._ending, self._stream
-            turned, self._turned = self._turned, deque()
-        assert ending is not None
-        assert stream is not None
-        for _, future in turned:
-            future.set_exception(StreamClosed(f"stream {self.name!r} has ended"))
-        if not ending.drain:
-            self._drop_results()
-        elif not self._flush(stream):
-            ending = ending._replace(reason="failed")
-        self._account.give_up_held(ending.drop_reason)
-        with contextlib.suppress(Exception):  # it is given up, whatever its machine says
-            stream.close()
-        with self._lock:
-            self._last_facts, self._stream = _facts(stream), None
-        self._delivery.finish()
-        self._start_closing()
-
-    def _flush(self, stream: Stream) -> bool:
-        try:
-            results = stream.flush()
-        except Exception as error:
-            self._trouble("failing", f"the last results failed: {error!r}", error)
-            return False
-        self._account.flushed(len(results))
-        self._delivery.post(results)
-        return True
 
     def _turn_dials(self) -> None:
         while True:
@@ -340,38 +248,59 @@ class ServedStream:
                 if not self._turned:
                     return
                 dials, turned = self._turned.popleft()
-            stream = self._stream
-            assert stream is not None
-            before = stream.dials
             try:
-                stream.dials = dials
-                self.nbytes = self._around.admit(self.name, stream, dials, self._options)
+                self._runner.turn(dials, self._admit)
             except Exception as error:
-                stream.dials = before
                 turned.set_exception(error)
             else:
                 self._around.events.say("dials", self.name, f"dials are {dials}")
                 turned.set_result(None)
 
-    def _deliver(self, result: Detections) -> None:
-        capture = result.capture
-        age = None if capture is None else max(self._around.clock() - capture.clock, 0.0)
-        try:
-            self._sink(result)
-        except Exception as error:
-            self._account.delivered(age, taken=False)
-            self._trouble("sink_failing", f"the sink raised {error!r}", error)
-        else:
-            self._account.delivered(age, taken=True)
-            self._well("sink_recovered", "sink_failing")
-        if not self._delivery.full:
-            self._well("sink_recovered", "sink_full")
+    def _admit(self, stream: Stream, dials: Dials) -> None:
+        self.nbytes = self._around.admit(self.name, stream, dials, self._options)
 
-    def _drop_results(self) -> None:
+    def _refuse_dials(self) -> None:
         with self._lock:
-            assert self._ending is not None
-            reason = self._ending.drop_reason
-        self._account.give_up_results(self._delivery.drop(), reason)
+            turned, self._turned = self._turned, deque()
+        for _, future in turned:
+            future.set_exception(StreamClosed(f"stream {self.name!r} has ended"))
+
+    def _end(
+        self, reason: EndReason, *, drain: bool, frames_left: int | None = None, error: Exception | None = None
+    ) -> None:
+        """Ask for the end. A drop overtakes a drain, and nothing overtakes a drop.
+
+        Args:
+            reason, drain: as `remove`.
+            frames_left: to take before a drain is complete; None takes those that wait now.
+            error: why, if it is one.
+        """
+        with self._lock:
+            overtakes = self._ending is not None and self._ending.drain and not drain
+            if self._ending is None or overtakes:
+                self._ending = _Ending(reason, drain, error)
+                self._frames_left = self._source.waiting if frames_left is None else frames_left
+            ending, retired = self._ending, self._retired
+        if retired and overtakes:
+            self._outlet.drop(ending.drop_reason)
+        if not ending.drain:
+            self._start_closing()
+        self.wake()
+
+    def _retire(self) -> None:
+        """The last step: results still to come, then sink and source end by themselves."""
+        with self._lock:
+            if self._retired:
+                return
+            self._retired = True
+            ending = self._ending
+        assert ending is not None
+        self._refuse_dials()
+        if not ending.drain:
+            self._outlet.drop(ending.drop_reason)
+        self._runner.close(flush=ending.drain, reason=ending.drop_reason)
+        self._outlet.finish()
+        self._start_closing()
 
     def _start_closing(self) -> None:
         """Close the source, in a thread: it may take its time, and who ends a stream has none."""
@@ -385,7 +314,7 @@ class ServedStream:
         try:
             self._source.close()
         except Exception as error:
-            self._trouble("failing", f"the source could not be closed: {error!r}", error)
+            self._troubles.bad("failing", f"the source could not be closed: {error!r}", error)
         self._end_part("source")
 
     def _end_part(self, part: str) -> None:
@@ -398,10 +327,9 @@ class ServedStream:
     def _finish(self) -> None:
         """The account is complete: say so, once."""
         with self._lock:
-            if self._final is not None:
-                return
             ending = self._ending
-            assert ending is not None
+            if self._final is not None or ending is None:
+                return
             captured, dropped = self._source.captured, self._source.dropped
             self._account.close(captured, dropped, ending.drop_reason)
             final = self._final = self._snapshot(captured)
@@ -409,20 +337,9 @@ class ServedStream:
         self._around.events.say("ended", self.name, f"ended: {final.end_reason}", ending.error, final)
         self._done.set()
 
-    def _trouble(self, trouble: Trouble, message: str, error: Exception | None = None) -> None:
-        if self._troubles.bad(trouble):
-            self._around.events.say(trouble, self.name, message, error)
-
-    def _well(self, kind: Literal["recovered", "sink_recovered"], *troubles: Trouble) -> None:
-        over = self._troubles.good(*troubles)
-        if over:
-            self._around.events.say(kind, self.name, f"over: {', '.join(over)}")
-
     def _snapshot(self, captured: int | None) -> StreamSnapshot:
         """captured: frames that the source got in all, of a stream that has ended."""
-        source, ending = self._source, self._ending
-        facts = self._last_facts if self._stream is None else _facts(self._stream)
-        frames = self._account.frames()
+        source, ending, frames, facts = self._source, self._ending, self._account.frames(), self._runner.facts
         waiting = 0 if captured is not None else source.waiting
         dropped = frames.dropped if captured is not None else {**frames.dropped, "source": source.dropped}
         return StreamSnapshot(
@@ -448,6 +365,7 @@ class ServedStream:
     def _state(self, ended: bool) -> State:
         if ended:
             return "ended"
-        if self._retired:
-            return "closing"
-        return "running" if self._ending is None else "draining" if self._ending.drain else "closing"
+        ending = self._ending
+        if ending is None:
+            return "running"
+        return "draining" if ending.drain and not self._retired else "closing"

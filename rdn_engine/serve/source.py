@@ -10,7 +10,10 @@ from rdn_engine.results import Detections
 
 
 class FrameSource(Protocol):
-    """Frames that come by themselves, in a bounded queue whose policy says which are dropped when it is full."""
+    """Frames that come by themselves, in a bounded queue whose policy says which are dropped when it is full.
+
+    Any thread may ask; `get` and `close` may meet.
+    """
 
     @property
     def ended(self) -> bool:

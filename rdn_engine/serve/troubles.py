@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import threading
-from typing import Literal
 
-Trouble = Literal["refused", "failing", "sink_failing", "sink_full"]
+from rdn_engine.serve.events import Events, Trouble
 
 CALM = 25
 """Good ones in a row that end a trouble: what fails every other time is one trouble, not one each time"""
 
 
 class Troubles:
-    """The troubles that a stream is in. Any thread may ask."""
+    """The troubles that a stream is in. Any thread may report."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: str, events: Events) -> None:
+        """stream: its name, in the events."""
+        self._stream, self._events = stream, events
         self._lock = threading.Lock()
         self._good: dict[Trouble, int] = {}
 
-    def bad(self, trouble: Trouble) -> bool:
-        """It happened.
+    def bad(self, trouble: Trouble, message: str, error: Exception | None = None) -> None:
+        """It happened; an event, where that is news.
 
         Args:
             trouble: what.
-
-        Returns:
-            Whether that is news.
+            message, error: of the event.
         """
         with self._lock:
             news = trouble not in self._good
             self._good[trouble] = 0
-            return news
+        if news:
+            self._events.say(trouble, self._stream, message, error)
 
-    def good(self, *troubles: Trouble) -> list[Trouble]:
-        """It could have happened, and did not.
+    def good(self, *troubles: Trouble) -> None:
+        """It could have happened and did not; an event, where it is over.
 
         Args:
             troubles: what.
-
-        Returns:
-            Those that are over now.
         """
-        over: list[Trouble] = []
         if not self._good:
-            return over
+            return
+        over: list[Trouble] = []
         with self._lock:
             for trouble in troubles:
                 if trouble in self._good:
@@ -51,4 +48,5 @@ class Troubles:
                     if self._good[trouble] >= CALM:
                         del self._good[trouble]
                         over.append(trouble)
-        return over
+        if over:
+            self._events.say("recovered", self._stream, f"over: {', '.join(over)}")
