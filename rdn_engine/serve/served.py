@@ -85,7 +85,7 @@ class ServedStream:
         self._turned: deque[tuple[Dials, Future[None]]] = deque()
         self._ending: _Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
-        self._retired = self._source_closing = False
+        self._started = self._retired = self._source_closing = False
         self._open_parts = {"sink", "source"}
         self._final: StreamSnapshot | None = None
         self._done = threading.Event()
@@ -105,6 +105,7 @@ class ServedStream:
 
     def start(self) -> None:
         """Start its source. Where that fails the stream ends, as for any failure of its source."""
+        self._started = True
         try:
             self._source.start()
         except Exception as error:
@@ -113,7 +114,8 @@ class ServedStream:
 
     def wake(self) -> None:
         """There is something to do: a frame, the source's end, or room for results."""
-        self._around.wake(self)
+        if self._started:
+            self._around.wake(self)
 
     def set_dials(self, dials: Dials, timeout: float | None = None) -> None:
         """Change the settings, between two frames. No other stream is touched.

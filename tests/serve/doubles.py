@@ -43,7 +43,7 @@ class FakeSource:
     """A queue of frames; drops the oldest where it is longer than `limit`."""
 
     def __init__(self, on_frame: Callable[[], None], waiting: Iterable[Frame] = (), limit: int = 10**6) -> None:
-        self._on_frame, self._limit = on_frame, limit
+        self._on_frame, self.limit = on_frame, limit
         self._lock = threading.Lock()
         self._queue: deque[Frame] = deque()
         self.ended, self.error = False, None
@@ -65,7 +65,7 @@ class FakeSource:
             with self._lock:
                 self.captured += 1
                 self._queue.append(one)
-                if len(self._queue) > self._limit:
+                if len(self._queue) > self.limit:
                     self._queue.popleft()
                     self.dropped += 1
             self._on_frame()
