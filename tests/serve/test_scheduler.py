@@ -84,16 +84,15 @@ def test_others_come_go_and_turn_their_dials_and_a_stream_does_not_notice() -> N
 
     encoder.watch = watch
     low = replace(DIALS, window=1, num_support=2, num_reference=3, advanced_ratio=0.5)
-    with serving(detector) as scheduler:
+    log = Log()
+    with serving(detector, on_event=log) as scheduler:
         other = Camera(scheduler, "other", turned[:10])
         camera = Camera(scheduler, "camera", steady[:20])
         assert reached.wait(WAIT)
-        turning = threading.Thread(target=other.served.set_dials, args=(low, WAIT))
-        turning.start()
-        while not other.served._turned:
-            pass
+        with pytest.raises(TimeoutError):
+            other.served.set_dials(low, 0.0)
         go_on.set()
-        turning.join(WAIT)
+        log.wait("dials", "other")
         assert other.served.snapshot().dials == low
         other.source.put(turned[10:])
         gone = Camera(scheduler, "gone", frames(range(200, 210)))
