@@ -24,6 +24,7 @@ from rdn_engine.stream.batch import StreamBatch
 if TYPE_CHECKING:
     from rdn_engine.device.results import DeviceDetections
     from rdn_engine.media.base import SourceOptions
+    from rdn_engine.media.live import LiveOptions, LiveSource
     from rdn_engine.media.source import open_source
     from rdn_engine.serve.scheduler import Scheduler
 
@@ -42,6 +43,8 @@ __all__ = [
     "Dials",
     "Frame",
     "FrameError",
+    "LiveOptions",
+    "LiveSource",
     "RDNConfig",
     "RDNError",
     "ResultError",
@@ -74,6 +77,10 @@ def __getattr__(name: str) -> Any:
         from rdn_engine.media.base import SourceOptions
 
         return SourceOptions
+    if name in ("LiveOptions", "LiveSource"):
+        from rdn_engine.media import live
+
+        return live.LiveOptions if name == "LiveOptions" else live.LiveSource
     if name == "open_source":
         from rdn_engine.media.source import open_source
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rdn_engine.errors import ConfigError, VideoError
+from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
+from rdn_engine.plain import check_fields
 
 TIMEOUT_SECONDS = 10.0
 """How long a network source may be silent by default."""
@@ -26,7 +26,7 @@ class SourceOptions:
     """How a source is read. What does not concern a source changes nothing in it."""
 
     timeout: float = TIMEOUT_SECONDS
-    """Seconds, above 0, that a source on the network may be silent before it is given up"""
+    """Seconds, 0.001 or more, that a source on the network may be silent before it is given up"""
     video_stream: int | None = None
     """Which of several video streams, from 0 in the order of the file; None takes the default one"""
     deinterlace: bool = False
@@ -38,20 +38,18 @@ class SourceOptions:
         """Check every value.
 
         Raises:
-            ConfigError: says which is out of its range.
+            ConfigError: says which is of another type or out of its range.
         """
-        if not 0.0 < self.timeout < math.inf:
-            raise ConfigError(f"timeout is {self.timeout:g}; wanted seconds above 0")
-        if self.video_stream is not None and self.video_stream < 0:
-            raise ConfigError(f"video_stream is {self.video_stream}; wanted 0 or more")
+        check_fields(self, "options", timeout=(1e-3, 1e6), video_stream=(0, 1e6))
 
 
 class VideoSource(ABC):
     """An iterable of `Frame`, and a context manager. It is read once: a second iteration raises `VideoError`.
 
     One frame is held at a time. Leaving the context, or the end of the iteration, closes what was opened. A frame that
-    the decoder found damaged is skipped and counted; one that was only predicted from it comes as decoded, and so does
-    damage that the decoder does not notice (CABAC, the arithmetic coding of H.264, has no check of its own).
+    the decoder found damaged is skipped and counted. One that was only predicted from it comes as decoded, and is
+    counted as doubtful, as are those after data that a container lost. Damage that neither container nor decoder
+    notices goes unseen (CABAC, the arithmetic coding of H.264, has no check of its own).
     """
 
     def __init__(
@@ -67,6 +65,8 @@ class VideoSource(ABC):
         """Mean frames per second; None for images"""
         self.skipped = 0
         """Damaged frames met and left out so far"""
+        self.doubtful = 0
+        """Frames given so far although data was lost since the last key frame: what they show may be patched"""
         self.pixel_aspect = Fraction(1)
         """Width over height of a pixel when it is shown; 1 where pixels are square or nothing is known"""
         self.warnings: list[str] = []

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SECONDS = 0.25
 _SPACINGS = 1.5
-"""What is missing counts where it is more than this by both measures: containers round their durations."""
+"""What is missing counts where it is more than this, and more than the container rounds."""
 
 
 class Extent:
     """The time that the packets of a container's streams cover. All times in seconds, but those of packets in ticks."""
 
     def __init__(
-        self, ticks: Sequence[float], start: float, promised: float | None, spacing: float, *, gapless: bool
+        self,
+        ticks: Sequence[float],
+        start: float,
+        promised: float | None,
+        spacing: float,
+        *,
+        rounding: float,
+        gapless: bool,
     ) -> None:
         """Start before the first packet.
 
@@ -22,12 +28,13 @@ class Extent:
             start: of the container.
             promised: its duration; None where it says none.
             spacing: between two pictures.
+            rounding: of the duration, at most.
             gapless: whether a gap in time is a part that is missing, as in a playlist of segments.
         """
         self._ticks = ticks
         self._start = start
         self._promised = promised
-        self._allowed = max(_SECONDS, _SPACINGS * spacing)
+        self._allowed = max(rounding, _SPACINGS * spacing)
         self._gapless = gapless
         self._ends: dict[int, int] = {}
         self._gaps: dict[int, float] = {}

@@ -6,13 +6,14 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rdn_engine.errors import VideoError
 from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
-from rdn_engine.media.images import ImageFiles, has_image_suffix
+from rdn_engine.media.container import open_container
+from rdn_engine.media.images import IMAGE_SUFFIXES, ImageFiles, ImagePackets, has_image_suffix, is_still
 from rdn_engine.media.video import Video
 
 _STDIN = ("-", "/dev/stdin")
@@ -34,8 +35,10 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         VideoError: where there is nothing to read, or nothing that can be opened.
     """
     options = options or SourceOptions()
+    if isinstance(source, Iterable) and not isinstance(source, (str, Path)):
+        return _images([Path(p) for p in source])
     if not isinstance(source, (str, Path)):
-        return ImageFiles([Path(p) for p in source], f"{len(source)} images")
+        raise VideoError(f"the source is {source!r:.80}; wanted a path, an address, or a list of images")
     text = str(source)
     if not text:
         # `Path("")` would be the current folder, which nobody who passes an unset variable means.
@@ -43,9 +46,10 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
     # What follows `file:` is a name as it is, to FFmpeg too. A file so given may not be written over either.
     place = text.removeprefix("file:") if text.startswith("file:/") else text
     if "://" in place:
-        return Video(text, without_credentials(text), network=True, options=options)
+        return _open(text, without_credentials(text), options, network=True)
     if text in _STDIN:
-        return Video(_stdin(text), text, network=False, options=options)
+        url = _stdin(text)
+        return _open(url, text, options, file=Path("/dev/stdin") if url.startswith("file:") else None)
     path = Path(place)
     if path.is_dir():
         return ImageFiles(_natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
@@ -56,12 +60,33 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         if path.is_file() and path.stat().st_size == 0:
             raise VideoError(f"{text} is empty (0 bytes); wanted a video")
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
-        return Video(f"file:{path}", text, network=False, options=options)
+        return _open(f"file:{path}", text, options, file=path)
     if glob.has_magic(place):
         return ImageFiles(
             _natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p))), text
         )
     raise VideoError(f"{text} does not exist; wanted a video file, an image folder, a glob or an address")
+
+
+def _images(paths: list[Path]) -> VideoSource:
+    for path in paths:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise VideoError(f"{path} is not an image file; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return ImageFiles(paths, f"{len(paths)} images")
+
+
+def _open(
+    url: str, source_id: str, options: SourceOptions, *, network: bool = False, file: Path | None = None
+) -> VideoSource:
+    """What FFmpeg finds behind an address: a video, or images that are not called so."""
+    container = open_container(url, source_id, network=network, timeout=options.timeout)
+    if not is_still(container):
+        files = () if file is None else (file,)
+        return Video(container, source_id, options=options, network=network, files=files)
+    if file is None or not file.is_file():
+        return ImagePackets(container, source_id)
+    container.close()
+    return ImageFiles([file], source_id)
 
 
 def _stdin(text: str) -> str:

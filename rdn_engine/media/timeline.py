@@ -19,6 +19,8 @@ class Shown(NamedTuple):
     """Pictures before it, since the last one, that never came."""
     time: float | None
     """Seconds on the source's clock; None where it has not said any yet."""
+    doubtful: bool
+    """Whether data was lost since the last picture that depends on no other: what is seen may be patched."""
 
 
 class Timeline:
@@ -28,8 +30,9 @@ class Timeline:
     before and after a restart of the clock, are never taken for each other.
 
     Pictures come out in display order, errors come up in coding order, and a decoder that fails on a packet may drop
-    the picture that it was about to hand out. So around damage every packet that should have been shown by now is lost;
-    where nothing was damaged a packet without a picture is no loss (the second field of an interlaced picture).
+    the picture that it was about to hand out, and later ones that depend on it. So from damage to the next key picture
+    every packet that should have been shown by now is lost; elsewhere one without a picture is no loss (the second
+    field of an interlaced picture).
     """
 
     def __init__(self, clock: Clock, reorders: Callable[[], bool]) -> None:
@@ -54,6 +57,7 @@ class Timeline:
         """Tickets of lost or hidden pictures: after damage a decoder may hand out an older picture late"""
         self._lost = 0
         """Pictures lost since the last one, whose place in display order is not known"""
+        self._doubtful = False
 
     def send(self, pts: int | None, dts: int | None, *, hidden: bool) -> int:
         """A packet goes into the decoder.
@@ -85,19 +89,29 @@ class Timeline:
         Args:
             ticket: of the packet; None where the decoder does not say.
         """
-        self._forget_shown()
+        if not self._doubtful:
+            self._forget_shown()
+        self._doubtful = True
         if ticket in self._sent:
             self._damaged.add(ticket)
         elif ticket is None or ticket not in self._gone:
             self._lost += 1
             self._give_up(ticket)
 
-    def show(self, ticket: int | None, dts: int | None) -> Shown | None:
+    def doubt(self) -> None:
+        """Data is missing in what is sent from now on, and the decoder may not notice."""
+        if not self._doubtful:
+            self._forget_shown()
+        self._doubtful = True
+
+    def show(self, ticket: int | None, dts: int | None, *, key: bool = False, interlaced: bool = False) -> Shown | None:
         """A picture came out whole.
 
         Args:
             ticket: of the packet that it was coded in; None where the decoder does not say.
             dts: of the packet that brought it out; None where nothing did, after the last packet.
+            key: whether it depends on no other picture.
+            interlaced: whether it may have been coded in two packets.
 
         Returns:
             What is known of it; None for one that was counted as lost already.
@@ -107,15 +121,17 @@ class Timeline:
         lost, self._lost = self._lost, 0
         place = self._sent.pop(ticket, None) if ticket is not None else None
         if place is not None:
-            if self._damaged:
+            if self._damaged or (self._doubtful and not interlaced):
                 before = [sent for sent, its_place in self._sent.items() if its_place < place]
                 lost += len(before)
                 for sent in before:
+                    del self._sent[sent]
                     self._give_up(sent)
             self._shown = place
-            if self._damaged or len(self._sent) > _HELD:
+            if self._damaged or interlaced or len(self._sent) > _HELD:
                 self._forget_shown()
-        return Shown(lost, self._clock.time(ticket, dts, lost))
+        self._doubtful &= not key or bool(self._damaged)
+        return Shown(lost, self._clock.time(ticket, dts, lost), self._doubtful)
 
     def end(self) -> int:
         """No more pictures come.
@@ -123,7 +139,7 @@ class Timeline:
         Returns:
             How many were lost after the last one.
         """
-        return self._lost + (len(self._sent) if self._damaged else 0)
+        return self._lost + (len(self._sent) if self._damaged or self._doubtful else 0)
 
     def _forget_shown(self) -> None:
         """Packets without a picture of their own, whose time has passed."""

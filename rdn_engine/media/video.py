@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -24,7 +25,6 @@ from rdn_engine.media.clock import ArrivalClock, Clock, CountedClock, DecodingCl
 from rdn_engine.media.container import (
     choose_stream,
     describe,
-    open_container,
     open_decoder,
     silence,
     video_streams,
@@ -40,6 +40,10 @@ _NO_TIMES = cast(int, FormatFlags.no_timestamps.value)
 _MAX_READ_ERRORS = 100
 _ASSUMED_RATE = Fraction(25)
 """Frames per second of a raw stream that does not say its own, as FFmpeg assumes."""
+_LOOKED_AHEAD = 2
+"""Packets: FFmpeg marks the one before the packet whose data is missing."""
+_ROUNDING_SECONDS = 0.25
+"""Containers' durations are rounded, or those of sound that goes on for a moment."""
 _LONGEST_REORDERING = 16
 """Pictures that a decoder of H.264 and its successors may hold back (ITU-T H.264, section A.3.1, MaxDpbFrames)."""
 
@@ -47,21 +51,30 @@ _LONGEST_REORDERING = 16
 class Video(VideoSource):
     """A video file or an address."""
 
-    def __init__(self, url: str, source_id: str, *, network: bool, options: SourceOptions) -> None:
-        """Open it and choose the video stream.
+    def __init__(
+        self,
+        container: InputContainer,
+        source_id: str,
+        *,
+        options: SourceOptions,
+        network: bool,
+        files: tuple[Path, ...] = (),
+    ) -> None:
+        """Choose the video stream and start its decoder.
 
         Args:
-            url: for FFmpeg, with its protocol.
+            container: open; this object closes it, at once where it raises.
             source_id: what frames and messages say, without credentials.
-            network: whether it may be waited for.
             options: how it is read.
+            network: whether it is waited for.
+            files: that are read.
 
         Raises:
-            VideoError: for what cannot be opened, holds no video, or holds it in a format without a decoder.
+            VideoError: for what holds no video, or holds it in a format without a decoder.
         """
         self._network = network
         self._options = options
-        self._container = open_container(url, source_id, network=network, timeout=options.timeout)
+        self._container = container
         try:
             self._stream = choose_stream(self._container, source_id, options.video_stream)
             open_decoder(self._stream, source_id)
@@ -73,9 +86,10 @@ class Video(VideoSource):
         guessed, average = self._stream.guessed_rate, self._stream.average_rate
         self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
         self._timeline: Timeline | None = None
+        self._packets_read = 0
+        """Packets so far, hidden ones too"""
         self._extent = self._promise()
         self._orientation = UPRIGHT
-        files = () if network else (Path(url.removeprefix("file:")),)
         super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
         streams = video_streams(self._container)
         if len(streams) > 1 and options.video_stream is None:
@@ -102,28 +116,32 @@ class Video(VideoSource):
             if picture.is_corrupt:
                 timeline.damage(picture.pts)
                 continue
-            shown = timeline.show(picture.pts, picture.dts)
+            shown = timeline.show(
+                picture.pts, picture.dts, key=bool(picture.key_frame), interlaced=bool(picture.interlaced_frame)
+            )
             if shown is None:
                 continue
             self._look_at(picture, first=self._delivered == 0)
             self.skipped += shown.lost
+            self.doubtful += shown.doubtful
             index += shown.lost
             yield picture, index, shown.time
             index += 1
         if self._timeline is not None:
             self.skipped += self._timeline.end()
-        self._look_back(index)
+        self._look_back()
 
     def _decode(self) -> Iterator[tuple[Timeline, VideoFrame]]:
         """Pictures as they come out of the decoder; their `pts` are tickets of the timeline."""
-        for packet in self._packets():
-            if packet.stream.index != self._stream.index:
-                continue
+        for packet, following in self._of_video():
             if self._timeline is None:
                 self._timeline = Timeline(self._clock(packet), lambda: bool(self._stream.codec_context.has_b_frames))
             timeline, ticket = self._timeline, None
+            self._packets_read += packet.size > 0
             if packet.size:  # the last one has nothing in it and asks for what the decoder still holds
                 ticket = packet.pts = timeline.send(packet.pts, packet.dts, hidden=packet.is_discard)
+                if packet.is_corrupt and not self._begins_anew(packet, following):
+                    timeline.doubt()
             try:
                 pictures = self._stream.codec_context.decode(packet)
             except av.error.EOFError:
@@ -133,6 +151,24 @@ class Video(VideoSource):
                 continue
             for picture in pictures:
                 yield timeline, picture
+
+    def _of_video(self) -> Iterator[tuple[Packet[Stream], Sequence[Packet[Stream]]]]:
+        """The video's packets, of a file each with those that follow it: nothing is waited for there."""
+        ahead = 0 if self._network else _LOOKED_AHEAD
+        held: deque[Packet[Stream]] = deque()
+        for packet in self._packets():
+            if packet.stream.index == self._stream.index:
+                held.append(packet)
+            if len(held) > ahead:
+                yield held.popleft(), held
+        while held:
+            yield held.popleft(), held
+
+    def _begins_anew(self, packet: Packet[Stream], following: Sequence[Packet[Stream]]) -> bool:
+        """Whether what looks like a loss is where the next segment, or the next of several joined files, begins."""
+        if self._container.format.name == "hls":
+            return True
+        return any(later.dts is not None and packet.dts is not None and later.dts < packet.dts for later in following)
 
     def _packets(self) -> Iterator[Packet[Stream]]:
         """Of every stream: the video's alone do not tell whether the end of a container is missing."""
@@ -195,6 +231,7 @@ class Video(VideoSource):
             start=(container.start_time or 0) / av.time_base,
             promised=None if self._untimed or self._network or not promised else promised,
             spacing=float(1 / self._rate),
+            rounding=0.0 if container.format.name == "avi" else _ROUNDING_SECONDS,
             gapless=container.format.name == "hls",
         )
 
@@ -211,15 +248,32 @@ class Video(VideoSource):
         if picture.interlaced_frame and not self._options.deinterlace:
             self._warn("it is interlaced: what moves has the edges of a comb; the option deinterlace mends them")
 
-    def _look_back(self, pictures: int) -> None:
-        """Note what the container promised and did not give."""
+    def _uncounted(self) -> str | None:
+        """An MP4 lists its pictures, so that a single one is missed."""
+        listed = len(self._stream.index_entries) if self._container.format.name.startswith("mov") else 0
+        return (
+            f"lacks {listed - self._packets_read} of the pictures that it lists"
+            if listed > self._packets_read
+            else None
+        )
+
+    def _look_back(self) -> None:
+        """Note what did not come, or not as it was."""
+        if self.skipped:
+            self._warn(f"{_frames(self.skipped)} damaged and skipped")
+        if self.doubtful:
+            self._warn(f"data is missing: {_frames(self.doubtful)} doubtful, those from there to the next key frame")
         if self._container.format.name == "hls" and not self._container.duration and not self._network:
             self.incomplete = "the playlist is unfinished (no #EXT-X-ENDLIST)"
-        elif shortfall := self._extent.shortfall():
+        elif shortfall := self._extent.shortfall() or self._uncounted():
             of = f" of {self._stream.frames}" if self._stream.frames else ""
-            self.incomplete = f"it {shortfall}: {pictures}{of} frames"
+            self.incomplete = f"it {shortfall}: {self._delivered}{of} frames came"
         if self.incomplete is not None:
             self._warn(self.incomplete)
+
+
+def _frames(count: int) -> str:
+    return "1 frame is" if count == 1 else f"{count} frames are"
 
 
 def _count(container: InputContainer, stream: VideoStream, rate: Fraction) -> int | None:

@@ -53,12 +53,16 @@ def serving(answer: Callable[[socket.socket], None]) -> Iterator[Server]:
         server.close()
 
 
-def http(body: bytes, kind: str = "video/mp2t", *, length: int | None = None) -> Callable[[socket.socket], None]:
+def http(
+    body: bytes, kind: str = "video/mp2t", *, length: int | None = None, closes: bool = False
+) -> Callable[[socket.socket], None]:
     """Answer a request with a body, after a header that promises `length` bytes, or none in particular."""
 
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
         promise = f"Content-Length: {length}\r\n" if length is not None else ""
         connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\n{promise}\r\n".encode() + body)
+        if closes:
+            connection.close()
 
     return answer

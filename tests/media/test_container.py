@@ -110,10 +110,20 @@ def test_what_is_no_mp4_is_not_said_to_lack_an_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("timeout", 0.0), ("timeout", -1.0), ("timeout", float("inf")), ("video_stream", -1)]
+    ("field", "value"),
+    [
+        ("timeout", 0.0),
+        ("timeout", -1.0),
+        ("timeout", float("inf")),
+        ("timeout", "x"),
+        ("video_stream", -1),
+        ("video_stream", "a"),
+        ("deinterlace", "yes"),
+        ("square_pixels", 1),
+    ],
 )
-def test_options_out_of_range_are_refused(field: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"{field} is {value:g}; wanted"):
+def test_options_of_another_type_or_out_of_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"options\.{field} is {value!r}; wanted"):
         SourceOptions(**{field: value})  # type: ignore[arg-type]
 
 

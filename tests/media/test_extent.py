@@ -8,7 +8,7 @@ TICKS = (0.01, 0.01)
 
 
 def extent(promised: float | None, *, start: float = 0.0, gapless: bool = False) -> Extent:
-    return Extent(TICKS, start, promised, 0.04, gapless=gapless)
+    return Extent(TICKS, start, promised, 0.04, rounding=0.25, gapless=gapless)
 
 
 def read(found: Extent, times: range, stream: int = 0) -> Extent:

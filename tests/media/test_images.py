@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from rdn_engine.errors import VideoError
 from rdn_engine.media.source import open_source
 from tests.media.clips import LOSSY, picture, read, save_images
+from tests.media.servers import http, serving
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
@@ -38,6 +42,66 @@ def test_every_picture_of_an_animation_is_a_frame(tmp_path: Path, name: str) -> 
     assert [Path(f.source_id).name for f in frames] == [name] * 5 + ["b.png"]
     assert [f.index for f in frames] == list(range(6))
     assert all(np.array_equal(f.image, picture(t)) for f, t in zip(frames, range(0, 20, 4), strict=False))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_an_animation_alone_has_its_times(tmp_path: Path, name: str) -> None:
+    pictures = [Image.fromarray(picture(t)) for t in range(0, 20, 4)]
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=[100, 200, 100, 100, 100])
+    frames, _ = read(tmp_path / name)
+    assert [f.pts for f in frames] == pytest.approx([0, 0.1, 0.3, 0.4, 0.5])
+
+
+@pytest.mark.parametrize("name", ["noname", "photo.jfif", "photo.mp4", ".hidden.jpg"])
+def test_a_photo_is_one_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    wanted = mirrored_photo(tmp_path / name)
+    frames, skipped = read(tmp_path / name)
+    assert ([f.pts for f in frames], skipped) == ([None], 0)
+    assert np.abs(frames[0].image.astype(int) - wanted).mean() < LOSSY
+    with open_source(tmp_path / name) as images:
+        assert images.files == (tmp_path / name,)
+
+
+def test_a_photo_behind_an_address_or_in_a_pipe_is_turned_too(tmp_path: Path) -> None:
+    wanted = mirrored_photo(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    with serving(http(data, "image/jpeg", length=len(data), closes=True)) as server:
+        frames, _ = read(f"http://127.0.0.1:{server.port}/snapshot")
+    from_pipe, _ = read(piped(tmp_path / "a.jpg"))
+    for found in (frames, from_pipe):
+        assert [f.pts for f in found] == [None]
+        assert np.abs(found[0].image.astype(int) - wanted).mean() < LOSSY
+
+
+def piped(path: Path) -> Path:
+    """A named pipe that a file is written into."""
+    pipe = path.with_suffix(".pipe")
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(path.read_bytes(),), daemon=True).start()
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_every_picture_of_an_animation_comes_out_of_a_pipe(tmp_path: Path, name: str) -> None:
+    pictures = [Image.fromarray(picture(t)) for t in range(0, 20, 4)]
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=100)
+    frames, skipped = read(piped(tmp_path / name))
+    assert ([f.index for f in frames], skipped) == (list(range(5)), 0)
+    assert [f.pts for f in frames] == pytest.approx([t / 10 for t in range(5)])
+
+
+def test_images_that_ffmpeg_cannot_read_from_a_pipe_are_said(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "a.tiff")
+    with pytest.raises(VideoError, match="tiff cannot be read from a pipe or an address; wanted a file"):
+        read(piped(tmp_path / "a.tiff"))
+
+
+def mirrored_photo(path: Path) -> np.ndarray:
+    """A JPEG of orientation 5; returns it as it is to be seen."""
+    exif = Image.Exif()
+    exif[0x0112] = 5
+    Image.fromarray(picture(0)).save(path, "JPEG", exif=exif)
+    return picture(0).transpose(1, 0, 2)
 
 
 def test_pages_of_16_bits_become_8(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "number": (lambda d: 5, "source is 5; wanted a path"),
+    "nothing": (lambda d: None, "source is None; wanted a path"),
     "empty string": (lambda d: "", "empty string"),
     "missing": (lambda d: d / "no.mp4", "does not exist"),
     "empty file": (lambda d: _write(d / "a.mp4", b""), "0 bytes"),

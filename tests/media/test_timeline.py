@@ -17,8 +17,10 @@ def raw() -> Timeline:
     return Timeline(CountedClock(1.0), lambda: True)
 
 
-def show(line: Timeline, ticket: int) -> tuple[int, float | None] | None:
-    return line.show(ticket, None)
+def show(line: Timeline, ticket: int, *, key: bool = False) -> tuple[int, float | None] | None:
+    """How many were lost before it, and its time."""
+    shown = line.show(ticket, None, key=key)
+    return None if shown is None else shown[:2]
 
 
 def test_without_damage_nothing_is_lost_and_a_second_field_is_no_picture() -> None:
@@ -36,7 +38,39 @@ def test_around_damage_packets_without_a_picture_are_lost() -> None:
     assert show(line, tickets[3]) == (2, 3.0)
     assert show(line, tickets[1]) is None
     assert show(line, tickets[4]) == (0, 4.0)
+    assert line.end() == 1
+
+
+def test_from_damage_to_the_next_key_picture_what_does_not_come_is_lost() -> None:
+    line = timeline()
+    tickets = [line.send(pts, pts, hidden=False) for pts in range(12)]
+    assert show(line, tickets[0], key=True) == (0, 0.0)
+    line.damage(tickets[1])
+    assert show(line, tickets[2]) == (1, 2.0)
+    assert show(line, tickets[4]) == (1, 4.0)  # 3 depends on what is damaged, and the decoder says nothing
+    assert show(line, tickets[6], key=True) == (1, 6.0)
+    assert show(line, tickets[8]) == (0, 8.0)
     assert line.end() == 0
+
+
+def test_pictures_after_a_loss_are_doubtful_until_a_key_picture() -> None:
+    line = timeline()
+    tickets = [line.send(pts, pts, hidden=False) for pts in range(5)]
+    said = []
+    for ticket, key in zip(tickets, (True, False, False, True, False), strict=True):
+        if ticket == tickets[1]:
+            line.doubt()
+        shown = line.show(ticket, None, key=key)
+        said.append(shown is not None and shown.doubtful)
+    assert said == [False, True, True, False, False]
+
+
+def test_fields_of_interlaced_pictures_are_not_lost_while_in_doubt() -> None:
+    line = timeline()
+    tickets = [line.send(pts, pts, hidden=False) for pts in range(6)]
+    line.doubt()
+    assert [line.show(t, None, interlaced=True)[0] for t in tickets[::2]] == [0, 0, 0]  # type: ignore[index]
+    assert line.end() == 1  # the last field; nothing says that it is none
 
 
 def test_display_order_decides_and_not_coding_order() -> None:

@@ -263,8 +263,74 @@ def test_a_video_cut_short_says_what_is_missing(tmp_path: Path, name: str) -> No
         frames = list(video)
     assert 30 < len(frames) < 60
     assert video.incomplete is not None
-    assert re.fullmatch(rf"it ends after \d\.\d\d of 3\.60 s: {len(frames)}( of 90)? frames", video.incomplete)
+    assert re.fullmatch(rf"it ends after \d\.\d\d of 3\.60 s: {len(frames)}( of 90)? frames came", video.incomplete)
     assert video.warnings[-1] == video.incomplete
+
+
+@pytest.mark.parametrize(("name", "share"), [("a.mp4", 97), ("a.avi", 94)])
+def test_an_end_that_lacks_a_few_frames_is_said_where_they_are_listed(tmp_path: Path, name: str, share: int) -> None:
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    path = encode(tmp_path / name, frames=40, grain=60, bf="0", container_options=options)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * share // 100])
+    with open_source(path) as video:
+        frames = list(video)
+    assert 30 < len(frames) < 40
+    assert video.incomplete is not None
+
+
+@pytest.mark.parametrize("start", [0, 5, 20])
+@pytest.mark.parametrize("flags", ["", "faststart", "frag_keyframe+empty_moov", "dash"])
+def test_cut_and_fragmented_mp4_lack_nothing(tmp_path: Path, start: int, flags: str) -> None:
+    """An edit list hides the pictures before 0, and with them what comes before their key picture is not listed."""
+    pictures = [picture(t) for t in range(30)]
+    with av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": flags} if flags else {}) as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"g": "12", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for t, image in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = t - start, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_source(tmp_path / "a.mp4") as video:
+        assert len(list(video)) >= 30 - start
+        assert (video.skipped, video.incomplete, video.warnings) == (0, None, [])
+
+
+def test_lost_data_makes_pictures_doubtful_until_the_next_key_frame(tmp_path: Path) -> None:
+    """A transport stream of which some packets of 188 bytes never arrived."""
+    whole = encode(tmp_path / "a.ts", frames=60, grain=60, g="20", bf="0", sc_threshold="0").read_bytes()
+    packets = [whole[at : at + 188] for at in range(0, len(whole), 188)]
+    first = len(packets) // 2
+    (tmp_path / "b.ts").write_bytes(b"".join(packets[:first] + packets[first + 6 :]))
+    with open_source(tmp_path / "b.ts") as video:
+        frames = list(video)
+    assert 5 < video.doubtful <= 20
+    assert 60 - 5 <= len(frames) + video.skipped <= 60
+    wanted = f"data is missing: {video.doubtful} frames are doubtful, those from there to the next key frame"
+    assert video.warnings[-1] == wanted
+    with open_source(tmp_path / "a.ts") as video:
+        assert len(list(video)) == 60
+        assert (video.doubtful, video.warnings) == (0, [])
+
+
+def test_joined_streams_and_segments_are_not_in_doubt(tmp_path: Path) -> None:
+    """Each counts its packets from the start, which looks as if some were lost."""
+    parts = [encode(tmp_path / f"{number}.ts", frames=30, **B_PICTURES).read_bytes() for number in range(3)]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    for path, count in ((tmp_path / "a.ts", 90), (segments(tmp_path, (0, 1, 2)), 75)):
+        with open_source(path) as video:
+            assert len(list(video)) == count
+            assert (video.skipped, video.doubtful, video.warnings) == (0, 0, [])
+
+
+def test_damaged_frames_are_said(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.avi", "mjpeg")
+    for nth in (3, 7):
+        damage(path, nth)
+    with open_source(path) as video:
+        assert len(list(video)) == 18
+        assert video.warnings == ["2 frames are damaged and skipped"]
+        assert video.doubtful == 0
 
 
 def segments(folder: Path, present: tuple[int, ...], *, ended: bool = True) -> Path:
@@ -283,8 +349,8 @@ def segments(folder: Path, present: tuple[int, ...], *, ended: bool = True) -> P
     ("present", "missing"),
     [
         ((0, 1, 2), None),
-        ((0, 2), "it lacks 1.00 of 3.00 s: 50 frames"),
-        ((0, 1), "it ends after 2.00 of 3.00 s: 50 frames"),
+        ((0, 2), "it lacks 1.00 of 3.00 s: 50 frames came"),
+        ((0, 1), "it ends after 2.00 of 3.00 s: 50 frames came"),
     ],
 )
 def test_a_missing_segment_is_said(tmp_path: Path, present: tuple[int, ...], missing: str | None) -> None:

@@ -26,6 +26,7 @@ from rdn_engine.backends.tensorrt.plans import Limits, PlanCache, graph_hash
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.cli import app as cli
+from rdn_engine.cli.exits import NO_BACKEND, USAGE
 from rdn_engine.errors import BackendUnavailable, BundleError
 from scripts.tensorrt_stubs import write_stubs
 from training.data.synthetic import SyntheticVideos
@@ -146,12 +147,12 @@ def test_the_build_command_builds_once_for_each_set_of_limits(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--size", "7by3"), cli.USAGE, "size is '7by3'; wanted HEIGHTxWIDTH"),
-        (("--batch", "0"), cli.USAGE, "batch of a plan is 0"),
-        (("--ratio", "2"), cli.USAGE, "ratio 2; wanted"),
-        (("--backend", "tensorrt"), cli.NO_BACKEND, "'tensorrt' cannot be loaded"),
-        (("--backend", "onnxruntime"), cli.NO_BACKEND, "compiles nothing"),
-        (("--relation", "plugin"), cli.NO_BACKEND, "no relation plugin for tensorrt_rtx; build it with RDN_CUDA=on"),
+        (("--size", "7by3"), USAGE, "size is '7by3'; wanted HEIGHTxWIDTH"),
+        (("--batch", "0"), USAGE, "batch of a plan is 0"),
+        (("--ratio", "2"), USAGE, "ratio 2; wanted"),
+        (("--backend", "tensorrt"), NO_BACKEND, "'tensorrt' cannot be loaded"),
+        (("--backend", "onnxruntime"), NO_BACKEND, "compiles nothing"),
+        (("--relation", "plugin"), NO_BACKEND, "no relation plugin for tensorrt_rtx; build it with RDN_CUDA=on"),
     ],
 )
 def test_what_cannot_be_built_is_one_message(options: tuple[str, ...], code: int, message: str) -> None:

@@ -1,0 +1,216 @@
+"""A live source: a thread that reads, reconnects, and gives up frames that nobody takes in time, counting every one."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rdn_engine.capture import Capture
+from rdn_engine.errors import VideoError
+from rdn_engine.frame import Frame
+from rdn_engine.media.address import without_credentials
+from rdn_engine.media.base import SourceOptions, VideoSource
+from rdn_engine.media.frame_queue import FrameQueue, Policy
+from rdn_engine.media.source import open_source
+from rdn_engine.plain import check, check_fields
+
+_log = logging.getLogger("rdn_engine.media")
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a live source is read, and what happens when it fails or comes too fast."""
+
+    policy: Policy = "drop_oldest"
+    """What happens to a frame for which there is no room"""
+    room: int = 2
+    """Frames that may wait, 1..1000"""
+    first_delay: float = 0.5
+    """Seconds, 0..3600, before the first attempt to connect again"""
+    longest_delay: float = 30.0
+    """Seconds, 0..3600: the delay doubles with every failed attempt up to here"""
+    real_time: bool = True
+    """Whether a file is played at its own speed; otherwise as fast as frames are taken. Addresses have their own"""
+    source: SourceOptions = field(default_factory=SourceOptions)
+    """How each connection is read"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is of another type or out of its range.
+        """
+        check_fields(self, "live", room=(1, 1000), first_delay=(0, 3600), longest_delay=(0, 3600))
+        check(self.first_delay <= self.longest_delay, "live.first_delay", self.first_delay, f"0..{self.longest_delay}")
+
+
+class LiveSource:
+    """Frames of a camera, as they come. One thread reads; `get` and `close` are called from another.
+
+    An address that ends, fails or falls silent has failed: the thread connects again, after a delay that doubles up to
+    a limit and is varied at random, so that many streams do not come back in one moment. A file ends once. No frame is
+    invented in between: the next one has another `session`, which begins another epoch.
+
+    Of every frame that was captured exactly one thing is true: it was taken by `get`, it waits, or it is in `dropped`.
+    """
+
+    def __init__(
+        self,
+        address: str | Path,
+        options: LiveOptions | None = None,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        opener: Callable[[str | Path, SourceOptions], VideoSource] = open_source,
+    ) -> None:
+        """Nothing is opened before `start`.
+
+        Args:
+            address: as `open_source` takes it.
+            options: how it is read.
+            on_change: called by the reading thread whenever there is a frame more, and at the end.
+            opener: opens a connection; for tests.
+        """
+        self.source_id = without_credentials(str(address)) if "://" in str(address) else str(address)
+        """What frames and messages say, without credentials"""
+        self._address = address
+        self._live = "://" in str(address) and not str(address).startswith("file:")
+        self._options = options or LiveOptions()
+        self._on_change = on_change
+        self._open = opener
+        self._queue = FrameQueue(self._options.room, self._options.policy)
+        self._closing = threading.Event()
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"reader of {self.source_id}", daemon=True)
+        self._next_index = 0
+        self._taken = 0
+        self.captured = 0
+        """Frames that arrived whole"""
+        self.damaged = 0
+        """Frames that were found damaged and are not among the captured ones"""
+        self.doubtful = 0
+        """Captured frames before which data was lost"""
+        self.sessions = 0
+        """Connections that gave a frame"""
+        self.failures = 0
+        """Attempts and connections that failed"""
+        self.error: VideoError | None = None
+        """The last failure; None while frames come"""
+
+    @property
+    def dropped(self) -> int:
+        """Captured frames that were given up."""
+        return self._queue.dropped
+
+    @property
+    def taken(self) -> int:
+        """Captured frames that `get` returned."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """Captured frames that `get` has not returned yet."""
+        return len(self._queue)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more frames will be captured; some may wait."""
+        return self._finished.is_set()
+
+    def start(self) -> None:
+        """Begin to read; once."""
+        self._thread.start()
+
+    def get(self, timeout: float | None = None) -> Frame | None:
+        """Take the oldest frame that waits.
+
+        Args:
+            timeout: seconds to wait for one; None waits until there is one or the source has ended.
+
+        Returns:
+            The frame, with its `capture`; None where none came.
+        """
+        frame = self._queue.get(timeout)
+        self._taken += frame is not None
+        return frame
+
+    def close(self, timeout: float = 2.0) -> bool:
+        """Stop reading and give up what waits.
+
+        Args:
+            timeout: seconds to wait for the thread. One that FFmpeg keeps in a read ends by itself once the source's
+                own timeout is over; until then it holds its connection, and nothing else.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._closing.set()
+        self._queue.close(drop=True)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._closing.is_set():
+            captured = self.captured
+            self._read_once()
+            if not self._live or self._closing.is_set():
+                break
+            attempt = 1 if self.captured > captured else attempt + 1
+            delay = self._delay(attempt)
+            _log.warning("%s; connecting again in %.1f s", self.error, delay)
+            self._closing.wait(delay)
+        self._finished.set()
+        self._queue.close(drop=False)
+        self._on_change()
+
+    def _read_once(self) -> None:
+        """One connection, until it ends or fails."""
+        try:
+            with self._open(self._address, self._options.source) as video:
+                try:
+                    self._capture_all(video)
+                finally:
+                    self.damaged += video.skipped
+            if self._live and not self._closing.is_set():
+                raise VideoError(f"{self.source_id} ended, which a live source does not")
+        except Exception as error:  # whatever it is, it must not end the thread without a word
+            self.failures += 1
+            self.error = error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {error!r}")
+            self._on_change()
+
+    def _capture_all(self, video: VideoSource) -> None:
+        first, session, doubtful = self._next_index, self.sessions, 0
+        for frame in self._paced(video):
+            if self._closing.is_set():
+                return
+            self.sessions, self.error = session + 1, None
+            capture = Capture(time.time(), 0, video.doubtful > doubtful, session, time.monotonic())
+            self.doubtful += capture.doubtful
+            doubtful = video.doubtful
+            self.captured += 1
+            self._next_index = first + frame.index + 1
+            self._queue.put(replace(frame, index=first + frame.index, capture=capture))
+            self._on_change()
+
+    def _delay(self, attempt: int) -> float:
+        """Seconds before the next attempt: doubled each time up to the limit; of that, half to all."""
+        options = self._options
+        longest = min(options.first_delay * 2.0 ** min(attempt - 1, 60), options.longest_delay)
+        return longest * random.uniform(0.5, 1.0)
+
+    def _paced(self, video: VideoSource) -> Iterator[Frame]:
+        """The frames of a file at the speed of its own clock, those of an address as they come."""
+        start: tuple[float, float] | None = None
+        for frame in video:
+            if not self._live and self._options.real_time and frame.pts is not None:
+                now = time.monotonic()
+                if start is None or frame.pts < start[1]:
+                    start = now, frame.pts
+                self._closing.wait(max(0.0, start[0] + frame.pts - start[1] - now))
+            yield frame
