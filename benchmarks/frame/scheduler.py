@@ -65,7 +65,7 @@ class Queued:
     def __init__(self, on_frame: Callable[[], None]) -> None:
         self._on_frame, self._frames = on_frame, deque[Frame]()
         self.ended, self.error = False, None
-        self.captured = self.dropped = self.damaged = 0
+        self.captured = self.dropped = self.damaged = self.failures = 0
         self.sessions = 1
 
     @property
@@ -89,8 +89,9 @@ class Queued:
         except IndexError:
             return None
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 2.0) -> bool:
         self._frames.clear()
+        return True
 
 
 class Counted:

@@ -11,7 +11,7 @@ from typing import Literal
 from rdn_engine.serve.delivery import Delivery
 from rdn_engine.serve.snapshot import StreamSnapshot
 
-Trouble = Literal["refused", "failing", "sink_failing", "sink_full"]
+Trouble = Literal["source_down", "source_stuck", "refused", "failing", "sink_failing", "sink_full"]
 """What may go on from frame to frame"""
 EventKind = Literal["added", "dials", Trouble, "recovered", "ended"]
 WAITING = 1024

@@ -86,6 +86,7 @@ class ServedStream:
         self._ending: _Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
         self._started = self._retired = self._source_closing = False
+        self._dropped_by_source = 0
         self._open_parts = {"sink", "source"}
         self._final: StreamSnapshot | None = None
         self._done = threading.Event()
@@ -226,11 +227,11 @@ class ServedStream:
         """Take a frame, if there is one, and push it."""
         try:
             # In this order: a frame may come between the two questions, but none after the end.
-            ended, frame = self._source.ended, self._source.get(0)
-            error = self._source.error if ended else None
+            ended, frame, error = self._source.ended, self._source.get(0), self._source.error
         except Exception as failure:
             ended, frame, error = True, None, failure
         if frame is not None:
+            self._troubles.good("source_down")
             self._last_frame = self._around.clock()
             with self._lock:
                 self._frames_left = max(self._frames_left - 1, 0)
@@ -238,6 +239,8 @@ class ServedStream:
             if failure_too_many is not None:
                 self._end("failed", drain=True, frames_left=0, error=failure_too_many)
             return True
+        if error is not None:
+            self._troubles.bad("source_down", f"the source failed: {error}", error)
         if ended:
             self._end("ended" if error is None else "source", drain=True, frames_left=0, error=error)
         if self._ending is not None:
@@ -310,13 +313,16 @@ class ServedStream:
             if self._source_closing:
                 return
             self._source_closing = True
+            # What it gives up as it closes is not its policy's.
+            self._dropped_by_source = self._source.dropped
         threading.Thread(target=self._close_source, name=f"rdn-close-{self.name}", daemon=True).start()
 
     def _close_source(self) -> None:
         try:
-            self._source.close()
+            if not self._source.close():
+                self._troubles.bad("source_stuck", "the source's reader has not stopped yet; it ends by itself")
         except Exception as error:
-            self._troubles.bad("failing", f"the source could not be closed: {error!r}", error)
+            self._troubles.bad("source_stuck", f"the source could not be closed: {error!r}", error)
         self._end_part("source")
 
     def _end_part(self, part: str) -> None:
@@ -332,8 +338,8 @@ class ServedStream:
             ending = self._ending
             if self._final is not None or ending is None:
                 return
-            captured, dropped = self._source.captured, self._source.dropped
-            self._account.close(captured, dropped, ending.drop_reason)
+            captured = self._source.captured
+            self._account.close(captured, self._dropped_by_source, ending.drop_reason)
             final = self._final = self._snapshot(captured)
         self._around.ended(self)
         self._around.events.say("ended", self.name, f"ended: {final.end_reason}", ending.error, final)
@@ -359,6 +365,7 @@ class ServedStream:
             doubtful=frames.doubtful,
             damaged=source.damaged,
             sessions=source.sessions,
+            failures=source.failures,
             epochs=facts.epochs,
             ages=self._account.ages(),
             seconds=facts.seconds,

@@ -49,6 +49,8 @@ class StreamSnapshot:
     """Frames that the source lost before they arrived; not part of frames_in"""
     sessions: int
     """How often the source was connected"""
+    failures: int
+    """How often the source could not be connected, or was cut off"""
     epochs: int
     """How often the window started empty, the first time included"""
     ages: AgeHistogram

@@ -22,7 +22,7 @@ class FrameSource(Protocol):
 
     @property
     def error(self) -> Exception | None:
-        """Why it ended; None for a good end."""
+        """The last failure, after which it connects again or has ended; None while frames come and after a good end."""
         ...
 
     @property
@@ -50,6 +50,11 @@ class FrameSource(Protocol):
         """How often it was connected."""
         ...
 
+    @property
+    def failures(self) -> int:
+        """How often it could not be connected, or was cut off."""
+        ...
+
     def start(self) -> None:
         """Begin to read, in a thread of its own."""
         ...
@@ -65,18 +70,21 @@ class FrameSource(Protocol):
         """
         ...
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 2.0) -> bool:
         """Stop reading; what is queued is given up.
 
         Args:
             timeout: seconds to wait for the reader.
+
+        Returns:
+            Whether it has stopped.
         """
         ...
 
 
 OpenSource = Callable[[Callable[[], None]], FrameSource]
-"""Makes a source, not started. It gets what the source is to call, from any thread, whenever a frame was queued or the
-source ended."""
+"""Makes a source, not started. It gets what the source is to call, from any thread, whenever a frame was queued and
+when it failed or ended: `lambda wake: LiveSource(address, on_change=wake)`."""
 
 Sink = Callable[[Detections], None]
 """Takes the results of one stream, in order, from a thread of that stream."""

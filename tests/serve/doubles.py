@@ -23,6 +23,7 @@ from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.serve.events import Event
 from rdn_engine.serve.scheduler import Scheduler
+from rdn_engine.serve.served import ServedStream
 from rdn_engine.serve.snapshot import StreamSnapshot
 from tests.fakes import FakeEncoder, image, relation_weights, tiny_config
 
@@ -49,7 +50,9 @@ class FakeSource:
         self.ended, self.error = False, None
         self.captured = self.dropped = 0
         self.damaged, self.sessions = 3, 1
+        self.failures = 2
         self.starts = self.closes = 0
+        self.stops = True
         self.fails: Exception | None = None
         self.put(waiting)
 
@@ -81,8 +84,13 @@ class FakeSource:
         with self._lock:
             return self._queue.popleft() if self._queue else None
 
-    def close(self, timeout: float = 2.0) -> None:
+    def close(self, timeout: float = 2.0) -> bool:
+        """As a LiveSource, it counts what it gives up as dropped."""
         self.closes += 1
+        with self._lock:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+        return self.stops
 
 
 class Sink:
@@ -105,6 +113,20 @@ class Sink:
     def wait(self, calls: int) -> None:
         for _ in range(calls):
             assert self.called.acquire(timeout=WAIT)
+
+
+class Camera:
+    """A stream of a scheduler with its fakes."""
+
+    def __init__(self, scheduler: Scheduler, name: str, given: list[Frame], dials: Dials | None = None) -> None:
+        self.sink = Sink()
+        self.source: FakeSource
+
+        def open_source(on_frame: Callable[[], None]) -> FakeSource:
+            self.source = FakeSource(on_frame, given)
+            return self.source
+
+        self.served: ServedStream = scheduler.add(name, open_source, self.sink, dials=dials)
 
 
 class Log:

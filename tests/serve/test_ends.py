@@ -12,6 +12,7 @@ from rdn_engine.serve.options import StreamOptions
 from rdn_engine.serve.scheduler import Scheduler
 from tests.serve.doubles import (
     WAIT,
+    Camera,
     FakeSource,
     Log,
     Sink,
@@ -24,7 +25,6 @@ from tests.serve.doubles import (
     serving,
     watched_detector,
 )
-from tests.serve.test_scheduler import Camera
 
 
 class Gate:
@@ -119,6 +119,27 @@ def test_a_source_that_fails_ends_its_stream_after_what_it_gave(how: str) -> Non
     assert event.final is not None
     assert (event.final.end_reason, event.final.frames_out, event.final.frames_in) == ("source", 5, 5)
     assert same(camera.sink.results, alone(detector, given))
+
+
+def test_a_source_that_connects_again_is_down_and_recovers() -> None:
+    detector, _ = watched_detector()
+    log = Log()
+    error = VideoError("connection refused")
+    with serving(detector, on_event=log) as scheduler:
+        camera = Camera(scheduler, "door", frames(range(3)))
+        camera.sink.wait(1)
+        camera.source.error = error  # type: ignore[assignment]
+        for _ in range(3):
+            camera.source._on_frame()
+        assert log.wait("source_down", "door").error is error
+        camera.source.error = None
+        camera.source.put(frames(range(3, 40)))
+        log.wait("recovered", "door")
+        camera.source.stops = False
+        camera.source.end()
+        log.wait("ended", "door")
+    assert [e.kind for e in log.events] == ["added", "source_down", "recovered", "source_stuck", "ended"]
+    assert camera.served.snapshot().frames_out == 40
 
 
 def test_a_source_that_cannot_start_ends_its_stream() -> None:
@@ -292,8 +313,8 @@ def test_close_ends_in_time_whatever_hangs(stuck: str) -> None:
     log = Log()
 
     class Slow(FakeSource):
-        def close(self, timeout: float = 2.0) -> None:
-            assert hold.wait(WAIT)
+        def close(self, timeout: float = 2.0) -> bool:
+            return hold.wait(WAIT)
 
     scheduler = Scheduler(detector, workers=1, on_event=log)
     camera = Camera(scheduler, "door", frames(range(4)))

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import Dials
 from rdn_engine.detector import Detector
 from rdn_engine.errors import ConfigError, StreamClosed
 from rdn_engine.frame import Frame
 from rdn_engine.serve.scheduler import Scheduler
-from rdn_engine.serve.served import ServedStream
 from tests.fakes import DIALS
 from tests.serve.doubles import (
     WAIT,
+    Camera,
     FakeSource,
     Log,
     Sink,
@@ -34,20 +33,6 @@ from tests.serve.doubles import (
 from training.data.synthetic import SyntheticVideos
 
 TINY = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
-
-
-class Camera:
-    """A stream of a scheduler with its fakes."""
-
-    def __init__(self, scheduler: Scheduler, name: str, given: list[Frame], dials: Dials | None = None) -> None:
-        self.sink = Sink()
-        self.source: FakeSource
-
-        def open_source(on_frame: Callable[[], None]) -> FakeSource:
-            self.source = FakeSource(on_frame, given)
-            return self.source
-
-        self.served: ServedStream = scheduler.add(name, open_source, self.sink, dials=dials)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -66,7 +51,7 @@ def test_every_stream_gives_what_it_gives_alone(workers: int) -> None:
         assert (final.state, final.end_reason, final.error) == ("ended", "ended", None)
         assert (final.frames_in, final.frames_out, final.inside) == (len(given[name]), len(given[name]), 0)
         assert balanced(final)
-        assert (final.epochs, final.damaged, final.sessions) == (1, 3, 1)
+        assert (final.epochs, final.damaged, final.sessions, final.failures) == (1, 3, 1, 2)
         assert sum(final.ages.counts) == len(given[name])
         assert final.seconds["relation"] > 0
         assert (camera.source.starts, camera.source.closes) == (1, 1)
