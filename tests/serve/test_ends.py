@@ -50,7 +50,7 @@ def failing(encoder: WatchedEncoder, bad: Callable[[int], bool]) -> None:
 
 def test_a_stage_that_fails_now_and_then_costs_its_frames_alone() -> None:
     detector, encoder = watched_detector()
-    failing(encoder, lambda level: level in (3, 7))
+    failing(encoder, lambda level: level in (3, 7, 11))
     log, many, few = Log(), frames(range(40)), frames(range(100, 110))
     with serving(detector, on_event=log) as scheduler:
         bad, good = Camera(scheduler, "bad", many), Camera(scheduler, "good", few)
@@ -59,9 +59,9 @@ def test_a_stage_that_fails_now_and_then_costs_its_frames_alone() -> None:
             assert camera.served.wait(WAIT)
     encoder.watch = lambda level: None
     assert same(good.sink.results, alone(detector, few))
-    assert same(bad.sink.results, alone(detector, [f for f in many if f.index not in (3, 7)]))
+    assert same(bad.sink.results, alone(detector, [f for f in many if f.index not in (3, 7, 11)]))
     final = bad.served.snapshot()
-    assert (final.frames_in, final.frames_out, final.dropped["failed"], final.end_reason) == (40, 38, 2, "ended")
+    assert (final.frames_in, final.frames_out, final.dropped["failed"], final.end_reason) == (40, 37, 3, "ended")
     assert [e.kind for e in log.of("bad")] == ["added", "failing", "recovered", "ended"]
     assert "no room for 3" in log.of("bad", "failing")[0].message
     assert [e.kind for e in log.of("good")] == ["added", "ended"]
@@ -84,6 +84,30 @@ def test_a_stage_that_fails_for_good_ends_its_stream_with_the_results_it_can_giv
     assert same(bad.sink.results, alone(detector, many[:5]))
     assert same(good.sink.results, alone(detector, few))
     assert bad.source.closes == 1
+
+
+def test_last_results_that_fail_are_counted_and_the_others_come() -> None:
+    detector, _ = watched_detector()
+    stage, fails = detector.runtime.model, threading.Event()  # type: ignore[attr-defined]
+    relation = stage.relation
+
+    def related(*arguments: object, **named: object) -> object:
+        if fails.is_set():
+            raise MemoryError("no room for results")
+        return relation(*arguments, **named)
+
+    related.precision = relation.precision  # type: ignore[attr-defined]
+    object.__setattr__(stage, "relation", related)
+    log = Log()
+    with serving(detector, on_event=log) as scheduler:
+        camera = Camera(scheduler, "door", frames(range(6)))
+        camera.sink.wait(4)
+        fails.set()
+        camera.source.end()
+        final = log.wait("ended", "door").final
+    assert final is not None
+    assert (final.end_reason, final.frames_out, final.dropped["failed"], final.dropped["removed"]) == ("ended", 4, 2, 0)
+    assert [e.kind for e in log.events] == ["added", "failing", "ended"]
 
 
 def test_a_frame_that_is_no_image_is_refused_and_counted() -> None:
@@ -244,6 +268,48 @@ def test_removed_without_drain_counts_what_it_gives_up() -> None:
     assert [r.frame_index for r in camera.sink.results] == [0, 1, 2]
 
 
+def test_a_drop_overtakes_a_drain_whose_sink_stands_still() -> None:
+    detector, _ = watched_detector()
+    with serving(detector) as scheduler:
+        camera = Camera(scheduler, "door", frames(range(9)))
+        camera.sink.wait(1)
+        camera.sink.free.clear()
+        camera.source.end()
+        while camera.served.snapshot().state != "closing":
+            camera.served.wait(0.001)
+        camera.served.remove(drain=False)
+        camera.sink.free.set()
+        assert camera.served.wait(WAIT)
+    final = camera.served.snapshot()
+    assert final.frames_out == len(camera.sink.results) < 9
+    assert (final.end_reason, final.dropped["removed"]) == ("removed", 9 - final.frames_out)
+
+
+def test_a_stream_whose_frames_wait_is_not_idle() -> None:
+    detector, _ = watched_detector()
+    now, sink = [100.0], Sink()
+    sink.free.clear()
+    log = Log()
+    source: list[FakeSource] = []
+
+    def open_source(on_frame: Callable[[], None]) -> FakeSource:
+        source.append(FakeSource(on_frame, frames(range(9))))
+        return source[0]
+
+    with serving(detector, on_event=log, clock=lambda: now[0]) as scheduler:
+        served = scheduler.add("door", open_source, sink, options=StreamOptions(results=1, idle_seconds=10.0))
+        log.wait("sink_full", "door")
+        now[0] = 200.0
+        other = Camera(scheduler, "other", [])  # every stream that comes has all looked at again
+        other.source.end()
+        assert other.served.wait(WAIT)
+        assert served.snapshot().end_reason is None
+        sink.free.set()
+        source[0].end()
+        assert served.wait(WAIT)
+    assert served.snapshot().frames_out == 9
+
+
 def test_a_stream_without_frames_ends_and_gives_its_results() -> None:
     detector, _ = watched_detector()
     log, now = Log(), [100.0]
@@ -303,6 +369,25 @@ def test_close_drops() -> None:
     closing.join(WAIT)
     final = camera.served.snapshot()
     assert (final.state, final.frames_in, sum(final.dropped.values())) == ("ended", 9, 9 - final.frames_out)
+
+
+def test_a_drain_that_takes_too_long_becomes_a_drop_that_is_over_in_time() -> None:
+    detector, encoder = watched_detector()
+    gate = Gate(encoder, 3)
+
+    class Freeing(FakeSource):
+        def close(self, timeout: float = 2.0) -> bool:
+            gate.free.set()
+            return super().close(timeout)
+
+    scheduler = Scheduler(detector, workers=1)
+    camera = Camera(scheduler, "door", frames(range(9)))
+    camera.source.__class__ = Freeing
+    assert gate.reached.wait(WAIT)
+    assert scheduler.close(drain=True, deadline_s=3.0)
+    final = camera.served.snapshot()
+    assert (final.end_reason, final.frames_in, balanced(final)) == ("deadline", 9, True)
+    assert final.dropped["deadline"] == 9 - final.frames_out
 
 
 @pytest.mark.parametrize("stuck", ["sink", "stage", "source"])

@@ -32,7 +32,10 @@ def test_one_that_runs_has_no_second_turn_at_once() -> None:
     assert turns.take(0) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from("wd"), st.integers(0, 4), st.booleans()), max_size=120), st.integers(1, 3))
+STEPS = st.lists(st.tuples(st.sampled_from("wd"), st.integers(0, 4), st.booleans()), min_size=40, max_size=120)
+
+
+@given(STEPS, st.integers(1, 3))
 def test_nobody_waits_more_than_a_round(steps: list[tuple[str, int, bool]], workers: int) -> None:
     turns: RunQueue[int] = RunQueue()
     running: list[int] = []

@@ -100,7 +100,7 @@ def test_others_come_go_and_turn_their_dials_and_a_stream_does_not_notice() -> N
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 4)), max_size=12))
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 4)), min_size=6, max_size=12))
 def test_a_slow_stream_waits_for_one_round(arrivals: list[tuple[int, int]]) -> None:
     """Stream 0 has frames at any time. Grey levels are the streams' numbers; what arrives while push p runs is put
     there by p's own thread.
@@ -109,15 +109,20 @@ def test_a_slow_stream_waits_for_one_round(arrivals: list[tuple[int, int]]) -> N
     sources: list[FakeSource] = []
     order: list[int] = []
     waiting: dict[int, int] = {}  # push during which the oldest frame that waits arrived, by stream
-    begin = threading.Event()
+    unfair: list[str] = []
+    fast = frames([0] * 60)
+    begin, drained = threading.Event(), threading.Event()
 
     def watch(level: int) -> None:
         assert begin.wait(WAIT)
         p = len(order)
         order.append(level)
+        if order.count(0) == len(fast):
+            drained.set()
         if level:
             between = order[waiting.pop(level) + 1 : p]
-            assert len(set(between)) == len(between), f"{level} waited while another had two turns: {between}"
+            if len(set(between)) < len(between):  # an assertion here would be a stage that fails
+                unfair.append(f"{level} waited while another had two turns: {between}")
         for at, stream in arrivals:
             if at == p:
                 sources[stream].put([frame(p, stream)])
@@ -125,7 +130,6 @@ def test_a_slow_stream_waits_for_one_round(arrivals: list[tuple[int, int]]) -> N
                     waiting[stream] = p
 
     encoder.watch = watch
-    fast = frames([0] * 60)
     with serving(detector) as scheduler:
 
         def open_source(on_frame: Callable[[], None]) -> FakeSource:
@@ -136,11 +140,12 @@ def test_a_slow_stream_waits_for_one_round(arrivals: list[tuple[int, int]]) -> N
         arrivals[:] = list(dict.fromkeys(arrivals))
         served = [scheduler.add(str(i), open_source, Sink()) for i in range(5)]
         begin.set()
+        assert drained.wait(WAIT)
         for one in served:
             one.remove(drain=True)
-        sources[0].end()
         for one in served:
             assert one.wait(WAIT)
+    assert unfair == []
 
 
 def test_a_name_is_free_again_once_its_stream_has_ended() -> None:
