@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rdn_engine.media.base import SourceOptions
     from rdn_engine.media.live import LiveOptions, LiveSource
     from rdn_engine.media.source import open_source
+    from rdn_engine.serve.options import StreamOptions
     from rdn_engine.serve.scheduler import Scheduler
 
     __version__: str
@@ -53,6 +54,7 @@ __all__ = [
     "Stream",
     "StreamBatch",
     "StreamClosed",
+    "StreamOptions",
     "VideoError",
     "__version__",
     "open_source",
@@ -73,6 +75,10 @@ def __getattr__(name: str) -> Any:
         from rdn_engine.serve.scheduler import Scheduler
 
         return Scheduler
+    if name == "StreamOptions":
+        from rdn_engine.serve.options import StreamOptions
+
+        return StreamOptions
     if name == "SourceOptions":
         from rdn_engine.media.base import SourceOptions
 

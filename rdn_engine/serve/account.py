@@ -8,10 +8,10 @@ import threading
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-DropReason = Literal["source", "refused", "failed", "sink", "removed", "deadline"]
-"""source: by the policy of its queue. refused: no image that the detector can read. failed: a stage failed.
-sink: the sink raised. removed: the stream was removed without draining, or had more to come when it ended.
-deadline: a shutdown ran out of time."""
+DropReason = Literal["source", "rate", "refused", "failed", "sink", "removed", "deadline"]
+"""source: by the policy of its queue. rate: left out, because a latency budget lowered the frame rate. refused: no
+image that the detector can read. failed: a stage failed. sink: the sink raised. removed: the stream was removed without
+draining, or had more to come when it ended. deadline: a shutdown ran out of time."""
 DROP_REASONS: tuple[DropReason, ...] = get_args(DropReason)
 
 AGE_BOUNDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -82,6 +82,13 @@ class Account:
                 self._taken += 1
                 self._pushing += 1
                 self._doubtful += doubtful
+
+    def leave_out(self) -> None:
+        """A frame came from the source, and the frame rate leaves it out."""
+        with self._lock:
+            if not self._closed:
+                self._taken += 1
+                self._dropped["rate"] += 1
 
     def pushed(self, accepted: bool, results: int, otherwise: DropReason = "failed") -> None:
         """A push has ended.

@@ -13,7 +13,7 @@ from rdn_engine.serve.snapshot import StreamSnapshot
 
 Trouble = Literal["source_down", "source_stuck", "refused", "failing", "sink_failing", "sink_full"]
 """What may go on from frame to frame"""
-EventKind = Literal["added", "dials", Trouble, "recovered", "ended"]
+EventKind = Literal["added", "dials", "lowered", "restored", Trouble, "recovered", "ended"]
 WAITING = 1024
 """Events that may wait for a slow handler; those that come then are counted as lost"""
 

@@ -24,6 +24,7 @@ class Outlet:
         account: Account,
         troubles: Troubles,
         clock: Callable[[], float],
+        aged: Callable[[float], None],
         room: Callable[[], None],
         end: Callable[[], None],
     ) -> None:
@@ -35,10 +36,12 @@ class Outlet:
             bound: results that may wait before `full` says so.
             account, troubles: of the stream.
             clock: seconds, as `Capture.clock`.
+            aged: called with the age of each result, seconds.
             room: called when it is no longer full.
             end: called after the last result.
         """
         self._sink, self._account, self._troubles, self._clock = sink, account, troubles, clock
+        self._aged = aged
         self._delivery: Delivery[Detections] = Delivery(f"rdn-sink-{name}", self._deliver, bound, room, end)
 
     @property
@@ -69,6 +72,8 @@ class Outlet:
     def _deliver(self, result: Detections) -> None:
         arrived = None if result.capture is None else result.capture.clock
         age = None if arrived is None else max(self._clock() - arrived, 0.0)
+        if age is not None:
+            self._aged(age)
         try:
             self._sink(result)
         except Exception as error:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import StreamClosed
 from rdn_engine.serve.account import Account, DropReason
 from rdn_engine.serve.events import Events
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.serve.outlet import Outlet
 from rdn_engine.serve.runner import StreamRunner
+from rdn_engine.serve.settings import Settings
 from rdn_engine.serve.snapshot import EndReason, State, StreamSnapshot
 from rdn_engine.serve.source import FrameSource, OpenSource, Sink
 from rdn_engine.serve.troubles import Troubles
@@ -82,7 +80,7 @@ class ServedStream:
             stream, self._account, self._troubles, lambda results: self._outlet.post(results), options.max_failures
         )
         self._lock = threading.Lock()
-        self._turned: deque[tuple[Dials, Future[None]]] = deque()
+        self._settings = Settings(name, self._runner, around.events, self._admit, options.latency_seconds)
         self._ending: _Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
         self._started = self._retired = self._source_closing = False
@@ -101,7 +99,7 @@ class ServedStream:
         self._source: FrameSource = open_source(self.wake)
         self._outlet = Outlet(
             self.name, self._sink, self._options.results, self._account, self._troubles, self._around.clock,
-            room=self.wake, end=lambda: self._end_part("sink"),
+            aged=self._settings.aged, room=self.wake, end=lambda: self._end_part("sink"),
         )  # fmt: skip
 
     def start(self) -> None:
@@ -131,13 +129,9 @@ class ServedStream:
             StreamClosed: where the stream ends or has ended.
             TimeoutError: where they are not in effect in time; they will be.
         """
-        turned: Future[None] = Future()
-        with self._lock:
-            if self._retired:
-                raise StreamClosed(f"stream {self.name!r} has ended; add it again with these dials")
-            self._turned.append((dials, turned))
+        asked = self._settings.ask(dials)
         self.wake()
-        turned.result(timeout)
+        asked.result(timeout)
 
     def remove(self, *, drain: bool, reason: EndReason = "removed") -> None:
         """End the stream; `wait` says when it has ended.
@@ -201,7 +195,7 @@ class ServedStream:
         self._end("deadline", drain=False)
         with self._lock:
             self._retired = True
-        self._refuse_dials()
+        self._settings.close()
         self._outlet.drop("deadline")
         self._outlet.finish()
         self._finish()
@@ -211,7 +205,7 @@ class ServedStream:
             if self._retired:
                 return False
             ending, frames_left = self._ending, self._frames_left
-        self._turn_dials()
+        self._settings.apply()
         if ending is not None and not ending.drain:
             self._retire()
             return False
@@ -235,6 +229,9 @@ class ServedStream:
             self._last_frame = self._around.clock()
             with self._lock:
                 self._frames_left = max(self._frames_left - 1, 0)
+            if not self._settings.takes():
+                self._account.leave_out()
+                return True
             failure_too_many = self._runner.push(frame)
             if failure_too_many is not None:
                 self._end("failed", drain=True, frames_left=0, error=failure_too_many)
@@ -247,28 +244,8 @@ class ServedStream:
             self._retire()
         return False
 
-    def _turn_dials(self) -> None:
-        while True:
-            with self._lock:
-                if not self._turned:
-                    return
-                dials, turned = self._turned.popleft()
-            try:
-                self._runner.turn(dials, self._admit)
-            except Exception as error:
-                turned.set_exception(error)
-            else:
-                self._around.events.say("dials", self.name, f"dials are {dials}")
-                turned.set_result(None)
-
     def _admit(self, stream: Stream, dials: Dials) -> None:
         self.nbytes = self._around.admit(self.name, stream, dials, self._options)
-
-    def _refuse_dials(self) -> None:
-        with self._lock:
-            turned, self._turned = self._turned, deque()
-        for _, future in turned:
-            future.set_exception(StreamClosed(f"stream {self.name!r} has ended"))
 
     def _end(
         self, reason: EndReason, *, drain: bool, frames_left: int | None = None, error: Exception | None = None
@@ -300,7 +277,7 @@ class ServedStream:
             self._retired = True
             ending = self._ending
         assert ending is not None
-        self._refuse_dials()
+        self._settings.close()
         if not ending.drain:
             self._outlet.drop(ending.drop_reason)
         self._runner.close(flush=ending.drain, reason=ending.drop_reason)
@@ -356,6 +333,7 @@ class ServedStream:
             end_reason=None if ending is None else ending.reason,
             error=None if ending is None or ending.error is None else f"{ending.error!r}",
             dials=facts.dials,
+            lowered=self._settings.lowered,
             nbytes=self.nbytes,
             frames_in=frames.taken + dropped["source"] + waiting if captured is None else captured,
             frames_out=frames.out,

@@ -31,6 +31,8 @@ class StreamSnapshot:
     """What was raised, in words, where that is why it ends"""
     dials: Dials
     """Settings in effect"""
+    lowered: int
+    """Steps by which a latency budget has lowered them"""
     nbytes: int
     """What it may hold at most, bytes, as it was admitted with"""
     frames_in: int

@@ -33,14 +33,17 @@ def test_each_loss_has_its_reason() -> None:
     for accepted in (True, True, True, False, False):
         account.take(False)
         account.pushed(accepted, 0, "refused")
+    account.leave_out()
     account.flushed(2)
     account.delivered(1.0, taken=False)
     account.give_up_results(1, "removed")
     account.give_up_held("failed")
-    account.close(captured=12, dropped=4, reason="deadline")
+    account.close(captured=13, dropped=4, reason="deadline")
     frames = account.frames()
-    assert frames.dropped == {"source": 4, "refused": 2, "failed": 1, "sink": 1, "removed": 1, "deadline": 3}
-    assert (frames.taken, frames.out, frames.inside) == (5, 0, 0)
+    assert frames.dropped == {
+        "source": 4, "rate": 1, "refused": 2, "failed": 1, "sink": 1, "removed": 1, "deadline": 3,
+    }  # fmt: skip
+    assert (frames.taken, frames.out, frames.inside) == (6, 0, 0)
 
 
 def test_nothing_changes_a_closed_account() -> None:
@@ -52,6 +55,7 @@ def test_nothing_changes_a_closed_account() -> None:
     account.delivered(1.0, taken=True)
     account.take(True)
     account.pushed(True, 1)
+    account.leave_out()
     account.flushed(1)
     account.give_up_held("failed")
     account.give_up_results(1, "failed")
