@@ -1,18 +1,27 @@
 #!/usr/bin/env bash
 # What only a machine with an NVIDIA GPU can show, in the order of what it tells, in less than nine minutes:
-#     scripts/gpu_check.sh [--out FOLDER] [--packed FOLDER] [--after FOLDER] [--python PYTHON] [--seconds 520] [--work FOLDER]
+#     scripts/gpu_check.sh [--out FOLDER] [--packed FOLDER] [--after FOLDER] [--python PYTHON] [--seconds SECONDS] [--work FOLDER]
 #     scripts/gpu_check.sh --device cpu     # the same Python on the emulator, small, to see that it runs
-# Phases: 1 does it compute (90 s), 2 a steady frame (120 s), 3 streams and kernels (120 s), 4 memory errors and races,
-# 5 every other test, no skip allowed, 6 training. A step that fails stops no other but those that need it. --out
-# (default: results/ of the work folder) has phase0.json (what made this machine ready) to phase6.json and
-# gpu_check.log after each step, so a run that is cut leaves what it had; at most eight files.
-# A step that has run is not run again on the same sources before all others have: marks stand in the work folder
-# (default: build/gpu_check), and --after takes them from the phases of an earlier run on another machine.
-# --packed takes what scripts/gpu_pack.sh made; without it kernels and model are made here, and the run takes two calls.
-# Needs cmake, ninja, a C++ compiler, a PYTHON with numpy, cupy and pybind11, and torch, onnx and onnxruntime but for
-# the kernels; what else is missing is said, and stops what needs it alone. Reads nothing from a network.
+# --out       gets phase0.json to phase6.json and gpu_check.log after each step, so a run that is cut leaves what it
+#             had; at most eight files (results/ of the work folder)
+# --packed    what scripts/gpu_pack.sh made; without it kernels and model are made here, and the run takes two calls
+# --after     the --out of an earlier run, maybe on another machine: what has passed or failed there on the same sources is
+#             taken over; it may be the same folder as --out
+# --python    what runs all of it (python3)
+# --seconds   after which no step begins or goes on (520: with what ends a run, less than nine minutes)
+# --work      marks of what has run, kept between calls (build/gpu_check); a relative folder is of the checkout
+# --device    cuda or cpu (cuda)
+# Phases: 0 is this machine ready (programs, wheels, kernels, model), 1 does it compute (90 s), 2 a steady frame (120 s),
+# 3 streams and kernels (120 s), 4 memory errors and races, 5 every other test, no skip allowed, 6 training. A step that
+# fails stops no other but those that need it. A step that has run is not run again on the same sources before all
+# others have.
+# Needs cmake, ninja, a C++ compiler, and a PYTHON with numpy, cupy and pybind11 for anything, onnxruntime for what is
+# compared with the CPU, torch and onnx for the network, torchvision, safetensors, pyyaml and pillow for baseline.py;
+# compute-sanitizer for phase 4; nvcc, pytest and hypothesis for phase 5; nvcc where nothing is packed. What is missing is
+# said, and stops what needs it alone. Reads nothing from a network.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
+source scripts/gpu_options.sh
 
 results=
 state=build/gpu_check
@@ -23,20 +32,25 @@ seconds=520
 device=cuda
 while [ $# -gt 0 ]; do
   case $1 in
-    --out) results=$2; shift 2 ;;
-    --work) state=$2; shift 2 ;;
-    --packed) packed=$2; shift 2 ;;
-    --after) before=$2; shift 2 ;;
-    --python) python=$2; shift 2 ;;
-    --seconds) seconds=$2; shift 2 ;;
-    --device) device=$2; shift 2 ;;
-    *) echo "unknown argument $1; wanted --out FOLDER, --work FOLDER, --packed FOLDER, --after FOLDER, --python PYTHON," \
-         "--seconds NUMBER or --device cuda|cpu"; exit 2 ;;
+    -h | --help) usage scripts/gpu_check.sh; exit ;;
+    --out) value FOLDER "$@"; results=$REPLY; shift 2 ;;
+    --work) value FOLDER "$@"; state=$REPLY; shift 2 ;;
+    --packed) value FOLDER "$@"; packed=$REPLY; shift 2 ;;
+    --after) value FOLDER "$@"; before=$REPLY; shift 2 ;;
+    --python) value PYTHON "$@"; python=$REPLY; shift 2 ;;
+    --seconds) value SECONDS "$@"; seconds=$REPLY; shift 2 ;;
+    --device) value 'cuda|cpu' "$@"; device=$REPLY; shift 2 ;;
+    *) refuse "unknown argument $1; wanted --out, --work, --packed, --after, --python, --seconds or --device" ;;
   esac
 done
+wanted --seconds "$seconds" '0|[1-9][0-9]*' 'a whole number'
+wanted --device "$device" 'cuda|cpu' 'cuda or cpu'
+program --python "$python"
 if [ -n "$packed" ] && [ ! -e "$packed/librdn_cuda.so" ]; then
-  echo "--packed is $packed, which has no librdn_cuda.so; wanted the folder that scripts/gpu_pack.sh made"
-  exit 2
+  refuse "--packed is $packed, which has no librdn_cuda.so; wanted the folder that scripts/gpu_pack.sh made"
+fi
+if [ -n "$before" ] && ! compgen -G "$before/phase[0-6].json" >/dev/null; then
+  refuse "--after is $before, which has no phase0.json to phase6.json; wanted --out of an earlier run"
 fi
 results=${results:-$state/results}
 now() { date +%s; }

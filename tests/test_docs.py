@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from PIL import Image
 
 from tests.data.parity.make_checkpoint import weights
 from training.data.imagenet_vid import SYNSETS
-from training.data.synthetic import CLASS_NAMES, SyntheticVideos
+from training.data.synthetic import CLASS_NAMES, SyntheticVideos, write_clip
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("python", "rdn-engine")
@@ -33,10 +34,10 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def commands(page: str) -> list[str]:
+def commands(page: str, wanted: tuple[str, ...] = COMMANDS) -> list[str]:
     """The indented lines of a page that begin with a command."""
-    lines = re.findall(r"^    (\S.*)$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
-    return [line for line in lines if line.split()[0] in COMMANDS]
+    lines = re.findall(r"^    (\S.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    return [line for line in lines if line.split()[0] in wanted]
 
 
 def run(command: str, where: Path) -> str:
@@ -80,12 +81,53 @@ def shorten(path: Path) -> None:
     path.write_text(yaml.safe_dump(settings))
 
 
+@pytest.fixture
+def shown(tmp_path: Path) -> Path:
+    """What `make demo` leaves of a checkout, the clip shorter."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "demo").mkdir()
+    write_clip(tmp_path / "demo" / "clip.mp4", index=7, num_frames=12)
+    return tmp_path
+
+
+def test_commands_of_the_readme_run_in_order_as_pasted(shown: Path) -> None:
+    page = commands("README.md", ("rdn-engine", "export"))
+    assert len(page) == 5
+    out = run("set -e\n" + "\n".join(page), shown)
+    assert (shown / "demo" / "out.mp4").stat().st_size > 0
+    written = [json.loads(line) for line in (shown / "demo" / "out.jsonl").read_text().splitlines()]
+    assert len(written) == 12
+    assert all(found["confidence"] > 0.5 for line in written for found in line["detections"])
+    assert out.count('"source_id": "demo/clip.mp4"') == 12
+    assert "pass: each stage from stored inputs" in out
+
+
+CAMERAS = """
+import numpy as np
+camera = first_camera = [np.full((96, 128, 3), 60 * t, np.uint8) for t in range(3)]
+second_camera = [camera[0], None, camera[2]]
+handled = []
+handle = handled.append
+"""
+
+
+def test_snippets_of_the_readme_handle_one_result_each(shown: Path) -> None:
+    snippets = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 3
+    (shown / "snippets.py").write_text(
+        CAMERAS + "".join(snippets) + "print([(one.source_id, one.frame_index) for one in handled])\n"
+    )
+    handled = ast.literal_eval(run("python snippets.py", shown).splitlines()[-1])
+    assert sorted(handled[:3]) == [("", 0), ("", 1), ("", 2)]
+    assert sorted(handled[3:]) == [("door", 0), ("door", 1), ("door", 2), ("yard", 0), ("yard", 1)]
+
+
 @pytest.mark.long
 def test_train_your_own(checkout: Path) -> None:
     write_sequences(checkout / "clips" / "train", ["street_01", "street_02"], "train")
     write_sequences(checkout / "clips" / "val", ["street_09"], "test")
     shorten(checkout / "training" / "configs" / "own_data.yaml")
-    page = commands("train_your_own.md")
+    page = commands("docs/train_your_own.md")
     assert len(page) == 10
     for command in page:
         # No weights can be fetched here; the same architecture untrained has the same tensors.
@@ -131,7 +173,7 @@ def test_public_weights(checkout: Path) -> None:
     settings["input"] = {"shorter_side": 96, "longer_side": 160}
     settings["dials"] |= {"window": 2, "num_support": 10, "num_reference": 40}
     config.write_text(yaml.safe_dump(settings))
-    page = commands("public_weights.md")
+    page = commands("docs/public_weights.md")
     assert len(page) == 5
     for command in page:
         run(command, checkout)

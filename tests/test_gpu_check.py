@@ -10,6 +10,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,8 +93,9 @@ class Fakes:
         """failing, cutting: words of calls, a line each."""
         for name, text in {"calls": "", "failing": failing, "missing": missing, "cutting": cutting}.items():
             (self.folder / name).write_text(f"{text}\n" if text and name != "missing" else text)
-        command = ["bash", str(SCRIPT), "--out", str(self.out), "--work", str(self.work),
-                   "--packed", str(self.packed), "--python", str(self.folder / "python"), *arguments]  # fmt: skip
+        packed = ("--packed", str(self.packed)) if self.packed.exists() else ()
+        command = ["bash", str(SCRIPT), "--out", str(self.out), "--work", str(self.work), *packed,
+                   "--python", str(self.folder / "python"), *arguments]  # fmt: skip
         environment = {
             "PATH": f"{self.folder}:{os.environ['PATH']}",
             "FAKES": str(self.folder),
@@ -176,9 +178,12 @@ def test_a_cut_leaves_what_was_there_and_the_next_run_goes_on(step: str, fakes: 
     assert set(fakes.rows().values()) == {"passed"}
 
 
-def test_a_run_on_another_machine_goes_on_from_the_phases_of_the_one_before(fakes: Fakes) -> None:
+@pytest.mark.parametrize("out", ["next", "the same"])
+def test_a_run_on_another_machine_goes_on_from_the_phases_of_the_one_before(out: str, fakes: Fakes) -> None:
     fakes.cut(CALLS["streams"])
-    first, fakes.work, fakes.out = fakes.out, fakes.folder / "another", fakes.folder / "next"
+    first, fakes.work = fakes.out, fakes.folder / "another"
+    if out != "the same":
+        fakes.out = fakes.folder / out
     done = fakes.run("--after", str(first))
     assert done.returncode == 0, done.stdout
     here = [step for step in STEPS if step in READY or STEPS.index(step) >= STEPS.index("streams")]
@@ -277,7 +282,8 @@ def test_a_packed_library_that_does_not_load_is_compiled_there(fakes: Fakes) -> 
 
 
 def test_without_a_pack_the_model_is_made_there(fakes: Fakes) -> None:
-    fakes.run("--packed", "")
+    shutil.rmtree(fakes.packed)
+    fakes.run()
     assert [call for call in fakes.calls if "models.py" in call]
     assert not [call for call in fakes.calls if "seeded.py" in call or "--expected" in call or "pip install" in call]
 
@@ -348,8 +354,24 @@ def test_the_compiled_modules_go_where_they_are_imported_from() -> None:
     assert ROOT / folder == Path(kernels.__file__).parent
 
 
-@pytest.mark.parametrize("arguments", [("--fast",), ("--out",), ("--packed", "/nowhere")])
-def test_a_wrong_argument_is_refused(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(["bash", str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=20)
-    assert done.returncode != 0
-    assert not done.stdout or "wanted" in done.stdout
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--fast",), "unknown argument --fast; wanted --out, --work"),
+        (("--out",), "--out is given without a value; wanted --out FOLDER"),
+        (("--after", "--out", "x"), "--after is given without a value; wanted --after FOLDER"),
+        (("--packed", ""), "--packed is given without a value; wanted --packed FOLDER"),
+        (("--packed", "/nowhere"), "--packed is /nowhere, which has no librdn_cuda.so; wanted the folder that"),
+        (("--after", "/nowhere"), "--after is /nowhere, which has no phase0.json to phase6.json; wanted --out of"),
+        (("--seconds", "9m"), "--seconds is '9m'; wanted a whole number"),
+        (("--device", "gpu"), "--device is 'gpu'; wanted cuda or cpu"),
+        (("--python", "/no/python"), "--python is '/no/python', which is no program; wanted a Python"),
+    ],
+)
+def test_a_wrong_argument_is_refused(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    command = ["bash", str(SCRIPT), "--work", str(tmp_path / "work"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "work").exists()

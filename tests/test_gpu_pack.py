@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ FAKE = """#!/bin/bash
 echo "$(basename "$0") $*" >>"$FAKES/calls"
 for word in $(cat "$FAKES/failing"); do case "$*" in *"$word"*) exit 1 ;; esac; done
 case "$*" in
+  *find_spec*) cat "$FAKES/lacking" ;;
   *--target\\ rdn_cuda*) mkdir -p "$2" && touch "$2/librdn_cuda.so" ;;
   *pip\\ download*) truncate --size "$(cat "$FAKES/wheel")" "$(sed 's/.*--dest \\([^ ]*\\).*/\\1/' <<<"$*")/one.whl" ;;
   *packing.py*) mkdir "$3" && touch "$3/recipes.json" ;;
@@ -30,18 +32,31 @@ esac
 
 class Fakes:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.out = folder, folder / "packed"
-        for name in ("cmake", "python"):
-            (folder / name).write_text(FAKE)
-            (folder / name).chmod(0o755)
+        self.folder, self.out = folder, folder / "made" / "packed"
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        for name in ("cmake", "ninja", "nvcc", "c++", "python"):
+            (self.tools / name).write_text(FAKE)
+            (self.tools / name).chmod(0o755)
 
-    def run(self, wheel: int, failing: str = "") -> subprocess.CompletedProcess[str]:
-        for name, text in {"calls": "", "wheel": str(wheel), "failing": failing}.items():
+    def run(
+        self, wheel: int = 1, failing: str = "", lacking: str = "", others: str = os.environ["PATH"]
+    ) -> subprocess.CompletedProcess[str]:
+        for name, text in {"calls": "", "wheel": str(wheel), "failing": failing, "lacking": lacking}.items():
             (self.folder / name).write_text(text)
         command = ["bash", str(SCRIPT), "--out", str(self.out), "--work", str(self.folder / "work"),
-                   "--python", str(self.folder / "python")]  # fmt: skip
-        environment = {"PATH": f"{self.folder}:{os.environ['PATH']}", "FAKES": str(self.folder)}
+                   "--python", str(self.tools / "python")]  # fmt: skip
+        environment = {"PATH": f"{self.tools}:{others}", "FAKES": str(self.folder)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    @property
+    def calls(self) -> str:
+        return (self.folder / "calls").read_text()
+
+    def files(self) -> dict[str, bytes]:
+        """Of the pack, and what lies beside it."""
+        made = self.out.parent
+        return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -62,17 +77,90 @@ def test_the_folder_has_everything_and_its_size_is_printed(fakes: Fakes) -> None
 
 def test_more_than_60_mib_is_refused(fakes: Fakes) -> None:
     assert fakes.run(wheel=(60 << 20) - 200).returncode == 0
+    before = fakes.files()
     done = fakes.run(wheel=(60 << 20) + 1)
     assert done.returncode == 1
-    assert "is larger than 60 MiB" in done.stdout
-    assert not fakes.out.exists()
+    assert "more than the 60 MiB that travel" in done.stderr
+    assert fakes.files() == before
 
 
 @pytest.mark.parametrize("step", ["rdn_cuda", "check_cuda_library.py", "models.py", "packing.py", "download"])
-def test_a_folder_is_not_made_from_what_failed(step: str, fakes: Fakes) -> None:
-    done = fakes.run(wheel=1, failing=step)
+def test_what_fails_leaves_no_folder_and_keeps_the_one_before(step: str, fakes: Fakes) -> None:
+    done = fakes.run(failing=step)
     assert done.returncode != 0
     assert "MiB" not in done.stdout
+    assert list(fakes.out.parent.iterdir()) == []
+    assert fakes.run().returncode == 0
+    before = fakes.files()
+    assert fakes.run(wheel=2, failing=step).returncode != 0
+    assert fakes.files() == before
+    assert fakes.run(wheel=2).returncode == 0
+    assert fakes.files() == before | {"packed/wheels/one.whl": b"\0\0"}
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "sources"])
+def test_a_folder_of_something_else_is_left_alone(name: str, fakes: Fakes) -> None:
+    fakes.out.mkdir(parents=True)
+    (fakes.out / name).write_text("the only copy")
+    done = fakes.run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--out is {fakes.out}, which holds something else than a pack" in done.stderr
+    assert (fakes.out / name).read_text() == "the only copy"
+    (fakes.out / name).unlink()
+    assert fakes.run().returncode == 0, "an empty folder will do"
+    fakes.out = fakes.out / "sources"
+    assert f"--out is {fakes.out}, a file" in fakes.run().stderr
+
+
+@pytest.mark.parametrize("tool", ["cmake", "ninja", "nvcc", "c++", "python"])
+def test_a_tool_that_is_missing_is_said_before_anything_is_done(tool: str, fakes: Fakes) -> None:
+    (fakes.tools / tool).unlink()
+    for name in ("bash", "basename", "cat", "dirname"):
+        (fakes.tools / name).symlink_to(shutil.which(name) or name)
+    done = fakes.run(others="")  # this machine may have what is missing
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(rf"{re.escape(tool)}'? is not on PATH|/{tool}', which is no program", done.stderr)
+    assert not fakes.out.parent.exists()
+
+
+def test_packages_that_are_missing_are_said_before_anything_is_done(fakes: Fakes) -> None:
+    done = fakes.run(lacking="pip onnx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "python lacks pip onnx; wanted pip and the extras" in done.stderr
+    assert "cmake" not in fakes.calls.replace("find_spec", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--fast",), "unknown argument --fast; wanted --out, --work"),
+        (("--out",), "--out is given without a value; wanted --out FOLDER"),
+        (("--out", ""), "--out is given without a value; wanted --out FOLDER"),
+        (("--work", "--out", "x"), "--work is given without a value; wanted --work FOLDER"),
+        (("--wheels",), "--wheels is given without a value; wanted --wheels NAMES"),
+        (("--architecture", "9.0"), "--architecture is '9.0'; wanted a compute capability without its point"),
+        (("--for", "python3.12"), "--for is 'python3.12'; wanted a version of Python, such as 3.12"),
+        (("--python", "/no/python"), "--python is '/no/python', which is no program; wanted a Python"),
+    ],
+)
+def test_a_wrong_argument_is_refused(arguments: tuple[str, ...], told: str) -> None:
+    done = subprocess.run(["bash", str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["gpu_pack.sh", "gpu_check.sh"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_every_option(script: str, option: str) -> None:
+    path = ROOT / "scripts" / script
+    done = subprocess.run(["bash", str(path), option], cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    options = re.findall(r"^    (--\w+)\) value", path.read_text(), re.MULTILINE)
+    assert len(options) >= 6
+    for one in options:
+        assert re.search(rf"^{one}  +\w", done.stdout, re.MULTILINE), one
+        assert re.search(rf"scripts/{script} .*{one} [A-Za-z]+\b", done.stdout), one
 
 
 def test_the_launchers_are_those_of_the_header() -> None:

@@ -55,6 +55,9 @@ def checks() -> str:
             continue
     if not found:
         raise Unmeasured(FOLDER)
+    sources = sorted({one["sources"] for one in found})
+    if len(sources) > 1:
+        raise ValueError(f"the phases in {FOLDER}/ are of the sources {', '.join(sources)}; wanted those of one run")
     rows = []
     for one in found:
         for row in one["rows"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +216,8 @@ class Manifest:
 
 def _read_json(path: Path) -> object:
     try:
+        if not os.path.lexists(path):
+            raise BundleError(f"{str(path.parent)!r} has no {path.name}; wanted an engine directory")
         if path.exists() and not path.is_file():  # a pipe or a device might be read for ever
             raise BundleError(f"{str(path)!r} is no file; wanted the manifest of an engine directory")
         if path.stat().st_size > _MANIFEST_LIMIT:

@@ -50,7 +50,7 @@ def given_source(text: str) -> str:
 
 class DiscreetGroup(TyperGroup):
     """Commands whose usage errors quote no credentials: `rdn-engine rtsp://user:password@...`, and whatever follows a
-    blank or an unquoted `&` in an address.
+    blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -64,4 +64,7 @@ def _discreet() -> Iterator[None]:
         yield
     except _UsageError as error:
         error.message = hide_addresses(error.message)
+        command = error.ctx.info_name if error.ctx is not None else None
+        if command == "predict" and error.message.startswith("Got unexpected extra argument"):
+            error.message += "; wanted one source, a glob in quotes: 'images/*.png'"
         raise

@@ -30,6 +30,8 @@ class Lines:
             OSError: for a file that cannot be written.
         """
         self._name = "stdout" if path == STDOUT else str(path)
+        if path != STDOUT and not path.absolute().parent.is_dir():
+            raise OSError(f"{path} cannot be written: its folder does not exist")
         # Without a buffer, which would write a part of a line when it is full, and try again when it is closed.
         self._file = io.FileIO(os.dup(1) if path == STDOUT else path, "w")
         self._can_cut = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)

@@ -20,7 +20,7 @@ from rdn_engine.cli.lines import STDOUT
 from rdn_engine.cli.options import BackendOption, DeviceOption
 from rdn_engine.cli.run import Run
 from rdn_engine.cli.signals import Interrupts
-from rdn_engine.cli.streams import emit, say, tell
+from rdn_engine.cli.streams import check_stdin, emit, say, tell
 from rdn_engine.cli.tables import summary_table, tables_text
 from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
 from rdn_engine.detector import Detector, RelationPrecision
@@ -83,7 +83,9 @@ def predict(
             raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
         _check_outputs(output, save_video, as_json)
         stack.enter_context(_warnings_said())
-        video = open_source(given_source(source), SourceOptions(timeout, video_stream, deinterlace, square_pixels))
+        named = given_source(source)
+        check_stdin(named)
+        video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels))
         stack.callback(lambda: None if interrupts.reading else video.close())
         _keep_source([path for path in (output, save_video) if path is not None], video)
         detector = Detector.from_pretrained(
@@ -106,7 +108,7 @@ def predict(
             emit(json.dumps(summary) + "\n")
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
-        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or stream.rejected))
+        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or video.doubtful or stream.rejected))
 
 
 def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:

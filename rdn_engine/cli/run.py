@@ -41,6 +41,8 @@ class Run:
         self._waiting: deque[Frame] = deque()
         """Frames to draw on, kept until their result is there; at most L + 1, with linking L + D + 1"""
         self._refusal: FrameError | None = None
+        """The first one; those that follow are counted"""
+        self._warnings: list[str] = []
         self._results = 0
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)
@@ -83,9 +85,9 @@ class Run:
             except VideoError as error:
                 self.error = error
             self._take(self._stream.flush())
-        if not self._stream.accepted and self.error is None:
-            # A frame that was refused among others is counted, like a damaged one.
-            self.error = self._refusal
+        if not self._stream.accepted and self.error is None and self._refusal is not None:
+            refused = f"{self._video.source_id}: every frame was refused ({self._stream.rejected})"
+            self.error = FrameError(f"{refused}; the first: {self._refusal}")
 
     def _read(self, show_progress: bool) -> None:
         with progress_bar(show_progress) as progress, contextlib.closing(self._interrupts.each(self._video)) as frames:
@@ -108,12 +110,21 @@ class Run:
         try:
             results = self._stream.push(frame)
         except FrameError as error:
-            self._refusal = error
+            self._refuse(frame, error)
             if self._waiting:
                 self._waiting.pop()
             return []
         self._steady.mark()
         return results
+
+    def _refuse(self, frame: Frame, error: FrameError) -> None:
+        """A frame that was refused is counted, like a damaged one; why is said of the first."""
+        if self._refusal is None:
+            self._refusal = error
+            # An image has a name of its own.
+            which = f"frame {frame.index}" if frame.source_id == self._video.source_id else frame.source_id
+            self._warnings.append(f"{which} was refused, as others like it will be: {error}")
+            say(f"warning: {self._video.source_id}: {self._warnings[-1]}")
 
     def _count(self, result: Detections) -> None:
         self._results += 1
@@ -154,6 +165,7 @@ class Run:
             "source": self._video.source_id,
             "frames": self._results,
             "skipped": self._video.skipped,
+            "doubtful": self._video.doubtful,
             "refused": self._stream.rejected,
             "epochs": self._stream.epoch + 1,
             "detections": self._per_class.total(),
@@ -165,7 +177,8 @@ class Run:
             "video": str(save_video) if save_video else None,
             "interrupted": self.interrupted,
             "incomplete": self._video.incomplete,
-            "warnings": self._video.warnings,
+            "warnings": [*self._video.warnings, *self._warnings],
+            "error": None if self.error is None else str(self.error),
         }
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+import stat
 import sys
+import termios
 from typing import TextIO
 
-from rdn_engine.errors import RDNError
+from rdn_engine.errors import RDNError, VideoError
 
-_STDOUT, _STDERR = 1, 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class StdoutClosed(RDNError):
@@ -19,13 +23,41 @@ def open_streams() -> None:
     """Give a standard stream that is closed to /dev/null, else the next file that is opened takes its number, and what
     a library prints goes into that file. Names that are not UTF-8 can be printed.
     """
-    for number in (0, _STDOUT, _STDERR):
+    for number in (_STDIN, _STDOUT, _STDERR):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def check_stdin(source: str) -> None:
+    """Refuse to read a video from stdin where there is none; waits until that is known. Reads nothing.
+
+    Args:
+        source: of `rdn-engine predict`; one that is not stdin is not looked at.
+
+    Raises:
+        VideoError: for a stdin that is closed or holds nothing.
+    """
+    if source not in ("-", "/dev/stdin"):
+        return
+    if sys.stdin is None:  # its number is /dev/null's by now
+        raise VideoError(f"{source} cannot be read: stdin is closed")
+    if _is_empty(_STDIN):
+        raise VideoError(f"{source} cannot be read: stdin is empty; wanted a video")
+
+
+def _is_empty(number: int) -> bool:
+    status = os.fstat(number)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size == 0
+    if not stat.S_ISFIFO(status.st_mode) and not stat.S_ISSOCK(status.st_mode):
+        return os.path.samestat(status, os.stat(os.devnull))
+    select.select([number], [], [])
+    waiting = fcntl.ioctl(number, termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder) == 0
 
 
 def say(message: str) -> None:

@@ -48,6 +48,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
     if summary["incomplete"]:
         table.add_row("incomplete", summary["incomplete"])
+    if summary["error"]:
+        table.add_row("error", summary["error"])
     if summary["epochs"] > 1:
         table.add_row(
             "epochs", f"{summary['epochs']}: the size, the clock or the source changed, and the window began anew"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
@@ -33,6 +33,8 @@ class SourceOptions:
     """Make whole pictures of interlaced ones, one each (FFmpeg's bwdif)"""
     square_pixels: bool = False
     """Have the network see an anamorphic video as it is shown; pictures and boxes stay in stored pixels"""
+    rtsp_over: Literal["tcp", "udp"] = "tcp"
+    """What carries the pictures of an `rtsp://` address: UDP is a little sooner and loses packets"""
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -17,6 +17,8 @@ _HELD = 64
 """More packets than any decoder holds."""
 _STEP_SECONDS = 2.0
 """A sender that corrects its clock moves it by less than this; a restart moves it by any amount."""
+_JITTER_SECONDS = 1.0
+"""Some containers say wrong presentation times of B-pictures, within what a decoder reorders."""
 _SETTLING_SECONDS = 15.0
 """RTP's senders report their clock within a few seconds of the start (RFC 3550, section 6.2, recommends 5)."""
 
@@ -40,13 +42,14 @@ class Clock(ABC):
         """
 
     @abstractmethod
-    def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
+    def time(self, ticket: int | None, dts: int | None, lost: int, *, restarted: bool = False) -> float | None:
         """A picture came out.
 
         Args:
             ticket: of the packet that it was coded in; None where the decoder does not say.
             dts: of the packet that brought it out; None where nothing did, after the last packet.
             lost: pictures before it, since the last one, that never came.
+            restarted: whether decoding times have stepped back since the last one: the clock was set anew.
 
         Returns:
             Seconds on the source's clock; None where it has not said any yet.
@@ -79,7 +82,7 @@ class PresentationClock(Clock):
             if len(self._pts) > _HELD:  # a second field has no picture of its own
                 del self._pts[next(iter(self._pts))]
 
-    def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
+    def time(self, ticket: int | None, dts: int | None, lost: int, *, restarted: bool = False) -> float | None:
         pts = self._pts.pop(ticket, None) if ticket is not None else None
         if pts is not None:
             # Whole numbers first, so that the division is the only rounding.
@@ -90,6 +93,9 @@ class PresentationClock(Clock):
             return None
         if self._first is None or self._last is None:
             self._first = seconds
+        elif not restarted and self._last - _JITTER_SECONDS < seconds <= self._last:
+            # Pictures come in display order, so a time before the last one, on a clock that went on, is a wrong one.
+            seconds = self._last + (self._spacing or 0.0)
         elif self._settles and self._last - _STEP_SECONDS < seconds <= self._last < self._first + _SETTLING_SECONDS:
             step = self._last + (self._spacing or 0.0) - seconds
             self._shift += step
@@ -123,7 +129,7 @@ class DecodingClock(Clock):
                 del self._waiting[place]
                 return
 
-    def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
+    def time(self, ticket: int | None, dts: int | None, lost: int, *, restarted: bool = False) -> float | None:
         if dts is not None:
             # Some packets have no picture: MPEG-4's placeholders for one that repeats the last.
             arrived = sum(time <= dts for _, time in self._waiting)
@@ -144,7 +150,7 @@ class CountedClock(Clock):
         self._spacing = spacing
         self._number = 0
 
-    def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
+    def time(self, ticket: int | None, dts: int | None, lost: int, *, restarted: bool = False) -> float | None:
         self._number += lost + 1
         return (self._number - 1) * self._spacing
 
@@ -161,7 +167,7 @@ class ArrivalClock(Clock):
         self._now = now
         self._first: float | None = None
 
-    def time(self, ticket: int | None, dts: int | None, lost: int) -> float | None:
+    def time(self, ticket: int | None, dts: int | None, lost: int, *, restarted: bool = False) -> float | None:
         now = self._now()
         if self._first is None:
             self._first = now

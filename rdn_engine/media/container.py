@@ -11,7 +11,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
-from rdn_engine.media.base import reason
+from rdn_engine.media.base import SourceOptions, reason
 from rdn_engine.media.picture import STRICT
 
 # A file may name further inputs (playlists do); one that came from outside must not reach the network. An unfinished
@@ -20,26 +20,29 @@ _FILE = {"protocol_whitelist": "file,pipe", "live_start_index": "0", "m3u8_hold_
 _BOX_HEADER = 8
 
 
-def open_container(url: str, source_id: str, *, network: bool, timeout: float) -> InputContainer:
+def open_container(url: str, source_id: str, *, network: bool, options: SourceOptions) -> InputContainer:
     """Open what FFmpeg can read.
 
     Args:
         url: for FFmpeg, with its protocol.
         source_id: what messages say, without credentials.
         network: whether it may be waited for.
-        timeout: seconds without a byte after which it is given up.
+        options: how it is read.
 
     Raises:
         VideoError: says why it cannot be opened.
     """
     asked = time.monotonic()
     try:
-        return av.open(url, mode="r", options={} if network else _FILE, timeout=timeout if network else None)
+        if network:
+            return av.open(url, mode="r", options={"rtsp_transport": options.rtsp_over}, timeout=options.timeout)
+        return av.open(url, mode="r", options=_FILE)
     except (av.FFmpegError, OSError, ValueError) as error:
-        why = why_unread(error, asked if network else None, timeout)
-        if not network and _lacks_index(Path(url.removeprefix("file:"))):
-            why = "it has no index (moov box): its recording was not finished, or its end was not copied"
-        raise VideoError(f"{source_id} cannot be opened as video: {why}") from None
+        why = why_unread(error, asked if network else None, options.timeout)
+    if not network and _lacks_index(Path(url.removeprefix("file:"))):
+        why = "it has no index (moov box): its recording was not finished, or its end was not copied"
+    # Out here, so that PyAV's error, which holds the whole address, is not the context of ours.
+    raise VideoError(f"{source_id} cannot be opened as video: {why}")
 
 
 def choose_stream(container: InputContainer, source_id: str, number: int | None) -> VideoStream:
@@ -77,7 +80,8 @@ def open_decoder(stream: VideoStream, source_id: str) -> None:
     Raises:
         VideoError: where it does not start: a header that cannot be read, a system that gives no more threads.
     """
-    if stream.codec.intra_only:
+    # FFmpeg's strict decoder refuses sound TIFF with Exif (findings/strict_ffmpeg_refuses_tiff_with_exif.sh).
+    if stream.codec.intra_only and stream.codec.name != "tiff":
         # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
         stream.codec_context.options = STRICT
     try:
@@ -148,6 +152,6 @@ def _lacks_index(path: Path) -> bool:
                 if size < _BOX_HEADER:  # to the end of the file, or no box at all
                     break
                 file.seek(size - _BOX_HEADER, 1)
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # a size of 64 bits may be any
         return False
     return kinds[:1] in ([b"ftyp"], [b"mdat"], [b"wide"]) and b"moov" not in kinds

@@ -9,6 +9,9 @@ import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
+_SMALLEST = 16
+"""Pixels: the filter refuses pictures of a few, which no detector takes either."""
+
 Picture = tuple[VideoFrame, int, float | None]
 """As decoded, with its number and its time in seconds."""
 
@@ -28,6 +31,12 @@ def deinterlaced(pictures: Iterator[Picture]) -> Iterator[Picture]:
     graph: Graph | None = None
     shape: tuple[int, int, str] | None = None
     for picture, index, seconds in pictures:
+        if min(picture.width, picture.height) < _SMALLEST:
+            if graph is not None:
+                yield from _drain(graph, waiting)
+                graph = None
+            yield picture, index, seconds
+            continue
         if graph is None or shape != (picture.width, picture.height, picture.format.name):
             if graph is not None:
                 yield from _drain(graph, waiting)

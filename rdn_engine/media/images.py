@@ -81,10 +81,13 @@ class ImagePackets(VideoSource):
         numbered, came = _Numbered(timed=True), False
         packets = self._container.demux(video=0)
         while True:
+            why = ""
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
-                raise VideoError(f"{self.source_id}: reading stopped: {reason(error)}") from None
+                why = reason(error)
+            if why:  # out here, so that PyAV's error, which holds the whole address, is not the context of ours
+                raise VideoError(f"{self.source_id}: reading stopped: {why}")
             if packet is None:
                 break
             came |= packet.size > 0
@@ -159,7 +162,7 @@ def _header(data: bytes) -> tuple[Orientation, bool]:
             if header.format == "TIFF":  # which Pillow turns as it loads it
                 return UPRIGHT, True
             upright = EXIF.get(header.getexif().get(_ORIENTATION, 1), UPRIGHT)
-            return upright, header.format in ("PNG", "WEBP") and getattr(header, "is_animated", False)
+            return upright, header.format in ("PNG", "WEBP", "GIF") and getattr(header, "is_animated", False)
     except Exception:  # as above; what Pillow cannot read FFmpeg may
         return UPRIGHT, False
 

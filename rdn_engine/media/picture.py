@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorTrc
+from av.video.reformatter import ColorTrc, VideoReformatter
 
 from rdn_engine.frame import Image
 
@@ -101,18 +101,19 @@ def is_hd(height: int, width: int) -> bool:
     return width >= _HD_WIDTH or height > _SD_HEIGHT
 
 
-def video_rgb(frame: VideoFrame) -> Image:
+def video_rgb(frame: VideoFrame, scaler: VideoReformatter) -> Image:
     """The colours of a picture of a video, as they are stored.
 
     Args:
         frame: as decoded. One in HD that does not name its matrix is taken to be made with BT.709's.
+        scaler: of the video: setting one up takes a quarter of the time that converting a small picture does.
 
     Returns:
         uint8 [H, W, 3].
     """
     if frame.colorspace == _UNSPECIFIED and is_hd(frame.height, frame.width):
         frame.colorspace = _BT709
-    return rgb(frame)
+    return scaler.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
 
 
 def rgb(frame: VideoFrame) -> Image:

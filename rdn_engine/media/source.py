@@ -79,7 +79,7 @@ def _open(
     url: str, source_id: str, options: SourceOptions, *, network: bool = False, file: Path | None = None
 ) -> VideoSource:
     """What FFmpeg finds behind an address: a video, or images that are not called so."""
-    container = open_container(url, source_id, network=network, timeout=options.timeout)
+    container = open_container(url, source_id, network=network, options=options)
     if not is_still(container):
         files = () if file is None else (file,)
         return Video(container, source_id, options=options, network=network, files=files)

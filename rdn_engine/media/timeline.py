@@ -120,6 +120,7 @@ class Timeline:
             return None
         lost, self._lost = self._lost, 0
         place = self._sent.pop(ticket, None) if ticket is not None else None
+        restarted = place is None or place[0] != self._shown[0]
         if place is not None:
             if self._damaged or (self._doubtful and not interlaced):
                 before = [sent for sent, its_place in self._sent.items() if its_place < place]
@@ -131,7 +132,7 @@ class Timeline:
             if self._damaged or interlaced or len(self._sent) > _HELD:
                 self._forget_shown()
         self._doubtful &= not key or bool(self._damaged)
-        return Shown(lost, self._clock.time(ticket, dts, lost), self._doubtful)
+        return Shown(lost, self._clock.time(ticket, dts, lost, restarted=restarted), self._doubtful)
 
     def end(self) -> int:
         """No more pictures come.

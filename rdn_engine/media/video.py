@@ -16,6 +16,7 @@ from av.format import Flags as FormatFlags
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
@@ -40,6 +41,10 @@ _NO_TIMES = cast(int, FormatFlags.no_timestamps.value)
 _MAX_READ_ERRORS = 100
 _ASSUMED_RATE = Fraction(25)
 """Frames per second of a raw stream that does not say its own, as FFmpeg assumes."""
+_SPACINGS_MISSING = 1.5
+"""Of pictures: an end that lacks less is no cut."""
+_REORDERED = 3.0
+"""Times as much, where pictures are shown in another order than they are decoded: the last times may be missing."""
 _LOOKED_AHEAD = 2
 """Packets: FFmpeg marks the one before the packet whose data is missing."""
 _ROUNDING_SECONDS = 0.25
@@ -85,11 +90,14 @@ class Video(VideoSource):
         # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
         guessed, average = self._stream.guessed_rate, self._stream.average_rate
         self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
+        # Its decoder works on several packets at once, and an error comes with a later one than it belongs to.
+        self._late_errors = self._stream.codec.canonical_name == "av1"
         self._timeline: Timeline | None = None
         self._packets_read = 0
         """Packets so far, hidden ones too"""
         self._extent = self._promise()
         self._orientation = UPRIGHT
+        self._scaler = VideoReformatter()
         super().__init__(source_id, _count(self._container, self._stream, self._rate), float(self._rate), files)
         streams = video_streams(self._container)
         if len(streams) > 1 and options.video_stream is None:
@@ -105,7 +113,11 @@ class Video(VideoSource):
         for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
             if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
                 self._orientation = orientation(picture)
-            image = self._orientation.apply(video_rgb(picture))
+            try:
+                image = self._orientation.apply(video_rgb(picture, self._scaler))
+            except (av.FFmpegError, OSError) as error:
+                what = f"{picture.width}x{picture.height} {picture.format.name}"
+                raise self._stopped(f"a picture of {what} becomes no RGB: {reason(error)}") from None
             aspect = float(self.pixel_aspect) if self._options.square_pixels else 1.0
             yield Frame(image, index, seconds, self.source_id, aspect)
 
@@ -147,7 +159,10 @@ class Video(VideoSource):
             except av.error.EOFError:
                 return
             except av.FFmpegError:
-                timeline.damage(ticket)
+                if self._late_errors:
+                    timeline.doubt()
+                else:
+                    timeline.damage(ticket)
                 continue
             for picture in pictures:
                 yield timeline, picture
@@ -177,19 +192,24 @@ class Video(VideoSource):
         read_errors = 0
         packets = self._container.demux()
         while True:
-            asked = time.monotonic()
+            asked, why = time.monotonic(), ""
             try:
                 packet = next(packets)
             except StopIteration:
                 return
+            except IndexError:
+                # A stream that began after the container was opened: PyAV's list of streams does not have it.
+                packets = self._container.demux()
+                continue
             except av.FFmpegError as error:
                 read_errors += 1
                 why = why_unread(error, asked if self._network else None, self._options.timeout)
                 passing = isinstance(error, av.error.InvalidDataError) and why == reason(error)
-                if read_errors > _MAX_READ_ERRORS or not passing:
-                    raise self._stopped(why) from None
-                packets = self._container.demux()
-                continue
+                if passing and read_errors <= _MAX_READ_ERRORS:
+                    packets = self._container.demux()
+                    continue
+            if why:  # out here, so that PyAV's error, which holds the whole address, is not the context of ours
+                raise self._stopped(why)
             interrupted = self._network and time.monotonic() - asked >= self._options.timeout
             begin = packet.dts if packet.pts is None else packet.pts
             self._extent.read(packet.stream.index, begin, packet.duration)
@@ -223,15 +243,18 @@ class Video(VideoSource):
 
     def _promise(self) -> Extent:
         container = self._container
-        promised = (container.duration or 0) / av.time_base
+        # Of these FFmpeg takes the duration from what there is, and of a list of files from the list.
+        estimated = container.format.name in ("mpegts", "mpeg", "concat")
+        promised = 0.0 if estimated else (container.duration or 0) / av.time_base
         if container.format.name == "avi":  # where FFmpeg puts what there is for what the header says
             promised = max(promised, float(self._stream.frames / self._rate))
+        reordered = _REORDERED if self._stream.codec_context.has_b_frames else 1.0
+        rounding = 0.0 if container.format.name == "avi" else _ROUNDING_SECONDS
         return Extent(
             ticks=[float(stream.time_base or 0) for stream in container.streams],
             start=(container.start_time or 0) / av.time_base,
             promised=None if self._untimed or self._network or not promised else promised,
-            spacing=float(1 / self._rate),
-            rounding=0.0 if container.format.name == "avi" else _ROUNDING_SECONDS,
+            allowed=max(rounding, _SPACINGS_MISSING * reordered * float(1 / self._rate)),
             gapless=container.format.name == "hls",
         )
 

@@ -108,6 +108,13 @@ def test_every_step_and_every_check_that_failed_is_told(folder: Path) -> None:
     assert len(lines) == 2 + sum(len(found) + 1 for found in RESULTS.values())
 
 
+def test_phases_of_two_runs_are_not_mixed(folder: Path) -> None:
+    write(folder)
+    write(folder, {2: RESULTS[2]}, sources="cuda-abd")
+    with pytest.raises(ValueError, match="of the sources cuda-abc, cuda-abd; wanted those of one run"):
+        BLOCKS["gpu-checks"]()
+
+
 def test_the_other_tables(folder: Path) -> None:
     write(folder)
     assert "| T = 3 | 3.80 | 0.950 |" in BLOCKS["gpu-dials"]()

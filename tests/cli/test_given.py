@@ -77,6 +77,16 @@ def test_wrong_usage_quotes_no_password(arguments: tuple[str, ...]) -> None:
     assert SECRET not in words
 
 
+@pytest.mark.parametrize("names", [("1.png", "2.png"), ("1.png", "2.png", "3.png")])
+def test_glob_without_quotes_is_told_to_have_them(names: tuple[str, ...]) -> None:
+    result = run("predict", *names, "--engines", ".")
+    assert result.exit_code == USAGE
+    words = re.sub(r"[\s│]+", " ", result.output)
+    assert "2.png" in words
+    assert "wanted one source, a glob in quotes: 'images/*.png'" in words
+    assert "in quotes" not in run("info", "a", "b").output
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[int]:
     """Port of a server on this machine that gives `clip.ts`, a playlist of it, and a playlist of what is not there."""

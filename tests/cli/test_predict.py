@@ -76,14 +76,11 @@ def test_damaged_and_refused_images_leave_gaps(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_bad_input_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
-    (tmp_path / "tiny").mkdir()
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "tiny" / "a.png")
-    for source in (tmp_path / "no.mp4", tmp_path / "tiny"):
-        result = run("predict", source, "--engines", tmp_path, "--quiet")
-        assert result.exit_code == BAD_INPUT
-        assert result.stdout == ""
-        assert result.stderr.startswith("rdn-engine: ")
-        assert result.stderr.count("\n") == 1
+    result = run("predict", tmp_path / "no.mp4", "--engines", tmp_path, "--quiet")
+    assert result.exit_code == BAD_INPUT
+    assert result.stdout == ""
+    assert result.stderr.startswith("rdn-engine: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("fake")
@@ -115,8 +112,10 @@ def test_output_must_not_be_the_source_and_must_have_a_place(tmp_path: Path) -> 
     before = video.read_bytes()
     assert run("predict", video, "--engines", tmp_path, "--save-video", video).exit_code == USAGE
     assert video.read_bytes() == before
-    result = run("predict", video, "--engines", tmp_path, "--output", tmp_path / "no" / "o.jsonl")
-    assert (result.exit_code, result.stderr.count("\n")) == (OTHER_ERROR, 1)
+    for option, out in (("--output", tmp_path / "no" / "o.jsonl"), ("--save-video", tmp_path / "no" / "o.mp4")):
+        result = run("predict", video, "--engines", tmp_path, option, out)
+        assert result.exit_code == OTHER_ERROR
+        assert result.stderr == f"rdn-engine: {out} cannot be written: its folder does not exist\n"
 
 
 @pytest.mark.usefixtures("fake")
@@ -216,6 +215,25 @@ def test_strict_has_a_code_of_its_own(tmp_path: Path) -> None:
     (folder / "2.png").write_bytes(b"no image")
     assert run("predict", folder, "--engines", tmp_path, "--strict").exit_code == NOT_WHOLE
     assert run("predict", folder, "--engines", tmp_path).exit_code == 0
+
+
+@pytest.mark.usefixtures("fake")
+def test_strict_wants_no_doubtful_frame(tmp_path: Path) -> None:
+    """A transport stream of which a few packets of 188 bytes never arrived."""
+    with av.open(str(tmp_path / "a.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "20", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for t in range(40):
+            image = np.random.default_rng(t).integers(0, 60, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / "a.ts").read_bytes()
+    half = len(data) // 376 * 188
+    (tmp_path / "b.ts").write_bytes(data[:half] + data[half + 6 * 188 :])
+    for name, code in (("a.ts", 0), ("b.ts", NOT_WHOLE)):
+        result = run("predict", tmp_path / name, "--engines", tmp_path, "--strict", "--json")
+        assert result.exit_code == code
+        assert (json.loads(result.stdout)["doubtful"] > 0) == (code == NOT_WHOLE)
 
 
 @pytest.mark.usefixtures("fake")

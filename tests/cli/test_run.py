@@ -35,6 +35,61 @@ def test_source_that_breaks_off_keeps_the_results_so_far(tmp_path: Path, monkeyp
     assert [d["frame_index"] for d in lines(out)] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.usefixtures("fake")
+def test_summary_has_the_error_that_ended_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "a.mp4")
+    whole = run("predict", video, "--engines", tmp_path, "--json")
+    assert (whole.exit_code, json.loads(whole.stdout)["error"]) == (0, None)
+    _break_off(monkeypatch, VideoError("rtsp://cam/1: it was silent for 3 s"))
+    result = run("predict", video, "--engines", tmp_path, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["frames"]) == (BAD_INPUT, 5)
+    assert result.stderr == f"rdn-engine: {json.loads(result.stdout)['error']}\n"
+    assert json.loads(result.stdout)["error"] == "rtsp://cam/1: it was silent for 3 s"
+    table = run("predict", video, "--engines", tmp_path).stdout
+    assert re.search(r"error\s+rtsp://cam/1: it was silent for 3 s", table)
+
+
+def images(folder: Path, *sides: int) -> Path:
+    folder.mkdir()
+    for t, side in enumerate(sides):
+        Image.fromarray(np.full((side, side, 3), 20 * t, np.uint8)).save(folder / f"{t}.png")
+    return folder
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("extra", [(), ("--quiet",)])
+def test_first_frame_that_is_refused_is_a_warning(tmp_path: Path, extra: tuple[str, ...]) -> None:
+    folder = images(tmp_path / "images", 20, 4, 20, 4)
+    result = run("predict", folder, "--engines", tmp_path, *extra)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith(f"rdn-engine: warning: {folder}: {folder / '1.png'} was refused, as others like it will")
+    assert "with sides of at least" in warning
+    summary = json.loads(run("predict", folder, "--engines", tmp_path, "--json").stdout)
+    assert warning == f"rdn-engine: warning: {folder}: {summary['warnings'][0]}"
+    assert (len(summary["warnings"]), summary["refused"], summary["error"]) == (1, 2, None)
+
+
+@pytest.mark.usefixtures("fake")
+def test_frame_of_a_video_that_is_refused_is_named_by_its_number(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    with VideoWriter(video, 25.0) as writer:
+        writer.write(np.zeros((4, 6, 3), np.uint8))
+    result = run("predict", video, "--engines", tmp_path, "--json")
+    assert f"warning: {video}: frame 0 was refused" in result.stderr
+
+
+@pytest.mark.usefixtures("fake")
+def test_source_of_frames_that_are_all_refused_is_bad_input(tmp_path: Path) -> None:
+    folder = images(tmp_path / "images", 4, 4)
+    result = run("predict", folder, "--engines", tmp_path, "--json")
+    assert result.exit_code == BAD_INPUT
+    error = json.loads(result.stdout)["error"]
+    assert error.startswith(f"{folder}: every frame was refused (2); the first: ")
+    assert "with sides of at least" in error
+    assert result.stderr.splitlines()[-1] == f"rdn-engine: {error}"
+
+
 def test_progress_says_that_its_memory_is_a_peak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     detector, _, _ = fake_detector()
     with open_source(write_video(tmp_path / "a.mp4", 2)) as video, detector.open_stream() as stream:
@@ -101,11 +156,7 @@ def test_video_that_fails_only_when_it_is_finished_is_an_error(tmp_path: Path, m
 
 @pytest.mark.usefixtures("fake")
 def test_refused_frame_does_not_hide_a_video_that_failed(tmp_path: Path) -> None:
-    folder, drawn = tmp_path / "images", tmp_path / "o.mp4"
-    folder.mkdir()
-    for t in range(9):
-        side = 4 if t == 8 else 20
-        Image.fromarray(np.full((side, side, 3), 20 * t, np.uint8)).save(folder / f"{t}.png")
+    folder, drawn = images(tmp_path / "images", *[20] * 8, 4), tmp_path / "o.mp4"
     drawn.symlink_to("/dev/full")
     arguments = ("--engines", tmp_path, "--output", tmp_path / "o.jsonl", "--save-video", drawn, "--json")
     result = run("predict", folder, *arguments)

@@ -88,10 +88,31 @@ def test_stdin_is_a_source(tmp_path: Path, kind: str) -> None:
     assert json.loads(stdout.splitlines()[0])["source_id"] == ("/dev/fd/3" if kind == "descriptor" else name)
 
 
-@pytest.mark.parametrize("redirection", ["</dev/null", "<&-"])
-def test_stdin_that_holds_nothing_is_bad_input(redirection: str) -> None:
-    code, _, stderr = shell(f'exec "$@" {redirection}', "predict", "-", "--engines", ".")
-    assert (code, stderr.count("\n")) == (BAD_INPUT, 1)
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ('exec "$@" <&-', "stdin is closed"),
+        ('exec "$@" </dev/null', "stdin is empty; wanted a video"),
+        ('{ sleep 0.2; } | "$@"', "stdin is empty; wanted a video"),
+        ('exec "$@" <EMPTY', "stdin is empty; wanted a video"),
+    ],
+)
+def test_stdin_that_holds_nothing_is_bad_input(script: str, told: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    found = shell(script.replace("EMPTY", f"'{tmp_path}/empty'"), "predict", name, "--engines", ".")
+    assert found == (BAD_INPUT, "", f"rdn-engine: {name} cannot be read: {told}\n")
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_socket_on_stdin_is_empty_once_the_other_side_has_closed_it(filled: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = start("predict", "-", "--engines", ".", stdin=theirs)
+        ours.sendall(b"no video" * filled)
+        ours.close()
+        code, _, stderr = finish(process)
+    assert (code, "stdin is empty" in stderr) == (BAD_INPUT, not filled)
 
 
 def test_source_from_stdin_is_not_written_over(tmp_path: Path) -> None:

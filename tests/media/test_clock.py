@@ -14,10 +14,11 @@ TICK = Fraction(1, 10)
 def presented(times: list[int | None], *, settles: bool = False) -> list[float | None]:
     """Seconds of pictures whose packets come in display order, a tenth of a second apart by their rate."""
     clock = PresentationClock(TICK, 0.1, settles=settles)
-    found = []
+    found, last = [], 0
     for ticket, pts in enumerate(times):
         clock.send(ticket, pts, None)
-        found.append(clock.time(ticket, None, 0))
+        found.append(clock.time(ticket, None, 0, restarted=pts is not None and pts < last))
+        last = last if pts is None else pts
     return found
 
 
@@ -43,6 +44,16 @@ def test_the_first_correction_of_a_live_clock_moves_nothing_back() -> None:
     times: list[int | None] = [100, 101, 102, 95, 96, 97]
     assert presented(times, settles=True) == pytest.approx([10, 10.1, 10.2, 10.3, 10.4, 10.5])
     assert presented(times) == pytest.approx([10, 10.1, 10.2, 9.5, 9.6, 9.7])
+
+
+def test_a_time_before_the_last_one_on_a_clock_that_went_on_is_wrong() -> None:
+    """MXF and MPEG-TS cut at their head give such times to B-pictures: one spacing after the last is nearer."""
+    clock, found = PresentationClock(TICK, 0.1), []
+    for ticket, pts in enumerate((0, 2, 1, 4, 3, 5)):
+        clock.send(ticket, pts, ticket)
+        found.append(clock.time(ticket, ticket, 0))
+    assert found == pytest.approx([0, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert found == sorted(t for t in found if t is not None)
 
 
 @pytest.mark.parametrize(

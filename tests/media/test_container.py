@@ -102,11 +102,23 @@ def test_a_recording_without_its_index_says_so(tmp_path: Path, name: str) -> Non
 
 
 def test_what_is_no_mp4_is_not_said_to_lack_an_index(tmp_path: Path) -> None:
-    for data in (b"hello " * 100, bytes(1000), b"\0\0\0\x18ftypisom" + bytes(3)):
+    absurd = b"\0\0\0\x01ftyp" + b"\xff" * 8 + b"x" * 100
+    for data in (b"hello " * 100, bytes(1000), absurd, b"\0\0\0\x18ftypisom" + bytes(3)):
         (tmp_path / "a.mp4").write_bytes(data)
         with pytest.raises(VideoError) as caught:
             open_source(tmp_path / "a.mp4")
         assert ("moov" in str(caught.value)) == data.startswith(b"\0\0\0\x18ftyp")
+
+
+def test_no_error_keeps_the_address_that_failed() -> None:
+    with serving(silent) as server:
+        port = server.port
+    with pytest.raises(VideoError) as caught:
+        open_source(f"http://user:secret@127.0.0.1:{port}/a.ts", SHORT)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "secret" not in repr(error) + str(error.args)
+        error = error.__cause__ or error.__context__
 
 
 @pytest.mark.parametrize(

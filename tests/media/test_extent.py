@@ -8,7 +8,7 @@ TICKS = (0.01, 0.01)
 
 
 def extent(promised: float | None, *, start: float = 0.0, gapless: bool = False) -> Extent:
-    return Extent(TICKS, start, promised, 0.04, rounding=0.25, gapless=gapless)
+    return Extent(TICKS, start, promised, allowed=0.25, gapless=gapless)
 
 
 def read(found: Extent, times: range, stream: int = 0) -> Extent:
@@ -39,6 +39,30 @@ def test_a_gap_counts_only_where_segments_follow_each_other() -> None:
         for time in times:
             found.read(0, time, 4)
         assert found.shortfall() == wanted
+
+
+def test_a_jump_of_the_clock_is_no_gap() -> None:
+    """Before an advertisement an HLS stream goes on at another time, and is as long as it promises."""
+    found = extent(3.0, gapless=True)
+    for time in (*range(0, 100, 4), *range(19_900, 20_100, 4)):
+        found.read(0, time, 4)
+    assert found.shortfall() is None
+    found = extent(3.0, gapless=True)
+    for time in (*range(0, 100, 4), *range(200, 400, 4)):
+        found.read(0, time, 4)
+    assert found.shortfall() is None
+
+
+def test_a_duration_may_count_from_0_wherever_the_first_picture_is() -> None:
+    assert read(extent(4.0, start=2.0), range(200, 400, 4)).shortfall() is None
+    assert read(extent(4.0, start=-0.08), range(-8, 390, 4)).shortfall() is None
+
+
+def test_of_a_few_packets_nothing_is_said() -> None:
+    found = extent(1.0)
+    found.read(0, 0, 0)
+    found.read(0, 50, 0)
+    assert found.shortfall() is None
 
 
 def test_nothing_promised_is_nothing_missing() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from rdn_engine.media.picture import EXIF, UPRIGHT, Orientation, rgb, video_rgb
@@ -96,13 +97,13 @@ def test_named_colours_are_read_as_named(matrix: int, full: bool) -> None:
 def test_a_video_in_hd_without_a_name_for_its_colours_is_bt_709(size: tuple[int, int], matrix: int) -> None:
     frame = frame_of(120, 90, 200, size)
     assert frame.colorspace == 2
-    assert np.abs(video_rgb(frame)[0, 0] - defined_rgb(120, 90, 200, matrix, False)).max() < 2.5
+    assert np.abs(video_rgb(frame, VideoReformatter())[0, 0] - defined_rgb(120, 90, 200, matrix, False)).max() < 2.5
 
 
 def test_a_named_matrix_is_kept_in_hd() -> None:
     frame = frame_of(120, 90, 200, (720, 1280))
     frame.colorspace = 6
-    assert np.abs(video_rgb(frame)[0, 0] - defined_rgb(120, 90, 200, 6, False)).max() < 2.5
+    assert np.abs(video_rgb(frame, VideoReformatter())[0, 0] - defined_rgb(120, 90, 200, 6, False)).max() < 2.5
 
 
 def test_turning_gives_contiguous_pictures() -> None:
