@@ -75,9 +75,10 @@ class Delivery(Generic[T]):
             timeout: seconds.
 
         Returns:
-            Whether it has.
+            Whether it has; not so where the thread itself asks.
         """
-        self._thread.join(timeout)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

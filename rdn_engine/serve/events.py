@@ -30,7 +30,7 @@ class Event:
     """Wall clock, seconds since 1970"""
     message: str
     """For people, one line"""
-    error: Exception | None = None
+    error: BaseException | None = None
     """What was raised, where that is the cause"""
     final: StreamSnapshot | None = None
     """Of `ended`: the whole account of the stream, which nothing changes any more"""
@@ -56,7 +56,7 @@ class Events:
         kind: EventKind,
         stream: str,
         message: str,
-        error: Exception | None = None,
+        error: BaseException | None = None,
         final: StreamSnapshot | None = None,
     ) -> None:
         """Something happened.
@@ -89,7 +89,7 @@ class Events:
         assert self._handler is not None
         try:
             self._handler(event)
-        except Exception:
+        except BaseException:  # sys.exit() too: it would end this thread, and no event would come any more
             self._count_lost()
 
     def _count_lost(self) -> None:

@@ -76,7 +76,7 @@ class Outlet:
             self._aged(age)
         try:
             self._sink(result)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: it would end this thread, and the stream would stand still
             self._account.delivered(age, taken=False)
             self._troubles.bad("sink_failing", f"the sink raised {error!r}; the result is dropped", error)
         else:

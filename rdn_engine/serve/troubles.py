@@ -19,7 +19,7 @@ class Troubles:
         self._lock = threading.Lock()
         self._good: dict[Trouble, int] = {}
 
-    def bad(self, trouble: Trouble, message: str, error: Exception | None = None) -> None:
+    def bad(self, trouble: Trouble, message: str, error: BaseException | None = None) -> None:
         """It happened; an event, where that is news.
 
         Args:

@@ -94,20 +94,20 @@ class FakeSource:
 
 
 class Sink:
-    """Keeps what comes; `hold` makes it wait in the call, `fail` raise."""
+    """Keeps what comes; `hold` makes it wait in the call, `fails` is raised."""
 
     def __init__(self) -> None:
         self.results: list[Detections] = []
         self.free = threading.Event()
         self.free.set()
         self.called = threading.Semaphore(0)
-        self.fail = False
+        self.fails: BaseException | None = None
 
     def __call__(self, result: Detections) -> None:
         self.called.release()
         assert self.free.wait(WAIT)
-        if self.fail:
-            raise OSError("the disk is full")
+        if self.fails is not None:
+            raise self.fails
         self.results.append(result)
 
     def wait(self, calls: int) -> None:

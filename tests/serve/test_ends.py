@@ -182,12 +182,13 @@ def test_a_source_that_cannot_start_ends_its_stream() -> None:
     assert (event.final.end_reason, event.final.error) == ("source", "VideoError('no route')")
 
 
-def test_a_sink_that_raises_loses_those_results_alone() -> None:
+@pytest.mark.parametrize("error", [OSError("the disk is full"), SystemExit(1)])
+def test_a_sink_that_raises_loses_those_results_alone(error: BaseException) -> None:
     detector, _ = watched_detector()
     log, given = Log(), frames(range(9))
     with serving(detector, on_event=log) as scheduler:
         bad, good = Camera(scheduler, "bad", []), Camera(scheduler, "good", given)
-        bad.sink.fail = True
+        bad.sink.fails = error
         bad.source.put(frames(range(9)))
         bad.source.end()
         assert bad.served.wait(WAIT)
