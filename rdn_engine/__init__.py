@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import (
+    AdmissionRefused,
     BackendUnavailable,
     BundleError,
     CheckpointError,
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from rdn_engine.media.base import SourceOptions
     from rdn_engine.media.live import LiveOptions, LiveSource
     from rdn_engine.media.source import open_source
+    from rdn_engine.serve.options import StreamOptions
+    from rdn_engine.serve.scheduler import Scheduler
 
     __version__: str
 
 __all__ = [
     "NV12",
+    "AdmissionRefused",
     "BackendUnavailable",
     "BundleError",
     "CheckpointError",
@@ -45,10 +49,12 @@ __all__ = [
     "RDNConfig",
     "RDNError",
     "ResultError",
+    "Scheduler",
     "SourceOptions",
     "Stream",
     "StreamBatch",
     "StreamClosed",
+    "StreamOptions",
     "VideoError",
     "__version__",
     "open_source",
@@ -65,6 +71,14 @@ def __getattr__(name: str) -> Any:
         from rdn_engine.device.results import DeviceDetections
 
         return DeviceDetections
+    if name == "Scheduler":
+        from rdn_engine.serve.scheduler import Scheduler
+
+        return Scheduler
+    if name == "StreamOptions":
+        from rdn_engine.serve.options import StreamOptions
+
+        return StreamOptions
     if name == "SourceOptions":
         from rdn_engine.media.base import SourceOptions
 

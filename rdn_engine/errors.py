@@ -51,3 +51,13 @@ class VideoWriteError(VideoError):
 
 class StreamClosed(RDNError):
     """`push` or `flush` was called on a stream that was closed."""
+
+
+class AdmissionRefused(RDNError):
+    """A stream does not fit into what is left of a service's byte budget."""
+
+    def __init__(self, message: str, *, wanted: int, left: int) -> None:
+        """wanted, left: bytes."""
+        super().__init__(message)
+        self.wanted = wanted
+        self.left = left

@@ -21,7 +21,7 @@ FLOORS = (
     ("backends",),
     ("host", "device"),
     ("detector",),
-    ("verify",),
+    ("verify", "serve"),
     ("cli",),
 )
 """Rooms of rdn_engine from the ground up. A room imports those below it; neighbours do not see each other."""

@@ -1,0 +1,113 @@
+"""What a stream costs in memory, and the budget that says whether there is room for it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from rdn_engine.config import WHOLE_VIDEO, Dials
+from rdn_engine.errors import AdmissionRefused, ConfigError
+from rdn_engine.serve.options import StreamOptions
+
+BOX_BYTES = 4 * 4 + 4 + 8 + 8
+"""Of one box of a result: corners, confidence, class and track"""
+LINKED_BOX_BYTES = 4 * BOX_BYTES
+"""Of one box that waits for its links: the box, its proposal, and what links it to the frame before"""
+THREAD_BYTES = 128 * 1024
+"""Of the thread that calls the sink, its queue and the counters"""
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class StreamCost:
+    """Bytes that a stream may hold, each part at its most."""
+
+    window: int
+    """Arrays of the stream (`Stream.nbytes`): all of them from the start, resident once its window is full"""
+    linking: int
+    """Boxes that wait for link_delay later frames; 0 without linking"""
+    results: int
+    """Results that wait for the sink"""
+    pictures: int
+    """Frames that wait in the source, as the options say; 0 where they do not"""
+    thread: int = THREAD_BYTES
+    """Of the stream's own thread"""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.window + self.linking + self.results + self.pictures + self.thread
+
+
+def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamOptions) -> StreamCost:
+    """What a stream may hold.
+
+    Args:
+        nbytes: of its arrays, `Stream.nbytes`.
+        dials: with `link` and link_delay.
+        max_detections: largest number of boxes of a frame.
+        options: with results and picture_bytes.
+
+    Raises:
+        ConfigError: for links that wait for the end of a stream that has none.
+    """
+    if dials.link != "off" and dials.link_delay >= WHOLE_VIDEO:
+        raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
+    linked = 0 if dials.link == "off" else (dials.link_delay + 1) * max_detections * LINKED_BOX_BYTES
+    released = dials.window + 1 + (0 if dials.link == "off" else dials.link_delay)
+    return StreamCost(
+        window=nbytes,
+        linking=linked,
+        results=(options.results + released) * max_detections * BOX_BYTES,
+        pictures=options.picture_bytes,
+    )
+
+
+class MemoryBudget:
+    """Bytes that are left for streams."""
+
+    def __init__(self, limit: int | None) -> None:
+        """limit: bytes of all streams; None admits every one."""
+        self.limit = limit
+        """Bytes of all streams; None for no limit."""
+        self._lock = threading.Lock()
+        self._taken: dict[str, int] = {}
+
+    @property
+    def taken(self) -> int:
+        """Bytes of the streams that were admitted."""
+        with self._lock:
+            return sum(self._taken.values())
+
+    def reserve(self, name: str, cost: StreamCost) -> None:
+        """Take room for a stream, in place of what it has.
+
+        Args:
+            name: of the stream.
+            cost: what it may hold.
+
+        Raises:
+            AdmissionRefused: where less is left than it wants; then nothing has changed.
+        """
+        with self._lock:
+            others = sum(taken for other, taken in self._taken.items() if other != name)
+            if self.limit is not None and cost.total > self.limit - others:
+                left = max(self.limit - others, 0)
+                raise AdmissionRefused(
+                    f"stream {name!r} wants {cost.total / MIB:.2f} MiB (window {cost.window / MIB:.2f}, linking "
+                    f"{cost.linking / MIB:.2f}, results {cost.results / MIB:.2f}, pictures {cost.pictures / MIB:.2f}); "
+                    f"{left / MIB:.2f} of {self.limit / MIB:.2f} MiB are left: remove a stream, or lower its capacity, "
+                    "link_delay, results or pictures",
+                    wanted=cost.total,
+                    left=left,
+                )
+            self._taken[name] = cost.total
+
+    def release(self, name: str) -> None:
+        """Give back what a stream has.
+
+        Args:
+            name: of the stream; one that has nothing changes nothing.
+        """
+        with self._lock:
+            self._taken.pop(name, None)

@@ -1,0 +1,233 @@
+"""Many streams on one detector.
+
+Each stream has a Stream, a source, a sink and an account of its own. Workers take turns with them: a turn is one frame
+pushed, or the last results of a stream that ends. Turns are first come, first served (`RunQueue`), so a slow stream's
+frame waits for at most one turn of each other stream, however fast those are. A stream's results are those of
+`Detector.open_stream` alone, to the bit: turns share nothing but the model.
+
+Frames of several streams are not encoded as one batch. On a CPU that pays nothing (docs/performance.md, the encoder
+with several images a call), it would make the frame that came first wait for the others, and a `StreamBatch` wants the
+set of its streams fixed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from rdn_engine.config import Dials
+from rdn_engine.detector import Detector
+from rdn_engine.errors import StreamClosed
+from rdn_engine.host.cpus import available_cpus
+from rdn_engine.plain import check
+from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost
+from rdn_engine.serve.events import Event, Events
+from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.run_queue import RunQueue
+from rdn_engine.serve.served import ServedStream, Surroundings
+from rdn_engine.serve.snapshot import SchedulerSnapshot
+from rdn_engine.serve.source import OpenSource, Sink
+from rdn_engine.stream.base import Stream
+
+CLOSING_SECONDS = 2.0
+"""Of a shutdown's deadline, at most half of it: what is kept for sources to close, when draining has taken the rest"""
+_DEFAULT = StreamOptions()
+
+
+class Scheduler:
+    """Serves streams from their sources to their sinks, until `close`. Any thread may call it."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        workers: int | None = None,
+        byte_budget: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the workers.
+
+        Args:
+            detector: shared by the streams. With threads=1 and a worker a CPU more frames are done than by one worker
+                whose calls take all CPUs.
+            workers: threads that push, each one stream's frame at a time; None takes the CPUs over `detector.threads`.
+            byte_budget: bytes that all streams may hold at most; None admits every stream.
+            on_event: takes what happens, from a thread of its own.
+            clock: seconds; another one for tests.
+
+        Raises:
+            ConfigError: for workers or a byte_budget below 1.
+        """
+        workers = max(available_cpus() // detector.threads, 1) if workers is None else workers
+        check(workers >= 1, "workers", workers, "1 or more")
+        check(byte_budget is None or byte_budget >= 1, "byte_budget", byte_budget, "bytes, 1 or more, or None")
+        self._detector = detector
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._adding = threading.Lock()
+        self._streams: dict[str, ServedStream] = {}
+        self._ended = 0
+        self._closed = False
+        self._next_expiry = 0.0
+        self._budget = MemoryBudget(byte_budget)
+        self._turns: RunQueue[ServedStream] = RunQueue()
+        self._events = Events(on_event)
+        self._around = Surroundings(self._turns.wake, self._admit, self._end, self._events, clock)
+        self._workers = [
+            threading.Thread(target=self._work, name=f"rdn-worker-{i}", daemon=True) for i in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def cost(
+        self, dials: Dials | None = None, *, capacity: Dials | None = None, options: StreamOptions = _DEFAULT
+    ) -> StreamCost:
+        """What a stream would hold at most, before it is added.
+
+        Args:
+            dials, capacity, options: as `add`.
+
+        Raises:
+            ConfigError: as `add`.
+        """
+        with self._detector.open_stream(dials, capacity=capacity) as stream:
+            return self._cost(stream, stream.dials, options)
+
+    def add(
+        self,
+        name: str,
+        open_source: OpenSource,
+        sink: Sink,
+        *,
+        dials: Dials | None = None,
+        capacity: Dials | None = None,
+        options: StreamOptions = _DEFAULT,
+    ) -> ServedStream:
+        """Admit a stream and start its source.
+
+        Args:
+            name: unlike that of any other stream that has not ended.
+            open_source: makes the source, once the stream is admitted.
+            sink: gets the results in order, from a thread of this stream.
+            dials, capacity: as `Detector.open_stream`.
+            options: bounds of the stream.
+
+        Returns:
+            The stream, which runs.
+
+        Raises:
+            AdmissionRefused: where the byte budget has no room for it.
+            ConfigError: for a name that is taken, and as `Detector.open_stream`.
+            StreamClosed: after `close`.
+
+        What `open_source` raises comes through, and nothing was added. A source that cannot be started ends its stream.
+        """
+        with self._adding:
+            with self._lock:
+                self._check_open()
+                check(isinstance(name, str), "name", name, "text")
+                check(name not in self._streams, "name", name, "another than those of the streams that run")
+            stream = self._detector.open_stream(dials, capacity=capacity, source_id=name)
+            try:
+                nbytes = self._admit(name, stream, stream.dials, options)
+                served = ServedStream(name, stream, nbytes, sink, options, self._around)
+                served.open(open_source)
+            except BaseException:
+                self._budget.release(name)
+                stream.close()
+                raise
+            with self._lock:
+                self._streams[name] = served
+                closed, self._next_expiry = self._closed, 0.0
+            self._events.say("added", name, f"holds {nbytes} bytes at most")
+            served.start()
+        if closed:
+            served.abandon()
+            raise StreamClosed("this scheduler was closed while the stream was added")
+        return served
+
+    def streams(self) -> dict[str, ServedStream]:
+        """The streams that have not ended, by name, in the order they were added."""
+        with self._lock:
+            return dict(self._streams)
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """All counters now."""
+        streams = tuple(stream.snapshot() for stream in self.streams().values())
+        return SchedulerSnapshot(
+            streams, self._ended, self._budget.taken, self._budget.limit, len(self._workers), self._events.lost
+        )
+
+    def close(self, *, drain: bool, deadline_s: float) -> bool:
+        """End all streams and the workers, within a time, whatever sinks, sources and stages do.
+
+        Args:
+            drain: as `ServedStream.remove`. Where draining takes too long, the rest is dropped.
+            deadline_s: seconds, 0 or more. What is not over then is left to its thread, and its frames are counted as
+                dropped.
+
+        Returns:
+            Whether everything was over in time.
+        """
+        check(deadline_s >= 0, "deadline_s", deadline_s, "seconds, 0 or more")
+        end = time.monotonic() + deadline_s
+        with self._lock:
+            self._closed = True
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.remove(drain=drain)
+        if drain and not _wait(streams, end - min(CLOSING_SECONDS, deadline_s / 2)):
+            for stream in streams:
+                stream.remove(drain=False, reason="deadline")
+        in_time = _wait(streams, end)
+        for stream in streams:
+            stream.abandon()
+        self._turns.close()
+        for worker in self._workers:
+            worker.join(max(end - time.monotonic(), 0.0))
+        told = self._events.close(max(end - time.monotonic(), 0.0))
+        return in_time and told and not any(worker.is_alive() for worker in self._workers)
+
+    def _work(self) -> None:
+        while True:
+            stream = self._turns.take(self._expire())
+            if stream is not None:
+                self._turns.done(stream, stream.step())
+            elif self._closed:
+                return
+
+    def _expire(self) -> float | None:
+        """End the streams that are idle; gives the seconds until the next one may be, None where none may."""
+        now = self._clock()
+        with self._lock:
+            if now >= self._next_expiry:
+                self._next_expiry = min((s.expire(now) for s in self._streams.values()), default=math.inf)
+            wait = self._next_expiry - now
+        return None if wait == math.inf else max(wait, 0.0)
+
+    def _admit(self, name: str, stream: Stream, dials: Dials, options: StreamOptions) -> int:
+        cost = self._cost(stream, dials, options)
+        self._budget.reserve(name, cost)
+        return cost.total
+
+    def _cost(self, stream: Stream, dials: Dials, options: StreamOptions) -> StreamCost:
+        return stream_cost(stream.nbytes, dials, self._detector.config.detection.max_detections, options)
+
+    def _end(self, stream: ServedStream) -> None:
+        with self._lock:
+            if self._streams.get(stream.name) is stream:
+                del self._streams[stream.name]
+                self._ended += 1
+                self._budget.release(stream.name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosed("this scheduler was closed")
+
+
+def _wait(streams: list[ServedStream], end: float) -> bool:
+    """Whether all streams have ended by then, `time.monotonic`."""
+    return all(stream.wait(max(end - time.monotonic(), 0.0)) for stream in streams)

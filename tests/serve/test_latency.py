@@ -1,0 +1,175 @@
+"""A latency budget lowers one thing after another, and gives it back when there is room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdn_engine.config import Dials
+from rdn_engine.serve.latency import CALM, MOST_CALM, ROOM, SEEN, SETTLE, LatencyBudget, ladder
+from rdn_engine.serve.options import StreamOptions
+from tests.fakes import DIALS
+from tests.serve.doubles import WAIT, FakeSource, Log, Sink, balanced, frame, serving, watched_detector
+
+PAPER = Dials()
+
+
+def test_the_steps_down_of_the_papers_dials() -> None:
+    rungs = ladder(PAPER)
+    assert rungs[0].dials is PAPER
+    assert [rung.change for rung in rungs[1:]] == [
+        "look_ahead (L) 18 to 9",
+        "look_ahead (L) 9 to 4",
+        "look_ahead (L) 4 to 2",
+        "look_ahead (L) 2 to 1",
+        "look_ahead (L) 1 to 0",
+        "window (T) 18 to 9",
+        "window (T) 9 to 4",
+        "window (T) 4 to 2",
+        "window (T) 2 to 1",
+        "num_support (K) 75 to 37",
+        "num_support (K) 37 to 18",
+        "advanced_ratio (r) 0.2 to 0.1",
+        "every frame to every 2.",
+        "every 2. frame to every 3.",
+        "every 3. frame to every 4.",
+    ]
+    assert [rung.stride for rung in rungs[-4:]] == [1, 2, 3, 4]
+
+
+DIALS_OF = st.builds(
+    lambda window, ahead, support, more, ratio: Dials(
+        window=window,
+        look_ahead=None if ahead is None else min(ahead, window),
+        num_support=support,
+        num_reference=support + more,
+        advanced_ratio=max(ratio, 1 / support + 1e-9),
+    ),
+    st.integers(0, 30), st.none() | st.integers(0, 30), st.integers(2, 100), st.integers(0, 50), st.floats(0.01, 1.0),
+)  # fmt: skip
+
+
+@given(DIALS_OF)
+def test_every_step_lowers_one_thing_and_only_in_order(dials: Dials) -> None:
+    order = ("frames_ahead", "window", "num_support", "advanced_ratio", "stride")
+    last = 0
+    for before, after in zip(ladder(dials), ladder(dials)[1:], strict=False):
+        was = {**{n: getattr(before.dials, n) for n in order[:-1]}, "stride": -before.stride}
+        now = {**{n: getattr(after.dials, n) for n in order[:-1]}, "stride": -after.stride}
+        [changed] = [name for name in order if was[name] != now[name]]
+        assert now[changed] < was[changed]
+        assert order.index(changed) >= last
+        last = order.index(changed)
+        assert replace(after.dials, window=dials.window, look_ahead=dials.look_ahead, num_support=dials.num_support,
+                       advanced_ratio=dials.advanced_ratio) == dials  # fmt: skip
+
+
+def feed(budget: LatencyBudget, ages: list[float]) -> list[int]:
+    """The level after each."""
+    levels = []
+    for age in ages:
+        budget.see(age)
+        levels.append(budget.level)
+    return levels
+
+
+def test_half_of_the_latest_too_late_is_a_step_down() -> None:
+    budget = LatencyBudget(1.0, PAPER)
+    assert feed(budget, [0.9, 1.0] * 50)[-1] == 0
+    assert feed(budget, [1.1, 0.9] * (SEEN // 2))[-2:] == [1, 1]
+    assert feed(budget, [9.0] * (SETTLE + SEEN // 2 - 2))[-1] == 1
+    assert feed(budget, [9.0])[-1] == 2
+
+
+def test_the_last_step_is_the_last() -> None:
+    budget = LatencyBudget(1.0, PAPER)
+    feed(budget, [9.0] * 1000)
+    assert budget.level == len(budget.rungs) - 1
+
+
+def test_room_for_long_enough_is_a_step_up() -> None:
+    budget = LatencyBudget(1.0, PAPER)
+    feed(budget, [9.0] * (SEEN // 2))
+    assert budget.level == 1
+    assert feed(budget, [0.1] * (SETTLE + CALM - 1))[-1] == 1
+    assert feed(budget, [ROOM + 0.01])[-1] == 1
+    assert feed(budget, [ROOM] * (CALM - 1))[-1] == 1
+    assert feed(budget, [ROOM])[-1] == 0
+    assert feed(budget, [0.0] * 1000)[-1] == 0
+
+
+def test_a_step_that_had_to_be_taken_again_is_tried_less_and_less_often() -> None:
+    budget = LatencyBudget(1.0, PAPER)
+    feed(budget, [9.0] * (SEEN // 2))
+    waits = []
+    for _ in range(9):
+        levels = feed(budget, [0.1] * (2 * MOST_CALM))
+        waits.append(levels.index(0) + 1 - SETTLE)
+        feed(budget, [9.0] * (SEEN // 2))
+        assert budget.level == 1
+    assert waits[:3] == [CALM, 2 * CALM, 4 * CALM]
+    assert waits[-1] == MOST_CALM
+
+
+def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
+    detector, _ = watched_detector()
+    now, log, sink = [0.0], Log(), Sink()
+    sources: list[FakeSource] = []
+
+    def open_source(on_frame: object) -> FakeSource:
+        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
+        return sources[0]
+
+    def put(count: int, age: float) -> None:
+        start = sources[0].captured
+        sources[0].put([frame(i, i % 200, clock=now[0] - age) for i in range(start, start + count)])
+
+    steps = len(ladder(DIALS)) - 1
+    with serving(detector, on_event=log, clock=lambda: now[0]) as scheduler:
+        served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
+        other = scheduler.add("other", FakeSource, Sink())
+        while served.snapshot().lowered < steps:
+            put(4, 5.0)
+            sink.wait(1)
+        assert served.snapshot().dials.look_ahead == 0
+        assert other.snapshot().dials == DIALS
+        while served.snapshot().lowered:
+            put(4, 0.0)
+            sink.wait(1)
+        assert served.snapshot().dials == DIALS
+        sources[0].end()
+        assert served.wait(WAIT)
+    final = served.snapshot()
+    assert balanced(final)
+    assert final.dropped["rate"] > 0
+    assert final.frames_in == final.frames_out + final.dropped["rate"]
+    kinds = [e.kind for e in log.of("door")]
+    assert kinds == ["added", *["lowered"] * steps, *["restored"] * steps, "ended"]
+    lowered = [e.message.partition(": ")[2] for e in log.of("door", "lowered")]
+    restored = [e.message.partition(": ")[2] for e in log.of("door", "restored")]
+    assert lowered == [rung.change for rung in ladder(DIALS)[1:]]
+    assert restored == lowered[::-1]
+
+
+@pytest.mark.parametrize("look_ahead", [0, 2])
+def test_dials_that_are_set_begin_at_the_top_again(look_ahead: int) -> None:
+    detector, _ = watched_detector()
+    sink, sources = Sink(), []
+
+    def open_source(on_frame: object) -> FakeSource:
+        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
+        return sources[0]
+
+    with serving(detector, clock=lambda: 100.0) as scheduler:
+        served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
+        while not served.snapshot().lowered:
+            start = sources[0].captured
+            sources[0].put([frame(i, i % 200, clock=0.0) for i in range(start, start + 4)])
+            sink.wait(1)
+        asked = replace(DIALS, look_ahead=look_ahead)
+        served.set_dials(asked, WAIT)
+        assert served.snapshot().dials.window == DIALS.window
+        assert served.snapshot().lowered <= 1
