@@ -35,7 +35,7 @@ _LONGEST_GAP = 3600 * _TICKS
 """MP4 and MOV hold 9.9 hours between two frames (2^31 ticks)"""
 
 _LONGEST_SIDE = 16384
-"""Pixels, of H.264 and of FFmpeg's MPEG-4 alike"""
+"""Pixels, of libx264; FFmpeg's MPEG-4 takes fewer, and refuses more itself"""
 
 _BT709, _BT601 = (Colorspace.ITU709, 1), (Colorspace.ITU601, 6)
 """A matrix as the scaler calls it, and its number in H.264 (ITU-T H.273, table 4)"""
@@ -84,7 +84,7 @@ class VideoWriter:
         """Append a frame.
 
         Args:
-            image: uint8 [H, W, 3] RGB, with sides from 1 to 16384.
+            image: uint8 [H, W, 3] RGB, with sides from 1 to 16384 (MPEG-4 takes less).
             pts: seconds on the source's clock, finite; None takes one step of `fps` after the last frame. A frame
                 comes at least 1 ms after the last one. One that would come more than an hour after it comes one step of
                 `fps` after it, and those behind it follow in their own time.
