@@ -73,9 +73,6 @@ def predict(
         bool,
         typer.Option("--square-pixels", help="Detect in an anamorphic video as it is shown; boxes stay as stored."),
     ] = False,
-    exact_colours: Annotated[
-        bool, typer.Option("--exact-colours", help="Round colours as their standard does, slower.")
-    ] = False,
     rtsp_over: Annotated[Literal["tcp", "udp"], typer.Option(help="What carries the pictures of RTSP.")] = "tcp",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 7 where input is incomplete or frames have no result.")
@@ -91,9 +88,7 @@ def predict(
         stack.enter_context(_warnings_said())
         named = given_source(source)
         check_stdin(named)
-        video = open_source(
-            named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, exact_colours, rtsp_over)
-        )
+        video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over))
         stack.callback(lambda: None if interrupts.reading else video.close())
         _keep_source([path for path in (output, save_video) if path is not None], named, video)
         detector = Detector.from_pretrained(

@@ -33,8 +33,6 @@ class SourceOptions:
     """Make whole pictures of interlaced ones, one each (FFmpeg's bwdif)"""
     square_pixels: bool = False
     """Have the network see an anamorphic video as it is shown; pictures and boxes stay in stored pixels"""
-    exact_colours: bool = False
-    """Round colours as their standard does, in five times the time: FFmpeg's fast conversion is some levels darker"""
     rtsp_over: Literal["tcp", "udp"] = "tcp"
     """What carries the pictures of an `rtsp://` address: UDP is a little sooner and loses packets"""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import ColorTrc, VideoReformatter
 
 from rdn_engine.frame import Image
 
@@ -19,7 +19,6 @@ STRICT = {"err_detect": "crccheck+explode"}
 _HD_WIDTH, _SD_HEIGHT = 1280, 576
 _BT709, _UNSPECIFIED = 1, 2
 """ISO/IEC 23091-2, matrix coefficients."""
-_EXACT = int(Interpolation.POINT) | int(Interpolation.ACCURATE_RND)
 HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 """Transfer functions of high dynamic range, ITU-R BT.2100."""
 
@@ -102,22 +101,18 @@ def is_hd(height: int, width: int) -> bool:
     return width >= _HD_WIDTH or height > _SD_HEIGHT
 
 
-def video_rgb(frame: VideoFrame, scaler: VideoReformatter, *, exact: bool = False) -> Image:
+def video_rgb(frame: VideoFrame, scaler: VideoReformatter) -> Image:
     """The colours of a picture of a video, as they are stored.
 
     Args:
         frame: as decoded. One in HD that does not name its matrix is taken to be made with BT.709's.
         scaler: of the video: setting one up takes a quarter of the time that converting a small picture does.
-        exact: round as the standard does, within one level, chroma of the nearest sample.
 
     Returns:
         uint8 [H, W, 3].
     """
     if frame.colorspace == _UNSPECIFIED and is_hd(frame.height, frame.width):
         frame.colorspace = _BT709
-    if exact and frame.format.bits_per_pixel and not frame.format.is_rgb:
-        # Into planes: the same rounding makes rgb24 worse (findings/accurate_rounding_darkens_rgb24.sh).
-        return scaler.reformat(frame, format="gbrp", interpolation=_EXACT).to_ndarray().astype(np.uint8, copy=False)
     return scaler.reformat(frame, format="rgb24").to_ndarray().astype(np.uint8, copy=False)
 
 

@@ -114,7 +114,7 @@ class Video(VideoSource):
             if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
                 self._orientation = orientation(picture)
             try:
-                image = self._orientation.apply(video_rgb(picture, self._scaler, exact=self._options.exact_colours))
+                image = self._orientation.apply(video_rgb(picture, self._scaler))
             except (av.FFmpegError, OSError) as error:
                 what = f"{picture.width}x{picture.height} {picture.format.name}"
                 raise self._stopped(f"a picture of {what} becomes no RGB: {reason(error)}") from None

@@ -63,7 +63,7 @@ def encode_pictures(
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options={"threads": "1", **options})
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "libx264rgb": "rgb24"}.get(codec, "yuv420p")
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         if rotation is not None:
             stream.set_display_rotation(rotation)
         if matrix is not None:

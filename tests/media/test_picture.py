@@ -91,17 +91,6 @@ def test_named_colours_are_read_as_named(matrix: int, full: bool) -> None:
         assert np.abs(rgb(frame)[0, 0] - defined_rgb(luma, u, v, matrix, full)).max() < 2.5
 
 
-@pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("matrix", COEFFICIENTS)
-def test_exact_colours_are_the_definition_rounded(matrix: int, full: bool) -> None:
-    for luma, u, v in ((120, 90, 200), (60, 160, 110), (180, 128, 128), (90, 120, 60), (16, 128, 128), (235, 128, 128)):
-        frame = frame_of(luma, u, v)
-        frame.colorspace, frame.color_range = matrix, 2 if full else 1
-        found = video_rgb(frame, VideoReformatter(), exact=True)
-        assert found.shape == (64, 64, 3)
-        assert np.abs(found[5, 7] - defined_rgb(luma, u, v, matrix, full)).max() <= 1
-
-
 @pytest.mark.parametrize(
     ("size", "matrix"), [((720, 1280), 1), ((1280, 720), 1), ((1080, 1920), 1), ((576, 720), 6), ((480, 854), 6)]
 )

@@ -148,7 +148,6 @@ def test_nv12_is_nearly_what_the_cpu_s_decoder_makes_of_it(machine, matrix, numb
     difference = got.transpose(1, 2, 0) - picture.video_rgb(frame, scaler)
     assert np.abs(difference).max() <= 3
     assert 0 <= difference.mean() <= 1.5
-    assert np.abs(got.transpose(1, 2, 0) - picture.video_rgb(frame, scaler, exact=True)).max() <= 1
 
 
 def network_input_of_nv12(machine, luma, chroma, matrix, full):
