@@ -118,6 +118,7 @@ def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:
     """With the exit code of what ended the pass, if that was not the end of the source."""
     if interrupts.number is not None:
         say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
+        interrupts.end_without_reader(BY_SIGNAL + interrupts.number)
         raise typer.Exit(BY_SIGNAL + interrupts.number)
     if run.error is not None:
         raise run.error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from types import FrameType, TracebackType
@@ -61,6 +64,24 @@ class Interrupts:
         signal.set_wakeup_fd(-1)
         os.close(self._wake)
         self._watcher.join()
+
+    def end_without_reader(self, code: int) -> None:
+        """When the interpreter ends, end the process there, if a thread is still reading.
+
+        FFmpeg asks Python, a few times a second, whether a read is to go on. It would ask an interpreter that is gone.
+
+        Args:
+            code: of the exit.
+        """
+        if self.reading:
+            atexit.register(self._end, code)
+
+    def _end(self, code: int) -> None:
+        if self.reading:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+                    stream.flush()
+            os._exit(code)
 
     def each(self, items: Iterable[T]) -> Generator[T]:
         """The items, each taken by another thread, so that waiting for one can be broken off.

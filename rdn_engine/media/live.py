@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.frame_queue import FrameQueue, Policy
 from rdn_engine.media.source import open_source
 from rdn_engine.plain import check, check_fields
+
+_started: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 
 _log = logging.getLogger("rdn_engine.media")
 
@@ -121,8 +125,14 @@ class LiveSource:
         """Whether no more frames will be captured; some may wait."""
         return self._finished.is_set()
 
+    @property
+    def longest_read(self) -> float:
+        """Seconds after which a read that FFmpeg keeps has ended by itself."""
+        return 2 * self._options.source.timeout + 1.0  # one that opens, and one that reads
+
     def start(self) -> None:
         """Begin to read; once."""
+        _started.add(self)
         self._thread.start()
 
     def get(self, timeout: float | None = None) -> Frame | None:
@@ -214,3 +224,12 @@ class LiveSource:
                     start = now, frame.pts
                 self._closing.wait(max(0.0, start[0] + frame.pts - start[1] - now))
             yield frame
+
+
+@atexit.register
+def _end_all() -> None:
+    """FFmpeg asks Python, a few times a second, whether a read is to go on: no reader may outlive the interpreter."""
+    for source in list(_started):
+        source.close(timeout=0.0)
+    for source in list(_started):
+        source.close(timeout=source.longest_read)

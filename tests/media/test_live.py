@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -204,3 +206,23 @@ def test_a_server_that_comes_back_is_another_session(tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"live\.{field} is {value!r}; wanted"):
         LiveOptions(**{field: value})  # type: ignore[arg-type]
+
+
+LEFT_OPEN = """
+import socket, sys
+from rdn_engine import LiveOptions, LiveSource, SourceOptions
+
+silent = socket.create_server(("127.0.0.1", 0))
+options = LiveOptions(source=SourceOptions(timeout=0.5))
+live = LiveSource(f"http://127.0.0.1:{silent.getsockname()[1]}/a.ts", options)
+live.start()
+connection, _ = silent.accept()
+connection.recv(1000)
+print("reading")
+"""
+
+
+def test_a_source_that_is_left_open_does_not_outlive_the_interpreter() -> None:
+    """Its reader waits in FFmpeg, which asks Python whether to go on."""
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "reading\n"), done.stderr
