@@ -35,9 +35,9 @@ class LiveOptions:
     room: int = 2
     """Frames that may wait, 1..1000"""
     first_delay: float = 0.5
-    """Seconds, 0..3600, before the first attempt to connect again"""
+    """Seconds, 0.01..3600, before the first attempt to connect again"""
     longest_delay: float = 30.0
-    """Seconds, 0..3600: the delay doubles with every failed attempt up to here"""
+    """Seconds, 0.01..3600: the delay doubles with every failed attempt up to here"""
     real_time: bool = True
     """Whether a file is played at its own speed; otherwise as fast as frames are taken. Addresses have their own"""
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -49,8 +49,10 @@ class LiveOptions:
         Raises:
             ConfigError: says which is of another type or out of its range.
         """
-        check_fields(self, "live", room=(1, 1000), first_delay=(0, 3600), longest_delay=(0, 3600))
-        check(self.first_delay <= self.longest_delay, "live.first_delay", self.first_delay, f"0..{self.longest_delay}")
+        check_fields(self, "live", room=(1, 1000), first_delay=(0.01, 3600), longest_delay=(0.01, 3600))
+        check(
+            self.first_delay <= self.longest_delay, "live.first_delay", self.first_delay, f"0.01..{self.longest_delay}"
+        )
 
 
 class LiveSource:
@@ -177,7 +179,7 @@ class LiveSource:
             self._closing.wait(delay)
         self._finished.set()
         self._queue.close(drop=False)
-        self._on_change()
+        self._tell()
 
     def _read_once(self) -> None:
         """One connection, until it ends or fails."""
@@ -192,7 +194,7 @@ class LiveSource:
         except Exception as error:  # whatever it is, it must not end the thread without a word
             self.failures += 1
             self.error = error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {error!r}")
-            self._on_change()
+            self._tell()
 
     def _capture_all(self, video: VideoSource) -> None:
         first, session, doubtful = self._next_index, self.sessions, 0
@@ -206,7 +208,13 @@ class LiveSource:
             self.captured += 1
             self._next_index = first + frame.index + 1
             self._queue.put(replace(frame, index=first + frame.index, capture=capture))
+            self._tell()
+
+    def _tell(self) -> None:
+        try:
             self._on_change()
+        except Exception:  # of whoever listens; the reader goes on
+            _log.exception("%s: on_change raised", self.source_id)
 
     def _delay(self, attempt: int) -> float:
         """Seconds before the next attempt: doubled each time up to the limit; of that, half to all."""

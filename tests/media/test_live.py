@@ -19,7 +19,7 @@ from tests.media.clips import encode
 from tests.media.servers import http, serving
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
-AT_ONCE = LiveOptions(policy="wait", first_delay=0.0, longest_delay=0.0)
+AT_ONCE = LiveOptions(policy="wait", first_delay=0.01, longest_delay=0.01)
 Plan = Callable[[], Iterator[int]]
 
 
@@ -107,7 +107,7 @@ def test_a_slow_reader_loses_frames_and_knows_how_many(policy: str) -> None:
                 played.set()
             return super().__call__(address, options)
 
-    options = LiveOptions(policy=policy, room=3, first_delay=0.0, longest_delay=0.0)  # type: ignore[arg-type]
+    options = LiveOptions(policy=policy, room=3, first_delay=0.01, longest_delay=0.01)  # type: ignore[arg-type]
     live = source(Once(list(range(40))), options)
     live.start()
     assert played.wait(10)  # all 40 were captured when the next connection is asked for
@@ -157,6 +157,16 @@ def test_an_unexpected_error_ends_no_thread_without_a_word() -> None:
     assert live.failures >= 1
 
 
+def test_a_listener_that_raises_stops_no_reader() -> None:
+    def listen() -> None:
+        raise RuntimeError("not now")
+
+    live = LiveSource("rtsp://cam/1", AT_ONCE, on_change=listen, opener=Camera([0, 1, 2]))
+    live.start()
+    assert [frame.index for frame in take(live, 3)] == [0, 1, 2]
+    assert live.close(10)
+
+
 def test_delays_double_up_to_the_limit_and_vary() -> None:
     live = LiveSource("rtsp://cam/1", LiveOptions(first_delay=1.0, longest_delay=10.0))
     for attempt, longest in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (4000, 10.0)):
@@ -190,7 +200,7 @@ def test_close_waits_no_longer_than_it_is_told() -> None:
 
 def test_a_server_that_comes_back_is_another_session(tmp_path: Path) -> None:
     data = encode(tmp_path / "a.ts", frames=10).read_bytes()
-    options = LiveOptions("wait", first_delay=0.0, longest_delay=0.0, source=SourceOptions(timeout=5.0))
+    options = LiveOptions("wait", first_delay=0.01, longest_delay=0.01, source=SourceOptions(timeout=5.0))
     with serving(http(data, length=len(data), closes=True)) as server:
         live = LiveSource(f"http://127.0.0.1:{server.port}/a.ts", options)
         live.start()

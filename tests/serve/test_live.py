@@ -41,7 +41,7 @@ def test_a_camera_that_comes_back_begins_an_epoch_and_every_frame_is_counted() -
     detector, _ = watched_detector()
     sink, log = Sink(), Log()
     connections = Connections([0, 1, -2, 3], "refused", [0, 1, 2], [0])
-    options = LiveOptions(policy="wait", first_delay=0.001, longest_delay=0.001)
+    options = LiveOptions(policy="wait", first_delay=0.01, longest_delay=0.01)
     with serving(detector, on_event=log) as scheduler:
         served = scheduler.add(
             "door", lambda wake: LiveSource("rtsp://u:p@cam/1", options, on_change=wake, opener=connections), sink
