@@ -21,6 +21,8 @@ from rdn_engine.media.frame_queue import FrameQueue, Policy
 from rdn_engine.media.source import open_source
 from rdn_engine.plain import check, check_fields
 
+_LONGEST = 1e6
+"""Seconds; longer is for ever"""
 _started: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 
 _log = logging.getLogger("rdn_engine.media")
@@ -81,7 +83,7 @@ class LiveSource:
             on_change: called by the reading thread whenever there is a frame more, and at the end.
             opener: opens a connection; for tests.
         """
-        self.source_id = without_credentials(str(address)) if "://" in str(address) else str(address)
+        self.source_id = without_credentials(str(address))
         """What frames and messages say, without credentials"""
         self._address = address
         self._live = "://" in str(address) and not str(address).startswith("file:")
@@ -133,7 +135,13 @@ class LiveSource:
         return 2 * self._options.source.timeout + 1.0  # one that opens, and one that reads
 
     def start(self) -> None:
-        """Begin to read; once."""
+        """Begin to read; once.
+
+        Raises:
+            VideoError: where it was started before: a live source is one stream's.
+        """
+        if self._thread.ident is not None:
+            raise VideoError(f"{self.source_id} was started before; open another for another stream")
         _started.add(self)
         self._thread.start()
 
@@ -146,7 +154,7 @@ class LiveSource:
         Returns:
             The frame, with its `capture`; None where none came.
         """
-        frame = self._queue.get(timeout)
+        frame = self._queue.get(None if timeout is None or timeout > _LONGEST else timeout)
         self._taken += frame is not None
         return frame
 
@@ -163,7 +171,9 @@ class LiveSource:
         self._closing.set()
         self._queue.close(drop=True)
         if self._thread.is_alive():
-            self._thread.join(timeout)
+            if self._thread is threading.current_thread():  # its own listener asks; it ends when that returns
+                return False
+            self._thread.join(min(timeout, _LONGEST))
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -191,9 +201,12 @@ class LiveSource:
                     self.damaged += video.skipped
             if self._live and not self._closing.is_set():
                 raise VideoError(f"{self.source_id} ended, which a live source does not")
-        except Exception as error:  # whatever it is, it must not end the thread without a word
+        except BaseException as error:  # whatever it is, it must not end the thread without a word
             self.failures += 1
-            self.error = error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {error!r}")
+            # Of an error that is not ours only the kind: its words may quote the address.
+            self.error = (
+                error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {type(error).__name__}")
+            )
             self._tell()
 
     def _capture_all(self, video: VideoSource) -> None:

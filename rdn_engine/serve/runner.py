@@ -75,12 +75,13 @@ class StreamRunner:
             self._account.pushed(False, 0, "refused")
             self._troubles.bad("refused", f"a frame was refused: {error}", error)
             return None
-        except Exception as error:
+        except BaseException as raised:
+            failure = as_exception(raised)
             # A frame that was accepted is still in the window, and its result is tried again with the next push.
             self._account.pushed(stream.accepted > before, 0)
-            self._troubles.bad("failing", f"a push failed: {error!r}", error)
+            self._troubles.bad("failing", f"a push failed: {failure!r}", failure)
             self._failures += 1
-            return error if self._failures >= self._max_failures else None
+            return failure if self._failures >= self._max_failures else None
         self._account.pushed(True, len(results))
         self._post(results)
         self._failures = 0
@@ -134,6 +135,15 @@ class StreamRunner:
     def _open(self) -> Stream:
         assert self._stream is not None, "no step comes after the last"
         return self._stream
+
+
+def as_exception(error: BaseException) -> Exception:
+    """What was raised, as something that an event can hold and a thread can go on after.
+
+    Args:
+        error: `SystemExit` among others.
+    """
+    return error if isinstance(error, Exception) else RuntimeError(f"{error!r} was raised")
 
 
 def _facts(stream: Stream) -> Facts:

@@ -12,9 +12,11 @@ set of its streams fixed.
 
 from __future__ import annotations
 
+import atexit
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from rdn_engine.config import Dials
@@ -34,6 +36,10 @@ from rdn_engine.stream.base import Stream
 CLOSING_SECONDS = 2.0
 """Of a shutdown's deadline, at most half of it: what is kept for sources to close, when draining has taken the rest"""
 _DEFAULT = StreamOptions()
+_LONGEST = 1e6
+_LAST_SECONDS = 10.0
+"""At the end of the interpreter, for a stage that is being computed to come to its end"""
+_running: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 
 
 class Scheduler:
@@ -62,12 +68,13 @@ class Scheduler:
             ConfigError: for workers or a byte_budget below 1.
         """
         workers = max(available_cpus() // detector.threads, 1) if workers is None else workers
-        check(workers >= 1, "workers", workers, "1 or more")
-        check(byte_budget is None or byte_budget >= 1, "byte_budget", byte_budget, "bytes, 1 or more, or None")
+        check(_is_count(workers), "workers", workers, "1 or more")
+        check(byte_budget is None or _is_count(byte_budget), "byte_budget", byte_budget, "bytes, 1 or more, or None")
+        check(on_event is None or callable(on_event), "on_event", on_event, "a function, or None")
         self._detector = detector
         self._clock = clock
         self._lock = threading.Lock()
-        self._adding = threading.Lock()
+        self._adding = threading.RLock()
         self._streams: dict[str, ServedStream] = {}
         self._ended = 0
         self._closed = False
@@ -81,6 +88,7 @@ class Scheduler:
         ]
         for worker in self._workers:
             worker.start()
+        _running.add(self)
 
     def cost(
         self, dials: Dials | None = None, *, capacity: Dials | None = None, options: StreamOptions = _DEFAULT
@@ -129,6 +137,9 @@ class Scheduler:
             with self._lock:
                 self._check_open()
                 check(isinstance(name, str), "name", name, "text")
+                check(callable(open_source), "open_source", open_source, "a function that makes a source")
+                check(callable(sink), "sink", sink, "a function that takes results")
+                check(isinstance(options, StreamOptions), "options", options, "StreamOptions")
                 check(name not in self._streams, "name", name, "another than those of the streams that run")
             stream = self._detector.open_stream(dials, capacity=capacity, source_id=name)
             try:
@@ -172,7 +183,12 @@ class Scheduler:
         Returns:
             Whether everything was over in time.
         """
-        check(deadline_s >= 0, "deadline_s", deadline_s, "seconds, 0 or more")
+        check(
+            _is_number(deadline_s) and 0 <= deadline_s <= _LONGEST,
+            "deadline_s",
+            deadline_s,
+            f"seconds, 0..{_LONGEST:g}",
+        )
         end = time.monotonic() + deadline_s
         with self._lock:
             self._closed = True
@@ -231,3 +247,18 @@ class Scheduler:
 def _wait(streams: list[ServedStream], end: float) -> bool:
     """Whether all streams have ended by then, `time.monotonic`."""
     return all(stream.wait(max(end - time.monotonic(), 0.0)) for stream in streams)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@atexit.register
+def _close_all() -> None:
+    """A worker that comes out of native code when the interpreter is gone ends the process with an abort."""
+    for scheduler in list(_running):
+        scheduler.close(drain=False, deadline_s=_LAST_SECONDS)

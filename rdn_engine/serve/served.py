@@ -10,12 +10,13 @@ from typing import NamedTuple
 from rdn_engine.config import Dials
 from rdn_engine.serve.account import Account, DropReason
 from rdn_engine.serve.events import Events
+from rdn_engine.serve.guarded import GuardedSource
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.serve.outlet import Outlet
-from rdn_engine.serve.runner import StreamRunner
+from rdn_engine.serve.runner import StreamRunner, as_exception
 from rdn_engine.serve.settings import Settings
 from rdn_engine.serve.snapshot import EndReason, State, StreamSnapshot
-from rdn_engine.serve.source import FrameSource, OpenSource, Sink
+from rdn_engine.serve.source import OpenSource, Sink
 from rdn_engine.serve.troubles import Troubles
 from rdn_engine.stream.base import Stream
 
@@ -83,7 +84,7 @@ class ServedStream:
         self._settings = Settings(name, self._runner, around.events, self._admit, options.latency_seconds)
         self._ending: _Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
-        self._started = self._retired = self._source_closing = False
+        self._started = self._retired = self._source_closing = self._taking = False
         self._dropped_by_source = 0
         self._open_parts = {"sink", "source"}
         self._final: StreamSnapshot | None = None
@@ -96,7 +97,7 @@ class ServedStream:
         Args:
             open_source: as `Scheduler.add` got it; what it raises comes through.
         """
-        self._source: FrameSource = open_source(self.wake)
+        self._source = GuardedSource(open_source(self.wake))
         self._outlet = Outlet(
             self.name, self._sink, self._options.results, self._account, self._troubles, self._around.clock,
             aged=self._settings.aged, room=self.wake, end=lambda: self._end_part("sink"),
@@ -107,8 +108,8 @@ class ServedStream:
         self._started = True
         try:
             self._source.start()
-        except Exception as error:
-            self._end("source", drain=False, error=error)
+        except BaseException as error:
+            self._end("source", drain=False, error=as_exception(error))
         self.wake()
 
     def wake(self) -> None:
@@ -167,8 +168,8 @@ class ServedStream:
         """
         try:
             return self._step()
-        except Exception as error:
-            self._end("failed", drain=False, error=error)
+        except BaseException as error:  # whatever a stage raises, the worker is for other streams too
+            self._end("failed", drain=False, error=as_exception(error))
             return True
 
     def expire(self, now: float) -> float:
@@ -219,16 +220,17 @@ class ServedStream:
 
     def _next(self) -> bool:
         """Take a frame, if there is one, and push it."""
-        try:
-            # In this order: a frame may come between the two questions, but none after the end.
-            ended, frame, error = self._source.ended, self._source.get(0), self._source.error
-        except Exception as failure:
-            ended, frame, error = True, None, failure
+        with self._lock:
+            self._taking = True
+        # In this order: a frame may come between the two questions, but none after the end.
+        ended, frame, error = self._source.ended, self._source.get(), self._source.error
+        ended |= self._source.broken
+        with self._lock:
+            self._taking = False
+            self._frames_left = max(self._frames_left - 1, 0)
         if frame is not None:
             self._troubles.good("source_down")
             self._last_frame = self._around.clock()
-            with self._lock:
-                self._frames_left = max(self._frames_left - 1, 0)
             if not self._settings.takes():
                 self._account.leave_out()
                 return True
@@ -261,7 +263,9 @@ class ServedStream:
             overtakes = self._ending is not None and self._ending.drain and not drain
             if self._ending is None or overtakes:
                 self._ending = _Ending(reason, drain, error)
-                self._frames_left = self._source.waiting if frames_left is None else frames_left
+                # One more where a worker is taking a frame, which may be among those that wait or gone from them.
+                waiting = self._source.waiting + self._taking
+                self._frames_left = waiting if frames_left is None else frames_left
             ending, retired = self._ending, self._retired
         if retired and overtakes:
             self._outlet.drop(ending.drop_reason)
@@ -292,14 +296,18 @@ class ServedStream:
             self._source_closing = True
             # What it gives up as it closes is not its policy's.
             self._dropped_by_source = self._source.dropped
-        threading.Thread(target=self._close_source, name=f"rdn-close-{self.name}", daemon=True).start()
+        closer = threading.Thread(target=self._close_source, name=f"rdn-close-{self.name}", daemon=True)
+        try:
+            closer.start()
+        except RuntimeError:  # the system gives no thread: then whoever ends the stream waits
+            self._close_source()
 
     def _close_source(self) -> None:
         try:
             if not self._source.close():
                 self._troubles.bad("source_stuck", "the source's reader has not stopped yet; it ends by itself")
-        except Exception as error:
-            self._troubles.bad("source_stuck", f"the source could not be closed: {error!r}", error)
+        except BaseException as error:
+            self._troubles.bad("source_stuck", f"the source could not be closed: {error!r}", as_exception(error))
         self._end_part("source")
 
     def _end_part(self, part: str) -> None:
