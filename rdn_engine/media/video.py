@@ -111,7 +111,7 @@ class Video(VideoSource):
     def _frames(self) -> Iterator[Frame]:
         pictures = self._pictures()
         for picture, index, seconds in deinterlaced(pictures) if self._options.deinterlace else pictures:
-            if picture.key_frame or index == 0:  # which alone may be stored another way up than those before
+            if picture.key_frame or self._delivered == 0:  # which alone may be stored another way up than those before
                 self._orientation = orientation(picture)
             try:
                 image = self._orientation.apply(video_rgb(picture, self._scaler))
