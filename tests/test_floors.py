@@ -22,6 +22,7 @@ FLOORS = (
     ("host", "device"),
     ("detector",),
     ("verify", "serve"),
+    ("service",),
     ("cli",),
 )
 """Rooms of rdn_engine from the ground up. A room imports those below it; neighbours do not see each other."""

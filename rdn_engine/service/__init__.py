@@ -1,0 +1,1 @@
+"""The process around a scheduler: streams from a file, outputs, metrics, health, a page (`rdn-engine run`)."""
