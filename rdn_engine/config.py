@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.plain import check, check_fields, from_plain, to_plain
+from rdn_engine.errors import ConfigError
+from rdn_engine.plain import check, check_fields, from_plain, shown, to_plain
 
 Backbone = Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"]
 Norm = Literal["frozen", "batch", "group"]
@@ -249,6 +250,25 @@ class Dials:
         check(int(self.num_support * self.advanced_ratio) >= 1, "advanced_ratio (r)", self.advanced_ratio,
                f"at least 1/{self.num_support}, so that one of the K support proposals is left")  # fmt: skip
         check(0 <= self.score_threshold < 1, "score_threshold", self.score_threshold, "in [0, 1)")
+
+    def turned(self, given: dict[str, Any], path: str = "dials") -> Dials:
+        """Other dials. A smaller window takes the look-ahead with it, and a smaller N its K, unless they are given too.
+
+        Args:
+            given: fields that change, by name.
+            path: what stands before a field's name in messages.
+
+        Raises:
+            ConfigError: names the field that is unknown, of another type or outside its range.
+        """
+        if not isinstance(given, dict):
+            raise ConfigError(f"{path} is {shown(given)}; wanted a mapping of dials")
+        merged = {**vars(self), **given}
+        for follower, leader in (("look_ahead", "window"), ("num_support", "num_reference")):
+            led = merged.get(leader)
+            if leader in given and follower not in given and isinstance(led, int) and merged[follower] is not None:
+                merged[follower] = min(merged[follower], led)
+        return from_plain(Dials, merged, path)
 
     @property
     def frames_ahead(self) -> int:

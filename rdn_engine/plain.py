@@ -129,6 +129,12 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
     if origin is Literal:
         check(any(value == a for a in typing.get_args(hint)), path, value, f"one of {typing.get_args(hint)}")
         return value
+    if origin is dict:
+        check(isinstance(value, dict) and all(isinstance(key, str) for key in value), path, value, "a mapping of names")
+        kind = typing.get_args(hint)[1]
+        return {key: _coerce(kind, one, f"{path}.{key}") for key, one in value.items()}
+    if hint is Any:
+        return value
     if origin is tuple:
         check(isinstance(value, (list, tuple)), path, value, "a list")
         kinds = typing.get_args(hint)

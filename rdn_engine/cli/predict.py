@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
-from rdn_engine.cli.given import given_source
+from rdn_engine.media.given import given_value
 from rdn_engine.cli.lines import STDOUT
 from rdn_engine.cli.options import BackendOption, DeviceOption
 from rdn_engine.cli.run import Run
@@ -86,7 +85,7 @@ def predict(
             raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
         _check_outputs(output, save_video, as_json)
         stack.enter_context(_warnings_said())
-        named = given_source(source)
+        named = given_value(source)
         check_stdin(named)
         video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over))
         stack.callback(lambda: None if interrupts.reading else video.close())
@@ -102,7 +101,8 @@ def predict(
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
                  "score_threshold": threshold, "link": link_by, "link_delay": link_delay}  # fmt: skip
-        dials = _turn(detector.config.dials, {k: v for k, v in given.items() if v is not None}, link)
+        dials = detector.config.dials
+        dials = dials.turned(_linked(dials, {k: v for k, v in given.items() if v is not None}, link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
         run = Run(stream, video, draw_threshold, interrupts)
         run.process(output, save_video, show_progress=not quiet and sys.stderr is not None and sys.stderr.isatty())
@@ -167,14 +167,10 @@ def _is_same(path: Path, other: Path) -> bool:
     return os.path.realpath(path) == os.path.realpath(other) or (key is not None and key == file_key(other))
 
 
-def _turn(dials: Dials, given: dict[str, Any], link: bool) -> Dials:
-    """A smaller window takes the model's look-ahead with it, and a smaller N its K, unless they were given too."""
+def _linked(dials: Dials, given: dict[str, Any], link: bool) -> dict[str, Any]:
+    """What was given, with what `--link` means."""
     if link and dials.link == "off":
-        given.setdefault("link", "relations")
-    elif not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay")):
+        return {"link": "relations", **given}
+    if not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay")):
         raise ConfigError("--link-by or --link-delay is given without --link; wanted --link too")
-    if dials.look_ahead is not None and "window" in given and "look_ahead" not in given:
-        given["look_ahead"] = min(dials.look_ahead, given["window"])
-    if "num_reference" in given and "num_support" not in given:
-        given["num_support"] = min(dials.num_support, given["num_reference"])
-    return dataclasses.replace(dials, **given)
+    return given

@@ -1,0 +1,51 @@
+"""What a user typed, in messages that quote no credentials of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from rdn_engine.media.address import hide_sources, without_credentials
+
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]
+"""Base of what typer raises for wrong usage; it has a public name in some versions only"""
+
+_EXTRA = re.compile(r"^(Got unexpected extra arguments?(?:\(s\))?) \(.*\)", re.DOTALL)
+_TYPED = "rdn_engine.typed"
+
+
+class DiscreetGroup(TyperGroup):
+    """Commands whose usage errors quote no credentials: `rdn-engine rtsp://user:password@...`, and whatever follows a
+    blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = list(args)
+        with _discreet(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _discreet(ctx):
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _discreet(ctx: Any) -> Iterator[None]:
+    typed: list[str] = ctx.meta[_TYPED]
+    try:
+        yield
+    except _UsageError as error:
+        error.message = hide_sources(error.message, typed)
+        command, wanted = error.ctx.info_name if error.ctx is not None else None, "a glob in quotes: 'images/*.png'"
+        # What follows a blank in an address without quotes is an argument of its own.
+        if any("://" in one or without_credentials(one) != one for one in typed):
+            error.message, wanted = _EXTRA.sub(r"\1 (...)", error.message), "an address in quotes"
+        if command == "predict" and _EXTRA.match(error.message):
+            error.message += f"; wanted one source, {wanted}"
+        error.args = (error.message,)
+        raise
