@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
-from rdn_engine.media.given import given_value
 from rdn_engine.cli.lines import STDOUT
 from rdn_engine.cli.options import BackendOption, DeviceOption
 from rdn_engine.cli.run import Run
@@ -27,6 +26,7 @@ from rdn_engine.detector import Detector, RelationPrecision
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
+from rdn_engine.media.given import given_value
 from rdn_engine.media.playlist import file_key, files_read
 from rdn_engine.media.source import open_source
 

@@ -17,7 +17,7 @@ def test_source_of_a_variable_or_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     address = "rtsp://admin:hush hush@cam/1"
     monkeypatch.setenv("CAMERA", f" {address}\n")
     (tmp_path / "camera").write_text(f"\n{address}\r\n")
-    assert given_value("env:CAMERA") == given_source(f"@{tmp_path}/camera") == address
+    assert given_value("env:CAMERA") == given_value(f"@{tmp_path}/camera") == address
     for plain in ("clip.mp4", address, "./@camera", "a@b", "environment:x", "-"):
         assert given_value(plain) == plain
 
