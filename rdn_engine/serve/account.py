@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
+import time
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,6 +60,16 @@ class Frames:
     """Taken, and marked as perhaps damaged by the source"""
 
 
+@dataclass(frozen=True)
+class LastResult:
+    """The last result that the sink took."""
+
+    age: float | None
+    """Seconds since its frame arrived; None where nobody noted when"""
+    time: float
+    """When the sink took it, seconds since 1970"""
+
+
 class Account:
     """Counts of one stream, kept by its worker, its delivery and whoever ends it."""
 
@@ -70,6 +81,7 @@ class Account:
         self._dropped: dict[DropReason, int] = dict.fromkeys(DROP_REASONS, 0)
         self._ages = [0] * (len(AGE_BOUNDS) + 1)
         self._age_seconds = 0.0
+        self._last: LastResult | None = None
 
     def take(self, doubtful: bool) -> None:
         """A frame came from the source, and goes into the stream.
@@ -132,6 +144,8 @@ class Account:
             self._undelivered -= 1
             self._out += taken
             self._dropped["sink"] += not taken
+            if taken:
+                self._last = LastResult(age, time.time())
             if age is not None:
                 self._ages[bisect.bisect_left(AGE_BOUNDS, age)] += 1
                 self._age_seconds += age
@@ -186,3 +200,8 @@ class Account:
         """Ages of the results that the sink was called with."""
         with self._lock:
             return AgeHistogram(tuple(self._ages), self._age_seconds)
+
+    @property
+    def last(self) -> LastResult | None:
+        """The last result that the sink took; None before the first."""
+        return self._last

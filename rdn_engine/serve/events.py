@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from rdn_engine.serve.delivery import Delivery
-from rdn_engine.serve.snapshot import StreamSnapshot
+from rdn_engine.serve.listener import Listener
+from rdn_engine.serve.snapshot import StreamSnapshot, Trouble
 
-Trouble = Literal["source_down", "source_stuck", "refused", "failing", "sink_failing", "sink_full"]
-"""What may go on from frame to frame"""
 EventKind = Literal["added", "dials", "lowered", "restored", Trouble, "recovered", "ended"]
-WAITING = 1024
-"""Events that may wait for a slow handler; those that come then are counted as lost"""
 
 
 @dataclass(frozen=True)
@@ -37,19 +32,16 @@ class Event:
 
 
 class Events:
-    """Hands events to one handler, in order, from a thread of its own: a slow or failing handler holds up nobody."""
+    """Makes events, and hands them to one handler."""
 
     def __init__(self, handler: Callable[[Event], None] | None) -> None:
         """handler: takes the events; None lets them go."""
-        self._handler = handler
-        self._lost = 0
-        self._lock = threading.Lock()
-        self._delivery = None if handler is None else Delivery("rdn-events", self._call, WAITING, _nothing, _nothing)
+        self._listener = Listener("rdn-events", handler)
 
     @property
     def lost(self) -> int:
         """Events that the handler did not get, because it was too slow, or that it raised at."""
-        return self._lost
+        return self._listener.lost
 
     def say(
         self,
@@ -64,12 +56,7 @@ class Events:
         Args:
             kind, stream, message, error, final: as Event has them.
         """
-        if self._delivery is None:
-            return
-        if self._delivery.full:
-            self._count_lost()
-        else:
-            self._delivery.post([Event(kind, stream, time.time(), message, error, final)])
+        self._listener.tell(Event(kind, stream, time.time(), message, error, final))
 
     def close(self, timeout: float) -> bool:
         """Hand out what waits.
@@ -80,22 +67,4 @@ class Events:
         Returns:
             Whether it was enough.
         """
-        if self._delivery is None:
-            return True
-        self._delivery.finish()
-        return self._delivery.join(timeout)
-
-    def _call(self, event: Event) -> None:
-        assert self._handler is not None
-        try:
-            self._handler(event)
-        except BaseException:  # sys.exit() too: it would end this thread, and no event would come any more
-            self._count_lost()
-
-    def _count_lost(self) -> None:
-        with self._lock:
-            self._lost += 1
-
-
-def _nothing() -> None:
-    pass
+        return self._listener.close(timeout)

@@ -42,12 +42,19 @@ class Outlet:
         """
         self._sink, self._account, self._troubles, self._clock = sink, account, troubles, clock
         self._aged = aged
+        self._called: float | None = None
         self._delivery: Delivery[Detections] = Delivery(f"rdn-sink-{name}", self._deliver, bound, room, end)
 
     @property
     def full(self) -> bool:
         """Whether so many results wait that the stream is to take no frame."""
         return self._delivery.full
+
+    @property
+    def sink_seconds(self) -> float:
+        """Seconds since the call of the sink that goes on now; 0 where none does."""
+        called = self._called
+        return 0.0 if called is None else max(self._clock() - called, 0.0)
 
     def post(self, results: list[Detections]) -> None:
         """Hand results to the thread.
@@ -71,7 +78,8 @@ class Outlet:
 
     def _deliver(self, result: Detections) -> None:
         arrived = None if result.capture is None else result.capture.clock
-        age = None if arrived is None else max(self._clock() - arrived, 0.0)
+        now = self._called = self._clock()
+        age = None if arrived is None else max(now - arrived, 0.0)
         if age is not None:
             self._aged(age)
         try:
@@ -82,5 +90,7 @@ class Outlet:
         else:
             self._account.delivered(age, taken=True)
             self._troubles.good("sink_failing")
+        finally:
+            self._called = None
         if not self._delivery.full:
             self._troubles.good("sink_full")

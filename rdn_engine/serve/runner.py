@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from rdn_engine.errors import FrameError
 from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
 from rdn_engine.serve.account import Account, DropReason
+from rdn_engine.serve.listener import Listener
+from rdn_engine.serve.push import Push
 from rdn_engine.serve.troubles import Troubles
 from rdn_engine.stream.base import Stream
 
@@ -31,23 +34,28 @@ class StreamRunner:
 
     def __init__(
         self,
+        name: str,
         stream: Stream,
         account: Account,
         troubles: Troubles,
         post: Callable[[list[Detections]], None],
+        pushes: Listener[Push],
         max_failures: int,
     ) -> None:
         """Own a stream.
 
         Args:
+            name: of the served stream.
             stream: just opened.
             account, troubles: of the served stream.
             post: takes the results, after the account has them.
+            pushes: told of every push.
             max_failures: pushes in a row that may fail.
         """
+        self._name = name
         self._stream: Stream | None = stream
         self._account, self._troubles, self._post = account, troubles, post
-        self._max_failures = max_failures
+        self._pushes, self._max_failures = pushes, max_failures
         self._failures = 0
         self._last = _facts(stream)
 
@@ -69,24 +77,42 @@ class StreamRunner:
         stream = self._open()
         self._account.take(frame.capture is not None and frame.capture.doubtful)
         before = stream.accepted
-        try:
-            results = stream.push(frame)
-        except FrameError as error:
+        results, raised = self._pushed(stream, frame)
+        if isinstance(raised, FrameError):
             self._account.pushed(False, 0, "refused")
-            self._troubles.bad("refused", f"a frame was refused: {error}", error)
+            self._troubles.bad("refused", f"a frame was refused: {raised}", raised)
             return None
-        except BaseException as raised:
-            failure = as_exception(raised)
+        if raised is not None:
             # A frame that was accepted is still in the window, and its result is tried again with the next push.
             self._account.pushed(stream.accepted > before, 0)
-            self._troubles.bad("failing", f"a push failed: {failure!r}", failure)
+            self._troubles.bad("failing", f"a push failed: {raised!r}", raised)
             self._failures += 1
-            return failure if self._failures >= self._max_failures else None
+            return raised if self._failures >= self._max_failures else None
         self._account.pushed(True, len(results))
         self._post(results)
         self._failures = 0
         self._troubles.good("refused", "failing")
         return None
+
+    def _pushed(self, stream: Stream, frame: Frame) -> tuple[list[Detections], Exception | None]:
+        """Push, and tell who wants to know: the results, and what was raised."""
+        told = self._pushes.wanted
+        spent = dict(stream.timings.seconds) if told else {}
+        moment, clock = (time.time(), time.perf_counter()) if told else (0.0, 0.0)
+        results: list[Detections] = []
+        error: Exception | None = None
+        try:
+            results = stream.push(frame)
+        except BaseException as raised:
+            error = as_exception(raised)
+        if told:
+            seconds = time.perf_counter() - clock
+            stages = {stage: now - spent[stage] for stage, now in stream.timings.seconds.items() if now > spent[stage]}
+            push = Push(
+                self._name, frame.index, stream.epoch, frame.capture, moment, seconds, stages, len(results), error
+            )
+            self._pushes.tell(push)
+        return results, error
 
     def turn(self, dials: Dials, admit: Callable[[Stream, Dials], None]) -> None:
         """Change the settings.

@@ -26,11 +26,14 @@ from rdn_engine.host.cpus import available_cpus
 from rdn_engine.plain import check
 from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost
 from rdn_engine.serve.events import Event, Events
+from rdn_engine.serve.listener import Listener
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.push import Push
 from rdn_engine.serve.run_queue import RunQueue
-from rdn_engine.serve.served import ServedStream, Surroundings
+from rdn_engine.serve.served import ServedStream
 from rdn_engine.serve.snapshot import SchedulerSnapshot
 from rdn_engine.serve.source import OpenSource, Sink
+from rdn_engine.serve.surroundings import Surroundings
 from rdn_engine.stream.base import Stream
 
 CLOSING_SECONDS = 2.0
@@ -52,6 +55,7 @@ class Scheduler:
         workers: int | None = None,
         byte_budget: int | None = None,
         on_event: Callable[[Event], None] | None = None,
+        on_push: Callable[[Push], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the workers.
@@ -62,6 +66,7 @@ class Scheduler:
             workers: threads that push, each one stream's frame at a time; None takes the CPUs over `detector.threads`.
             byte_budget: bytes that all streams may hold at most; None admits every stream.
             on_event: takes what happens, from a thread of its own.
+            on_push: takes what each push was, from a thread of its own; None costs nothing.
             clock: seconds; another one for tests.
 
         Raises:
@@ -71,6 +76,7 @@ class Scheduler:
         check(_is_count(workers), "workers", workers, "1 or more")
         check(byte_budget is None or _is_count(byte_budget), "byte_budget", byte_budget, "bytes, 1 or more, or None")
         check(on_event is None or callable(on_event), "on_event", on_event, "a function, or None")
+        check(on_push is None or callable(on_push), "on_push", on_push, "a function, or None")
         self._detector = detector
         self._clock = clock
         self._lock = threading.Lock()
@@ -82,9 +88,11 @@ class Scheduler:
         self._budget = MemoryBudget(byte_budget)
         self._turns: RunQueue[ServedStream] = RunQueue()
         self._events = Events(on_event)
-        self._around = Surroundings(self._turns.wake, self._admit, self._end, self._events, clock)
+        self._pushes = Listener("rdn-pushes", on_push)
+        self._around = Surroundings(self._turns.wake, self._admit, self._end, self._events, self._pushes, clock)
+        self._turns_began: list[float | None] = [None] * workers
         self._workers = [
-            threading.Thread(target=self._work, name=f"rdn-worker-{i}", daemon=True) for i in range(workers)
+            threading.Thread(target=self._work, args=(i,), name=f"rdn-worker-{i}", daemon=True) for i in range(workers)
         ]
         for worker in self._workers:
             worker.start()
@@ -168,8 +176,17 @@ class Scheduler:
     def snapshot(self) -> SchedulerSnapshot:
         """All counters now."""
         streams = tuple(stream.snapshot() for stream in self.streams().values())
+        now = self._clock()
+        turns = [now - began for began in self._turns_began if began is not None]
         return SchedulerSnapshot(
-            streams, self._ended, self._budget.taken, self._budget.limit, len(self._workers), self._events.lost
+            streams=streams,
+            ended=self._ended,
+            admitted_bytes=self._budget.taken,
+            byte_budget=self._budget.limit,
+            workers=len(self._workers),
+            longest_turn=max(turns, default=0.0),
+            events_lost=self._events.lost,
+            pushes_lost=self._pushes.lost,
         )
 
     def close(self, *, drain: bool, deadline_s: float) -> bool:
@@ -205,13 +222,17 @@ class Scheduler:
         for worker in self._workers:
             worker.join(max(end - time.monotonic(), 0.0))
         told = self._events.close(max(end - time.monotonic(), 0.0))
+        told &= self._pushes.close(max(end - time.monotonic(), 0.0))
         return in_time and told and not any(worker.is_alive() for worker in self._workers)
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while True:
             stream = self._turns.take(self._expire())
             if stream is not None:
-                self._turns.done(stream, stream.step())
+                self._turns_began[number] = self._clock()
+                more = stream.step()
+                self._turns_began[number] = None
+                self._turns.done(stream, more)
             elif self._closed:
                 return
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from rdn_engine.config import Dials
-from rdn_engine.serve.account import Account, DropReason
-from rdn_engine.serve.events import Events
+from rdn_engine.serve.account import Account
+from rdn_engine.serve.ending import Ending
 from rdn_engine.serve.guarded import GuardedSource
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.serve.outlet import Outlet
@@ -17,38 +14,11 @@ from rdn_engine.serve.runner import StreamRunner, as_exception
 from rdn_engine.serve.settings import Settings
 from rdn_engine.serve.snapshot import EndReason, State, StreamSnapshot
 from rdn_engine.serve.source import OpenSource, Sink
+from rdn_engine.serve.surroundings import Surroundings
 from rdn_engine.serve.troubles import Troubles
 from rdn_engine.stream.base import Stream
 
 _NEVER = float("inf")
-_DROP_REASONS: dict[EndReason, DropReason] = {"failed": "failed", "deadline": "deadline"}
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a served stream asks of its scheduler."""
-
-    wake: Callable[[ServedStream], None]
-    """Give it a turn"""
-    admit: Callable[[str, Stream, Dials, StreamOptions], int]
-    """Take room for a stream with these dials, and say how many bytes: AdmissionRefused where there is none"""
-    ended: Callable[[ServedStream], None]
-    """It has ended"""
-    events: Events
-    """Where it says what happens"""
-    clock: Callable[[], float]
-    """Seconds, as `time.monotonic`"""
-
-
-class _Ending(NamedTuple):
-    reason: EndReason
-    drain: bool
-    error: Exception | None
-
-    @property
-    def drop_reason(self) -> DropReason:
-        """Of the frames that it leaves without a result."""
-        return _DROP_REASONS.get(self.reason, "removed")
 
 
 class ServedStream:
@@ -78,11 +48,12 @@ class ServedStream:
         self._sink, self._options, self._around = sink, options, around
         self._account, self._troubles = Account(), Troubles(name, around.events)
         self._runner = StreamRunner(
-            stream, self._account, self._troubles, lambda results: self._outlet.post(results), options.max_failures
-        )
+            name, stream, self._account, self._troubles, lambda results: self._outlet.post(results), around.pushes,
+            options.max_failures,
+        )  # fmt: skip
         self._lock = threading.Lock()
         self._settings = Settings(name, self._runner, around.events, self._admit, options.latency_seconds)
-        self._ending: _Ending | None = None
+        self._ending: Ending | None = None
         self._frames_left = 0  # to take before a drain is complete
         self._started = self._retired = self._source_closing = self._taking = False
         self._dropped_by_source = 0
@@ -90,6 +61,7 @@ class ServedStream:
         self._final: StreamSnapshot | None = None
         self._done = threading.Event()
         self._last_frame = around.clock()
+        self._turn_began: float | None = None
 
     def open(self, open_source: OpenSource) -> None:
         """Make its source, and the thread that calls the sink; before `start`.
@@ -166,11 +138,14 @@ class ServedStream:
         Returns:
             Whether there may be more to do at once.
         """
+        self._turn_began = self._around.clock()
         try:
             return self._step()
         except BaseException as error:  # whatever a stage raises, the worker is for other streams too
             self._end("failed", drain=False, error=as_exception(error))
             return True
+        finally:
+            self._turn_began = None
 
     def expire(self, now: float) -> float:
         """End the stream where no frame has come for idle_seconds.
@@ -262,7 +237,7 @@ class ServedStream:
         with self._lock:
             overtakes = self._ending is not None and self._ending.drain and not drain
             if self._ending is None or overtakes:
-                self._ending = _Ending(reason, drain, error)
+                self._ending = Ending(reason, drain, error)
                 # One more where a worker is taking a frame, which may be among those that wait or gone from them.
                 waiting = self._source.waiting + self._taking
                 self._frames_left = waiting if frames_left is None else frames_left
@@ -333,6 +308,7 @@ class ServedStream:
     def _snapshot(self, captured: int | None) -> StreamSnapshot:
         """captured: frames that the source got in all, of a stream that has ended."""
         source, ending, frames, facts = self._source, self._ending, self._account.frames(), self._runner.facts
+        last, began = self._account.last, self._turn_began
         waiting = 0 if captured is not None else source.waiting
         dropped = frames.dropped if captured is not None else {**frames.dropped, "source": source.dropped}
         return StreamSnapshot(
@@ -355,6 +331,11 @@ class ServedStream:
             epochs=facts.epochs,
             ages=self._account.ages(),
             seconds=facts.seconds,
+            last_age=None if last is None else last.age,
+            last_result_time=None if last is None else last.time,
+            turn_seconds=0.0 if began is None else max(self._around.clock() - began, 0.0),
+            sink_seconds=self._outlet.sink_seconds,
+            troubles=self._troubles.now,
         )
 
     def _state(self, ended: bool) -> State:

@@ -16,6 +16,9 @@ EndReason = Literal["ended", "source", "failed", "removed", "idle", "deadline"]
 """ended: the source came to a good end. source: it failed. failed: too many pushes in a row did. removed: as asked.
 idle: no frame for idle_seconds. deadline: a shutdown ran out of time."""
 
+Trouble = Literal["source_down", "source_stuck", "refused", "failing", "sink_failing", "sink_full"]
+"""What may go on from frame to frame"""
+
 
 @dataclass(frozen=True)
 class StreamSnapshot:
@@ -59,6 +62,16 @@ class StreamSnapshot:
     """From the arrival of a frame to the call of the sink with its result"""
     seconds: dict[str, float]
     """Wall-clock seconds of each stage, as `Stream.timings`"""
+    last_age: float | None
+    """Of the last result that the sink took, seconds; None before the first, and where nobody noted when it arrived"""
+    last_result_time: float | None
+    """When the sink took it, seconds since 1970; None before the first"""
+    turn_seconds: float
+    """That a worker has been busy with the stream's turn of now; 0 where it has none"""
+    sink_seconds: float
+    """That the sink has had the result that it is called with now; 0 where it is not called"""
+    troubles: tuple[Trouble, ...]
+    """Those that it is in now, in the order they began"""
 
 
 @dataclass(frozen=True)
@@ -75,5 +88,9 @@ class SchedulerSnapshot:
     """Of all streams; None for no limit"""
     workers: int
     """Threads that push"""
+    longest_turn: float
+    """Seconds that the oldest turn of now has taken, of a stream that was given up too; 0 where all workers are free"""
     events_lost: int
     """Events that the handler did not get"""
+    pushes_lost: int
+    """Pushes that `on_push` did not get"""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from rdn_engine.serve.events import Events, Trouble
+from rdn_engine.serve.events import Events
+from rdn_engine.serve.snapshot import Trouble
 
 CALM = 25
 """Good ones in a row that end a trouble: what fails every other time is one trouble, not one each time"""
@@ -18,6 +19,12 @@ class Troubles:
         self._stream, self._events = stream, events
         self._lock = threading.Lock()
         self._good: dict[Trouble, int] = {}
+
+    @property
+    def now(self) -> tuple[Trouble, ...]:
+        """Those that have begun and are not over, in the order they began."""
+        with self._lock:
+            return tuple(self._good)
 
     def bad(self, trouble: Trouble, message: str, error: BaseException | None = None) -> None:
         """It happened; an event, where that is news.
