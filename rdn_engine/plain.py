@@ -11,6 +11,9 @@ from typing import Any, Literal, TypeVar
 
 from rdn_engine.errors import ConfigError
 
+SECRET = {"secret": True}
+"""`metadata` of a dataclass field whose value no message shows"""
+
 
 def check(ok: bool, name: str, got: object, wanted: object) -> None:
     """The one form of a message about a value.
@@ -65,7 +68,7 @@ def check_fields(config: object, section: str, **ranges: tuple[float, float]) ->
         ConfigError: names the field that is of another type, or outside its range.
     """
     for name, hint in typing.get_type_hints(type(config)).items():
-        value = _coerce(hint, getattr(config, name), f"{section}.{name}")
+        value = _field(type(config), name, hint, getattr(config, name), f"{section}.{name}")
         object.__setattr__(config, name, value)  # frozen; a list has become a tuple, a numpy number a Python one
         if name in ranges and value is not None:
             low, high = ranges[name]
@@ -110,7 +113,21 @@ def from_plain(cls: type[_T], data: Any, path: str) -> _T:
     missing = [f.name for f in required if f.name not in data]
     if missing:
         raise ConfigError(f"{path} lacks {missing}; known are {sorted(hints)}")
-    return cls(**{name: _coerce(hints[name], value, f"{path}.{name}") for name, value in data.items()})
+    return cls(**{name: _field(cls, name, hints[name], value, f"{path}.{name}") for name, value in data.items()})
+
+
+def _field(cls: type[Any], name: str, hint: Any, value: Any, path: str) -> Any:
+    """The value of a dataclass's field; one that is SECRET is not quoted where it is of another type."""
+    try:
+        return _coerce(hint, value, path)
+    except ConfigError:
+        if not next(f.metadata.get("secret") for f in dataclasses.fields(cls) if f.name == name):
+            raise
+    raise ConfigError(f"{path} is a {type(value).__name__} (not shown, as it may be secret); wanted {_type_name(hint)}")
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:

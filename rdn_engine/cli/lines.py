@@ -1,18 +1,14 @@
-"""JSON lines, each whole or not there."""
+"""The file of results that `predict` writes, or stdout."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
-import select
-import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rdn_engine.cli.streams import StdoutClosed
+from rdn_engine.lines import append_lines, encode_line
 
 STDOUT = Path("-")
 
@@ -32,34 +28,23 @@ class Lines:
         self._name = "stdout" if path == STDOUT else str(path)
         if path != STDOUT and not path.absolute().parent.is_dir():
             raise OSError(f"{path} cannot be written: its folder does not exist")
-        # Without a buffer, which would write a part of a line when it is full, and try again when it is closed.
-        self._file = io.FileIO(os.dup(1) if path == STDOUT else path, "w")
-        self._can_cut = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._file: int | None = os.dup(1) if path == STDOUT else os.open(path, flags, 0o666)
 
     def write(self, fields: dict[str, Any]) -> None:
         """Append a line.
 
         Args:
-            fields: what JSON can hold. A character that UTF-8 cannot, of a file's name in another encoding, is escaped:
-                `os.fsencode` gives the name's bytes back.
+            fields: as `encode_line` takes them.
 
         Raises:
             OSError: where the line cannot be written; a file then ends with the line before it.
             StdoutClosed: where the reader of stdout has gone.
         """
-        line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        written = 0
-        try:
-            while written < len(line):
-                taken = self._file.write(line[written:])
-                if taken is None:  # a pipe that somebody else made non-blocking is full
-                    select.select([], [self._file], [])
-                written += taken or 0
-        except OSError as error:
-            if self._can_cut and written:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file.fileno(), os.fstat(self._file.fileno()).st_size - written)
-            raise self._refusal(error) from None
+        assert self._file is not None
+        error = append_lines(self._file, [encode_line(fields)])[1]
+        if error is not None:
+            raise self._refusal(error)
 
     def close(self) -> None:
         """Finish the file; calling it again does nothing.
@@ -67,8 +52,11 @@ class Lines:
         Raises:
             OSError: where the system says only now that it could not write.
         """
+        file, self._file = self._file, None
+        if file is None:
+            return
         try:
-            self._file.close()
+            os.close(file)
         except OSError as error:
             raise self._refusal(error) from None
 
