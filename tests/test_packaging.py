@@ -39,7 +39,8 @@ def _files(folder: Path) -> set[str]:
 
 
 def test_the_sdist_holds_what_a_build_needs_and_nothing_else(sdist: Path) -> None:
-    package = {f"rdn_engine/{p}" for p in _files(ROOT / "rdn_engine") if p.endswith((".py", ".pyi", "py.typed"))}
+    kinds = (".py", ".pyi", "py.typed", ".html", ".css", ".js", ".svg")
+    package = {f"rdn_engine/{p}" for p in _files(ROOT / "rdn_engine") if p.endswith(kinds)}
     kernels = {f"csrc/{p}" for p in _files(ROOT / "csrc") if not p.startswith("emulator/")}
     top = {"CHANGELOG.md", "CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"}
     written = {"PKG-INFO", "setup.cfg"}
