@@ -18,6 +18,7 @@ from rdn_engine.errors import ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.frame import Frame, Image, Source
 from rdn_engine.host.cpus import available_cpus
 from rdn_engine.host.runtime import Executor, HostRuntime
+from rdn_engine.plain import check
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.stream.batch import StreamBatch
@@ -181,8 +182,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         Raises:
             ConfigError: for dials above the capacity, or a stream that does not fit into memory.
         """
-        dials = self.config.dials if dials is None else dials
-        return self.runtime.open_stream(dials, dials if capacity is None else capacity, source_id)
+        return self.runtime.open_stream(*self._settings(dials, capacity), source_id)
 
     def open_streams(
         self, source_ids: Sequence[str], dials: Dials | None = None, *, capacity: Dials | None = None
@@ -206,8 +206,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
                     f"source_ids are {name!r} at {first} and {place}; wanted another name for each stream, because "
                     "results are told apart by them"
                 )
-        dials = self.config.dials if dials is None else dials
-        return self.runtime.open_streams(dials, dials if capacity is None else capacity, source_ids)
+        return self.runtime.open_streams(*self._settings(dials, capacity), source_ids)
 
     @overload
     def predict(
@@ -272,7 +271,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             VideoError: for a source that cannot be read or holds no frame.
             ConfigError: for a threshold out of its range, or a stream that does not fit into memory.
         """
-        dials = self.config.dials if dials is None else dials
+        dials, _ = self._settings(dials, None)
         if threshold is not None:
             dials = replace(dials, score_threshold=threshold)
         if link:
@@ -291,6 +290,14 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             return one if stream else next(one)
         results = self._run(_frames(source), dials)
         return results if stream else list(results)
+
+    def _settings(self, dials: Dials | None, capacity: Dials | None) -> tuple[Dials, Dials]:
+        """Dials and capacity of a stream."""
+        dials = self.config.dials if dials is None else dials
+        capacity = dials if capacity is None else capacity
+        check(isinstance(dials, Dials), "dials", dials, "Dials, or None")
+        check(isinstance(capacity, Dials), "capacity", capacity, "Dials, or None")
+        return dials, capacity
 
     def _run(self, frames: Iterable[Image | Frame], dials: Dials) -> Iterator[Detections]:
         with self.open_stream(dials) as stream:

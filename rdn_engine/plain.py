@@ -55,6 +55,30 @@ def is_finite(value: object) -> bool:
         return False
 
 
+LONGEST_WAIT = 1e6
+"""Seconds; threads cannot wait for any number of them, and longer is for ever"""
+
+
+def seconds_to_wait(name: str, timeout: float | None) -> float | None:
+    """A timeout as threads take it.
+
+    Args:
+        name: of the argument, in messages.
+        timeout: seconds, 0 or more; None waits for ever.
+
+    Returns:
+        The same; None above LONGEST_WAIT.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)
+    check(is_number and timeout >= 0, name, timeout, "seconds, 0 or more, or None")
+    return None if timeout > LONGEST_WAIT else float(timeout)
+
+
 def check_fields(config: object, section: str, **ranges: tuple[float, float]) -> None:
     """Bring every field of a frozen dataclass to its annotated type: a list becomes a tuple, a numpy number a Python
     one.

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("errors", "version"),
-    ("plain", "text", "lines", "capture"),
+    ("plain", "text", "capture", "process"),
     ("config",),
     ("results", "frame"),
     ("kernels",),

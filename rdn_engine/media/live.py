@@ -19,10 +19,9 @@ from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.frame_queue import FrameQueue, Policy
 from rdn_engine.media.source import open_source
-from rdn_engine.plain import check, check_fields
+from rdn_engine.plain import check, check_fields, seconds_to_wait
+from rdn_engine.process import Home
 
-_LONGEST = 1e6
-"""Seconds; longer is for ever"""
 _started: weakref.WeakSet[LiveSource] = weakref.WeakSet()
 
 _log = logging.getLogger("rdn_engine.media")
@@ -83,8 +82,13 @@ class LiveSource:
             on_change: called by the reading thread whenever there is a frame more, and at the end.
             opener: opens a connection; for tests.
         """
+        self._home: Home | None = None
         self.source_id = without_credentials(str(address))
         """What frames and messages say, without credentials"""
+        check(isinstance(address, (str, Path)), "address", address, "a path or an address")
+        check(options is None or isinstance(options, LiveOptions), "options", options, "LiveOptions, or None")
+        check(callable(on_change), "on_change", on_change, "a function")
+        check(callable(opener), "opener", opener, "a function that opens a source")
         self._address = address
         self._live = "://" in str(address) and not str(address).startswith("file:")
         self._options = options or LiveOptions()
@@ -142,6 +146,7 @@ class LiveSource:
         """
         if self._thread.ident is not None:
             raise VideoError(f"{self.source_id} was started before; open another for another stream")
+        self._home = Home(f"the reader of {self.source_id}")
         _started.add(self)
         self._thread.start()
 
@@ -153,8 +158,16 @@ class LiveSource:
 
         Returns:
             The frame, with its `capture`; None where none came.
+
+        Raises:
+            VideoError: before `start`: no frame would ever come.
         """
-        frame = self._queue.get(None if timeout is None or timeout > _LONGEST else timeout)
+        timeout = seconds_to_wait("timeout", timeout)
+        if self._home is not None:
+            self._home.check()
+        elif not self._closing.is_set():
+            raise VideoError(f"{self.source_id} was not started; call start() first")
+        frame = self._queue.get(timeout)
         self._taken += frame is not None
         return frame
 
@@ -166,14 +179,17 @@ class LiveSource:
                 own timeout is over; until then it holds its connection, and nothing else.
 
         Returns:
-            Whether the thread has ended.
+            Whether the thread has ended. A forked child has none.
         """
+        wait = seconds_to_wait("timeout", timeout)
+        if self._home is not None and not self._home.here:
+            return True
         self._closing.set()
         self._queue.close(drop=True)
         if self._thread.is_alive():
             if self._thread is threading.current_thread():  # its own listener asks; it ends when that returns
                 return False
-            self._thread.join(min(timeout, _LONGEST))
+            self._thread.join(wait)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -177,7 +177,7 @@ class Account:
         """The last entry: what is still inside, or still with the source, is dropped. Nothing changes it any more.
 
         Args:
-            captured: frames that the source got.
+            captured: frames that the source got; less than came from it where it is broken, and then what came counts.
             dropped: of them, by the policy of its queue.
             reason: why the rest is dropped.
         """
@@ -186,7 +186,7 @@ class Account:
                 return
             inside = self._pushing + self._held + self._undelivered
             self._dropped["source"] += dropped
-            self._dropped[reason] += inside + captured - dropped - self._taken
+            self._dropped[reason] += inside + max(captured - dropped - self._taken, 0)
             self._pushing = self._held = self._undelivered = 0
             self._closed = True
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rdn_engine.errors import ConfigError
 from rdn_engine.frame import Frame
+from rdn_engine.plain import shown
 from rdn_engine.serve.source import FrameSource
 
 _ASKED = ("ended", "error", "waiting", "captured", "dropped", "damaged", "sessions", "failures")
@@ -53,8 +54,9 @@ class GuardedSource:
 
     @property
     def waiting(self) -> int:
-        """Frames queued."""
-        return self._count("waiting")
+        """Frames queued; none in a broken one."""
+        waiting = self._ask("waiting", 0)
+        return waiting if _is_count(waiting) else 0
 
     @property
     def captured(self) -> int:
@@ -110,11 +112,18 @@ class GuardedSource:
             return otherwise
 
     def _count(self, name: str) -> int:
-        value = self._ask(name, None)
-        if value is not None:
-            self._last[name] = value
-        return self._last.get(name, 0)
+        """A counter, which steps back for nobody."""
+        value = self._ask(name, 0)
+        if not _is_count(value):
+            self._break(ConfigError(f"{name} of the source is {shown(value)}; wanted a whole number"))
+            value = 0
+        self._last[name] = max(value, self._last.get(name, 0))
+        return self._last[name]
 
     def _break(self, error: BaseException) -> None:
         if self._broken is None:
             self._broken = error if isinstance(error, Exception) else RuntimeError(f"it raised {error!r}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -57,6 +57,7 @@ class StreamRunner:
         self._account, self._troubles, self._post = account, troubles, post
         self._pushes, self._max_failures = pushes, max_failures
         self._failures = 0
+        self._pending = False
         self._last = _facts(stream)
 
     @property
@@ -84,10 +85,12 @@ class StreamRunner:
             return None
         if raised is not None:
             # A frame that was accepted is still in the window, and its result is tried again with the next push.
+            self._pending |= stream.accepted > before
             self._account.pushed(stream.accepted > before, 0)
             self._troubles.bad("failing", f"a push failed: {raised!r}", raised)
             self._failures += 1
             return raised if self._failures >= self._max_failures else None
+        self._pending = True
         self._account.pushed(True, len(results))
         self._post(results)
         self._failures = 0
@@ -113,6 +116,12 @@ class StreamRunner:
             )
             self._pushes.tell(push)
         return results, error
+
+    def end_epoch(self) -> None:
+        """Post the results that wait for later frames: the next one begins another epoch, whenever it comes."""
+        stream = self._open()
+        if self._pending:
+            self._pending = not self._flush(stream)
 
     def turn(self, dials: Dials, admit: Callable[[Stream, Dials], None]) -> None:
         """Change the settings.

@@ -23,7 +23,8 @@ from rdn_engine.config import Dials
 from rdn_engine.detector import Detector
 from rdn_engine.errors import StreamClosed
 from rdn_engine.host.cpus import available_cpus
-from rdn_engine.plain import check
+from rdn_engine.plain import LONGEST_WAIT, check
+from rdn_engine.process import Home
 from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost
 from rdn_engine.serve.events import Event, Events
 from rdn_engine.serve.listener import Listener
@@ -39,7 +40,6 @@ from rdn_engine.stream.base import Stream
 CLOSING_SECONDS = 2.0
 """Of a shutdown's deadline, at most half of it: what is kept for sources to close, when draining has taken the rest"""
 _DEFAULT = StreamOptions()
-_LONGEST = 1e6
 _LAST_SECONDS = 10.0
 """At the end of the interpreter, for a stage that is being computed to come to its end"""
 _running: weakref.WeakSet[Scheduler] = weakref.WeakSet()
@@ -72,15 +72,18 @@ class Scheduler:
         Raises:
             ConfigError: for workers or a byte_budget below 1.
         """
+        check(isinstance(detector, Detector), "detector", detector, "a Detector")
         workers = max(available_cpus() // detector.threads, 1) if workers is None else workers
         check(_is_count(workers), "workers", workers, "1 or more")
         check(byte_budget is None or _is_count(byte_budget), "byte_budget", byte_budget, "bytes, 1 or more, or None")
         check(on_event is None or callable(on_event), "on_event", on_event, "a function, or None")
         check(on_push is None or callable(on_push), "on_push", on_push, "a function, or None")
+        check(callable(clock), "clock", clock, "a function that gives seconds")
+        self._home = Home("this scheduler")
         self._detector = detector
         self._clock = clock
         self._lock = threading.Lock()
-        self._adding = threading.RLock()
+        self._adding: set[str] = set()
         self._streams: dict[str, ServedStream] = {}
         self._ended = 0
         self._closed = False
@@ -89,7 +92,9 @@ class Scheduler:
         self._turns: RunQueue[ServedStream] = RunQueue()
         self._events = Events(on_event)
         self._pushes = Listener("rdn-pushes", on_push)
-        self._around = Surroundings(self._turns.wake, self._admit, self._end, self._events, self._pushes, clock)
+        self._around = Surroundings(
+            self._turns.wake, self._admit, self._end, self._events, self._pushes, self._home, clock
+        )
         self._turns_began: list[float | None] = [None] * workers
         self._workers = [
             threading.Thread(target=self._work, args=(i,), name=f"rdn-worker-{i}", daemon=True) for i in range(workers)
@@ -109,6 +114,8 @@ class Scheduler:
         Raises:
             ConfigError: as `add`.
         """
+        self._home.check()
+        check(isinstance(options, StreamOptions), "options", options, "StreamOptions")
         with self._detector.open_stream(dials, capacity=capacity) as stream:
             return self._cost(stream, stream.dials, options)
 
@@ -141,35 +148,36 @@ class Scheduler:
 
         What `open_source` raises comes through, and nothing was added. A source that cannot be started ends its stream.
         """
-        with self._adding:
+        self._home.check()
+        check(isinstance(name, str), "name", name, "text")
+        check(callable(open_source), "open_source", open_source, "a function that makes a source")
+        check(callable(sink), "sink", sink, "a function that takes results")
+        check(isinstance(options, StreamOptions), "options", options, "StreamOptions")
+        with self._lock:
+            self._check_open()
+            taken = name in self._streams or name in self._adding
+            check(not taken, "name", name, "another than those of the streams that run")
+            self._adding.add(name)
+        try:
+            served = self._open(name, open_source, sink, dials, capacity, options)
+        except BaseException:
             with self._lock:
-                self._check_open()
-                check(isinstance(name, str), "name", name, "text")
-                check(callable(open_source), "open_source", open_source, "a function that makes a source")
-                check(callable(sink), "sink", sink, "a function that takes results")
-                check(isinstance(options, StreamOptions), "options", options, "StreamOptions")
-                check(name not in self._streams, "name", name, "another than those of the streams that run")
-            stream = self._detector.open_stream(dials, capacity=capacity, source_id=name)
-            try:
-                nbytes = self._admit(name, stream, stream.dials, options)
-                served = ServedStream(name, stream, nbytes, sink, options, self._around)
-                served.open(open_source)
-            except BaseException:
-                self._budget.release(name)
-                stream.close()
-                raise
-            with self._lock:
-                self._streams[name] = served
-                closed, self._next_expiry = self._closed, 0.0
-            self._events.say("added", name, f"holds {nbytes} bytes at most")
-            served.start()
+                self._adding.discard(name)
+            raise
+        with self._lock:
+            self._adding.discard(name)
+            self._streams[name] = served
+            closed, self._next_expiry = self._closed, 0.0
         if closed:
             served.abandon()
             raise StreamClosed("this scheduler was closed while the stream was added")
+        self._events.say("added", name, f"holds {served.nbytes} bytes at most")
+        served.start()
         return served
 
     def streams(self) -> dict[str, ServedStream]:
         """The streams that have not ended, by name, in the order they were added."""
+        self._home.check()
         with self._lock:
             return dict(self._streams)
 
@@ -198,13 +206,16 @@ class Scheduler:
                 dropped.
 
         Returns:
-            Whether everything was over in time.
+            Whether everything was over in time. In a forked child nothing of it runs, and nothing is done.
         """
+        if not self._home.here:
+            return True
+        check(isinstance(drain, bool), "drain", drain, "True or False")
         check(
-            _is_number(deadline_s) and 0 <= deadline_s <= _LONGEST,
+            _is_number(deadline_s) and 0 <= deadline_s <= LONGEST_WAIT,
             "deadline_s",
             deadline_s,
-            f"seconds, 0..{_LONGEST:g}",
+            f"seconds, 0..{LONGEST_WAIT:g}",
         )
         end = time.monotonic() + deadline_s
         with self._lock:
@@ -244,6 +255,27 @@ class Scheduler:
                 self._next_expiry = min((s.expire(now) for s in self._streams.values()), default=math.inf)
             wait = self._next_expiry - now
         return None if wait == math.inf else max(wait, 0.0)
+
+    def _open(
+        self,
+        name: str,
+        open_source: OpenSource,
+        sink: Sink,
+        dials: Dials | None,
+        capacity: Dials | None,
+        options: StreamOptions,
+    ) -> ServedStream:
+        """Admit a stream and make its source, which may take its time; where anything fails nothing is left of it."""
+        stream = self._detector.open_stream(dials, capacity=capacity, source_id=name)
+        try:
+            nbytes = self._admit(name, stream, stream.dials, options)
+            served = ServedStream(name, stream, nbytes, sink, options, self._around)
+            served.open(open_source)
+        except BaseException:
+            self._budget.release(name)
+            stream.close()
+            raise
+        return served
 
     def _admit(self, name: str, stream: Stream, dials: Dials, options: StreamOptions) -> int:
         cost = self._cost(stream, dials, options)

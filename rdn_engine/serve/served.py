@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from typing import get_args
 
 from rdn_engine.config import Dials
+from rdn_engine.plain import check, seconds_to_wait
 from rdn_engine.serve.account import Account
 from rdn_engine.serve.ending import Ending
 from rdn_engine.serve.guarded import GuardedSource
@@ -102,6 +104,9 @@ class ServedStream:
             StreamClosed: where the stream ends or has ended.
             TimeoutError: where they are not in effect in time; they will be.
         """
+        self._around.home.check()
+        check(isinstance(dials, Dials), "dials", dials, "Dials")
+        timeout = seconds_to_wait("timeout", timeout)
         asked = self._settings.ask(dials)
         self.wake()
         asked.result(timeout)
@@ -114,6 +119,9 @@ class ServedStream:
                 gives up what the sink has not got, and counts it.
             reason: what the last event says.
         """
+        self._around.home.check()
+        check(isinstance(drain, bool), "drain", drain, "True or False")
+        check(reason in get_args(EndReason), "reason", reason, f"one of {get_args(EndReason)}")
         self._end(reason, drain=drain)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -125,12 +133,14 @@ class ServedStream:
         Returns:
             Whether it has.
         """
-        return self._done.wait(timeout)
+        self._around.home.check()
+        return self._done.wait(seconds_to_wait("timeout", timeout))
 
     def snapshot(self) -> StreamSnapshot:
         """The counters now; those of a stream that has ended do not change any more."""
+        self._around.home.check()
         with self._lock:
-            return self._final or self._snapshot(None)
+            return self._final or self._snapshot(ended=False)
 
     def step(self) -> bool:
         """Do one thing, in a worker: take a frame and push it, or come to an end.
@@ -197,9 +207,11 @@ class ServedStream:
         """Take a frame, if there is one, and push it."""
         with self._lock:
             self._taking = True
-        # In this order: a frame may come between the two questions, but none after the end.
-        ended, frame, error = self._source.ended, self._source.get(), self._source.error
-        ended |= self._source.broken
+        # In this order: frames may come between two questions, but none after the end, and those before a failure are
+        # taken before it is seen.
+        ended, error, frame = self._source.ended, self._source.error, self._source.get()
+        if self._source.broken:
+            ended, error = True, self._source.error
         with self._lock:
             self._taking = False
             self._frames_left = max(self._frames_left - 1, 0)
@@ -215,6 +227,8 @@ class ServedStream:
             return True
         if error is not None:
             self._troubles.bad("source_down", f"the source failed: {error}", error)
+            if not ended:
+                self._runner.end_epoch()
         if ended:
             self._end("ended" if error is None else "source", drain=True, frames_left=0, error=error)
         if self._ending is not None:
@@ -298,28 +312,30 @@ class ServedStream:
             ending = self._ending
             if self._final is not None or ending is None:
                 return
-            captured = self._source.captured
-            self._account.close(captured, self._dropped_by_source, ending.drop_reason)
-            final = self._final = self._snapshot(captured)
+            self._account.close(self._source.captured, self._dropped_by_source, ending.drop_reason)
+            final = self._final = self._snapshot(ended=True)
         self._around.ended(self)
         self._around.events.say("ended", self.name, f"ended: {final.end_reason}", ending.error, final)
         self._done.set()
 
-    def _snapshot(self, captured: int | None) -> StreamSnapshot:
-        """captured: frames that the source got in all, of a stream that has ended."""
+    def _snapshot(self, *, ended: bool) -> StreamSnapshot:
         source, ending, frames, facts = self._source, self._ending, self._account.frames(), self._runner.facts
         last, began = self._account.last, self._turn_began
-        waiting = 0 if captured is not None else source.waiting
-        dropped = frames.dropped if captured is not None else {**frames.dropped, "source": source.dropped}
+        dropped, waiting = frames.dropped, 0
+        if not ended:
+            # In this order: what came to the account or was dropped is among those that were captured.
+            by_source = self._dropped_by_source if self._source_closing else source.dropped
+            dropped = {**dropped, "source": by_source}
+            waiting = max(source.captured - frames.taken - by_source, 0)
         return StreamSnapshot(
             name=self.name,
-            state=self._state(captured is not None),
+            state=self._state(ended),
             end_reason=None if ending is None else ending.reason,
             error=None if ending is None or ending.error is None else f"{ending.error!r}",
             dials=facts.dials,
             lowered=self._settings.lowered,
             nbytes=self.nbytes,
-            frames_in=frames.taken + dropped["source"] + waiting if captured is None else captured,
+            frames_in=frames.out + sum(dropped.values()) + waiting + frames.inside,
             frames_out=frames.out,
             dropped=dropped,
             waiting=waiting,

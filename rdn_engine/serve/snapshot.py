@@ -22,7 +22,9 @@ Trouble = Literal["source_down", "source_stuck", "refused", "failing", "sink_fai
 
 @dataclass(frozen=True)
 class StreamSnapshot:
-    """One stream: frames_in == frames_out + sum(dropped.values()) + waiting + inside."""
+    """One stream: frames_in == frames_out + sum(dropped.values()) + waiting + inside, in every snapshot. No count but
+    `waiting` and `inside` is ever lower than in a snapshot before.
+    """
 
     name: str
     """Of the stream"""
@@ -45,7 +47,7 @@ class StreamSnapshot:
     dropped: dict[DropReason, int]
     """Frames without a result that the sink has taken, by reason"""
     waiting: int
-    """Frames in the queue of the source"""
+    """Frames in the queue of the source, and on their way from there to the window"""
     inside: int
     """Frames in the window whose results are still to come, and results that wait for the sink"""
     doubtful: int

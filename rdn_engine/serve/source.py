@@ -22,7 +22,11 @@ class FrameSource(Protocol):
 
     @property
     def error(self) -> Exception | None:
-        """The last failure, after which it connects again or has ended; None while frames come and after a good end."""
+        """The last failure, after which it connects again or has ended; None while frames come and after a good end.
+
+        Frames that come after it have another `Capture.session`: the results that wait for more frames of the old one
+        are given out when it is seen.
+        """
         ...
 
     @property
@@ -32,7 +36,7 @@ class FrameSource(Protocol):
 
     @property
     def captured(self) -> int:
-        """Frames that arrived: those taken, those queued and those dropped."""
+        """Frames that arrived: those taken, those queued and those dropped. Each is counted here first."""
         ...
 
     @property

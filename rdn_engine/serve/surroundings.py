@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rdn_engine.config import Dials
+from rdn_engine.process import Home
 from rdn_engine.serve.events import Events
 from rdn_engine.serve.listener import Listener
 from rdn_engine.serve.options import StreamOptions
@@ -31,5 +32,7 @@ class Surroundings:
     """Where it says what happens"""
     pushes: Listener[Push]
     """Told of every push"""
+    home: Home
+    """Where its threads are"""
     clock: Callable[[], float]
     """Seconds, as `time.monotonic`"""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from rdn_engine.errors import VideoError
+from rdn_engine.frame import Frame
 from rdn_engine.serve.options import StreamOptions
+from tests.fakes import DIALS
 from tests.serve.doubles import (
     WAIT,
     Camera,
@@ -220,3 +223,51 @@ def test_a_sink_that_stands_still_holds_up_its_own_stream_alone() -> None:
     assert (final.frames_in, final.frames_out, sum(final.dropped.values())) == (15, 7, 8)
     assert [r.frame_index for r in sink.results] == [0, 1, 2, 3, 4, 8, 9]
     assert same(good.sink.results, alone(detector, given))
+
+
+@pytest.mark.parametrize("link", ["off", "boxes"])
+def test_the_last_results_of_a_camera_that_goes_dark_come_at_once_and_are_the_same(link: str) -> None:
+    dials = replace(DIALS, link=link, link_delay=2)  # type: ignore[arg-type]
+    detector, _ = watched_detector()
+    log = Log()
+    given = [replace(one, capture=replace(one.capture, session=one.index // 9)) for one in frames(range(18))]  # type: ignore[type-var]
+    with serving(detector, on_event=log) as scheduler:
+        camera = Camera(scheduler, "door", given[:9], dials)
+        camera.source.error = VideoError("connection refused")  # type: ignore[assignment]
+        camera.source._on_frame()
+        camera.sink.wait(9)
+        camera.source._on_frame()
+        assert camera.served.snapshot().inside <= 1  # the sink has been called, and comes back in a moment
+        camera.source.error = None
+        camera.source.put(given[9:])
+        camera.source.end()
+        assert camera.served.wait(WAIT)
+    assert same(camera.sink.results, alone(detector, given, dials))
+    assert camera.served.snapshot().epochs == 2
+
+
+def test_a_frame_that_comes_between_two_questions_is_of_its_own_session() -> None:
+    """It is there before the failure is seen, and goes into the window of the frames before it."""
+    detector, _ = watched_detector()
+    given = frames(range(4))
+
+    class Failing(FakeSource):
+        def get(self, timeout: float | None) -> Frame | None:
+            frame = super().get(timeout)
+            if frame is None and self.captured == 3:
+                self.put(given[3:])
+                self.error = VideoError("gone")  # type: ignore[assignment]
+            return frame
+
+    sink, sources = Sink(), []
+
+    def open_source(on_frame: Callable[[], None]) -> FakeSource:
+        sources.append(Failing(on_frame, given[:3]))
+        return sources[0]
+
+    with serving(detector) as scheduler:
+        served = scheduler.add("door", open_source, sink)
+        sink.wait(4)
+        served.remove(drain=True)
+        assert served.wait(WAIT)
+    assert same(sink.results, alone(detector, given))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Callable
 
-from tests.serve.doubles import WAIT, Camera, Log, frames, serving, watched_detector
+from rdn_engine.frame import Frame
+from rdn_engine.serve.served import ServedStream
+from rdn_engine.serve.snapshot import StreamSnapshot
+from tests.serve.doubles import WAIT, Camera, FakeSource, Log, Sink, balanced, frames, serving, watched_detector
 
 
 def test_a_stage_that_hangs_is_seen() -> None:
@@ -74,3 +79,75 @@ def test_troubles_of_now_are_listed() -> None:
         log.wait("recovered", "door")
         assert camera.served.snapshot().troubles == ()
         assert scheduler.snapshot().streams[0].last_age is not None
+
+
+def counts(s: StreamSnapshot) -> list[float]:
+    """All that may only grow."""
+    whole = [s.frames_in, s.frames_out, s.doubtful, s.damaged, s.sessions, s.failures, s.epochs]
+    return [*whole, *s.dropped.values(), *s.ages.counts, *s.seconds.values()]
+
+
+def test_no_count_steps_back_wherever_a_frame_is() -> None:
+    detector, _ = watched_detector()
+    seen: list[StreamSnapshot] = []
+    served: list[ServedStream] = []
+
+    class Watched(FakeSource):
+        """Looked at while a frame is in nobody's queue, and while it gives up what waits."""
+
+        def get(self, timeout: float | None) -> Frame | None:
+            self.look()
+            frame = super().get(timeout)
+            self.look()
+            return frame
+
+        def close(self, timeout: float = 2.0) -> bool:
+            self.look()
+            stopped = super().close(timeout)
+            self.look()
+            return stopped
+
+        def look(self) -> None:
+            seen.append(served[0].snapshot())
+
+    sources: list[Watched] = []
+
+    def open_source(on_frame: Callable[[], None]) -> FakeSource:
+        sources.append(Watched(on_frame))
+        sources[0].limit = 3
+        return sources[0]
+
+    sink = Sink()
+    with serving(detector) as scheduler:
+        served.append(scheduler.add("door", open_source, sink))
+        sources[0].put(frames(range(20)))
+        sink.wait(1)
+        sink.free.clear()
+        sources[0].put(frames(range(20, 50)))
+        served[0].remove(drain=False)
+        sink.free.set()
+        assert served[0].wait(WAIT)
+    seen.append(served[0].snapshot())
+    assert all(balanced(one) for one in seen)
+    assert len({one.frames_in for one in seen}) > 1
+    for before, after in itertools.pairwise(seen):
+        assert all(a <= b for a, b in zip(counts(before), counts(after), strict=True)), (before, after)
+
+
+def test_a_source_that_counts_back_or_nonsense_is_not_believed() -> None:
+    detector, _ = watched_detector()
+    with serving(detector) as scheduler:
+        camera = Camera(scheduler, "door", frames(range(5)))
+        camera.sink.wait(3)
+        camera.source.captured = 0
+        first = camera.served.snapshot()
+        camera.source.captured = None  # type: ignore[assignment]
+        camera.served.snapshot()  # it asks
+        camera.source._on_frame()
+        assert camera.served.wait(WAIT)
+    final = camera.served.snapshot()
+    assert balanced(first)
+    assert balanced(final)
+    assert (final.end_reason, final.frames_in, final.frames_out) == ("source", 5, 5)
+    assert final.error is not None
+    assert "captured of the source is None" in final.error
