@@ -164,8 +164,8 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             else from_plain(typing.cast("type[Any]", hint), value, path)
         )
     if origin is types.UnionType:
-        if value is None:
-            return None
+        if value is None or (dataclasses.is_dataclass(value) and type(value) in typing.get_args(hint)):
+            return value
         return _coerce(next(a for a in typing.get_args(hint) if a is not type(None)), value, path)
     if origin is Literal:
         check(any(value == a for a in typing.get_args(hint)), path, value, f"one of {typing.get_args(hint)}")

@@ -1,4 +1,4 @@
-"""The command line: predict, info, verify, build. Parses, calls, prints; computes nothing itself."""
+"""The command line: predict, run, info, verify, build. Parses, calls, prints; computes nothing itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, exit_codes
 from rdn_engine.cli.options import BackendOption, DeviceOption, EnginesArgument
 from rdn_engine.cli.predict import predict
 from rdn_engine.cli.progress import spinner
+from rdn_engine.cli.service import run
 from rdn_engine.cli.streams import emit, open_streams, say
 from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, new_table, tables_text
 from rdn_engine.errors import BackendUnavailable
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=CODES_HELP)(predict)
+app.command(epilog=CODES_HELP)(run)
 
 
 def _print_version(asked: bool) -> None:

@@ -146,7 +146,8 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
     assert balanced(final)
     assert final.dropped["rate"] > 0
     assert final.frames_in == final.frames_out + final.dropped["rate"]
-    kinds = [e.kind for e in log.of("door")]
+    # A slow machine may fill the sink, which is an event too.
+    kinds = [e.kind for e in log.of("door", "added", "lowered", "restored", "ended")]
     assert kinds == ["added", *["lowered"] * steps, *["restored"] * steps, "ended"]
     lowered = [e.message.partition(": ")[2] for e in log.of("door", "lowered")]
     restored = [e.message.partition(": ")[2] for e in log.of("door", "restored")]

@@ -1,0 +1,316 @@
+"""What `rdn-engine run` is told, by a YAML file or over HTTP: checked whole before anything starts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rdn_engine.backends.graph import BackendName, Device
+from rdn_engine.detector import RelationPrecision
+from rdn_engine.errors import BackendUnavailable, ConfigError
+from rdn_engine.host.runtime import Executor
+from rdn_engine.media.address import hide_sources, without_credentials
+from rdn_engine.media.base import SourceOptions
+from rdn_engine.media.live import LiveOptions
+from rdn_engine.plain import SECRET, check, check_fields, from_plain, shown
+from rdn_engine.serve.options import StreamOptions
+from rdn_engine.service.outputs.settings import OutputSettings, parse_output
+
+LONGEST_NAME = 128
+"""Characters of a stream's name"""
+LONGEST_RESTART = 300.0
+"""Seconds between two starts of a stream, however often it has failed"""
+STUCK_SECONDS = 4.0
+"""Of one turn of a worker, after which the service is no longer healthy"""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """Where the service answers."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all of this machine"""
+    port: int = 8080
+    """0 takes one that is free"""
+    token: str | None = field(default=None, metadata=SECRET)
+    """What `Authorization: Bearer ...` must say to add, change or remove streams; `env:NAME` or `@FILE` where it stands
+    elsewhere. Without one they can be changed from this machine alone, where host is its own address"""
+    hosts: tuple[str, ...] = ()
+    """Names by which browsers may ask, against DNS rebinding; empty takes those of this machine where host is its own
+    address, and any elsewhere"""
+    page: bool = True
+    """Whether there are a page and pictures"""
+    stuck_seconds: float = STUCK_SECONDS
+    """Of one turn of a worker, after which /healthz fails"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is of another type or out of its range.
+        """
+        check_fields(self, "http", port=(0, 65535), stuck_seconds=(0.1, 1e6))
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """OpenTelemetry spans of frames and their stages (extra `otel`)."""
+
+    endpoint: str
+    """Of a collector that takes OTLP over HTTP, up to and with /v1/traces"""
+    part: float = 0.01
+    """Of the frames, in 0..1"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is of another type or out of its range.
+        """
+        check_fields(self, "trace", part=(0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """One stream of the file, or of a request."""
+
+    source: str = field(metadata=SECRET)
+    """As LiveSource takes it; `env:NAME` or `@FILE` where it stands elsewhere"""
+    outputs: tuple[str, ...] = ()
+    """Names of those that get its results"""
+    dials: dict[str, Any] = field(default_factory=dict)
+    """Those that differ from the service's"""
+    capacity: dict[str, Any] = field(default_factory=dict)
+    """Room for dials that are turned up later; those of `dials` else"""
+    restart_seconds: float | None = 5.0
+    """0.01..300, before a stream that failed is added again, doubled with every failure up to 300; None leaves it"""
+    live: LiveOptions = field(default_factory=LiveOptions)
+    """How the source is read"""
+    bounds: StreamOptions = field(default_factory=StreamOptions)
+    """Of the stream"""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: says which is of another type or out of its range.
+        """
+        check_fields(self, "stream", restart_seconds=(0.01, LONGEST_RESTART))
+        check(bool(self.source), "stream.source", self.source, "an address, a device or a file")
+        check(len(set(self.outputs)) == len(self.outputs), "stream.outputs", self.outputs, "each once")
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """All of it."""
+
+    engines: Path
+    """Engine directory"""
+    streams: dict[str, StreamSettings]
+    """By name; may be empty"""
+    outputs: dict[str, OutputSettings] = field(default_factory=dict)
+    """Where results go, by name"""
+    dials: dict[str, Any] = field(default_factory=dict)
+    """Those that differ from the model's own, for all streams"""
+    backend: BackendName = "onnxruntime"
+    device: Device = "cpu"
+    executor: Executor = "fused"
+    relation_precision: RelationPrecision = "float32"
+    threads: int = 1
+    """CPU threads of one call"""
+    workers: int | None = None
+    """Frames that are computed at once; the CPUs over `threads` by default"""
+    byte_budget: int | None = None
+    """Bytes that all streams may hold"""
+    stop_seconds: float = 10.0
+    """For what waits to be computed and delivered, when the service is told to stop"""
+    http: HttpSettings | None = None
+    """None answers nobody"""
+    trace: TraceSettings | None = None
+    """None traces nothing"""
+
+    def __post_init__(self) -> None:
+        """Check every value, and that every output that a stream names is there.
+
+        Raises:
+            ConfigError: says which is of another type or out of its range.
+        """
+        check_fields(
+            self, "service", threads=(1, 1024), workers=(1, 1024), byte_budget=(1, 2**60), stop_seconds=(0, 1e5)
+        )
+        for name, stream in self.streams.items():
+            check_outputs(name, stream, self.outputs)
+
+
+def check_outputs(name: str, stream: StreamSettings, outputs: dict[str, Any]) -> None:
+    """Check that the outputs of a stream are there.
+
+    Args:
+        name: of the stream.
+        stream: its settings.
+        outputs: of the service, by name.
+
+    Raises:
+        ConfigError: names the one that is not.
+    """
+    for output in stream.outputs:
+        check(output in outputs, f"streams.{name}.outputs", output, f"one of {sorted(outputs)}")
+
+
+def read_settings(path: Path) -> ServiceSettings:
+    """The settings of a file.
+
+    Args:
+        path: of a YAML file (docs/production.md). Paths in it are taken from the folder of the process.
+
+    Raises:
+        ConfigError: names the line that is no YAML, or the field that is unknown, missing, of another type or out of
+            its range.
+        BackendUnavailable: without the extra `serve`.
+        OSError: for a file that cannot be read.
+    """
+    try:
+        import yaml
+    except ImportError:
+        raise BackendUnavailable("streams in a file need PyYAML: pip install 'rdn-engine[serve]'") from None
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _loader(yaml))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text in UTF-8; wanted YAML") from None
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{path}{where} is no YAML: {problem or 'it cannot be read'}") from None
+    try:
+        return service_settings(data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {hide_sources(str(error), list(_texts(data)))}") from None
+
+
+def service_settings(data: Any) -> ServiceSettings:
+    """The settings of what a file holds.
+
+    Args:
+        data: plain values.
+
+    Raises:
+        ConfigError: names the field that is unknown, missing, of another type or out of its range. It may quote data.
+    """
+    check(isinstance(data, dict), "the file", shown(data), "a mapping with engines and streams")
+    check("engines" in data, "the file", sorted(map(str, data)), "engines, a directory, among them")
+    check(isinstance(data["engines"], str) and data["engines"] != "", "engines", data["engines"], "a directory")
+    streams = _mapping(data.get("streams"), "streams")
+    defaults = _mapping(data.get("defaults"), "defaults")
+    outputs = _mapping(data.get("outputs"), "outputs")
+    rest = {name: value for name, value in data.items() if name not in ("streams", "defaults", "outputs")}
+    return from_plain(
+        ServiceSettings,
+        {
+            **rest,
+            "engines": Path(data["engines"]),
+            "streams": {n: stream_settings(n, _over(defaults, s, f"streams.{n}")) for n, s in streams.items()},
+            "outputs": {name: parse_output(one, f"outputs.{name}") for name, one in outputs.items()},
+        },
+        "the file",
+    )
+
+
+def stream_settings(name: object, data: Any) -> StreamSettings:
+    """The settings of one stream. Fields of LiveOptions, SourceOptions and StreamOptions stand beside its own.
+
+    Args:
+        name: of the stream.
+        data: plain values.
+
+    Raises:
+        ConfigError: names the field that is unknown, missing, of another type or out of its range. It may quote data.
+    """
+    check_name(name)
+    path = f"streams.{name}"
+    data = _mapping(data, path)
+    names = {cls: {f.name for f in dataclasses.fields(cls)} for cls in (SourceOptions, LiveOptions, StreamOptions)}
+    names[LiveOptions] -= {"source"}
+    own = {f.name for f in dataclasses.fields(StreamSettings)} - {"live", "bounds"}
+    known = own.union(*names.values())
+    unknown = sorted(str(one) for one in data if one not in known)
+    check(not unknown, path, f"with {unknown}", f"fields of {sorted(known)}")
+    check("source" in data, path, sorted(data), "a source among them")
+    try:
+        source = from_plain(SourceOptions, _those(data, names[SourceOptions]), path)
+        live = from_plain(LiveOptions, {**_those(data, names[LiveOptions]), "source": source}, path)
+        bounds = from_plain(StreamOptions, _those(data, names[StreamOptions]), path)
+        return from_plain(StreamSettings, {**_those(data, own), "live": live, "bounds": bounds}, path)
+    except ConfigError as error:
+        words = str(error)
+        raise ConfigError(words if words.startswith(path) else f"{path}: {words}") from None
+
+
+def check_name(name: object) -> None:
+    """Check what a stream is to be called: it stands in addresses, in names of files and in topics.
+
+    Args:
+        name: text.
+
+    Raises:
+        ConfigError: for another.
+    """
+    ok = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable() and "/" not in name
+    ok = ok and name == str(name).strip() and name not in (".", "..")
+    check(ok, "a stream's name", name, f"1 to {LONGEST_NAME} printable characters without /, not a number")
+
+
+def shown_source(source: str) -> str:
+    """A source as it may be printed.
+
+    Args:
+        source: as the settings have it.
+    """
+    return source if source.startswith(("env:", "@")) else without_credentials(source)
+
+
+def _over(defaults: dict[str, Any], data: Any, path: str) -> dict[str, Any]:
+    """A stream's fields over those of all; its dials over theirs."""
+    own = _mapping(data, path)
+    merged = {**defaults, **own}
+    for name in ("dials", "capacity"):
+        if isinstance(defaults.get(name), dict) and isinstance(own.get(name), dict):
+            merged[name] = {**defaults[name], **own[name]}
+    return merged
+
+
+def _mapping(data: Any, path: str) -> dict[str, Any]:
+    if data is None:
+        return {}
+    check(isinstance(data, dict), path, data, "a mapping")
+    return dict(data)
+
+
+def _those(data: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _texts(data: Any) -> list[str]:
+    """Every text in a tree of plain values: an address may stand anywhere, by mistake."""
+    if isinstance(data, str):
+        return [data]
+    if isinstance(data, dict):
+        return [text for pair in data.items() for one in pair for text in _texts(one)]
+    return [text for one in data for text in _texts(one)] if isinstance(data, list) else []
+
+
+def _loader(yaml: Any) -> Any:
+    """YAML that refuses a name that stands twice, of which PyYAML would keep the last without a word."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag.endswith(":str")]
+            twice = next((one for i, one in enumerate(names) if one in names[:i]), None)
+            if twice is not None:
+                raise yaml.MarkedYAMLError(problem=f"{twice!r} stands twice", problem_mark=node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    return Loader

@@ -1,0 +1,309 @@
+"""What a service answers over HTTP: streams, metrics, health, pictures and the page. docs/production.md lists it."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import json
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from rdn_engine.errors import AdmissionRefused, BackendUnavailable, ConfigError, RDNError, StreamClosed
+from rdn_engine.media.address import hide_sources
+from rdn_engine.media.given import given_value
+from rdn_engine.service.config import HttpSettings, stream_settings
+from rdn_engine.service.metrics import exposition
+from rdn_engine.service.page import HEADERS, INDEX, Asset, assets
+from rdn_engine.service.service import Service
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LONGEST_BODY = 2**16
+"""Bytes of a request"""
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_MISSING = "answers over HTTP need starlette and uvicorn: pip install 'rdn-engine[serve]'"
+
+
+class HttpServer:
+    """Answers from a thread of its own, until `close`."""
+
+    def __init__(self, service: Service, settings: HttpSettings) -> None:
+        """Listen and answer.
+
+        Args:
+            service: that is asked.
+            settings: where, and who may change streams.
+
+        Raises:
+            BackendUnavailable: without the extra `serve`.
+            ConfigError: for a token that is named elsewhere and not there.
+            OSError: where nobody can listen.
+        """
+        try:
+            import uvicorn
+        except ImportError:
+            raise BackendUnavailable(_MISSING) from None
+        app = application(service, settings)
+        self._socket = _listen(settings)
+        host, self.port = self._socket.getsockname()[:2]
+        """Where it listens"""
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        """For people"""
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=30,
+            server_header=False, limit_concurrency=256,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="rdn-http", daemon=True)
+        self._thread.start()
+
+    def close(self, seconds: float = 3.0) -> bool:
+        """Answer nobody any more.
+
+        Args:
+            seconds: to wait for the thread.
+
+        Returns:
+            Whether it has ended.
+        """
+        self._server.should_exit = True
+        self._thread.join(seconds)
+        self._socket.close()
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+
+        self._server.run([self._socket])
+
+
+def application(service: Service, settings: HttpSettings) -> Starlette:
+    """The application, for any ASGI server.
+
+    Args:
+        service: that is asked.
+        settings: who may change streams.
+
+    Raises:
+        BackendUnavailable: without the extra `serve`.
+        ConfigError: for a token that is named elsewhere and not there.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+        from starlette.routing import Route
+    except ImportError:
+        raise BackendUnavailable(_MISSING) from None
+    faces = _Faces(service, _may_change(settings))
+    routes = [
+        Route("/healthz", faces.health),
+        Route("/readyz", faces.ready),
+        Route("/metrics", faces.metrics),
+        Route("/streams", faces.streams),
+        Route("/streams", faces.add, methods=["POST"]),
+        Route("/streams/{name}", faces.stream),
+        Route("/streams/{name}", faces.patch, methods=["PATCH"]),
+        Route("/streams/{name}", faces.remove, methods=["DELETE"]),
+    ]
+    if settings.page:
+        routes += [
+            Route("/streams/{name}/picture.jpg", faces.picture),
+            Route("/streams/{name}/accept_view", faces.accept_view, methods=["POST"]),
+            *(Route(f"/{'' if name == INDEX else name}", _static(asset)) for name, asset in assets().items()),
+        ]
+    names = settings.hosts or (_LOCAL if _is_local(settings.host) else ())
+    middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(names))] if names else []
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=_KNOWN)
+
+
+class _Refused(RDNError):
+    """A request that is not answered."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Faces:
+    """An endpoint each."""
+
+    def __init__(self, service: Service, may_change: Callable[[Request], None]) -> None:
+        self._service, self._may_change = service, may_change
+
+    def health(self, request: Request) -> Response:
+        """200 where no stage is stuck, 503 where one is."""
+        stuck = self._service.stuck()
+        if stuck is None:
+            return _json(200, {"healthy": True})
+        return _json(503, {"healthy": False, "error": f"a stage has been busy for {stuck:.1f} s"})
+
+    def ready(self, request: Request) -> Response:
+        """200 once the streams were started, until the service is told to stop."""
+        ready = self._service.ready
+        return _json(200 if ready else 503, {"ready": ready})
+
+    def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        from starlette.responses import Response
+
+        content_type, body = exposition(self._service, request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
+
+    def streams(self, request: Request) -> Response:
+        """Everything."""
+        return _json(200, self._service.status())
+
+    def stream(self, request: Request) -> Response:
+        """One stream, or the last of its name that has ended."""
+        status, name = self._service.status(), request.path_params["name"]
+        found = next((one for one in (*status["streams"], *status["ended"]) if one["name"] == name), None)
+        if found is None:
+            raise KeyError(name)
+        return _json(200, found)
+
+    async def add(self, request: Request) -> Response:
+        """Start a stream: `name` beside the fields of the file."""
+        from starlette.concurrency import run_in_threadpool
+
+        data = await self._body(request)
+        name = data.pop("name", None)
+        settings = stream_settings(name, data)
+        if settings.source.startswith(("env:", "@")):
+            # What stands there is the service's own, and a refusal might quote it to whoever asks.
+            raise ConfigError("stream.source is named elsewhere; over HTTP wanted the source itself")
+        await run_in_threadpool(self._service.add, name, settings)
+        return _json(201, {"name": name})
+
+    async def patch(self, request: Request) -> Response:
+        """Change dials."""
+        from starlette.concurrency import run_in_threadpool
+
+        data = await self._body(request)
+        if set(data) != {"dials"}:
+            raise ConfigError(f"the request has {sorted(data)}; wanted dials alone")
+        in_effect = await run_in_threadpool(self._service.set_dials, request.path_params["name"], data["dials"])
+        return _json(200 if in_effect else 202, {"in_effect": in_effect})
+
+    async def remove(self, request: Request) -> Response:
+        """End a stream."""
+        from starlette.concurrency import run_in_threadpool
+
+        self._may_change(request)
+        drain = request.query_params.get("drain", "true")
+        if drain not in ("true", "false"):
+            raise ConfigError(f"drain is {drain!r}; wanted true or false")
+        await run_in_threadpool(self._service.remove, request.path_params["name"], drain=drain == "true")
+        return _json(202, {"ending": request.path_params["name"]})
+
+    def picture(self, request: Request) -> Response:
+        """A late picture with its boxes, no larger than a tile of `side` pixels wants; 204 until there is one."""
+        from starlette.responses import Response
+
+        side = request.query_params.get("side", "")
+        if side and not (side.isascii() and side.isdecimal() and len(side) < 6):
+            raise ConfigError(f"side is {side[:100]!r}; wanted pixels")
+        jpeg = self._service.preview(request.path_params["name"]).jpeg(int(side) if side else None)
+        if jpeg is None:
+            return Response(status_code=204, headers={"cache-control": "no-store"})
+        return Response(jpeg, headers={"content-type": "image/jpeg", "cache-control": "no-store"})
+
+    async def accept_view(self, request: Request) -> Response:
+        """The camera was moved on purpose."""
+        await self._body(request)
+        self._service.preview(request.path_params["name"]).accept_view()
+        return _json(200, {"accepted": request.path_params["name"]})
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        """What a request that changes something holds, once it may."""
+        self._may_change(request)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            # A page of another origin can send a form without asking, JSON it cannot.
+            raise _Refused(415, "the request is not JSON; wanted content-type application/json")
+        body, request.state.sent = b"", []
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST_BODY:
+                raise _Refused(413, f"the request is longer than {LONGEST_BODY} bytes")
+        request.state.sent = body.decode("utf-8", "replace").split('"')
+        try:
+            data = json.loads(body or b"{}")
+        except ValueError:
+            raise ConfigError("the request is no JSON; wanted an object") from None
+        if not isinstance(data, dict):
+            raise ConfigError("the request is no JSON object")
+        return data
+
+
+def _may_change(settings: HttpSettings) -> Callable[[Request], None]:
+    """What raises where a request may not change streams."""
+    token = None if settings.token is None else given_value(settings.token, "a token").encode()
+    local = _is_local(settings.host)
+
+    def check(request: Request) -> None:
+        if token is not None:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+            if not hmac.compare_digest(given, token):
+                raise _Refused(401, "streams are changed with the header Authorization: Bearer and the token of `http`")
+        elif not local:
+            raise _Refused(403, "streams cannot be changed here: `http` listens to other machines and has no token")
+
+    return check
+
+
+def _is_local(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _listen(settings: HttpSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise OSError(error.errno, _words(error), f"http {settings.host}:{settings.port}") from None
+
+
+def _static(asset: Asset) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        from starlette.responses import Response
+
+        return Response(asset.body, headers={"content-type": asset.content_type, **HEADERS})
+
+    return answer
+
+
+def _json(status: int, data: dict[str, Any]) -> Response:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(data, status, headers={"cache-control": "no-store"})
+
+
+def _answer(status: Callable[[Any], int], words: Callable[[Any], str] = str) -> Callable[..., Awaitable[Response]]:
+    async def answer(request: Request, error: Exception) -> Response:
+        # A refusal may quote what was sent, and an address may stand anywhere in it.
+        return _json(status(error), {"error": hide_sources(words(error), getattr(request.state, "sent", []))})
+
+    return answer
+
+
+_KNOWN: dict[Any, Callable[..., Awaitable[Response]]] = {
+    _Refused: _answer(lambda error: error.status),
+    KeyError: _answer(lambda _: 404, lambda error: f"there is no stream {error.args[0]!r}"),
+    AdmissionRefused: _answer(lambda _: 507),
+    StreamClosed: _answer(lambda _: 409),
+    ConfigError: _answer(lambda _: 400),
+    RDNError: _answer(lambda _: 500),
+}
+
+
+def _words(error: OSError) -> str:
+    """Without the address, which some versions of Python put behind them; a name that cannot be resolved has no errno."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)

@@ -1,0 +1,100 @@
+"""The log of a service: a line of text or of JSON for each event."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from rdn_engine.serve.events import Event
+
+_log = logging.getLogger("rdn_engine.service")
+_GOOD = ("added", "dials", "restored", "recovered")
+_FIELDS = ("stream", "event", "output", "counts")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (seconds since 1970), level, logger, message; stream, event, output, counts, error
+    where there are some.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line.
+
+        Args:
+            record: of any logger.
+        """
+        line: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update({name: getattr(record, name) for name in _FIELDS if getattr(record, name, None) is not None})
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people, with UTC time; a stack trace follows where there is one."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, in which nothing begins another.
+
+        Args:
+            record: of any logger.
+        """
+        return " ".join(super().formatMessage(record).splitlines())
+
+
+def log_event(event: Event) -> None:
+    """Say what happened to a stream.
+
+    Args:
+        event: of a scheduler.
+    """
+    level = logging.INFO if event.kind in _GOOD else logging.WARNING
+    counts: dict[str, Any] | None = None
+    if event.final is not None:
+        final = event.final
+        level = logging.ERROR if final.end_reason in ("failed", "source") else logging.INFO
+        counts = {"frames_in": final.frames_in, "frames_out": final.frames_out, "dropped": final.dropped}
+    message = event.message if counts is None else f"{event.message}; {_words(counts)}"
+    _log.log(
+        level, "stream %r: %s", event.stream, message,
+        extra={"stream": event.stream, "event": event.kind, "counts": counts},
+    )  # fmt: skip
+
+
+def log_failure(stream: str, message: str) -> None:
+    """Say what went wrong with a stream that does not run.
+
+    Args:
+        stream: its name.
+        message: for people.
+    """
+    _log.error("stream %r: %s", stream, message, extra={"stream": stream, "event": "failed"})
+
+
+def log_output(output: str, kind: str, message: str) -> None:
+    """Say that an output is in trouble, or out of it.
+
+    Args:
+        output: its name.
+        kind: of the event.
+        message: for people.
+    """
+    level = logging.INFO if kind == "recovered" else logging.WARNING
+    _log.log(level, "output %r: %s", output, message, extra={"output": output, "event": kind})
+
+
+def _words(counts: dict[str, Any]) -> str:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items() if count)
+    return f"{counts['frames_in']} frames in, {counts['frames_out']} out, dropped: {dropped or 'none'}"
