@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rdn_engine.service.outputs.settings import JsonlSettings, MqttSettings, WebhookSettings
 
 from rdn_engine.errors import ConfigError
 from rdn_engine.service.config import read_settings, service_settings, shown_source, stream_settings
+from rdn_engine.service.outputs.settings import JsonlSettings, MqttSettings, WebhookSettings
 
 SECRET = "hush"
 WHOLE = """

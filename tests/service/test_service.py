@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rdn_engine.service.preview import Preview
 
 from rdn_engine.errors import AdmissionRefused, BundleError, ConfigError, StreamClosed
 from rdn_engine.frame import Frame
 from rdn_engine.service.config import service_settings, stream_settings
+from rdn_engine.service.preview import Preview
 from rdn_engine.service.service import Service
 from tests.media.clips import encode
 from tests.serve.doubles import WAIT, watched_detector
