@@ -305,5 +305,5 @@ _KNOWN: dict[Any, Callable[..., Awaitable[Response]]] = {
 
 
 def _words(error: OSError) -> str:
-    """Without the address, which some versions of Python put behind them; a name that cannot be resolved has no errno."""
+    """Without the address, which some versions of Python put behind; a name that is not resolved has no errno."""
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
