@@ -78,6 +78,8 @@ class Lane:
         self._waiting: deque[bytes] = deque()
         self._put = self._written = self._filtered = 0
         self._dropped: Counter[str] = Counter()
+        self._given_up: str | None = None
+        """Why a batch that is being written is not to be tried again"""
 
     @property
     def full(self) -> bool:
@@ -119,7 +121,7 @@ class Lane:
         return self.batch
 
     def finish(self, done: int, refused: int) -> None:
-        """Count the first lines of the batch; the rest stays.
+        """Count the first lines of the batch; the rest stays, unless it was given up meanwhile.
 
         Args:
             done: lines that are over.
@@ -129,17 +131,21 @@ class Lane:
         self._written += done - refused
         if refused:
             self._dropped["refused"] += refused
+        if self._given_up is not None:
+            self.drop(self._given_up, writing=False)
 
-    def drop(self, reason: str, *, batch: bool) -> None:
+    def drop(self, reason: str, *, writing: bool) -> None:
         """Give up what waits.
 
         Args:
             reason: to count it under.
-            batch: the batch too.
+            writing: whether the batch is being written now. It is not given up before that has failed.
         """
-        count = len(self._waiting) + (len(self.batch) if batch else 0)
+        count = len(self._waiting) + (0 if writing else len(self.batch))
         self._waiting.clear()
-        if batch:
+        if writing:
+            self._given_up = reason
+        else:
             self.batch = ()
         if count:
             self._dropped[reason] += count

@@ -133,7 +133,7 @@ class Output:
                 return OutputCounts()
             lane.gone = True
             if drop:
-                lane.drop("removed", batch=lane is not self._current)
+                lane.drop("removed", writing=lane is self._current)
             self._leaving.append(lane)
             self._sweep()
             self._changed.notify_all()
@@ -157,14 +157,14 @@ class Output:
             for lane in self._turns:
                 lane.backoff.until = 0.0
                 if not drain:
-                    lane.drop("closed", batch=lane is not self._current)
+                    lane.drop("closed", writing=lane is self._current)
             self._changed.notify_all()
         # The last part of the time is for a writer that is told to stop.
         self._join(end - time.monotonic() - min(0.5, deadline_s / 4))
         with self._changed:
             self._abandoned = True
             for lane in self._turns:
-                lane.drop("closed", batch=True)
+                lane.drop("closed", writing=False)
             whole = self._closed_lines() == before
             self._changed.notify_all()
         self._writer.stop()
@@ -193,6 +193,8 @@ class Output:
                 attempt = Attempt(0, message=f"{type(error).__name__} at {place.filename}:{place.lineno}")
             with self._changed:
                 self._current = None
+                self._turns.remove(lane)
+                self._turns.append(lane)
                 self._account(lane, batch, attempt)
                 self._sweep()
                 self._changed.notify_all()
@@ -211,8 +213,6 @@ class Output:
                     now = time.monotonic()
                     due, wait = self._due(now)
                     if due is not None:
-                        self._turns.remove(due)
-                        self._turns.append(due)
                         self._current = due
                         batch = due.take(self._options.batch)
                         self._changed.notify_all()  # there is room
