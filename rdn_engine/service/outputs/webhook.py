@@ -79,6 +79,8 @@ class WebhookWriter:
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[tuple[int, float]] | None = None
         self._stopped = False
+        self._status = 0
+        """The latest answer's, where it was no 2xx"""
 
     def write(self, stream: str, lines: Sequence[bytes]) -> Attempt:
         """Post lines. Where the receiver does not take them together for what they hold, each is sent alone.
@@ -184,7 +186,9 @@ def _address(name: str, text: str) -> tuple[httpx.URL, str]:
     """An address, and the part of it that may be shown: its path is often the secret."""
     with contextlib.suppress(httpx.InvalidURL, ValueError):
         url = httpx.URL(text)
-        if url.scheme in ("http", "https") and url.host:
+        # It takes any port, and escapes what no host's name can hold.
+        known = url.scheme in ("http", "https") and (url.port is None or 0 < url.port < 2**16)
+        if known and url.host and "%" not in url.host and not set(text) & set(" \t"):
             port = "" if url.port is None else f":{url.port}"
             host = f"[{url.host}]" if ":" in url.host else url.host
             return url, f"{url.scheme}://{host}{port}"

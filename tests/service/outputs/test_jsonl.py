@@ -158,11 +158,12 @@ folder, policy = sys.argv[1:]
 listener = Listener()
 with open(f"{folder}/filler", "wb", buffering=0) as filler:
     filler.write(bytes(os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - 8192))
-output = opened(f"{folder}/{{stream}}.jsonl", listener, policy=policy, room=100_000 if policy == "wait" else 5, batch=8)
+output = opened(f"{folder}/{{stream}}.jsonl", listener, policy=policy, room=100 if policy == "wait" else 9, batch=8)
 number, more = 0, 50
 while more:
     output.put("door", line(number))
     output.put("yard", line(number, "yard"))
+    until(lambda: listener.heard or all(c.waiting < 8 for c in output.counts().values()))
     number, more = number + 1, more - bool(listener.heard)
 message = listener.wait("failing")
 until(lambda: all(c.waiting for c in output.counts().values()) and os.statvfs(folder).f_bavail == 0)
