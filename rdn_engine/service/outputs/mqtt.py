@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -125,8 +126,11 @@ class MqttWriter:
             self._changed.notify_all()
 
     def _on_connect_fail(self, client: Client, data: Any) -> None:
+        error = sys.exc_info()[1]  # it is being handled, and given to nobody
         with self._changed:
-            self._why = "no connection"
+            self._why = (
+                "no connection" if error is None else f"no connection: {getattr(error, 'strerror', '') or error}"
+            )
             self._changed.notify_all()
 
     def _on_disconnect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:

@@ -145,13 +145,21 @@ class MqttSettings(OutputOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, "output", port=(1, 65535), keepalive=(5, 3600), timeout=(0.1, _LONGEST))
-        check(self.host != "", "output.host", self.host, "a name or an address")
+        check(_is_host(self.host), "output.host", self.host, "a name or an address")
         check(0 < len(self.topic) < 2**15 and not set(self.topic) & set("+#\0"), "output.topic", self.topic,
               "the name of a topic, without + and #")  # fmt: skip
         named = [name for name in ("ca_file", "cert_file", "key_file") if getattr(self, name) is not None]
         check(self.tls or not named, "output.tls", self.tls, f"true, as {' and '.join(named)} is given")
         check(self.cert_file is not None or self.key_file is None, "output.cert_file", None, "a file, beside key_file")
         check(self.username is not None or self.password is None, "output.username", None, "a name, beside password")
+
+
+def _is_host(text: str) -> bool:
+    """Whether a name may be looked up: others raise what is no OSError."""
+    try:
+        return text != "" and len(text.encode("idna")) > 0
+    except UnicodeError:
+        return False
 
 
 OutputSettings = JsonlSettings | WebhookSettings | MqttSettings

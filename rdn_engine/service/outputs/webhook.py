@@ -10,6 +10,7 @@ import email.utils
 import hashlib
 import hmac
 import logging
+import os
 import re
 import ssl
 import time
@@ -37,7 +38,7 @@ _ANSWER = 2**16
 
 
 class _Quiet(logging.Filter):
-    """httpx logs the address of each request, whose path is often the secret (findings/httpx_logs_whole_address.sh)."""
+    """httpx logs the address of each request at the level INFO, and its path is often the secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.threadName or "").startswith("output ")
@@ -134,8 +135,7 @@ class WebhookWriter:
         except TimeoutError:
             return Attempt(0, message=f"{self._place} did not answer within {self._timeout:g} s", everywhere=True)
         except (httpx.HTTPError, OSError) as error:
-            why = f"{type(error).__name__}: {error}".removesuffix(": ")
-            return Attempt(0, message=f"{self._place}: {why}", everywhere=True)
+            return Attempt(0, message=f"{self._place}: {_reason(error)}", everywhere=True)
         finally:
             self._task = None
         if 200 <= status < 300:
@@ -193,6 +193,18 @@ def _address(name: str, text: str) -> tuple[httpx.URL, str]:
             host = f"[{url.host}]" if ":" in url.host else url.host
             return url, f"{url.scheme}://{host}{port}"
     raise ConfigError(f"output {name!r}: url is not shown, as it may be secret; wanted http://HOST/... or https://...")
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where it is behind an error of the library: that says "all attempts failed"."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno:
+            # asyncio puts the address behind it; numbers of TLS and of names that cannot be resolved are others.
+            own = isinstance(behind, ssl.SSLError) or behind.errno < 0
+            return str(behind.strerror) if own else os.strerror(behind.errno)
+        behind = behind.__cause__ or behind.__context__
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _key(name: str, text: str) -> bytes:

@@ -36,6 +36,7 @@ def test_each_kind_is_read() -> None:
         ({"kind": "jsonl", "path": "{stream}", "max_bytes": 2000}, "outputs.o.path is '{stream}'; wanted a name that"),
         ({"kind": "jsonl", "path": "{stream}.1", "max_bytes": 2000}, "outputs.o.path is '{stream}.1'; wanted a name"),
         ({"kind": "mqtt", "host": ""}, "outputs.o.host is ''"),
+        ({"kind": "mqtt", "host": "a..b"}, "outputs.o.host is 'a..b'; wanted a name or an address"),
         ({"kind": "mqtt", "host": "h", "topic": "a/#"}, "outputs.o.topic is 'a/#'"),
         ({"kind": "mqtt", "host": "h", "qos": 2}, "outputs.o.qos is 2"),
         ({"kind": "mqtt", "host": "h", "ca_file": "a"}, "outputs.o.tls is False; wanted true, as ca_file is given"),
