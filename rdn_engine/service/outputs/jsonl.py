@@ -78,7 +78,8 @@ class JsonlWriter:
         """The file at a path: the one that is open, unless somebody moved it away."""
         file = self._files.get(path)
         with contextlib.suppress(FileNotFoundError):
-            if file is not None and _identity(os.stat(path)) == file.identity:
+            if file is not None and _identity(status := os.stat(path)) == file.identity:
+                file.size = status.st_size  # others may have shortened it (logrotate's copytruncate)
                 return file
         self._close(path)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from rdn_engine.lines import encode_line
+from rdn_engine.process import Home
 from rdn_engine.service.outputs.lane import Backoff, Lane, OutputCounts
 from rdn_engine.service.outputs.settings import OutputOptions
 from rdn_engine.service.outputs.writer import Attempt, Writer
@@ -46,6 +47,7 @@ class Output:
                 for people. It must neither raise nor wait for this output.
         """
         self.name = name
+        self._home = Home(f"output {name!r}")
         self._writer, self._options, self._on_trouble = writer, options, on_trouble
         self._changed = threading.Condition()
         self._lanes: dict[str, Lane] = {}
@@ -72,7 +74,11 @@ class Output:
         Args:
             stream: name of the stream that it is of.
             line: a result (`Detections.to_dict`), with whatever else JSON can hold.
+
+        Raises:
+            RDNError: in a process that was forked from the output's.
         """
+        self._home.check()
         wanted = self._options.select(line)
         data = None if wanted is None else encode_line(wanted)
         with self._changed:
@@ -147,8 +153,11 @@ class Output:
             deadline_s: seconds, 0 or more. What is not written then is dropped.
 
         Returns:
-            Whether nothing that waited was dropped, and the thread has ended.
+            Whether nothing that waited was dropped, and the thread has ended. In a process that was forked from the
+            output's it does nothing.
         """
+        if not self._home.here:
+            return True
         end = time.monotonic() + deadline_s
         with self._changed:
             self._closing = True

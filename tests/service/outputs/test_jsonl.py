@@ -83,6 +83,20 @@ def test_file_that_is_gone_is_begun_anew(tmp_path: Path, how: str) -> None:
         assert read(away) == [line(0)]
 
 
+def test_file_that_was_shortened_goes_on_from_there(tmp_path: Path) -> None:
+    """As by `logrotate` with copytruncate."""
+    path = tmp_path / "o.jsonl"
+    output = opened(path, max_bytes=1000)
+    for number in range(3):
+        output.put("door", line(number, "door", ("cat", 0.5), ("dog", 0.5)))
+    until(lambda: output.counts()["door"].written == 3)
+    os.truncate(path, 0)
+    output.put("door", line(3, "door", ("cat", 0.5), ("dog", 0.5)))
+    assert output.close(drain=True, deadline_s=WAIT)
+    assert [one["frame_index"] for one in read(path)] == [3]
+    assert [one.name for one in tmp_path.iterdir()] == ["o.jsonl"]
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     batches=st.lists(st.lists(st.integers(0, 1500), min_size=1, max_size=6), min_size=1, max_size=8),

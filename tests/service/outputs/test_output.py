@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.errors import RDNError
 from rdn_engine.service.outputs import Output, OutputCounts, OutputOptions
 from rdn_engine.service.outputs.writer import Attempt
 from tests.service.outputs.doubles import WAIT, FakeWriter, Listener, balanced, line, until, writing
@@ -418,3 +420,19 @@ def test_account_adds_up_at_every_moment_under_load() -> None:
         assert totals.written + totals.dropped["refused"] == 600
     for name in names:
         assert taken(writer, name) == sorted(taken(writer, name))
+
+
+def test_forked_child_does_not_wait_for_a_thread_that_is_not_there() -> None:
+    writer = FakeWriter()
+    with writing(writer, policy="wait", room=1, batch=1) as output:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                output.put("door", line(0))
+            except RDNError:
+                code = 0 if output.close(drain=True, deadline_s=WAIT) else 2
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        output.put("door", line(0))
+        assert output.close(drain=True, deadline_s=WAIT)
