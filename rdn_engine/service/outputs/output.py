@@ -207,7 +207,6 @@ class Output:
                 self._account(lane, batch, attempt)
                 self._sweep()
                 self._changed.notify_all()
-            self._tell()
         self._tell()
         try:
             self._writer.close()
@@ -215,24 +214,20 @@ class Output:
             _log.warning("output %r was not closed well: %s", self.name, type(error).__name__)
 
     def _next(self) -> tuple[Lane, tuple[bytes, ...]] | None:
-        """The next batch to write; None where there is none any more. Waits for one."""
+        """The next batch to write; None where there is none any more. Waits for one, and tells what is to be told."""
         while True:
-            with self._changed:
-                if not self._abandoned and not self._news and not self._forgotten:
-                    now = time.monotonic()
-                    due, wait = self._due(now)
-                    if due is not None:
-                        self._current = due
-                        batch = due.take(self._options.batch)
-                        self._changed.notify_all()  # there is room
-                        return due, batch
-                    if not (self._closing and all(lane.empty for lane in self._turns)):
-                        self._changed.wait(wait)
-                        continue
-                    return None
-                if self._abandoned:
-                    return None
             self._tell()
+            with self._changed:
+                due, wait = self._due(time.monotonic())
+                if self._abandoned or (self._closing and all(lane.empty for lane in self._turns)):
+                    return None
+                if due is not None:
+                    self._current = due
+                    batch = due.take(self._options.batch)
+                    self._changed.notify_all()  # there is room
+                    return due, batch
+                if not self._news and not self._forgotten:
+                    self._changed.wait(wait)
 
     def _due(self, now: float) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is; without one the seconds until there may be, None for until something changes."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,10 @@ WAIT = 60.0
 """Seconds after which a test that waits has failed; a test that passes does not wait for them."""
 QUICK: dict[str, Any] = {"first_delay": 0.01, "longest_delay": 0.02}
 """Options of an output that tries again at once"""
+
+
+AWAY = Attempt(0, message="nobody is there", everywhere=True)
+BROKEN = Attempt(0, message="this one cannot be written")
 
 
 def line(number: int, stream: str = "door", *found: tuple[str, float]) -> dict[str, Any]:
@@ -33,6 +38,11 @@ def until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
+
+
+def indices(lines: Iterable[bytes]) -> list[int]:
+    """Which lines these are."""
+    return [json.loads(one)["frame_index"] for one in lines]
 
 
 def balanced(counts: OutputCounts) -> bool:
@@ -79,6 +89,10 @@ class FakeWriter:
         self._changed = threading.Condition()
         self._free: float = float("inf")
         self.inside = 0
+
+    def indices(self, stream: str) -> list[int]:
+        """Lines of a stream that were taken, in order."""
+        return indices(data for name, data in self.taken if name == stream)
 
     def hold(self) -> None:
         """Let no call end from now on."""

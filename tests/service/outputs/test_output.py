@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from typing import Any
 
@@ -11,21 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.errors import RDNError
 from rdn_engine.service.outputs import Output, OutputCounts, OutputOptions
 from rdn_engine.service.outputs.writer import Attempt
-from tests.service.outputs.doubles import WAIT, FakeWriter, Listener, balanced, line, until, writing
-
-AWAY = Attempt(0, message="nobody is there", everywhere=True)
-BROKEN = Attempt(0, message="this one cannot be written")
-
-
-def numbers(lines: list[bytes]) -> list[int]:
-    return [json.loads(one)["frame_index"] for one in lines]
-
-
-def taken(writer: FakeWriter, stream: str) -> list[int]:
-    return numbers([data for name, data in writer.taken if name == stream])
+from tests.service.outputs.doubles import (
+    AWAY,
+    BROKEN,
+    WAIT,
+    FakeWriter,
+    Listener,
+    balanced,
+    indices,
+    line,
+    until,
+    writing,
+)
 
 
 def test_lines_arrive_whole_in_order_and_once() -> None:
@@ -53,7 +51,7 @@ def test_without_room_the_policy_decides_behind_the_batch(policy: Any, kept: lis
         writer.release()
         assert output.close(drain=True, deadline_s=WAIT)
         assert output.counts() == {"door": OutputCounts(put=10, written=4, dropped={"full": 6})}
-    assert taken(writer, "door") == kept
+    assert writer.indices("door") == kept
 
 
 def test_waiting_for_room_holds_one_stream_alone() -> None:
@@ -72,30 +70,7 @@ def test_waiting_for_room_holds_one_stream_alone() -> None:
         blocked.join(WAIT)
         assert output.close(drain=True, deadline_s=WAIT)
         assert output.counts()["door"] == OutputCounts(put=10, written=10)
-    assert taken(writer, "door") == list(range(10))
-
-
-@pytest.mark.parametrize("way", ["close", "forget"])
-def test_whoever_waits_for_room_is_let_go(way: str) -> None:
-    writer = FakeWriter()
-    writer.broken["door"] = BROKEN
-    with writing(writer, policy="wait", room=1, batch=1) as output:
-        output.put("door", line(0))
-        until(lambda: bool(writer.calls))
-        output.put("door", line(1))
-        blocked = threading.Thread(target=output.put, args=("door", line(2)))
-        blocked.start()
-        if way == "forget":
-            output.forget("door", drop=True)
-            blocked.join(WAIT)
-            until(lambda: output.totals().waiting == 0)
-            assert output.totals().dropped == {"removed": 3}
-        else:
-            assert not output.close(drain=False, deadline_s=WAIT)
-            blocked.join(WAIT)
-            assert output.totals().dropped == {"closed": 3}
-        assert not blocked.is_alive()
-        assert balanced(output.totals())
+    assert writer.indices("door") == list(range(10))
 
 
 def test_streams_are_served_in_turn() -> None:
@@ -123,7 +98,7 @@ def test_batch_that_failed_comes_again_as_it_was() -> None:
             output.put("door", line(number))
         writer.release()
         assert output.close(drain=True, deadline_s=WAIT)
-    assert [numbers(lines) for _, lines in writer.calls] == [
+    assert [indices(lines) for _, lines in writer.calls] == [
         [0], [0], [0], [1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15], [16, 17, 18, 19]
     ]  # fmt: skip
     assert writer.calls[0][1][0] is writer.calls[1][1][0]
@@ -140,7 +115,7 @@ def test_first_lines_of_a_batch_may_be_over_before_the_rest() -> None:
         writer.release()
         assert output.close(drain=True, deadline_s=WAIT)
         assert output.counts()["door"] == OutputCounts(put=5, written=4, dropped={"refused": 1})
-    assert [numbers(lines) for _, lines in writer.calls] == [[0], [1, 2, 3, 4], [3, 4], [4]]
+    assert [indices(lines) for _, lines in writer.calls] == [[0], [1, 2, 3, 4], [3, 4], [4]]
 
 
 def test_stream_that_cannot_be_written_leaves_the_others_alone() -> None:
@@ -222,116 +197,6 @@ def test_writer_that_raises_is_tried_again_and_not_quoted() -> None:
         assert output.counts()["door"].written == 1
 
 
-def test_close_without_draining_keeps_only_what_is_being_written() -> None:
-    writer = FakeWriter()
-    writer.hold()
-    with writing(writer, batch=2) as output:
-        output.put("door", line(0))
-        writer.wait_inside()
-        for number in range(1, 5):
-            output.put("door", line(number))
-        output.put("yard", line(0, "yard"))
-        ended: list[bool] = []
-        closing = threading.Thread(target=lambda: ended.append(output.close(drain=False, deadline_s=WAIT)))
-        closing.start()
-        until(lambda: output.counts()["yard"].dropped == {"closed": 1})
-        assert output.counts()["door"] == OutputCounts(put=5, dropped={"closed": 4}, waiting=1)
-        output.put("door", line(5))
-        writer.release()
-        closing.join(WAIT)
-        assert ended == [False]
-        assert output.counts()["door"] == OutputCounts(put=6, written=1, dropped={"closed": 5})
-
-
-@pytest.mark.parametrize("drain", [True, False])
-@pytest.mark.parametrize("stops", [True, False])
-def test_close_ends_while_the_writer_hangs(drain: bool, stops: bool) -> None:
-    writer = FakeWriter()
-    writer.hold()
-    writer.stops = stops
-    with writing(writer) as output:
-        for number in range(5):
-            output.put("door", line(number))
-            writer.wait_inside()
-        assert not output.close(drain=drain, deadline_s=0.4)
-        final = output.counts()["door"]
-        assert final == OutputCounts(put=5, dropped={"closed": 5})
-        writer.release()  # what comes of it now changes nothing that was told
-        until(lambda: writer.closed)
-        assert output.counts()["door"] == final
-
-
-def test_close_while_nothing_can_be_written_ends_and_counts() -> None:
-    writer, listener = FakeWriter(), Listener()
-    writer.broken["door"] = AWAY
-    with writing(writer, listener) as output:
-        output.put("door", line(0))
-        listener.wait("failing")
-        assert not output.close(drain=True, deadline_s=0.3)
-        assert output.counts()["door"] == OutputCounts(put=1, dropped={"closed": 1})
-        output.put("door", line(1))
-        output.put("late", line(0, "late"))
-        assert output.counts()["late"] == OutputCounts(put=1, dropped={"closed": 1})
-        until(lambda: writer.closed)
-
-
-def test_stream_that_comes_again_has_an_account_of_its_own() -> None:
-    writer = FakeWriter()
-    writer.hold()
-    with writing(writer, batch=1) as output:
-        for number in range(3):
-            output.put("door", line(number))
-        writer.wait_inside()
-        assert output.forget("door") == OutputCounts(put=3, waiting=3)
-        output.put("door", line(3))
-        assert output.counts()["door"] == OutputCounts(put=1, waiting=1)
-        assert output.totals() == OutputCounts(put=4, waiting=4)
-        writer.release()
-        until(lambda: output.counts()["door"] == OutputCounts(put=1, written=1))
-        assert output.totals() == OutputCounts(put=4, written=4)
-        output.forget("door")
-        until(lambda: len(writer.forgotten) == 2)
-        assert output.counts() == {}
-        assert output.totals() == OutputCounts(put=4, written=4)
-        assert output.forget("never there") == OutputCounts()
-    assert taken(writer, "door") == [0, 1, 2, 3]
-
-
-def test_trouble_of_a_stream_ends_with_it() -> None:
-    writer, listener = FakeWriter(), Listener()
-    writer.broken["door"] = BROKEN
-    with writing(writer, listener, longest_delay=0.01) as output:
-        output.put("door", line(0))
-        listener.wait("failing")
-        output.forget("door", drop=True)
-        listener.wait("recovered")
-        assert output.trouble is None
-        assert output.totals() == OutputCounts(put=1, dropped={"removed": 1})
-
-
-@pytest.mark.parametrize("way", ["close", "forget"])
-def test_batch_that_fails_after_it_was_given_up_is_dropped(way: str) -> None:
-    writer = FakeWriter()
-    writer.hold()
-    writer.broken["door"] = AWAY
-    with writing(writer) as output:
-        output.put("door", line(0))
-        writer.wait_inside()
-        if way == "forget":
-            output.forget("door", drop=True)
-            writer.release()
-            until(lambda: output.totals() == OutputCounts(put=1, dropped={"removed": 1}))
-        else:
-            closing = threading.Thread(target=output.close, kwargs={"drain": False, "deadline_s": WAIT})
-            closing.start()
-            output.put("door", line(1))
-            until(lambda: output.counts()["door"].dropped == {"closed": 1})
-            writer.release()
-            closing.join(WAIT)
-            assert output.totals() == OutputCounts(put=2, dropped={"closed": 2})
-        assert len(writer.calls) == 1
-
-
 def test_what_the_filter_leaves_out_is_counted_apart() -> None:
     writer = FakeWriter()
     options = {"min_confidence": 0.5, "class_names": ("cat", "dog"), "only_with_detections": True}
@@ -396,7 +261,7 @@ def test_account_adds_up_whatever_happens(
         assert not (drain and "closed" in totals.dropped)
         assert totals.written == len(writer.taken) == len(set(writer.taken))
     for stream in STREAMS:
-        assert taken(writer, stream) == sorted(taken(writer, stream))
+        assert writer.indices(stream) == sorted(writer.indices(stream))
 
 
 def test_account_adds_up_at_every_moment_under_load() -> None:
@@ -419,20 +284,4 @@ def test_account_adds_up_at_every_moment_under_load() -> None:
         assert totals.written == len(set(writer.taken)) == len(writer.taken)
         assert totals.written + totals.dropped["refused"] == 600
     for name in names:
-        assert taken(writer, name) == sorted(taken(writer, name))
-
-
-def test_forked_child_does_not_wait_for_a_thread_that_is_not_there() -> None:
-    writer = FakeWriter()
-    with writing(writer, policy="wait", room=1, batch=1) as output:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                output.put("door", line(0))
-            except RDNError:
-                code = 0 if output.close(drain=True, deadline_s=WAIT) else 2
-            os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        output.put("door", line(0))
-        assert output.close(drain=True, deadline_s=WAIT)
+        assert writer.indices(name) == sorted(writer.indices(name))

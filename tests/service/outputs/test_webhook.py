@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 import ssl
 import subprocess
 import time
@@ -184,6 +185,19 @@ def test_close_ends_a_request_that_does_not(answer: str, drain: bool) -> None:
         assert not output.close(drain=drain, deadline_s=0.5)
         assert output.counts()["door"] == OutputCounts(put=2, dropped={"closed": 2})
         until(lambda: not output._thread.is_alive())
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_receiver_that_stops_reading_is_given_up_in_time(drain: bool) -> None:
+    """More than the buffers of a connection hold: it is sent as long as somebody reads."""
+    listener = Listener()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        output = opened(f"http://127.0.0.1:{server.getsockname()[1]}/", listener, timeout=0.5)
+        output.put("door", {**line(0), "long": "x" * 2**25})
+        assert listener.wait("failing").endswith("did not answer within 0.5 s")
+        output.put("door", line(1))
+        assert not output.close(drain=drain, deadline_s=0.5)
+        assert output.counts()["door"] == OutputCounts(put=2, dropped={"closed": 2})
 
 
 def test_receiver_that_goes_and_comes_back_misses_nothing_that_has_room() -> None:
