@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
+
+import pytest
+
+from tests.service.outputs.doubles import WAIT
+
+
+def certify(folder: Path, name: str) -> Path:
+    """A certificate for 127.0.0.1, NAME.pem, which is its own authority; its key is NAME.key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    path = folder / f"{name}.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / f"{name}.key", "-out", path],
+        check=True, capture_output=True, timeout=WAIT,
+    )  # fmt: skip
+    return path
 
 
 class Request:

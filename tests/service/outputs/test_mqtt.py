@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.service.outputs import MqttSettings, Output, OutputCounts, open_output
 from tests.service.outputs.broker import Broker, Subscriber, free_port
 from tests.service.outputs.doubles import QUICK, WAIT, Listener, line, until
+from tests.service.outputs.receivers import certify
 
 
 def opened(port: int, listener: Listener | None = None, **options: Any) -> Output:
@@ -149,11 +149,7 @@ def test_password_is_asked_for_and_not_shown(tmp_path: Path, monkeypatch: pytest
 
 
 def test_certificate_is_checked(tmp_path: Path) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "own.key", "-out", tmp_path / "own.pem"],
-        check=True, capture_output=True, timeout=WAIT,
-    )  # fmt: skip
+    certify(tmp_path, "own")
     with Broker(tmp_path) as broker:
         good = opened(broker.port, tls=True, ca_file=str(tmp_path / "own.pem"))
         send(good, 0)

@@ -10,7 +10,6 @@ import json
 import logging
 import socket
 import ssl
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.service.outputs import Output, OutputCounts, WebhookSettings, open_output
 from rdn_engine.service.outputs.webhook import _seconds
 from tests.service.outputs.doubles import QUICK, WAIT, Listener, line, until
-from tests.service.outputs.receivers import Receiver, receiving
+from tests.service.outputs.receivers import Receiver, certify, receiving
 
 SECRET = "hush"
 
@@ -243,13 +242,7 @@ def test_no_record_of_a_request_shows_its_address(caplog: pytest.LogCaptureFixtu
 
 
 def test_certificate_is_checked_against_the_given_file(tmp_path: Path) -> None:
-    own, other = tmp_path / "own.pem", tmp_path / "other.pem"
-    for path in (own, other):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
-             "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / f"{path.stem}.key", "-out", path],
-            check=True, capture_output=True, timeout=WAIT,
-        )  # fmt: skip
+    own, other = (certify(tmp_path, name) for name in ("own", "other"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(own, tmp_path / "own.key")
     with receiving() as server:
