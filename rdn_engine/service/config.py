@@ -16,7 +16,7 @@ from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.live import LiveOptions
 from rdn_engine.plain import SECRET, check, check_fields, from_plain, shown
 from rdn_engine.serve.options import StreamOptions
-from rdn_engine.service.outputs.settings import OutputSettings, parse_output
+from rdn_engine.service.outputs.settings import JsonlSettings, OutputSettings, parse_output
 
 LONGEST_NAME = 128
 """Characters of a stream's name"""
@@ -142,6 +142,8 @@ class ServiceSettings:
         check_fields(
             self, "service", threads=(1, 1024), workers=(1, 1024), byte_budget=(1, 2**60), stop_seconds=(0, 1e5)
         )
+        paths = [one.path for one in self.outputs.values() if isinstance(one, JsonlSettings)]
+        check(len(set(paths)) == len(paths), "outputs", paths, "files of their own")
         for name, stream in self.streams.items():
             check_outputs(name, stream, self.outputs)
 

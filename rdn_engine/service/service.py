@@ -110,8 +110,13 @@ class Service:
         Raises:
             KeyError: for one that is not there.
         """
-        if not self._restarts.cancel(name):
-            self._of(name).served.remove(drain=drain)
+        if self._restarts.cancel(name):
+            return
+        running = self._of(name)
+        running.served.remove(drain=drain)
+        if not drain:
+            for output in running.outputs.values():
+                output.forget(name, drop=True)  # its sink may wait there for room
 
     def set_dials(self, name: str, given: dict[str, Any]) -> bool:
         """Change dials of a stream.

@@ -93,6 +93,7 @@ def test_least_file_is_enough(tmp_path: Path) -> None:
         ("engines: e\nhttp: {port: 70000}", "http.port is 70000"),
         ("engines: e\nhttp: true", "http is True; wanted a mapping"),
         ("engines: e\noutputs: {o: {kind: kafka}}", "outputs.o"),
+        ("engines: e\noutputs: {o: {kind: jsonl, path: a}, p: {kind: jsonl, path: a}}", "wanted files of their own"),
         ("engines: e\ntrace: {}", "lacks ['endpoint']"),
     ],
 )

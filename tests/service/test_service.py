@@ -209,3 +209,24 @@ def test_output_that_loses_nothing_holds_up_its_stream_alone(tmp_path: Path) -> 
         last = running.snapshot()
         assert last.streams == ()
     assert len(read_lines(tmp_path / "yard.jsonl")) == 60
+
+
+def test_stream_whose_output_has_no_room_can_be_removed(tmp_path: Path) -> None:
+    data = whole(tmp_path, frames=60, results=4)
+    data["outputs"] = {
+        "lines": {"kind": "jsonl", "path": "/dev/full", "policy": "wait", "room": 4, "batch": 1, "first_delay": 0.05}
+    }
+    with service(data) as running:
+        until(
+            lambda: (
+                running.outputs["lines"].counts().get("door") and running.outputs["lines"].counts()["door"].waiting > 4
+            )
+        )
+        running.remove("door", drain=True)
+        running.remove("door", drain=False)
+        assert running.wait(WAIT)
+        ended = running.status()["ended"][0]
+        assert ended["end_reason"] == "removed"
+        assert ended["frames_in"] == ended["frames_out"] + sum(ended["dropped"].values())
+        totals = running.outputs["lines"].totals()
+        assert totals.put == totals.dropped["removed"] + totals.waiting

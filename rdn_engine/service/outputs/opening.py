@@ -34,7 +34,7 @@ def _writer(name: str, settings: OutputSettings) -> Writer:
         try:
             from rdn_engine.service.outputs.webhook import WebhookWriter
         except ImportError as error:
-            raise _missing(name, "httpx", error) from error
+            raise _missing(name, "httpx2", error) from error
         return WebhookWriter(name, settings)
     try:
         from rdn_engine.service.outputs.mqtt import MqttWriter

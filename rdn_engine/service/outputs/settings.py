@@ -102,7 +102,7 @@ class WebhookSettings(OutputOptions):
     secret: str | None = field(default=None, repr=False, metadata=SECRET)
     """Requests are signed with it (`webhook-signature`); may be `env:NAME` or `@FILE`"""
     ca_file: str | None = None
-    """Certificates of the authorities that are trusted, PEM; None is those that come with httpx"""
+    """Certificates of the authorities that are trusted, PEM; None is those of the system"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import Sequence
 
-import httpx
+import httpx2
 
 from rdn_engine.errors import ConfigError
 from rdn_engine.media.given import given_value
@@ -38,7 +38,7 @@ _ANSWER = 2**16
 
 
 class _Quiet(logging.Filter):
-    """httpx logs the address of each request at the level INFO, and its path is often the secret."""
+    """httpx2 logs the address of each request at the level INFO, and its path is often the secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.threadName or "").startswith("output ")
@@ -61,7 +61,7 @@ class WebhookWriter:
             ConfigError: for an address, a header or a secret that cannot be used, and values that are not there.
             OSError: for a file that cannot be read.
         """
-        logging.getLogger("httpx").addFilter(_quiet)
+        logging.getLogger("httpx2").addFilter(_quiet)
         self._url, self._place = _address(name, given_value(settings.url, "an address"))
         self._key = None if settings.secret is None else _key(name, given_value(settings.secret, "a secret"))
         headers = {key: given_value(value, "a header's value") for key, value in settings.headers.items()}
@@ -72,7 +72,7 @@ class WebhookWriter:
             verify = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"output {name!r}: {settings.ca_file}: {error.strerror}; wanted certificates") from None
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             headers={"user-agent": f"rdn-engine/{version()}", "content-type": "application/json", **headers},
             timeout=None,  # theirs begin anew with every byte; `_post` bounds the whole
             verify=verify,
@@ -134,7 +134,7 @@ class WebhookWriter:
             return Attempt(0, message="it was stopped", everywhere=True)
         except TimeoutError:
             return Attempt(0, message=f"{self._place} did not answer within {self._timeout:g} s", everywhere=True)
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError) as error:
             return Attempt(0, message=f"{self._place}: {_reason(error)}", everywhere=True)
         finally:
             self._task = None
@@ -152,7 +152,7 @@ class WebhookWriter:
         """Status of the answer, and the seconds that it asks to wait.
 
         Raises:
-            TimeoutError, httpx.HTTPError: where none came.
+            TimeoutError, httpx2.HTTPError: where none came.
         """
         status: int | None = None
         after = 0.0
@@ -167,7 +167,7 @@ class WebhookWriter:
                     read += len(part)
                     if read > _ANSWER:
                         break
-        except (TimeoutError, httpx.HTTPError):
+        except (TimeoutError, httpx2.HTTPError):
             if status is None:
                 raise
         return status, after
@@ -182,10 +182,10 @@ class WebhookWriter:
         return headers
 
 
-def _address(name: str, text: str) -> tuple[httpx.URL, str]:
+def _address(name: str, text: str) -> tuple[httpx2.URL, str]:
     """An address, and the part of it that may be shown: its path is often the secret."""
-    with contextlib.suppress(httpx.InvalidURL, ValueError):
-        url = httpx.URL(text)
+    with contextlib.suppress(httpx2.InvalidURL, ValueError):
+        url = httpx2.URL(text)
         # It takes any port, and escapes what no host's name can hold.
         known = url.scheme in ("http", "https") and (url.port is None or 0 < url.port < 2**16)
         if known and url.host and "%" not in url.host and not set(text) & set(" \t"):

@@ -136,7 +136,8 @@ import json, resource, sys
 from tests.service.outputs.doubles import Listener, WAIT, line, until
 from tests.service.outputs.test_jsonl import opened
 listener = Listener()
-output = opened(sys.argv[1], listener, policy="wait", room=10000)
+# No second try while the file is read: it would write a part of a line, and take it back
+output = opened(sys.argv[1], listener, policy="wait", room=10000, first_delay=600, longest_delay=600)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 for number in range(100):
     output.put("door", line(number))

@@ -15,7 +15,7 @@ from tests.service.outputs.doubles import WAIT, Listener
 
 @pytest.mark.parametrize(
     ("settings", "library", "package"),
-    [(WebhookSettings(url="http://h/"), "httpx", "httpx"), (MqttSettings(host="h"), "paho", "paho-mqtt")],
+    [(WebhookSettings(url="http://h/"), "httpx2", "httpx2"), (MqttSettings(host="h"), "paho", "paho-mqtt")],
 )
 def test_missing_library_is_named(
     settings: OutputSettings, library: str, package: str, monkeypatch: pytest.MonkeyPatch
