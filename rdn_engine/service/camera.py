@@ -31,7 +31,7 @@ _FLAT, _NO_LONGER_FLAT = 8, 12
 """Levels between its darkest and its brightest blocks: a hand, a bag, paint or fog before the lens"""
 _TAIL = 0.4
 """Percent of the blocks that may be darker or brighter: a lit animal on black is to be seen, and is small"""
-_BORDER = SIDE // 10
+_BORDER = SIDE // 32 * 3
 """Rows at the top and at the bottom where cameras write name and time, on a covered lens too"""
 
 _SAMPLES = 4
@@ -164,9 +164,14 @@ class _Held:
 
 
 def _dark(grey: Grey, already: bool) -> bool:
-    low, high = np.percentile(grey[_BORDER:-_BORDER], (_TAIL, 100 - _TAIL))
+    blocks = grey[_BORDER:-_BORDER]
     black, flat = (_NO_LONGER_BLACK, _NO_LONGER_FLAT) if already else (_BLACK, _FLAT)
-    return bool(high < black or high - low < flat)
+    if np.percentile(blocks, 100 - _TAIL) < black:
+        return True
+    # Of contrast noise is a part, which larger blocks have less of.
+    large = blocks.reshape(len(blocks) // 4, 4, SIDE // 4, 4).mean((1, 3))
+    low, high = np.percentile(large, (_TAIL, 100 - _TAIL))
+    return bool(high - low < flat)
 
 
 class _Frozen:
@@ -279,8 +284,8 @@ def _edges(grey: Grey) -> NDArray[np.complex64]:
     return ((across + 1j * down) ** 2 / (across**2 + down**2 + np.float32(_EDGE**2))).astype(np.complex64)
 
 
-_HANN = np.hanning(SIDE - 2).astype(np.float32) ** 0.5
-_WINDOW = np.outer(_HANN, _HANN)
+_RAMP = np.minimum(1, np.minimum(np.arange(SIDE - 2) + 1, np.arange(SIDE - 2)[::-1] + 1) / (SIDE / 8))
+_WINDOW = np.outer(_RAMP, _RAMP).astype(np.float32)
 """Takes the weight off the border, where a displaced view shows something new"""
 
 

@@ -36,6 +36,7 @@ async function poll() {
     failure = error instanceof TypeError ? "it cannot be reached" : error.name === "TimeoutError" ? "it does not answer" : error.message;
   }
   tell();
+  lay(); // below the head line, which may have grown
   if (answered === sent && !document.hidden) refreshPictures();
   setTimeout(poll, Math.max(POLL_MS - (performance.now() - sent), 100));
 }
@@ -80,7 +81,6 @@ function take(given, sent) {
   });
   at("empty").hidden = names.size > 0;
   tellEnded(Array.isArray(given.ended) ? given.ended : []);
-  lay();
 }
 
 function tell() {
@@ -183,7 +183,7 @@ function sized(path, node) {
 
 const GAP = 8; // pixels, as in page.css
 const STRIP = 34; // pixels below a picture
-const SMALLEST = 168; // pixels: two beside each other on a phone
+const SMALLEST = 150; // pixels: two beside each other on a phone
 
 /** Chooses as many columns as make all tiles as large as fit without scrolling; below a size the page scrolls. */
 function lay() {

@@ -137,7 +137,7 @@ export class Tile {
     const drops = dropped(stream);
     const facts = [rate(output)];
     if (drops.total) facts.push(`${count(drops.total)} dropped`);
-    if (stream.failures) facts.push(`${count(stream.failures)} failures`);
+    if (stream.failures) facts.push(`${count(stream.failures)} ${stream.failures === 1 ? "failure" : "failures"}`);
     if (stream.doubtful) facts.push(`${count(stream.doubtful)} doubtful`);
     if (stream.epochs > 1) facts.push(`${count(stream.epochs)} epochs`);
     write(this.facts, facts.join(" · "));
