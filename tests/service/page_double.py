@@ -42,6 +42,11 @@ class PageDouble:
         self.live = True
         self.status = 200
         self.token: str | None = None
+        """That everything wants but the page itself"""
+        self.change_token: str | None = None
+        """That changes want"""
+        self.accepted: list[str] = []
+        """Streams whose view was accepted"""
         self.no_picture: set[str] = set()
         self.asked: Counter[str] = Counter()
         """Requests by path"""
@@ -53,7 +58,7 @@ class PageDouble:
         self.going_on.set()
         self._port = 0
         self.open()
-        self.url = f"http://127.0.0.1:{self._port}/"
+        self.address = f"http://127.0.0.1:{self._port}/"
 
     def open(self) -> None:
         """Take connections."""
@@ -135,6 +140,17 @@ def _handler(double: PageDouble) -> type[BaseHTTPRequestHandler]:
                 self._send(200, "image/jpeg", double.picture(camera))
             else:
                 self._send(204, "text/plain", b"")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            raw = urlsplit(self.path).path
+            if self.headers.get("Authorization") != f"Bearer {double.change_token}":
+                self._send(401, "application/json", b'{"error": "a token is wanted"}')
+            elif raw.endswith("/accept_view") and self.headers["Content-Type"] == "application/json":
+                double.accepted.append(unquote(raw.split("/")[2]))
+                self._send(200, "application/json", b"{}")
+            else:
+                self._send(404, "application/json", b'{"error": "no such thing"}')
 
         def _send(self, status: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

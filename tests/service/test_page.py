@@ -50,12 +50,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Page:
     """What a person sees of the page."""
 
-    def __init__(self, driver: Any, double: PageDouble) -> None:
-        self.driver, self.double = driver, double
+    def __init__(self, driver: Any, server: Any) -> None:
+        """server: a PageDouble, or the real one."""
+        self.driver, self.double = driver, server
         self.size(1920, 1080)
         driver.get_log("browser")
         driver.get_log("performance")
-        driver.get(double.url)
+        driver.get(server.address)
 
     def size(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -252,7 +253,7 @@ def test_nothing_is_asked_for_elsewhere(page: Page) -> None:
     page.until(lambda: page.double.asked["/streams"] > before + 2, "some more answers")
     asked = [url for url in page.requests() if not url.startswith(("blob:", "about:", "chrome:"))]
     assert len(asked) > 5
-    assert [url for url in asked if not url.startswith(page.double.url)] == []
+    assert [url for url in asked if not url.startswith(page.double.address)] == []
 
 
 @in_browser
@@ -290,6 +291,57 @@ def test_a_tile_opens_to_all_that_is_known_and_closes_when_its_stream_ends(page:
     page.double.streams = []
     page.until(lambda: not page("document.querySelector('#details').open"), "closed")
     assert page.complaints() == []
+
+
+@in_browser
+def test_a_view_is_accepted_by_who_has_the_token(page: Page) -> None:
+    page.double.change_token = "s3cret"
+    page.double.streams = [stream("north gate", flags=["shifted"])]
+    page.until(lambda: page.names() == ["north gate"], "a tile")
+
+    def accept() -> None:
+        page.driver.find_element(By.CSS_SELECTOR, ".tile .open").send_keys("\n")
+        button = page.driver.find_element(By.CSS_SELECTOR, "#accept button")
+        page.until(button.is_displayed, "a button")
+        button.click()
+
+    accept()
+    page.until(lambda: page.driver.find_element(By.ID, "secret").is_displayed(), "a form")
+    before = page.double.asked["/streams"]
+    page.until(lambda: page.double.asked["/streams"] > before + 1, "answers without a token")
+    page.driver.find_element(By.ID, "secret").send_keys("s3cret\n")
+    assert page.double.accepted == []
+    accept()
+    page.until(lambda: page.text("#accept span") == "Accepted", "its answer")
+    assert page.double.accepted == ["north gate"]
+    page.double.streams = [stream("north gate")]
+    page.until(lambda: "SHIFTED" not in page.text("#details"), "the flag is gone")
+
+
+@in_browser
+def test_the_real_server_and_the_page_fit(chromium: Any, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    from rdn_engine.service.config import HttpSettings
+    from rdn_engine.service.http import HttpServer
+    from tests.media.clips import encode
+    from tests.service.doubles import service
+
+    name = "täg <b>&%41"
+    clip = str(encode(tmp_path / "clip.mp4", frames=3000))
+    with service({"streams": {name: {"source": clip, "policy": "wait", "real_time": True}}}) as running:
+        server = HttpServer(running, HttpSettings(port=0))
+        try:
+            page = Page(chromium, server)
+            page.until(lambda: page.names() == [name], "a tile")
+            page.until(lambda: page.shown(name)["width"] > 8, "a picture")
+            page.until(lambda: page.tile(name, ".age") not in ("", "\u2013"), "its age")
+            page.driver.find_element(By.CSS_SELECTOR, ".tile .open").send_keys("\n")
+            page.until(lambda: page("document.querySelector('#details img').naturalWidth") > 8, "its picture again")
+            assert "look_ahead" in page.text("#details")
+            assert page.complaints() == []
+        finally:
+            chromium.get("about:blank")
+            server.close()
 
 
 @in_browser
