@@ -116,7 +116,7 @@ function tellHead(lost) {
     document.title = `${level === "ok" ? "" : "● "}${text}`;
   }
   const list = at("attention");
-  const shown = [...bad, ...poor.filter((tile) => tile.level === "warn")];
+  const shown = lost ? [] : [...bad, ...poor.filter((tile) => tile.level === "warn")];
   while (list.children.length > shown.length) list.lastChild.remove();
   while (list.children.length < shown.length) {
     const button = element("button");
