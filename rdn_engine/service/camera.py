@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,8 @@ from rdn_engine.frame import Image
 from rdn_engine.plain import check_fields
 
 CameraFlag = Literal["dark", "frozen", "shifted"]
-"""dark: next to nothing is seen, because it is near black or without any contrast. frozen: frames come, and all show
-the same. shifted: the camera looks elsewhere than it did."""
+"""dark: next to nothing is seen, because it is near black or without any contrast. frozen: frames come, and none
+shows anything new. shifted: the camera looks elsewhere than it did."""
 
 Grey = NDArray[np.uint8]
 """[SIDE, SIDE] luma of a whole frame, whatever its shape"""
@@ -31,13 +31,16 @@ _FLAT, _NO_LONGER_FLAT = 8, 12
 """Levels between its darkest and its brightest blocks: a hand, a bag, paint or fog before the lens"""
 _TAIL = 0.4
 """Percent of the blocks that may be darker or brighter: a lit animal on black is to be seen, and is small"""
-_BORDER = SIDE // 10
+_BORDER = SIDE // 32 * 3
 """Rows at the top and at the bottom where cameras write name and time, on a covered lens too"""
 
 _SAMPLES = 4
 """Pictures that must agree before a flag is raised, however slowly they come"""
 _RELEASE_SECONDS = 2.0
 """How long a picture must be good again before a flag goes"""
+
+_KNOWN = 128
+"""Pictures that are remembered: more than there are between two key pictures. A longer loop is not found out"""
 
 _EDGE = 6.0
 """Levels over two pixels: an edge of this contrast has half of the weight of a sharp one; noise is far below"""
@@ -62,7 +65,8 @@ class CheckOptions:
     dark_seconds: float | None = 5.0
     """Near black, or without contrast"""
     frozen_seconds: float | None = 60.0
-    """The same picture. A drawn scene, a test card or a screen may rightly stand still for longer: None for those"""
+    """Nothing but pictures that were there before. A drawn scene, a test card or a screen may rightly stand still for
+    longer: None for those"""
     shifted_seconds: float | None = 5.0
     """Another view. None for cameras that are moved on purpose"""
     learn_seconds: float = 10.0
@@ -164,30 +168,42 @@ class _Held:
 
 
 def _dark(grey: Grey, already: bool) -> bool:
-    low, high = np.percentile(grey[_BORDER:-_BORDER], (_TAIL, 100 - _TAIL))
+    blocks = grey[_BORDER:-_BORDER]
     black, flat = (_NO_LONGER_BLACK, _NO_LONGER_FLAT) if already else (_BLACK, _FLAT)
-    return bool(high < black or high - low < flat)
+    if np.percentile(blocks, 100 - _TAIL) < black:
+        return True
+    # Of contrast noise is a part, which larger blocks have less of.
+    large = blocks.reshape(len(blocks) // 4, 4, SIDE // 4, 4).mean((1, 3))
+    low, high = np.percentile(large, (_TAIL, 100 - _TAIL))
+    return bool(high - low < flat)
 
 
 class _Frozen:
-    """Compares with the first of the pictures that were alike, so that a slow change is one."""
+    """Waits for a picture that was not there before. Equal to the last one is too little to ask: where a camera sends
+    one picture for ever, an encoder's key pictures and those between differ, and come again and again
+    (findings/x264_still_and_moving_pictures.sh).
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = math.inf if seconds is None else seconds
-        self._first: tuple[Grey, float] | None = None
+        self._known: OrderedDict[int, None] = OrderedDict()
+        """Of the latest different pictures, the one seen last at the end"""
+        self._since = 0.0
+        """When the last new one came"""
         self._count = 0
         self.on = False
 
     def see(self, grey: Grey, now: float) -> None:
-        if self._first is None or not _alike(self._first[0], grey):
-            self._first, self._count, self.on = (grey, now), 0, False
-            return
-        self._count += 1
-        self.on = now - self._first[1] >= self._seconds and self._count >= _SAMPLES
-
-
-def _alike(first: Grey, second: Grey) -> bool:
-    return bool(np.array_equal(first, second))
+        picture = hash(grey.tobytes())
+        if picture in self._known:
+            self._count += 1
+        else:
+            self._since, self._count = now, 0
+        self._known[picture] = None
+        self._known.move_to_end(picture)
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        self.on = now - self._since >= self._seconds and self._count >= _SAMPLES
 
 
 class _Match(NamedTuple):
@@ -212,7 +228,8 @@ class View:
             adapt_seconds: time constant of the reference.
         """
         self._learn, self._adapt = learn_seconds, adapt_seconds
-        self._recent: deque[NDArray[np.complex64]] = deque(maxlen=_RECENT)
+        self._recent: deque[tuple[NDArray[np.complex64], float]] = deque(maxlen=_RECENT)
+        """Edges of each picture, and their energy"""
         self._learned: list[NDArray[np.complex64]] = []
         self._began = 0.0
         self._reference: NDArray[np.complex64] | None = None
@@ -228,7 +245,8 @@ class View:
         Returns:
             Whether the view is another than the reference; None where that cannot be told.
         """
-        self._recent.append(_edges(grey))
+        edges = _edges(grey)
+        self._recent.append((edges, _energy(edges)))
         present = self._present()
         if present is None:
             return None
@@ -250,15 +268,15 @@ class View:
             # At first the mean of all that was seen, so that who stood there while it was learned leaves it soon.
             passed = max(now - self._adapted, 0.0)
             part = max(1 - math.exp(-passed / self._adapt), passed / max(now - self._began, passed, 1e-9))
-            self._reference += np.float32(min(part, 0.1)) * (self._recent[0] - self._reference)
+            self._reference += np.float32(min(part, 0.1)) * (self._recent[0][0] - self._reference)
             self._adapted = now
 
     def _present(self) -> NDArray[np.complex64] | None:
         """The edges of the last pictures that stayed; None where there are too few, or most of them moved."""
         if len(self._recent) < _RECENT:
             return None
-        mean: NDArray[np.complex64] = np.asarray(np.mean(self._recent, 0, dtype=np.complex64))
-        each = float(np.mean([_energy(edges) for edges in self._recent]))
+        mean: NDArray[np.complex64] = np.asarray(np.mean([edges for edges, _ in self._recent], 0, dtype=np.complex64))
+        each = float(np.mean([energy for _, energy in self._recent]))
         stayed = _energy(mean)
         return mean if stayed > max(_STRUCTURE, _STEADY * each) else None
 
@@ -279,8 +297,8 @@ def _edges(grey: Grey) -> NDArray[np.complex64]:
     return ((across + 1j * down) ** 2 / (across**2 + down**2 + np.float32(_EDGE**2))).astype(np.complex64)
 
 
-_HANN = np.hanning(SIDE - 2).astype(np.float32) ** 0.5
-_WINDOW = np.outer(_HANN, _HANN)
+_RAMP = np.minimum(1, np.minimum(np.arange(SIDE - 2) + 1, np.arange(SIDE - 2)[::-1] + 1) / (SIDE / 8))
+_WINDOW = np.outer(_RAMP, _RAMP).astype(np.float32)
 """Takes the weight off the border, where a displaced view shows something new"""
 
 

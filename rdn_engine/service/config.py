@@ -17,6 +17,7 @@ from rdn_engine.media.live import LiveOptions
 from rdn_engine.plain import SECRET, check, check_fields, from_plain, shown
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.service.outputs.settings import JsonlSettings, OutputSettings, parse_output
+from rdn_engine.service.preview import PreviewOptions
 
 LONGEST_NAME = 128
 """Characters of a stream's name"""
@@ -92,6 +93,8 @@ class StreamSettings:
     """How the source is read"""
     bounds: StreamOptions = field(default_factory=StreamOptions)
     """Of the stream"""
+    preview: PreviewOptions = field(default_factory=PreviewOptions)
+    """Of its pictures, and of what is flagged of its camera"""
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -178,7 +181,7 @@ def read_settings(path: Path) -> ServiceSettings:
     try:
         import yaml
     except ImportError:
-        raise BackendUnavailable("streams in a file need PyYAML: pip install 'rdn-engine[serve]'") from None
+        raise BackendUnavailable("streams in a file need PyYAML: pip install pyyaml") from None
     try:
         data = yaml.load(path.read_text(encoding="utf-8-sig"), _loader(yaml))
     except UnicodeDecodeError:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LONGEST_BODY = 2**16
 """Bytes of a request"""
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_MISSING = "answers over HTTP need starlette and uvicorn: pip install 'rdn-engine[serve]'"
+_MISSING = "answers over HTTP need starlette and uvicorn: pip install starlette uvicorn"
 
 
 class HttpServer:

@@ -67,7 +67,7 @@ def exposition(service: Service, accept: str) -> tuple[str, bytes]:
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
     except ImportError:
-        raise BackendUnavailable("metrics need prometheus-client: pip install 'rdn-engine[serve]'") from None
+        raise BackendUnavailable("metrics need prometheus-client: pip install prometheus-client") from None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(ServiceCollector(service))

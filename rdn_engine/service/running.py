@@ -37,7 +37,7 @@ class RunningStream:
         """As asked for last; a latency budget may have lowered them"""
         self.turning = threading.Lock()
         """Held while the dials are changed"""
-        self.preview = Preview(name)
+        self.preview = Preview(name, options=settings.preview)
         """Its last pictures"""
         self.stream: ServedStream | None = None
         """Of the scheduler; None until it was added"""

@@ -41,7 +41,9 @@ class Tracer:
             from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
             from opentelemetry.trace import Status, StatusCode, set_span_in_context
         except ImportError:
-            raise BackendUnavailable("spans need OpenTelemetry: pip install 'rdn-engine[otel]'") from None
+            raise BackendUnavailable(
+                "spans need OpenTelemetry: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+            ) from None
         if exporter is None:
             exporter = OTLPSpanExporter(endpoint=given_value(settings.endpoint, "an address"), timeout=5.0)
         resource = Resource.create({"service.name": "rdn-engine", "service.version": version()})

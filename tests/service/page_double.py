@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,7 +27,8 @@ def stream(name: str, **changes: Any) -> dict[str, Any]:
         "trouble": [], "frames_in": 100, "frames_out": 98, "dropped": dict.fromkeys(DROP_REASONS, 0), "waiting": 1,
         "inside": 1, "doubtful": 0, "damaged": 0, "sessions": 1, "failures": 0, "epochs": 1, "lowered": 0,
         "nbytes": 4 << 20, "age_seconds": {"last": 0.1, "p50": 0.1, "p99": 0.2}, "last_result_time": time.time(),
-        "flags": [], "dials": {"window": 18, "look_ahead": 2}, "picture": f"/streams/{name}/picture.jpg", "outputs": {},
+        "flags": [], "dials": {"window": 18, "look_ahead": 2}, "outputs": {},
+        "picture": f"/streams/{quote(name, safe='')}/picture.jpg",
     } | changes  # fmt: skip
 
 
@@ -41,19 +42,34 @@ class PageDouble:
         self.live = True
         self.status = 200
         self.token: str | None = None
+        """That everything wants but the page itself"""
+        self.change_token: str | None = None
+        """That changes want"""
+        self.accepted: list[str] = []
+        """Streams whose view was accepted"""
         self.no_picture: set[str] = set()
         self.asked: Counter[str] = Counter()
         """Requests by path"""
         self.tokens: Counter[str | None] = Counter()
         """Requests by what they authorised themselves with"""
         self._began = time.monotonic()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.going_on = threading.Event()
+        """Cleared, the server takes requests and does not answer"""
+        self.going_on.set()
+        self._port = 0
+        self.open()
+        self.address = f"http://127.0.0.1:{self._port}/"
+
+    def open(self) -> None:
+        """Take connections."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), _handler(self))
+        self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Refuse connections from now on."""
+        self.going_on.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -106,8 +122,10 @@ def _handler(double: PageDouble) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path)
+            raw = urlsplit(self.path).path
+            path = unquote(raw)
             double.asked[path] += 1
+            double.going_on.wait(60)
             name = path.removeprefix("/") or INDEX
             if name in files:
                 self._send(200, files[name].content_type, files[name].body, HEADERS)
@@ -118,10 +136,21 @@ def _handler(double: PageDouble) -> type[BaseHTTPRequestHandler]:
                 self._send(401, "text/plain", b"a token is wanted")
             elif path == "/streams":
                 self._send(double.status, "application/json", json.dumps(double.answer()).encode())
-            elif path.endswith("/picture.jpg") and (camera := path.split("/")[2]) not in double.no_picture:
+            elif path.endswith("/picture.jpg") and (camera := unquote(raw.split("/")[2])) not in double.no_picture:
                 self._send(200, "image/jpeg", double.picture(camera))
             else:
                 self._send(204, "text/plain", b"")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            raw = urlsplit(self.path).path
+            if self.headers.get("Authorization") != f"Bearer {double.change_token}":
+                self._send(401, "application/json", b'{"error": "a token is wanted"}')
+            elif raw.endswith("/accept_view") and self.headers["Content-Type"] == "application/json":
+                double.accepted.append(unquote(raw.split("/")[2]))
+                self._send(200, "application/json", b"{}")
+            else:
+                self._send(404, "application/json", b'{"error": "no such thing"}')
 
         def _send(self, status: int, kind: str, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

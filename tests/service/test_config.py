@@ -141,6 +141,15 @@ def test_objects_of_the_right_type_are_taken() -> None:
     assert settings.streams["a"].restart_seconds is None
 
 
+def test_pictures_and_checks_of_a_stream_are_set() -> None:
+    stream = {"source": "x", "preview": {"min_confidence": 0.3, "checks": {"frozen_seconds": None, "dark_seconds": 9}}}
+    preview = service_settings({"engines": "e", "streams": {"a": stream}}).streams["a"].preview
+    assert (preview.min_confidence, preview.side) == (0.3, 640)
+    assert (preview.checks.frozen_seconds, preview.checks.dark_seconds, preview.checks.shifted_seconds) == (None, 9, 5)
+    with pytest.raises(ConfigError, match=r"streams\.a.*checks.*dark"):
+        service_settings({"engines": "e", "streams": {"a": {"source": "x", "preview": {"checks": {"dark": 9}}}}})
+
+
 def test_source_is_shown_without_credentials() -> None:
     assert shown_source("rtsp://admin:hush@door/1?pwd=hush") == "rtsp://door/1"
     assert shown_source("env:DOOR") == "env:DOOR"

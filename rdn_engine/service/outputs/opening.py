@@ -34,16 +34,10 @@ def _writer(name: str, settings: OutputSettings) -> Writer:
         try:
             from rdn_engine.service.outputs.webhook import WebhookWriter
         except ImportError as error:
-            raise _missing(name, "httpx2", error) from error
+            raise BackendUnavailable(f"output {name!r} needs httpx2 ({error}); pip install httpx2") from error
         return WebhookWriter(name, settings)
     try:
         from rdn_engine.service.outputs.mqtt import MqttWriter
     except ImportError as error:
-        raise _missing(name, "paho-mqtt", error) from error
+        raise BackendUnavailable(f"output {name!r} needs paho-mqtt ({error}); pip install paho-mqtt") from error
     return MqttWriter(name, settings)
-
-
-def _missing(name: str, package: str, error: ImportError) -> BackendUnavailable:
-    return BackendUnavailable(
-        f"output {name!r} needs {package}, which is not installed ({error}); pip install {package}"
-    )

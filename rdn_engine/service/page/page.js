@@ -15,19 +15,20 @@ let answered = null; // when the request was sent that was last answered, by per
 let began = performance.now();
 let failure = ""; // of the last request
 let state = null; // the last answer
+let wanting = ""; // what was refused without a token
 
-async function ask(path) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   // Relative to the page, which may stand behind a proxy under a path of its own.
   const url = new URL(path.replace(/^\/+/, ""), document.baseURI);
-  return fetch(url, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  return fetch(url, { ...options, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
 }
 
 async function poll() {
   const sent = performance.now();
   try {
     const answer = await ask("streams");
-    if (answer.status === 401 || answer.status === 403) wantToken();
+    if (answer.status === 401) wantToken("streams");
     if (!answer.ok) throw new Error(`it answered ${answer.status}`);
     const given = await answer.json();
     if (!Array.isArray(given?.streams)) throw new Error("its answer is not that of this page's server");
@@ -36,11 +37,13 @@ async function poll() {
     failure = error instanceof TypeError ? "it cannot be reached" : error.name === "TimeoutError" ? "it does not answer" : error.message;
   }
   tell();
+  lay(); // below the head line, which may have grown
   if (answered === sent && !document.hidden) refreshPictures();
   setTimeout(poll, Math.max(POLL_MS - (performance.now() - sent), 100));
 }
 
-function wantToken() {
+function wantToken(path) {
+  wanting = path;
   if (at("token").hidden) {
     at("token").hidden = false;
     at("secret").focus();
@@ -58,7 +61,7 @@ function take(given, sent) {
   state = given;
   answered = sent;
   failure = "";
-  at("token").hidden = true;
+  if (wanting === "streams") at("token").hidden = true;
   const names = new Set(given.streams.map((stream) => stream.name));
   for (const [name, tile] of tiles) {
     if (!names.has(name)) {
@@ -80,7 +83,6 @@ function take(given, sent) {
   });
   at("empty").hidden = names.size > 0;
   tellEnded(Array.isArray(given.ended) ? given.ended : []);
-  lay();
 }
 
 function tell() {
@@ -114,7 +116,7 @@ function tellHead(lost) {
     document.title = `${level === "ok" ? "" : "● "}${text}`;
   }
   const list = at("attention");
-  const shown = [...bad, ...poor.filter((tile) => tile.level === "warn")];
+  const shown = lost ? [] : [...bad, ...poor.filter((tile) => tile.level === "warn")];
   while (list.children.length > shown.length) list.lastChild.remove();
   while (list.children.length < shown.length) {
     const button = element("button");
@@ -183,7 +185,7 @@ function sized(path, node) {
 
 const GAP = 8; // pixels, as in page.css
 const STRIP = 34; // pixels below a picture
-const SMALLEST = 168; // pixels: two beside each other on a phone
+const SMALLEST = 150; // pixels: two beside each other on a phone
 
 /** Chooses as many columns as make all tiles as large as fit without scrolling; below a size the page scrolls. */
 function lay() {
@@ -212,10 +214,26 @@ addEventListener("resize", lay);
 
 const dialog = at("details");
 const shown = new Picture(dialog.querySelector("img"));
+const accept = at("accept");
 let opened = null;
+
+accept.firstElementChild.addEventListener("click", async () => {
+  const path = tiles.get(opened)?.stream.picture?.replace(/picture\.jpg$/, "accept_view");
+  if (!path) return;
+  try {
+    const answer = await ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" });
+    if (answer.status === 401) {
+      dialog.close(); // which the form for the token stands behind
+      wantToken(path);
+    } else write(accept.lastElementChild, answer.ok ? "Accepted" : (await answer.json()).error ?? `The server answered ${answer.status}`);
+  } catch {
+    write(accept.lastElementChild, "The server did not answer");
+  }
+});
 
 function open(name) {
   opened = name;
+  write(accept.lastElementChild, "");
   shown.clear();
   tellDetails();
   dialog.showModal();
@@ -240,6 +258,7 @@ function tellDetails() {
   dialog.classList.toggle("stale", tile.node.classList.contains("stale"));
   write(dialog.querySelector(".message"), shown.fetched === null ? "No picture yet" : tile.message.textContent);
   fillReasons(dialog.querySelector(".reasons"), tile.why);
+  accept.hidden = !(tile.why.some((reason) => reason.text === "shifted") || accept.lastElementChild.textContent);
   fill(dialog.querySelector("dl"), tile.everything());
 }
 

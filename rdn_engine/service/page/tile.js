@@ -135,19 +135,20 @@ export class Tile {
     fillReasons(this.reasons, reasons);
     write(this.message, this.messageNow(now, age, lost));
     const drops = dropped(stream);
-    const facts = [rate(output)];
+    const facts = [`${rate(output)} fps`];
     if (drops.total) facts.push(`${count(drops.total)} dropped`);
-    if (stream.failures) facts.push(`${count(stream.failures)} failures`);
+    if (stream.failures) facts.push(`${count(stream.failures)} ${stream.failures === 1 ? "failure" : "failures"}`);
     if (stream.doubtful) facts.push(`${count(stream.doubtful)} doubtful`);
     if (stream.epochs > 1) facts.push(`${count(stream.epochs)} epochs`);
     write(this.facts, facts.join(" · "));
     fill(this.numbers, [
-      ["in / out", `${rate(input)} / ${rate(output)}`],
-      ["dropped", drops.total ? `${count(drops.total)}: ${drops.text}` : "0"],
+      ["fps in / out", `${rate(input)} / ${rate(output)}`],
+      ["dropped", count(drops.total)],
       ["doubtful", count(stream.doubtful)],
       ["epochs", count(stream.epochs)],
       ["sessions", count(stream.sessions)],
       ["failures", count(stream.failures)],
+      ...(drops.total ? [["dropped by", drops.text]] : []),
     ]);
   }
 

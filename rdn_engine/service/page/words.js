@@ -100,7 +100,7 @@ export function bytes(n) {
 }
 
 export function rate(perSecond) {
-  return perSecond === null ? "– fps" : `${perSecond.toFixed(perSecond < 9.95 ? 1 : 0)} fps`;
+  return perSecond === null ? "–" : perSecond.toFixed(perSecond < 9.95 ? 1 : 0);
 }
 
 export function clockTime(unixSeconds) {

@@ -34,7 +34,7 @@ def test_missing_library_is_named(
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(BackendUnavailable, match=f"output 'o' needs {package}, .*; pip install {package}"):
+    with pytest.raises(BackendUnavailable, match=f"output 'o' needs {package} .*; pip install {package}"):
         open_output("o", settings, Listener())
 
 
