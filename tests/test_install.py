@@ -54,7 +54,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = [Path(name) for name in zipfile.ZipFile(wheel).namelist()]
     package = [name for name in names if not name.parts[0].endswith(".dist-info")]
     assert {name.parts[0] for name in package} == {"rdn_engine"}
-    assert {name.suffix for name in package} <= {".py", ".pyi", ".typed", ".so"}
+    page = {name for name in package if name.match("rdn_engine/service/page/*")}
+    assert {name.suffix for name in page} == {".py", ".html", ".css", ".js", ".svg"}, "it is served as it is"
+    assert {name.suffix for name in set(package) - page} <= {".py", ".pyi", ".typed", ".so"}
     modules = {path.relative_to(ROOT) for path in (ROOT / "rdn_engine").rglob("*.py")}
     [stub] = (ROOT / "rdn_engine").rglob("_C.pyi")
     assert modules | {Path("rdn_engine/py.typed"), stub.relative_to(ROOT)} <= set(names)
