@@ -69,6 +69,8 @@ class VideoSource(ABC):
         """Damaged frames met and left out so far"""
         self.doubtful = 0
         """Frames given so far although data was lost since the last key frame: what they show may be patched"""
+        self.lost_packets = 0
+        """RTP packets that never came, of a source over UDP; 0 where the transport says nothing of it"""
         self.pixel_aspect = Fraction(1)
         """Width over height of a pixel when it is shown; 1 where pixels are square or nothing is known"""
         self.warnings: list[str] = []

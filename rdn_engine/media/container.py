@@ -11,6 +11,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
+from rdn_engine.media.address import has_raw_password
 from rdn_engine.media.base import SourceOptions, reason
 from rdn_engine.media.picture import STRICT
 
@@ -41,6 +42,8 @@ def open_container(url: str, source_id: str, *, network: bool, options: SourceOp
         why = why_unread(error, asked if network else None, options.timeout)
     if not network and _lacks_index(Path(url.removeprefix("file:"))):
         why = "it has no index (moov box): its recording was not finished, or its end was not copied"
+    if network and has_raw_password(url):
+        why += "; in a password the signs / ? # [ ] @ are written %2F %3F %23 %5B %5D %40"
     # Out here, so that PyAV's error, which holds the whole address, is not the context of ours.
     raise VideoError(f"{source_id} cannot be opened as video: {why}")
 

@@ -106,6 +106,8 @@ class LiveSource:
         """Frames that were found damaged and are not among the captured ones"""
         self.doubtful = 0
         """Captured frames before which data was lost"""
+        self.lost_packets = 0
+        """RTP packets that never came, of a source over UDP"""
         self.sessions = 0
         """Connections that gave a frame"""
         self.failures = 0
@@ -211,10 +213,7 @@ class LiveSource:
         """One connection, until it ends or fails."""
         try:
             with self._open(self._address, self._options.source) as video:
-                try:
-                    self._capture_all(video)
-                finally:
-                    self.damaged += video.skipped
+                self._capture_all(video)
             if self._live and not self._closing.is_set():
                 raise VideoError(f"{self.source_id} ended, which a live source does not")
         except BaseException as error:  # whatever it is, it must not end the thread without a word
@@ -226,6 +225,17 @@ class LiveSource:
             self._tell()
 
     def _capture_all(self, video: VideoSource) -> None:
+        damaged, lost_packets = self.damaged, self.lost_packets
+        try:
+            for _ in self._captured(video):
+                self.damaged = damaged + video.skipped
+                self.lost_packets = lost_packets + video.lost_packets
+        finally:
+            self.damaged = damaged + video.skipped
+            self.lost_packets = lost_packets + video.lost_packets
+
+    def _captured(self, video: VideoSource) -> Iterator[None]:
+        """Queue one frame after another."""
         first, session, doubtful = self._next_index, self.sessions, 0
         for frame in self._paced(video):
             if self._closing.is_set():
@@ -238,6 +248,7 @@ class LiveSource:
             self._next_index = first + frame.index + 1
             self._queue.put(replace(frame, index=first + frame.index, capture=capture))
             self._tell()
+            yield
 
     def _tell(self) -> None:
         try:

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rdn_engine.errors import VideoError
@@ -14,6 +15,7 @@ from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.container import open_container
 from rdn_engine.media.images import IMAGE_SUFFIXES, ImageFiles, ImagePackets, has_image_suffix, is_still
+from rdn_engine.media.packet_losses import PacketLosses, loses_packets
 from rdn_engine.media.video import Video
 
 _STDIN = ("-", "/dev/stdin")
@@ -84,10 +86,17 @@ def _open(
     url: str, source_id: str, options: SourceOptions, *, network: bool = False, file: Path | None = None
 ) -> VideoSource:
     """What FFmpeg finds behind an address: a video, or images that are not called so."""
-    container = open_container(url, source_id, network=network, options=options)
+    losses = PacketLosses() if loses_packets(url, options.rtsp_over) else None
+    try:
+        with nullcontext() if losses is None else losses.counted():
+            container = open_container(url, source_id, network=network, options=options)
+    except VideoError:
+        if losses is not None:
+            losses.close()
+        raise
     if not is_still(container):
         files = () if file is None else (file,)
-        return Video(container, source_id, options=options, network=network, files=files)
+        return Video(container, source_id, options=options, network=network, files=files, losses=losses)
     if file is None or not file.is_file():
         return ImagePackets(container, source_id)
     container.close()
