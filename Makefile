@@ -99,11 +99,11 @@ performance: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/report/report.py
 
 # Every fault of a camera against real servers (scripts/test_servers.sh), and the table of docs/production.md: minutes.
-# FAULT_SECONDS is how long a fault lasts, where it lasts; streams that flap at random do so for as long.
-FAULT_SECONDS ?= 600
+# FLAP_SECONDS is for how long servers of some streams die at random.
+FLAP_SECONDS ?= 600
 
 faults: $(VENV)/dev.stamp
-	$(BIN)/python benchmarks/serve/faults.py --seconds $(FAULT_SECONDS) --output $(RESULTS)/faults.json
+	$(BIN)/python benchmarks/serve/faults.py --flap-seconds $(FLAP_SECONDS) --output $(RESULTS)/faults.json
 	$(BIN)/python benchmarks/report/report.py
 
 # Sixteen flapping streams for half an hour: memory, threads and descriptors may not grow.

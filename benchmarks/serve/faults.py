@@ -40,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "p#/?[@s"
 RATE = 10
 """Frames a second of each camera"""
+FLAPPING_RATE = 4
+"""The same of each of the many"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Bench:
     """That a fault lasts, where it lasts"""
     streams: int
     """Of which a quarter flaps"""
+    flap_seconds: float
+    """For which it does"""
 
     def watch(self, name: str, address: str, **source: Any) -> Observed:
         """Serve a camera."""
@@ -180,13 +184,13 @@ def flapping(bench: Bench) -> tuple[Fate, Fate]:
     """A quarter of the streams lose their server at random; the others share one that stays."""
     count = max(bench.streams // 4, 1)
     with ExitStack() as stack:
-        steady = stack.enter_context(http_camera(rate=2))
-        flaky = [stack.enter_context(http_camera(rate=2)) for _ in range(count)]
+        steady = stack.enter_context(http_camera(rate=FLAPPING_RATE))
+        flaky = [stack.enter_context(http_camera(rate=FLAPPING_RATE)) for _ in range(count)]
         calm = [bench.watch(f"calm {i}", steady.address("cam.mjpg")) for i in range(bench.streams - count)]
         seen = [bench.watch(f"flapping {i}", camera.address("cam.mjpg")) for i, camera in enumerate(flaky)]
         for one in calm + seen:
             one.wait(any_result)
-        backs = flap(seen, flaky, bench.seconds, random.Random(0))
+        backs = flap(seen, flaky, bench.flap_seconds, random.Random(0))
         for one in calm:
             one.wait_results(1)
         others = total(f"the {len(calm)} others of these streams", [one.end("", None) for one in calm], None)
@@ -254,7 +258,7 @@ FAULTS: dict[str, tuple[Callable[[Bench], Fate | tuple[Fate, ...]], bool]] = {
 """What each is tried by, and whether it wants the RTSP server"""
 
 
-def run(detector: Detector, names: Sequence[str], seconds: float, streams: int) -> list[Fate]:
+def run(detector: Detector, names: Sequence[str], seconds: float, streams: int, flap_seconds: float) -> list[Fate]:
     """Try faults, one after another, on one scheduler.
 
     Args:
@@ -262,6 +266,7 @@ def run(detector: Detector, names: Sequence[str], seconds: float, streams: int) 
         names: of FAULTS.
         seconds: that a fault lasts, where it lasts.
         streams: of which a quarter flaps.
+        flap_seconds: for which it does.
 
     Returns:
         A row for each; those whose server is not here are left out.
@@ -275,7 +280,7 @@ def run(detector: Detector, names: Sequence[str], seconds: float, streams: int) 
             if wants_rtsp and not has_rtsp():
                 print(f"{name}: no RTSP server here; left out", file=sys.stderr)
                 continue
-            rows = attempt(Bench(scheduler, dials, seconds, streams))
+            rows = attempt(Bench(scheduler, dials, seconds, streams, flap_seconds))
             fates += [rows] if isinstance(rows, Fate) else rows
     finally:
         scheduler.close(drain=False, deadline_s=PATIENCE)
@@ -288,17 +293,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--seconds", type=float, default=10.0, help="that a fault lasts, where it lasts")
     parser.add_argument("--streams", type=int, default=32, help="of which a quarter flaps")
+    parser.add_argument("--flap-seconds", type=float, default=60.0, help="for which it does")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     detector = Detector.from_pretrained(arguments.engines, threads=1)
     fates = [asdict(replace(fate, said="")) for fate in run(
-        detector, arguments.faults, arguments.seconds, arguments.streams)]  # fmt: skip
+        detector, arguments.faults, arguments.seconds, arguments.streams, arguments.flap_seconds)]  # fmt: skip
     print(fault_table(fates))
     if arguments.output:
         from training.provenance import environment
 
-        result = {"engines": arguments.engines.name, "seconds": arguments.seconds, "rate": RATE, "faults": fates,
+        result = {"engines": arguments.engines.name, "seconds": arguments.seconds, "rate": RATE,
+                  "flapping_rate": FLAPPING_RATE, "flap_seconds": arguments.flap_seconds, "faults": fates,
                   **environment()}  # fmt: skip
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if all(fate["exact"] for fate in fates) else 1

@@ -19,8 +19,8 @@ from rdn_engine.media.picture import STRICT
 # playlist is read from its start, and not waited for: by default FFmpeg begins three segments before its end.
 _FILE = {"protocol_whitelist": "file,pipe", "live_start_index": "0", "m3u8_hold_counters": "2"}
 # By default FFmpeg looks at twenty pictures to find the frame rate, and hands none out before: a camera of 10 frames a
-# second comes back two seconds later than it has to, and then all at once. Three give the same rate.
-_NETWORK = {"fpsprobesize": "3"}
+# second comes back two seconds later than it has to, and then all at once. Two give the same rate.
+_NETWORK = {"fpsprobesize": "2"}
 _BOX_HEADER = 8
 
 

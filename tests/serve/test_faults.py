@@ -21,7 +21,7 @@ def detector() -> Detector:
 def tried(detector: Detector, name: str) -> Fate:
     if FAULTS[name][1]:
         needs_rtsp()
-    [fate] = run(detector, [name], seconds=1.0, streams=4)
+    [fate] = run(detector, [name], seconds=1.0, streams=4, flap_seconds=1.0)
     assert fate.exact
     assert fate.frames_in == fate.frames_out + sum(fate.dropped.values())
     return fate
@@ -64,7 +64,7 @@ def test_a_consumer_that_stops_reading(detector: Detector) -> None:
 
 
 def test_streams_that_flap_do_not_touch_the_others(detector: Detector) -> None:
-    flapping, others = run(detector, ["flapping"], seconds=1.0, streams=4)
+    flapping, others = run(detector, ["flapping"], seconds=1.0, streams=4, flap_seconds=1.0)
     assert flapping.exact
     assert others.exact
     assert flapping.sessions > 1
