@@ -37,9 +37,9 @@ def faults() -> str:
     except Unmeasured:
         return ""
     source = (
-        f"Cameras of {result['rate']} frames a second, {result['flapping_rate']} where some flap; faults that last took "
-        f"{result['seconds']:g} s, and flapping {result['flap_seconds']:g} s; of those that flap the time until back is the "
-        f"longest. rdn_tiny, {result['machine']['cpu']}, commit {store.commit(result)}, "
+        f"Cameras of {result['rate']} frames a second, {result['flapping_rate']} where some flap, whose time until they "
+        f"are back is the longest. Faults that last took {result['seconds']:g} s, flapping {result['flap_seconds']:g} s. "
+        f"rdn_tiny, {result['machine']['cpu']}, {result['machine']['cores']} cores, commit {store.commit(result)}, "
         f"`{result['command']}`."
     )
     return "\n".join([fault_table(result["faults"]), "", source])

@@ -175,9 +175,8 @@ def reader_stops(bench: Bench) -> Fate:
         seen.free.clear()
         seen.until(lambda now: "sink_full" in now.troubles)
         look_for(bench.seconds, seen)
-        held = seen.source.captured
         seen.free.set()
-        return seen.end("a consumer that stops reading", since(seen, lambda result: result.frame_index >= held))
+        return seen.end("a consumer that stops reading", since(seen, any_result))
 
 
 def flapping(bench: Bench) -> tuple[Fate, Fate]:
@@ -230,8 +229,15 @@ def later_session(seen: Observed) -> Callable[[Detections], bool]:
 
 def since(seen: Observed, wanted: Callable[[Detections], bool]) -> float:
     """Seconds from now to a result of a frame that arrives from now on."""
-    now, clock = time.monotonic(), seen.source.captured
-    return seen.wait(lambda result: result.frame_index >= clock and wanted(result)) - now
+    now = time.monotonic()
+    return seen.wait(lambda result: arrival(result) >= now and wanted(result)) - now
+
+
+def arrival(result: Detections) -> float:
+    """When its frame did, `time.monotonic`."""
+    assert result.capture is not None
+    assert result.capture.clock is not None
+    return result.capture.clock
 
 
 def look_for(seconds: float, seen: Observed) -> None:
