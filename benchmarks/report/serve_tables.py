@@ -37,8 +37,9 @@ def faults() -> str:
     except Unmeasured:
         return ""
     source = (
-        f"Cameras of {result['rate']} frames a second, {result['flapping_rate']} where some flap, whose time until they "
-        f"are back is the longest. Faults that last took {result['seconds']:g} s, flapping {result['flap_seconds']:g} s. "
+        f"Cameras of {result['rate']} frames a second, {result['flapping_rate']} where some flap, whose time until "
+        f"they are back is the longest. Faults that last took {result['seconds']:g} s, flapping "
+        f"{result['flap_seconds']:g} s. "
         f"rdn_tiny, {result['machine']['cpu']}, {result['machine']['cores']} cores, commit {store.commit(result)}, "
         f"`{result['command']}`."
     )
