@@ -80,7 +80,7 @@ def killed(bench: Bench) -> Fate:
 
 def hung(bench: Bench) -> Fate:
     with rtsp_camera(rate=RATE) as camera:
-        seen = bench.watch("hung", camera.address("cam"), timeout=2.0)
+        seen = bench.watch("hung", camera.address("cam"), timeout=3.0)
         seen.wait_results(5)
         camera.stop()
         seen.until(lambda now: now.failures > 0)

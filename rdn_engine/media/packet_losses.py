@@ -41,6 +41,7 @@ class PacketLosses:
             try:
                 yield
             finally:
+                _log.make_way()
                 if lines:
                     self._look_at(lines)
 
@@ -75,10 +76,14 @@ class _Log:
             av.logging.set_skip_repeated(False)
             if av.logging.get_level() is None:
                 # What comes from other threads was not asked for: it must not appear on anybody's terminal.
-                logger = logging.getLogger("libav")
-                self._level = logger.level
-                logger.setLevel(_SILENT)
+                self._level = _logger.level
+                _logger.setLevel(_SILENT)
                 av.logging.set_level(_OURS)
+
+    def make_way(self) -> None:
+        """Let Python's logging have what an application has asked for meanwhile."""
+        if _logger.level == _SILENT and av.logging.get_level() != _OURS:
+            _logger.setLevel(self._level)
 
     def release(self) -> None:
         """One less does. What an application has set meanwhile stays."""
@@ -89,11 +94,11 @@ class _Log:
             av.logging.set_skip_repeated(self._repeats)
             if av.logging.get_level() == _OURS:
                 av.logging.set_level(None)
-            logger = logging.getLogger("libav")
-            if logger.level == _SILENT:
-                logger.setLevel(self._level)
+            if _logger.level == _SILENT:
+                _logger.setLevel(self._level)
 
 
+_logger = logging.getLogger("libav")
 _log = _Log()
 
 

@@ -100,12 +100,19 @@ def test_the_log_stays_on_while_any_source_wants_it_and_goes_off_with_the_last()
     gc.collect()
 
 
-def test_what_an_application_asks_for_meanwhile_stays() -> None:
+def test_what_an_application_asks_for_meanwhile_it_gets(caplog: pytest.LogCaptureFixture) -> None:
     losses = PacketLosses()
     av.logging.set_level(av.logging.ERROR)
-    losses.close()
-    assert av.logging.get_level() == av.logging.ERROR
-    av.logging.set_level(None)
+    try:
+        with losses.counted():
+            say("RTP: missed 2 packets\n")
+        say("error while decoding", av.logging.ERROR)
+        losses.close()
+        assert av.logging.get_level() == av.logging.ERROR
+    finally:
+        av.logging.set_level(None)
+    assert losses.total == 0
+    assert [record.message for record in caplog.records] == ["error while decoding"]
 
 
 @pytest.mark.parametrize(
