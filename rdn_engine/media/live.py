@@ -223,9 +223,11 @@ class LiveSource:
         except BaseException as error:  # whatever it is, it must not end the thread without a word
             self.failures += 1
             # Of an error that is not ours only the kind: its words may quote the address.
-            self.error = (
-                error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {type(error).__name__}")
-            )
+            kind = type(error).__name__
+            failure = error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {kind}")
+            # Where it was raised leads to the decoder, whose memory and threads it would keep until the next session.
+            failure.__traceback__ = failure.__context__ = None
+            self.error = failure
             self._tell()
 
     def _capture_all(self, video: VideoSource) -> None:

@@ -117,6 +117,8 @@ class Video(VideoSource):
 
     def _close(self) -> None:
         self._container.close()
+        # It asks this object, which would otherwise keep its decoder and its threads until a collection of cycles.
+        self._timeline = None
         if self._losses is not None:
             self._losses.close()
 
