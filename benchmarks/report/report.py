@@ -21,7 +21,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.report import accuracy_tables, gpu_tables, latency_report, linking_tables, performance, store
+from benchmarks.report import (
+    accuracy_tables,
+    gpu_tables,
+    latency_report,
+    linking_tables,
+    performance,
+    serve_tables,
+    store,
+)
 from benchmarks.report.store import ROOT, load, table
 
 
@@ -103,6 +111,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/linking.md": linking_tables.BLOCKS,
     "docs/performance.md": performance.BLOCKS,
     "docs/gpu.md": gpu_tables.BLOCKS,
+    "docs/production.md": serve_tables.BLOCKS,
 }
 
 
