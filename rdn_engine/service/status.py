@@ -16,7 +16,7 @@ from rdn_engine.service.running import RunningStream
 
 _PLAIN = (
     "name", "state", "end_reason", "error", "frames_in", "frames_out", "dropped", "waiting", "inside", "doubtful",
-    "damaged", "sessions", "failures", "epochs", "lowered", "nbytes", "last_result_time",
+    "damaged", "lost_packets", "sessions", "failures", "epochs", "lowered", "nbytes", "last_result_time",
 )  # fmt: skip
 
 
