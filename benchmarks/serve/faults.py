@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import environment_of
 from benchmarks.report.serve_tables import fault_table
 from benchmarks.serve.observed import PATIENCE, Fate, Observed, total
+from benchmarks.serve.processes import full_disk, stopped_under_load
 from rdn_engine.config import Dials
 from rdn_engine.detector import Detector
 from rdn_engine.media.base import SourceOptions
@@ -48,6 +49,8 @@ FLAPPING_RATE = 4
 class Bench:
     """What every fault is tried with."""
 
+    engines: Path
+    """Directory, for processes of their own"""
     scheduler: Scheduler
     dials: Dials
     """One frame ahead: a result comes a frame after its own"""
@@ -179,6 +182,14 @@ def reader_stops(bench: Bench) -> Fate:
         return seen.end("a consumer that stops reading", since(seen, any_result))
 
 
+def stopped(bench: Bench) -> Fate:
+    return stopped_under_load(bench.engines, 5 * RATE)
+
+
+def disk(bench: Bench) -> Fate:
+    return full_disk(bench.engines, RATE, bench.seconds)
+
+
 def flapping(bench: Bench) -> tuple[Fate, Fate]:
     """A quarter of the streams lose their server at random; the others share one that stays."""
     count = max(bench.streams // 4, 1)
@@ -259,16 +270,18 @@ FAULTS: dict[str, tuple[Callable[[Bench], Fate | tuple[Fate, ...]], bool]] = {
     "size": (other_size, True),
     "clock": (clock_back, False),
     "reader": (reader_stops, False),
+    "disk": (disk, False),
+    "sigterm": (stopped, False),
     "flapping": (flapping, False),
 }
 """What each is tried by, and whether it wants the RTSP server"""
 
 
-def run(detector: Detector, names: Sequence[str], seconds: float, streams: int, flap_seconds: float) -> list[Fate]:
+def run(engines: Path, names: Sequence[str], seconds: float, streams: int, flap_seconds: float) -> list[Fate]:
     """Try faults, one after another, on one scheduler.
 
     Args:
-        detector: with a small model.
+        engines: directory of a small model.
         names: of FAULTS.
         seconds: that a fault lasts, where it lasts.
         streams: of which a quarter flaps.
@@ -278,6 +291,7 @@ def run(detector: Detector, names: Sequence[str], seconds: float, streams: int, 
         A row for each; those whose server is not here are left out.
     """
     fates: list[Fate] = []
+    detector = Detector.from_pretrained(engines, threads=1)
     dials = replace(detector.config.dials, look_ahead=1)
     scheduler = Scheduler(detector)
     try:
@@ -286,7 +300,7 @@ def run(detector: Detector, names: Sequence[str], seconds: float, streams: int, 
             if wants_rtsp and not has_rtsp():
                 print(f"{name}: no RTSP server here; left out", file=sys.stderr)
                 continue
-            rows = attempt(Bench(scheduler, dials, seconds, streams, flap_seconds))
+            rows = attempt(Bench(engines, scheduler, dials, seconds, streams, flap_seconds))
             fates += [rows] if isinstance(rows, Fate) else rows
     finally:
         scheduler.close(drain=False, deadline_s=PATIENCE)
@@ -303,9 +317,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
-    detector = Detector.from_pretrained(arguments.engines, threads=1)
     fates = [asdict(replace(fate, said="")) for fate in run(
-        detector, arguments.faults, arguments.seconds, arguments.streams, arguments.flap_seconds)]  # fmt: skip
+        arguments.engines, arguments.faults, arguments.seconds, arguments.streams, arguments.flap_seconds)]  # fmt: skip
     print(fault_table(fates))
     if arguments.output:
         from training.provenance import environment
