@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 import numpy as np
 
 from rdn_engine.backends import load_backend
-from rdn_engine.backends.graph import MOST_THREADS, BackendName, Device
+from rdn_engine.backends.graph import MOST_THREADS, BackendChoice, Device
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, RDNConfig
+from rdn_engine.cpus import available_cpus
 from rdn_engine.errors import ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.frame import Frame, Image, Source
-from rdn_engine.host.cpus import available_cpus
+from rdn_engine.host.fastest import fastest_backend
 from rdn_engine.host.runtime import Executor, HostRuntime
 from rdn_engine.plain import check
 from rdn_engine.results import Detections
@@ -55,6 +56,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
     def __init__(self, runtime: Runtime[StreamT_co, BatchT_co]) -> None:
         self.runtime = runtime
         """The model on its machine."""
+        self.backend: str | None = None
+        """What runs the graphs; None for a runtime of one's own."""
         self._opened: tuple[Path, Mapping[str, Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,7 +81,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         cls,
         directory: str | Path,
         *,
-        backend: BackendName = "onnxruntime",
+        backend: BackendChoice = "onnxruntime",
         device: Literal["cpu"] = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
@@ -91,7 +94,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         cls,
         directory: str | Path,
         *,
-        backend: BackendName = "onnxruntime",
+        backend: BackendChoice = "onnxruntime",
         device: Literal["cuda"],
         threads: int | None = None,
         executor: Executor = "fused",
@@ -104,7 +107,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         cls,
         directory: str | Path,
         *,
-        backend: BackendName = "onnxruntime",
+        backend: BackendChoice = "onnxruntime",
         device: Device,
         threads: int | None = None,
         executor: Executor = "fused",
@@ -116,7 +119,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         cls,
         directory: str | Path,
         *,
-        backend: BackendName = "onnxruntime",
+        backend: BackendChoice = "onnxruntime",
         device: Device = "cpu",
         threads: int | None = None,
         executor: Executor = "fused",
@@ -126,7 +129,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
 
         Args:
             directory: as `export/build_engines.py` writes it.
-            backend: what runs the graphs.
+            backend: what runs the graphs; `auto` measures once for this bundle and machine which is the fastest on the
+                CPU, remembers it, and logs what it took at the level INFO.
             device: `cpu`, or `cuda`, which takes cupy and a GPU, cupy's current one (docs/device.md).
             threads: CPU threads of every stage of one call, 1..MOST_THREADS; None takes every CPU it may run
                 on, of a container no more than its quota.
@@ -150,8 +154,14 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'graph' wants 'float32'")
         if executor == "graph" and device == "cuda":
             raise ConfigError("executor is 'graph', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
-        runner = load_backend(backend, device, threads)
-        bundle = Bundle.open(directory)
+        if backend == "auto":
+            if device != "cpu":
+                raise ConfigError(f"backend is 'auto', which chooses on device 'cpu'; name one for device {device!r}")
+            bundle = Bundle.open(directory)
+            runner = load_backend(fastest_backend(bundle, threads), device, threads)
+        else:
+            runner = load_backend(backend, device, threads)
+            bundle = Bundle.open(directory)
         detector: Detector[Any, Any]
         if device == "cuda":
             # Here, because they want what only a machine with a GPU has.
@@ -166,6 +176,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
                 HostRuntime.load(bundle, runner, executor=executor, precision=precision, threads=threads)
             )
         detector._opened = opened
+        detector.backend = runner.name
         return detector
 
     def open_stream(

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("errors", "version"),
-    ("plain", "text", "lines", "capture", "process"),
+    ("plain", "text", "lines", "capture", "process", "cpus", "cache"),
     ("config",),
     ("results", "frame"),
     ("kernels",),

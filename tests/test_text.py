@@ -12,7 +12,7 @@ from rdn_engine.text import read_text
 
 ROOT = Path(__file__).parents[1]
 
-OWN_WAY = {"rdn_engine/text.py", "rdn_engine/host/cpus.py", "training/provenance.py"}
+OWN_WAY = {"rdn_engine/text.py", "rdn_engine/cpus.py", "training/provenance.py"}
 """The reader itself, and what reads files of the kernel."""
 
 

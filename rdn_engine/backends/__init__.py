@@ -36,6 +36,12 @@ def load_backend(name: BackendName, device: Device, threads: int) -> Backend:
         from rdn_engine.backends.torch.backend import open_backend as open_torch
 
         return open_torch(name, device, threads)
+    if name == "openvino":
+        try:
+            from rdn_engine.backends.openvino.backend import open_backend as open_openvino
+        except ImportError as error:
+            raise BackendUnavailable(f"backend 'openvino' wants OpenVINO ({error}); pip install openvino") from error
+        return open_openvino(name, device, threads)
     # The two differ in the library they load, not in what they are for.
     from rdn_engine.backends.tensorrt.backend import open_backend as open_tensorrt
 

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from rdn_engine.kernels.cuda.view import View
 
 
-BackendName = Literal["onnxruntime", "tensorrt", "tensorrt_rtx", "torch"]
+BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch"]
 
+BackendChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch"]
+"""`auto` is the fastest on this machine (rdn_engine.host.fastest)"""
 
 Device = Literal["cpu", "cuda"]
 

@@ -16,7 +16,7 @@ import typer
 
 from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
 from rdn_engine.cli.lines import STDOUT
-from rdn_engine.cli.options import BackendOption, DeviceOption
+from rdn_engine.cli.options import ChoiceOption, DeviceOption
 from rdn_engine.cli.run import Run
 from rdn_engine.cli.signals import Interrupts
 from rdn_engine.cli.streams import check_stdin, emit, say, tell
@@ -58,7 +58,7 @@ def predict(
     relation_precision: Annotated[
         RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
     ] = "float32",
-    backend: BackendOption = "onnxruntime",
+    backend: ChoiceOption = "onnxruntime",
     device: DeviceOption = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
     timeout: Annotated[
@@ -106,7 +106,7 @@ def predict(
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
         run = Run(stream, video, draw_threshold, interrupts)
         run.process(output, save_video, show_progress=not quiet and sys.stderr is not None and sys.stderr.isatty())
-        summary = run.summary(output, save_video)
+        summary = {"backend": detector.backend, **run.summary(output, save_video)}
         if as_json:
             emit(json.dumps(summary) + "\n")
         elif not quiet:

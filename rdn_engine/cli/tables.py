@@ -58,6 +58,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"detections: {name}", str(count))
     if not summary["per_class"]:
         table.add_row("detections", "none")
+    if summary.get("backend"):
+        table.add_row("backend", summary["backend"])
     for stage, ms in summary["steady_ms_per_frame"].items():
         table.add_row(f"{stage}, ms", f"{ms:.2f} (mean of {summary['steady_frames']} steady frames)")
     table.add_row("memory", f"stream {summary['stream_bytes'] / 2**20:.1f} MiB, "

@@ -20,9 +20,9 @@ import weakref
 from collections.abc import Callable
 
 from rdn_engine.config import Dials
+from rdn_engine.cpus import available_cpus
 from rdn_engine.detector import Detector
 from rdn_engine.errors import StreamClosed
-from rdn_engine.host.cpus import available_cpus
 from rdn_engine.plain import LONGEST_WAIT, check
 from rdn_engine.process import Home
 from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rdn_engine.backends.graph import BackendName, Device
+from rdn_engine.backends.graph import BackendChoice, Device
 from rdn_engine.detector import RelationPrecision
 from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.host.runtime import Executor
@@ -18,6 +18,7 @@ from rdn_engine.plain import SECRET, check, check_fields, from_plain, shown
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.service.outputs.settings import JsonlSettings, OutputSettings, parse_output
 from rdn_engine.service.preview import PreviewOptions
+from rdn_engine.text import read_text
 
 LONGEST_NAME = 128
 """Characters of a stream's name"""
@@ -119,7 +120,7 @@ class ServiceSettings:
     """Where results go, by name"""
     dials: dict[str, Any] = field(default_factory=dict)
     """Those that differ from the model's own, for all streams"""
-    backend: BackendName = "onnxruntime"
+    backend: BackendChoice = "onnxruntime"
     device: Device = "cpu"
     executor: Executor = "fused"
     relation_precision: RelationPrecision = "float32"
@@ -183,9 +184,9 @@ def read_settings(path: Path) -> ServiceSettings:
     except ImportError:
         raise BackendUnavailable("streams in a file need PyYAML: pip install pyyaml") from None
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _loader(yaml))
+        data = yaml.load(read_text(path), _loader(yaml))
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no text in UTF-8; wanted YAML") from None
+        raise ConfigError(f"{path} is no text; wanted YAML") from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark is not None else ""

@@ -186,7 +186,7 @@ def test_graphs_share_the_memory_they_work_in(tmp_path: Path) -> None:
     [
         ("tensorrt", "cpu", r"'tensorrt' runs on device 'cuda'; got device 'cpu'"),
         ("tensorrt_rtx", "cpu", r"'tensorrt_rtx' runs on device 'cuda'; got device 'cpu'"),
-        ("openvino", "cpu", r"backend is 'openvino'; wanted one of"),
+        ("openvino3", "cpu", r"backend is 'openvino3'; wanted one of"),
         ("onnxruntime", "npu", r"device is 'npu'; wanted 'cpu' or 'cuda'"),
     ],
 )

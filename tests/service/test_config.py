@@ -120,8 +120,8 @@ def test_a_password_in_the_wrong_place_is_not_quoted(tmp_path: Path, text: str) 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "streams.yaml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="no text in UTF-8"):
+    path.write_bytes(b"engines: \xff")
+    with pytest.raises(ConfigError, match="is no text"):
         read_settings(path)
     path.write_bytes(b"\xef\xbb\xbfengines: e\n")
     assert read_settings(path).engines == Path("e"), "a byte order mark is no text"

@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rdn_engine.cache import cache_directory
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BackendUnavailable, ConfigError
-
-CACHE_VARIABLE = "RDN_ENGINE_CACHE"
-"""Environment variable with the directory of the plans; else XDG_CACHE_HOME or ~/.cache, /rdn_engine."""
 
 _FORMAT = 2
 _HEADER_LIMIT = 2**16  # bytes of the line in front of a plan
@@ -168,7 +166,7 @@ class PlanCache:
         Args:
             directory: of the plans; None takes that of CACHE_VARIABLE.
         """
-        self.directory = directory or _default_directory()
+        self.directory = directory or cache_directory()
 
     def obtain(self, key: PlanKey, build: Callable[[], bytes], load: Callable[[bytes], _T | None]) -> _T:
         """Load the plan for `key`. It is built where there is none, and again where that does not load.
@@ -330,10 +328,3 @@ def _stem(machine: Machine, graph: str) -> str:
 
 def _digest(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _default_directory() -> Path:
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rdn_engine"

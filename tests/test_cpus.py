@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rdn_engine import Detector
-from rdn_engine.host import cpus
-from rdn_engine.host.cpus import available_cpus
+from rdn_engine import Detector, cpus
+from rdn_engine.cpus import available_cpus
 
-ENGINES = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
+ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
 
 
 @pytest.fixture(autouse=True)
