@@ -27,11 +27,11 @@ from export.build_engines import build
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from rdn_engine.errors import ConfigError, DatasetError, RDNError
+from rdn_engine.evaluation.plots import draw
+from rdn_engine.evaluation.score import precision_recall, score
+from rdn_engine.evaluation.table import result_table
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.detect import RunDetector
-from training.evaluation.plots import draw
-from training.evaluation.score import detect_all, precision_recall, score
-from training.evaluation.table import result_table
+from training.evaluation.detect import RunDetector, detect_all
 from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
 from training.provenance import environment
 

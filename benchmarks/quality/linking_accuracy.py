@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine import Detections, Detector
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
+from rdn_engine.evaluation.boxes import Truth
+from rdn_engine.evaluation.score import score
 from rdn_engine.kernels import cpu
 from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker, Linkable
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.boxes import Truth
-from training.evaluation.score import score
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
 

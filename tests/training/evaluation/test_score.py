@@ -14,15 +14,15 @@ from PIL import Image
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, read_dataset
+from rdn_engine.evaluation.plots import draw
+from rdn_engine.evaluation.score import precision_recall, score
+from rdn_engine.evaluation.table import result_table
 from tests.data_files import nothing_wrong
 from tests.evaluation_cases import NAMES, as_found, as_videos, draw_case, micro_model
-from training.data.coco_vid import Annotation, Category, Dataset, read_dataset
 from training.data.export_synthetic import export_synthetic, main
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos
-from training.evaluation.detect import FrameDetections, RunDetector, RunModel
-from training.evaluation.plots import draw
-from training.evaluation.score import detect_all, evaluate, precision_recall, score
-from training.evaluation.table import result_table
+from training.evaluation.detect import FrameDetections, RunDetector, RunModel, detect_all, evaluate
 from training.evaluation.videos import from_files, from_synthetic
 
 torch.set_num_threads(1)

@@ -1,20 +1,18 @@
-"""Detects in annotated videos and reports accuracy in every protocol; docs/evaluation.md defines the figures."""
+"""The accuracy of detections in every protocol; docs/evaluation.md defines the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from rdn_engine.config import Dials
-from rdn_engine.errors import DatasetError
-from training.evaluation import delay, motion
-from training.evaluation.average_precision import COCO_AREAS, COCO_EDGES, ClassMatch, coco_class, match_class, mean
-from training.evaluation.boxes import Bool, Detected, Float, Found, Truth, label_map
-from training.evaluation.detect import Detect
-from training.evaluation.videos import AnnotatedVideos
+from rdn_engine.evaluation import delay, motion
+from rdn_engine.evaluation.annotated import Annotated
+from rdn_engine.evaluation.average_precision import COCO_AREAS, COCO_EDGES, ClassMatch, coco_class, match_class, mean
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Found, Truth
 
 Result = dict[str, Any]
 
@@ -41,54 +39,7 @@ NO_INSTANCES = "no annotation has an instance_id, so nobody can tell which boxes
 RECALLS = np.linspace(0, 1, 101)
 
 
-def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None) -> Result:
-    """The accuracy of a detector. One loaded Detector and one set of videos serve many calls, each with other dials.
-
-    Args:
-        detect: the detector at a setting of its dials.
-        videos: annotated ones, all of which are looked at.
-        report: is called with the number of frames done, after each video.
-
-    Returns:
-        See `score`.
-
-    Raises:
-        DatasetError: frames cannot be read, or the classes or the number of results do not fit.
-    """
-    found = detect_all(detect, videos, report)
-    return score(found, videos, detect.class_names, detect.dials)
-
-
-def detect_all(
-    detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None
-) -> dict[int, Found]:
-    """The detections of every frame.
-
-    Args:
-        detect: the detector at a setting of its dials.
-        videos: annotated ones; their classes are checked before the first frame.
-        report: is called with the number of frames done, after each video.
-
-    Returns:
-        `Frame.id` -> what was found.
-
-    Raises:
-        DatasetError: see `evaluate`.
-    """
-    # What cannot be scored is refused before the hours of detecting.
-    Truth.of(videos.dataset)
-    label_map(videos.dataset, detect.class_names)
-    found: dict[int, Found] = {}
-    for name, frames in videos.videos():
-        results = list(detect(videos.read(frame) for frame in frames))
-        if len(results) != len(frames):
-            raise DatasetError(f"video {name} has {len(frames)} frames and {len(results)} results; wanted one a frame")
-        found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
-        report(len(found))
-    return found
-
-
-def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...], dials: Dials) -> Result:
+def score(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str, ...], dials: Dials) -> Result:
     """The accuracy of detections that are there already.
 
     Args:
@@ -132,9 +83,7 @@ def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tupl
     }
 
 
-def precision_recall(
-    found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...]
-) -> dict[str, Float]:
+def precision_recall(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str, ...]) -> dict[str, Float]:
     """Curves of the VID protocol, mean over classes.
 
     Args:
@@ -165,7 +114,7 @@ def _sampled(precision: Float) -> Float:
     return sampled
 
 
-def _data(videos: AnnotatedVideos, truth: Truth) -> Result:
+def _data(videos: Annotated, truth: Truth) -> Result:
     objects = truth[~truth.ignore]
     tracked = objects.instance >= 0
     tracks = np.stack([objects.video[tracked], objects.instance[tracked]])
@@ -231,9 +180,7 @@ def _coco_sizes(truth: Truth, coco: list[Float]) -> Result:
     }
 
 
-def _delay(
-    truth: Truth, detected: Detected, matches: list[ClassMatch], videos: AnnotatedVideos, dials: Dials
-) -> Result:
+def _delay(truth: Truth, detected: Detected, matches: list[ClassMatch], videos: Annotated, dials: Dials) -> Result:
     if (truth.instance < 0).all():
         return {"protocol": DELAY, "absent": NO_INSTANCES}
     starts = {frames[0].video_id: frames[0].frame_id for _, frames in videos.videos()}

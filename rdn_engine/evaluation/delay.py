@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.average_precision import ClassMatch
-from training.evaluation.boxes import Bool, Detected, Float, Int, Truth
+from rdn_engine.evaluation.average_precision import ClassMatch
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Int, Truth
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """False detections for each annotated box"""

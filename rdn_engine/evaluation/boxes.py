@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.errors import DatasetError
-from training.data.coco_vid import Dataset
+from rdn_engine.evaluation.coco_vid import Dataset
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]

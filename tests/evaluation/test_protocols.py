@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
+from rdn_engine.evaluation.average_precision import match_class
+from rdn_engine.evaluation.boxes import Detected, Truth
+from rdn_engine.evaluation.coco_vid import to_coco_box
+from rdn_engine.evaluation.motion import motion_iou
+from rdn_engine.evaluation.score import RECALLS, precision_recall, score
 from tests import reference_evaluation as reference
 from tests.evaluation_cases import LENGTH, NAMES, as_found, as_videos, draw_case
 from tests.reference_evaluation import Box, Detection
-from training.data.coco_vid import to_coco_box
-from training.evaluation.average_precision import match_class
-from training.evaluation.boxes import Detected, Truth
-from training.evaluation.motion import motion_iou
-from training.evaluation.score import RECALLS, precision_recall, score
 
 DIALS = Dials(window=3, look_ahead=1)
 LABELS = range(len(NAMES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.evaluation.boxes import Bool, Detected, Float, Truth
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth
 
 NEARBY = 10
 """Frames on each side"""
