@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rdn_engine.evaluation.average_precision import ClassMatch
-from rdn_engine.evaluation.boxes import Bool, Detected, Float, Int, Truth
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Int, Truth, instances
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """False detections for each annotated box"""
@@ -55,11 +55,11 @@ def delays(truth: Truth, found: Detected, matches: list[ClassMatch], starts: dic
     """
     rows, met = np.concatenate([m.rows for m in matches]), np.concatenate([m.met for m in matches])
     thresholds = _thresholds(found.confidence[rows[met < 0]], int((~truth.ignore).sum()))
-    instances, first, last = _instances(truth)
+    known, first, last = _lives(truth)
     rows, met = rows[met >= 0], met[met >= 0]
     tracked = (truth.instance[met] >= 0) & ~truth.ignore[met]
     rows, met = rows[tracked], met[tracked]
-    owner = _owner(truth, instances, met)
+    owner = _owner(truth, known, met)
     confidence, time = found.confidence[rows], truth.time[met]
     frames = np.empty((len(RATES), len(first)))
     for row, threshold in zip(frames, thresholds, strict=True):
@@ -67,25 +67,23 @@ def delays(truth: Truth, found: Detected, matches: list[ClassMatch], starts: dic
         accepted = confidence >= threshold
         np.minimum.at(seen, owner[accepted], time[accepted])
         row[:] = np.minimum(seen - first, LONGEST)
-    entering = first > np.array([starts[int(video)] for video in instances[:, 0]])
+    entering = first > np.array([starts[int(video)] for video in known[:, 0]])
     return Delays(thresholds, frames, entering)
 
 
-def _instances(truth: Truth) -> tuple[Int, Int, Int]:
+def _lives(truth: Truth) -> tuple[Int, Int, Int]:
     """(video, instance) [i, 2], and the times of its first and last frame [i]"""
-    rows = np.flatnonzero((truth.instance >= 0) & ~truth.ignore)
-    keys = np.stack([truth.video[rows], truth.instance[rows]], axis=1)
-    instances, owner = np.unique(keys, axis=0, return_inverse=True)
-    first = np.full(len(instances), np.iinfo(np.int64).max)
-    last = np.full(len(instances), np.iinfo(np.int64).min)
-    np.minimum.at(first, owner.ravel(), truth.time[rows])
-    np.maximum.at(last, owner.ravel(), truth.time[rows])
-    return instances, first, last
+    known, owner, rows = instances(truth)
+    first = np.full(len(known), np.iinfo(np.int64).max)
+    last = np.full(len(known), np.iinfo(np.int64).min)
+    np.minimum.at(first, owner, truth.time[rows])
+    np.maximum.at(last, owner, truth.time[rows])
+    return known, first, last
 
 
-def _owner(truth: Truth, instances: Int, rows: Int) -> Int:
-    """The row of `instances` of each of these annotated boxes."""
-    numbers = {(int(v), int(i)): n for n, (v, i) in enumerate(instances)}
+def _owner(truth: Truth, known: Int, rows: Int) -> Int:
+    """The row of `known` of each of these annotated boxes."""
+    numbers = {(int(v), int(i)): n for n, (v, i) in enumerate(known)}
     pairs = zip(truth.video[rows].tolist(), truth.instance[rows].tolist(), strict=True)
     return np.array([numbers[pair] for pair in pairs], np.int64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth, iou
 
 NEARBY = 10
 """Frames on each side"""
@@ -35,9 +35,9 @@ def motion_iou(truth: Truth) -> Float:
             near = time[step:] - time[:-step] <= NEARBY
             side = np.minimum(box[step:, 2:], box[:-step, 2:]) - np.maximum(box[step:, :2], box[:-step, :2]) + 1
             overlap = side.clip(min=0).prod(axis=1)
-            iou = overlap / (area[rows[step:]] + area[rows[:-step]] - overlap)
-            total[step:] += near * iou
-            total[:-step] += near * iou
+            same = overlap / (area[rows[step:]] + area[rows[:-step]] - overlap)
+            total[step:] += near * same
+            total[:-step] += near * same
             count[step:] += near
             count[:-step] += near
         result[rows[count > 0]] = total[count > 0] / count[count > 0]
@@ -53,11 +53,11 @@ def speeds(truth: Truth) -> dict[str, Bool]:
     Returns:
         slow, medium and fast -> [n].
     """
-    iou = motion_iou(truth)
+    motion = motion_iou(truth)
     return {
-        "slow": iou > SLOW_ABOVE,
-        "medium": (iou >= FAST_BELOW) & (iou <= SLOW_ABOVE),
-        "fast": iou < FAST_BELOW,
+        "slow": motion > SLOW_ABOVE,
+        "medium": (motion >= FAST_BELOW) & (motion <= SLOW_ABOVE),
+        "fast": motion < FAST_BELOW,
     }
 
 
@@ -86,17 +86,7 @@ def shares(truth: Truth, found: Detected, groups: dict[str, Bool]) -> dict[str, 
         low, high = np.searchsorted(found.image, [image, image + 1], sorter=order)
         rows = order[low:high]
         if len(rows):
-            overlap = _iou(found[rows], truth[objects[columns]])
+            overlap = iou(found.xyxy[rows], truth.xyxy[objects[columns]])
             near = (overlap == overlap.max(axis=1, keepdims=True)).astype(float)
             result[:, rows] = members[:, columns] @ (near / near.sum(axis=1, keepdims=True)).T
     return dict(zip(groups, result, strict=True))
-
-
-def _iou(found: Detected, truth: Truth) -> Float:
-    """[m, n]"""
-    a, b = found.xyxy[:, None], truth.xyxy[None]
-    side = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0)
-    overlap: Float = side.prod(axis=-1)
-    union: Float = found.area()[:, None] + truth.area()[None] - overlap
-    iou: Float = overlap / union
-    return iou

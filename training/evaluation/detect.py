@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -96,7 +96,21 @@ def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], No
         DatasetError: frames cannot be read, or the classes or the number of results do not fit.
     """
     found = detect_all(detect, videos, report)
-    return score(found, videos, detect.class_names, detect.dials)
+    return figures(found, videos, detect)
+
+
+def figures(found: Mapping[int, Found], videos: AnnotatedVideos, detect: Detect) -> Result:
+    """The accuracy of what a detector found.
+
+    Args:
+        found: of `detect_all`.
+        videos: annotated ones.
+        detect: the detector at a setting of its dials, which the result quotes.
+
+    Returns:
+        See `score`.
+    """
+    return {"dials": asdict(detect.dials), **score(found, videos, detect.class_names, detect.dials.frames_ahead)}
 
 
 def detect_all(
