@@ -25,3 +25,7 @@ class Annotated:
         for video in self.dataset.videos:
             if frames[video.id]:
                 yield video.name, frames[video.id]
+
+    def starts(self) -> dict[int, int]:
+        """`Video.id` -> `frame_id` of its first frame."""
+        return {frames[0].video_id: frames[0].frame_id for _, frames in self.videos()}

@@ -24,8 +24,14 @@ class Delays:
     """[rates] lowest confidence that is accepted"""
     frames: Float
     """[rates, instances] from an instance's first frame to the first in which it is found, at most LONGEST"""
+    found: Bool
+    """[rates, instances] whether it is found at all, within LONGEST frames"""
     entering: Bool
     """[instances] appears after the first frame of its video"""
+    video: Int
+    """[instances] `Video.id`"""
+    first: Int
+    """[instances] `frame_id` of its first frame"""
 
     def average(self, chosen: Bool) -> float | None:
         """Harmonic mean over the rates of 1 + the mean delay of the chosen instances, less the 1.
@@ -36,9 +42,19 @@ class Delays:
         Returns:
             Frames, 0 or more; None where no instance is chosen.
         """
-        if not chosen.any():
-            return None
-        return float(1 / np.mean(1 / (1 + self.frames[:, chosen].mean(axis=1))) - 1)
+        return average(self.frames[:, chosen])
+
+
+def average(frames: Float) -> float | None:
+    """Harmonic mean over the rates of 1 + the mean delay, less the 1.
+
+    Args:
+        frames: [rates, instances], 0 or more.
+
+    Returns:
+        Frames, 0 or more; None without instances.
+    """
+    return float(1 / np.mean(1 / (1 + frames.mean(axis=1))) - 1) if frames.size else None
 
 
 def delays(truth: Truth, found: Detected, matches: list[ClassMatch], starts: dict[int, int]) -> Delays:
@@ -62,13 +78,15 @@ def delays(truth: Truth, found: Detected, matches: list[ClassMatch], starts: dic
     owner = _owner(truth, known, met)
     confidence, time = found.confidence[rows], truth.time[met]
     frames = np.empty((len(RATES), len(first)))
-    for row, threshold in zip(frames, thresholds, strict=True):
+    seen_at_all = np.empty(frames.shape, bool)
+    for row, seen_row, threshold in zip(frames, seen_at_all, thresholds, strict=True):
         seen = last + 1
         accepted = confidence >= threshold
         np.minimum.at(seen, owner[accepted], time[accepted])
+        seen_row[:] = (seen <= last) & (seen - first <= LONGEST)
         row[:] = np.minimum(seen - first, LONGEST)
     entering = first > np.array([starts[int(video)] for video in known[:, 0]])
-    return Delays(thresholds, frames, entering)
+    return Delays(thresholds, frames, seen_at_all, entering, known[:, 0], first)
 
 
 def _lives(truth: Truth) -> tuple[Int, Int, Int]:

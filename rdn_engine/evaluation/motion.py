@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth, iou
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth, iou, pair_iou
 
 NEARBY = 10
 """Frames on each side"""
@@ -22,7 +22,6 @@ def motion_iou(truth: Truth) -> Float:
         out. NaN where nobody followed the object or no other frame that near shows it, and for ignore regions.
     """
     result = np.full(len(truth), np.nan)
-    area = truth.area()
     tracked = np.flatnonzero((truth.instance >= 0) & ~truth.ignore)
     keys = np.stack([truth.video[tracked], truth.instance[tracked], truth.time[tracked]])
     tracked = tracked[np.lexsort(keys[::-1])]
@@ -33,9 +32,7 @@ def motion_iou(truth: Truth) -> Float:
         total, count = np.zeros(len(rows)), np.zeros(len(rows))
         for step in range(1, min(NEARBY, len(rows) - 1) + 1):
             near = time[step:] - time[:-step] <= NEARBY
-            side = np.minimum(box[step:, 2:], box[:-step, 2:]) - np.maximum(box[step:, :2], box[:-step, :2]) + 1
-            overlap = side.clip(min=0).prod(axis=1)
-            same = overlap / (area[rows[step:]] + area[rows[:-step]] - overlap)
+            same = pair_iou(box[step:], box[:-step])
             total[step:] += near * same
             total[:-step] += near * same
             count[step:] += near

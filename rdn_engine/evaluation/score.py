@@ -200,8 +200,7 @@ def _coco_sizes(truth: Truth, coco: list[Float]) -> Result:
 def _delay(truth: Truth, detected: Detected, matches: list[ClassMatch], videos: Annotated, look_ahead: int) -> Result:
     if (truth.instance < 0).all():
         return {"protocol": DELAY, "absent": NO_INSTANCES}
-    starts = {frames[0].video_id: frames[0].frame_id for _, frames in videos.videos()}
-    found = delay.delays(truth, detected, matches, starts)
+    found = delay.delays(truth, detected, matches, videos.starts())
     return {
         "protocol": DELAY,
         "frames": found.average(np.ones_like(found.entering)),
