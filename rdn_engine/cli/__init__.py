@@ -1,1 +1,1 @@
-"""rdn-engine predict | evaluate | info | verify | build."""
+"""rdn-engine predict | evaluate | calibrate | info | verify | build."""

@@ -52,8 +52,8 @@ def evaluate(
             raise ConfigError(f"fps is {fps:g}; wanted above 0")
         if fps is not None and not trace:
             raise ConfigError("--fps is given without --trace; wanted the traces that it is the rate of")
-        _check_library()
-        figures = _figures(results, data, _pairs(video or []), trace or [], fps, plots, allow_missing=allow_missing)
+        check_library()
+        figures = _figures(results, data, pairs(video or []), trace or [], fps, plots, allow_missing=allow_missing)
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
         if output is not None:
             output.write_text(text, encoding="utf-8")
@@ -123,7 +123,8 @@ def _draw(figures: dict[str, Any], curves: dict[str, Any], directory: Path) -> N
     draw(figures, curves, directory)
 
 
-def _check_library() -> None:
+def check_library() -> None:
+    """Raise BackendUnavailable without what computes AP."""
     try:
         import faster_coco_eval  # noqa: F401
     except ImportError as error:
@@ -132,8 +133,15 @@ def _check_library() -> None:
         ) from error
 
 
-def _pairs(given: Sequence[str]) -> dict[str, str]:
-    """SOURCE=NAME, split at the last sign: addresses have more of them than names of videos."""
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """Sources and the names of their videos, split at the last sign: addresses have more of them than names.
+
+    Args:
+        given: SOURCE=NAME each.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     named: dict[str, str] = {}
     for pair in given:
         source, sign, name = pair.rpartition("=")
