@@ -26,9 +26,9 @@ class ConfidenceTest:
     tested_frames: int
     """Held out of the fit"""
     error_before: float
-    """D-ECE of the frames held out, 0..1, of the model's confidences"""
+    """D-ECE, 0..1, of the frames held out, of detections to which the model gives 0.3 or more"""
     error_after: float
-    """The same of the mapped ones"""
+    """The same of their mapped confidences"""
     ap50_before: float
     """VID protocol, all frames, percent"""
     ap50_after: float

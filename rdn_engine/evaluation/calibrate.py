@@ -12,7 +12,7 @@ from rdn_engine.errors import BackendUnavailable, CalibrationError, DatasetError
 from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.evaluation.average_precision import match_class, mean
 from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth
-from rdn_engine.evaluation.operating import counted, reliability
+from rdn_engine.evaluation.operating import CERTAIN, counted, reliability
 from rdn_engine.results import Detections
 
 FITTED = 0.75
@@ -43,19 +43,19 @@ def calibrate(found: Mapping[int, Detections], annotated: Annotated, class_names
     """
     names = annotated.dataset.class_names
     before = _Met(found, annotated)
-    fitted = before.fitted
+    fitted, tested = before.counts & before.early, before.counts & ~before.early & (before.confidence >= CERTAIN)
+    for part, which in ((fitted, "fitted"), (tested, f"held out, with a confidence of {CERTAIN} or more")):
+        if not before.right[part].any():
+            raise CalibrationError(
+                f"no annotated object was found in the frames that are {which} ({part.sum()} detections); wanted more "
+                "videos of what the model detects"
+            )
     shared = _knots(before.confidence[fitted], before.right[fitted])
     maps: dict[str, Knots] = {}
     for label, name in enumerate(names):
         own = fitted & (before.label == label)
         enough = before.right[own].sum() >= ENOUGH
         maps[name] = _knots(before.confidence[own], before.right[own]) if enough else shared
-    for part, which in ((fitted, "fitted"), (~fitted, "held out")):
-        if not before.right[part].any():
-            raise CalibrationError(
-                f"no annotated object was found in the frames that are {which} ({part.sum()} detections); wanted more "
-                "videos of what the model detects"
-            )
     made = ConfidenceMap(
         tuple(maps.get(name, shared) for name in class_names),
         ConfidenceTest(annotated.name, before.fitted_frames, before.tested_frames, 0, 0, 0, 0),
@@ -65,8 +65,8 @@ def calibrate(found: Mapping[int, Detections], annotated: Annotated, class_names
     after = _Met({i: _mapped(result, ordered) for i, result in found.items()}, annotated)
     test = replace(
         made.test,
-        error_before=before.error(),
-        error_after=after.error(),
+        error_before=before.error(tested),
+        error_after=after.error(tested),
         ap50_before=before.ap50,
         ap50_after=after.ap50,
     )
@@ -96,31 +96,32 @@ def check_calibration(made: ConfidenceMap) -> None:
 
 
 class _Met:
-    """The detections that are right or wrong, and whether they are, in the VID protocol."""
+    """All detections, whether they count and are right in the VID protocol, and where they stand."""
 
     def __init__(self, found: Mapping[int, Detections], annotated: Annotated) -> None:
         truth = Truth.of(annotated.dataset)
         detected = Detected.of(found, annotated.dataset, tuple(annotated.dataset.class_names))
         matches = [match_class(truth, detected, c) for c in range(len(annotated.dataset.categories))]
-        pairs = [counted(truth, m) for m in matches]
-        rows, met = (np.concatenate(part) for part in zip(*pairs, strict=True))
         self.ap50 = mean(m.ap for m in matches) or 0.0
-        self.confidence: Float = detected.confidence[rows]
-        self.right: Bool = met >= 0
-        self.label = detected.label[rows]
+        self.confidence: Float = detected.confidence
+        self.label = detected.label
+        self.counts: Bool = np.zeros(len(detected), bool)
+        self.right: Bool = np.zeros(len(detected), bool)
+        for rows, met in (counted(truth, m) for m in matches):
+            self.counts[rows] = True
+            self.right[rows] = met >= 0
         # By place in the data set: whole videos come before others, and early frames before late ones.
         order = [frame.id for _, frames in annotated.videos() for frame in frames]
         if len(order) < 2:
             raise DatasetError(f"the data set has {len(order)} frames; wanted some to fit and some to test")
-        places = {image: place for place, image in enumerate(order)}
         self.fitted_frames = max(1, min(int(FITTED * len(order)), len(order) - 1))
         self.tested_frames = len(order) - self.fitted_frames
-        place = np.array([places[int(image)] for image in detected.image[rows]], np.int64)
-        self.fitted: Bool = place < self.fitted_frames
+        self.early: Bool = np.isin(detected.image, order[: self.fitted_frames])
 
-    def error(self) -> float:
-        """D-ECE of the frames held out"""
-        return reliability(self.confidence[~self.fitted], self.right[~self.fitted]).error or 0.0
+    def error(self, tested: Bool) -> float:
+        """D-ECE of some of the detections"""
+        chosen = tested & self.counts
+        return reliability(self.confidence[chosen], self.right[chosen]).error or 0.0
 
 
 def _mapped(result: Detections, maps: ConfidenceMap) -> Detections:
