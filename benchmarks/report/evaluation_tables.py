@@ -21,11 +21,11 @@ def delay_accuracy() -> str:
         [
             table(header, rows, "r" * len(header)),
             "",
-            f"`{result['model']}`, T = {result['window']}, on {result['data']}, {result['frames']} frames, as of a camera "
-            f"of {result['fps']:g} frames a second; {min(work):.0f} to {max(work):.0f} ms a frame on "
-            f"{store.count(result['threads'], 'thread')} of {result['machine']['cpu']}. Columns behind streaming AP50 are "
-            f"of it too. {result['machine']['cores']} cores, shared with other work; commit {store.commit(result)}, "
-            f"`{result['command']}`.",
+            f"`{result['model']}`, T = {result['window']}, on {result['data']}, {result['frames']} frames, as of a "
+            f"camera of {result['fps']:g} frames a second; {min(work):.0f} to {max(work):.0f} ms a frame on "
+            f"{store.count(result['threads'], 'thread')} of {result['machine']['cpu']}. Columns behind streaming AP50 "
+            f"are of it too. {result['machine']['cores']} cores, shared with other work; commit "
+            f"{store.commit(result)}, `{result['command']}`.",
         ]
     )
 
@@ -43,8 +43,8 @@ def ap_equality() -> str:
         [
             table(["boxes", "sets", *names], rows),
             "",
-            f"The largest difference from our AP, in points of 100, over random sets of small boxes. {versions}; commit "
-            f"{store.commit(result)}, `{result['command']}`.",
+            f"The largest difference from our AP, in points of 100, over random sets of small boxes. {versions}; "
+            f"commit {store.commit(result)}, `{result['command']}`.",
         ]
     )
 

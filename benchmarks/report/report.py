@@ -21,7 +21,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.report import accuracy_tables, evaluation_tables, gpu_tables, latency_report, linking_tables, performance, store
+from benchmarks.report import (
+    accuracy_tables,
+    evaluation_tables,
+    gpu_tables,
+    latency_report,
+    linking_tables,
+    performance,
+    store,
+)
 from benchmarks.report.store import ROOT, load, table
 
 
