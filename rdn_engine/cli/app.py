@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from rdn_engine.bundle.directory import Bundle
-from rdn_engine.cli.discreet import DiscreetGroup
 from rdn_engine.cli.calibrate import calibrate
+from rdn_engine.cli.discreet import DiscreetGroup
 from rdn_engine.cli.evaluate import evaluate
 from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, exit_codes
 from rdn_engine.cli.options import BackendOption, DeviceOption, EnginesArgument
