@@ -128,9 +128,7 @@ def check_library() -> None:
     try:
         import faster_coco_eval  # noqa: F401
     except ImportError as error:
-        raise BackendUnavailable(
-            f"evaluate needs faster-coco-eval ({error}); pip install 'rdn-engine[evaluate]', or faster-coco-eval alone"
-        ) from error
+        raise BackendUnavailable(f"evaluate needs faster-coco-eval ({error}); pip install faster-coco-eval") from error
 
 
 def pairs(given: Sequence[str]) -> dict[str, str]:

@@ -133,7 +133,7 @@ def _knots(confidence: Float, right: Bool) -> Knots:
     try:
         from scipy.optimize import isotonic_regression
     except ImportError as error:
-        raise BackendUnavailable(f"calibrate needs scipy ({error}); pip install 'rdn-engine[evaluate]'") from error
+        raise BackendUnavailable(f"calibrate needs scipy ({error}); pip install scipy") from error
     if len(confidence) == 0:
         return (0.0, 0.0), (1.0, 1.0)
     order = np.argsort(confidence, kind="stable")

@@ -63,11 +63,15 @@ class Names:
             DatasetError: for a name that is none, or several, of the data set's videos.
         """
         self._frames: dict[int, dict[int, Frame]] = {video.id: {} for video in dataset.videos}
-        self._files: dict[str, list[tuple[Parts, Frame]]] = {}
+        self._images: dict[tuple[int, str], list[Frame]] = {}
+        # By folder: those that fit a source are found once, not for each of its images.
+        self._folders: dict[Parts, dict[str, list[Frame]]] = {}
         for frame in dataset.frames:
             self._frames[frame.video_id][frame.frame_id] = frame
-            parts = PurePosixPath(frame.file_name).parts
-            self._files.setdefault(parts[-1], []).append((parts, frame))
+            *folder, name = PurePosixPath(frame.file_name).parts
+            self._images.setdefault((frame.video_id, name), []).append(frame)
+            self._folders.setdefault(tuple(folder), {}).setdefault(name, []).append(frame)
+        self._near: dict[Parts, list[tuple[int, dict[str, list[Frame]]]]] = {}
         self._videos = dataset.videos
         self._named = {source: self._called(source, name) for source, name in named.items()}
         self._known: dict[str, Video] = {}
@@ -98,13 +102,10 @@ class Names:
         """
         path = PurePosixPath(source)
         video = self._given(source, path)
-        files = self._files.get(path.name, [])
         if video is not None:
-            own = [frame for _, frame in files if frame.video_id == video.id]
+            own = self._images.get((video.id, path.name), [])
             return video.id, own[0] if len(own) == 1 else self._frames[video.id].get(index)
-        images = [(_common(parts, path.parts), frame) for parts, frame in files if _ends(parts, path.parts)]
-        longest = max((length for length, _ in images), default=0)
-        fits = [frame for length, frame in images if length == longest]
+        fits = self._fitting(path)
         if len(fits) > 1:
             raise DatasetError(
                 f"the source {source!r} is any of {_some([frame.file_name for frame in fits])}; wanted results whose "
@@ -114,6 +115,22 @@ class Names:
             return fits[0].video_id, fits[0]
         video = self._video(source, path)
         return video.id, self._frames[video.id].get(index)
+
+    def _fitting(self, path: PurePosixPath) -> list[Frame]:
+        """The images that an image may be: those that have the most names of folders in common with it."""
+        folder = path.parts[:-1]
+        if folder not in self._near:
+            near = [(min(len(own), len(folder)), names) for own, names in self._folders.items() if _ends(own, folder)]
+            self._near[folder] = sorted(near, key=lambda one: -one[0])
+        fits: list[Frame] = []
+        longest = 0
+        for length, names in self._near[folder]:
+            if fits and length < longest:
+                break
+            if path.name in names:
+                longest = length
+                fits += names[path.name]
+        return fits
 
     def _given(self, source: str, path: PurePosixPath) -> Video | None:
         for name in (source, path.name, str(path.parent), path.parent.name):
@@ -240,11 +257,7 @@ def _nothing(frame: Frame, dataset: Dataset) -> Detections:
 def _ends(parts: Parts, other: Parts) -> bool:
     """Whether one path is the end of the other."""
     length = min(len(parts), len(other))
-    return parts[-length:] == other[-length:]
-
-
-def _common(parts: Parts, other: Parts) -> int:
-    return min(len(parts), len(other))
+    return parts[len(parts) - length :] == other[len(other) - length :]
 
 
 def _some(names: Sequence[str]) -> str:

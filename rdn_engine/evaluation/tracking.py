@@ -30,10 +30,10 @@ def identities(truth: Truth, found: Detected, kept: Bool) -> dict[str, Any]:
         raise BackendUnavailable(f"HOTA and IDF1 need trackeval ({error}); pip install trackeval") from error
     objects = truth[(truth.instance >= 0) & ~truth.ignore]
     ours = found[kept & (found.track >= 0)]
-    keys = np.unique(np.concatenate([_keys(objects), _keys(ours)]), axis=0)
-    sequences = [
-        _sequence(objects[(_keys(objects) == key).all(axis=1)], ours[(_keys(ours) == key).all(axis=1)]) for key in keys
-    ]
+    keys, place = np.unique(np.concatenate([_keys(objects), _keys(ours)]), axis=0, return_inverse=True)
+    theirs, found_in = np.split(place.ravel(), [len(objects)])
+    groups = zip(_groups(theirs, len(keys)), _groups(found_in, len(keys)), strict=True)
+    sequences = [_sequence(objects[a], ours[b]) for a, b in groups]
     results: dict[str, Any] = {}
     for metric in (HOTA(), CLEAR({"PRINT_CONFIG": False}), Identity({"PRINT_CONFIG": False})):
         each = {str(i): metric.eval_sequence(s) for i, s in enumerate(sequences)}
@@ -44,6 +44,11 @@ def identities(truth: Truth, found: Detected, kept: Bool) -> dict[str, Any]:
 
 def _keys(boxes: Truth | Detected) -> Int:
     return np.stack([boxes.video, boxes.label], axis=1)
+
+
+def _groups(place: Int, count: int) -> list[Int]:
+    """The rows of each of `count` places, in order"""
+    return np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place, minlength=count))[:-1])
 
 
 def _sequence(truth: Truth, ours: Detected) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_told_in_one_line(drawn: Path, tmp_path: Path, monk
     refused(2, "fps is 0; wanted above 0", first, *data, "--fps", 0, "--trace", first)
     assert run("evaluate", first, *data, "--allow-missing").exit_code == 0
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    refused(5, "pip install 'rdn-engine[evaluate]'", first, *data)
+    refused(5, "pip install faster-coco-eval", first, *data)
 
 
 def test_outputs_of_predict_are_different_files(drawn: Path, tmp_path: Path) -> None:
