@@ -1,4 +1,4 @@
-"""What calibrated confidences are worth: error, thresholds and AP before and after, on videos that no map was fitted to.
+"""What calibrated confidences are worth: error, thresholds and AP before and after, on videos of their own.
 
     python benchmarks/quality/confidence_accuracy.py --bundle models/rdn_tiny/engines --output result.json
 

@@ -30,6 +30,26 @@ def delay_accuracy() -> str:
     )
 
 
+def confidence_accuracy() -> str:
+    """A bundle before and after it was calibrated, on other videos."""
+    result = load("confidence_accuracy.json")
+    columns = {"D_ECE": "D-ECE", "D_ECE_certain": "of 0.3 or more", "AP50": "AP50", "AP": "AP", "oLRP": "oLRP"}
+    rows = [
+        [name, *(f"{row[key]:.4f}" if key.startswith("D_") else f"{row[key]:.2f}" for key in columns)]
+        for name, row in result["rows"].items()
+    ]
+    test = result["test"]
+    return "\n".join(
+        [
+            table([f"`{result['model']}`", *columns.values()], rows),
+            "",
+            f"Maps fitted to {test['fitted_frames']} frames of {result['fitted']}, tested on {test['tested_frames']} "
+            f"others of it; judged here on {result['data']}, {result['frames']} frames. Commit {store.commit(result)}, "
+            f"`{result['command']}`.",
+        ]
+    )
+
+
 def ap_equality() -> str:
     """How far other evaluators are from ours."""
     result = load("ap_equality.json")
@@ -53,4 +73,8 @@ def _difference(value: float) -> str:
     return "0" if value < 1e-9 else f"{value:.1f}"
 
 
-BLOCKS = {"delay-accuracy": delay_accuracy, "ap-equality": ap_equality}
+BLOCKS = {
+    "delay-accuracy": delay_accuracy,
+    "confidence-accuracy": confidence_accuracy,
+    "ap-equality": ap_equality,
+}
