@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from rdn_engine.detector import Detector
+from rdn_engine.results import Detections
 from tests.cli.commands import ROOT, lines, run
 from training.data.export_synthetic import export_synthetic
 from training.data.synthetic import SyntheticVideos
@@ -63,6 +68,24 @@ def test_the_figures_are_those_of_the_detector_itself(drawn: Path) -> None:
     assert wanted["vid"]["AP50"] > 10
     assert "oLRP" in result.stdout
     assert "threshold" in result.stdout
+
+
+def test_coco_records_of_the_same_results_have_the_same_ap(drawn: Path) -> None:
+    result = run("evaluate", *files(drawn), "--data", drawn / "annotations.json", "--json")
+    wanted = json.loads(result.stdout)["coco"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(drawn / "annotations.json"))
+        images = {row["file_name"]: row["id"] for row in truth.dataset["images"]}
+        ids = {row["name"]: row["id"] for row in truth.dataset["categories"]}
+        records = []
+        for line in (line for path in files(drawn) for line in lines(path)):
+            one = Detections.from_dict(line)
+            records += one.to_coco(images["/".join(Path(one.source_id).parts[-2:])], ids)
+        evaluation = COCOeval(truth, truth.loadRes(records), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert [wanted["AP"], wanted["AP50"]] == pytest.approx((100 * evaluation.stats[:2]).tolist(), abs=1e-9)
 
 
 def test_a_trace_adds_what_a_viewer_gets(drawn: Path) -> None:
