@@ -7,7 +7,7 @@ VIDEO ?=
 PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance clean
+.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance faults soak clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -97,6 +97,20 @@ performance: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/kernel/kernels.py --output $(RESULTS)/kernels_cpu.json
 	$(BIN)/python benchmarks/kernel/relation.py --output $(RESULTS)/relation_cpu.json
 	$(BIN)/python benchmarks/report/report.py
+
+# Every fault of a camera against real servers (scripts/test_servers.sh), and the table of docs/production.md: minutes.
+# FLAP_SECONDS is for how long servers of some streams die at random.
+FLAP_SECONDS ?= 600
+
+faults: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/serve/faults.py --flap-seconds $(FLAP_SECONDS) --output $(RESULTS)/faults.json
+	$(BIN)/python benchmarks/report/report.py
+
+# Sixteen flapping streams for half an hour: memory, threads and descriptors may not grow.
+SOAK_SECONDS ?= 1800
+
+soak: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/serve/soak.py --seconds $(SOAK_SECONDS) --output $(RESULTS)/soak.json
 
 clean:
 	rm -rf build dist *.egg-info rdn_engine/kernels/*.so $(VENV) $(DEMO)

@@ -65,7 +65,7 @@ class Queued:
     def __init__(self, on_frame: Callable[[], None]) -> None:
         self._on_frame, self._frames = on_frame, deque[Frame]()
         self.ended, self.error = False, None
-        self.captured = self.dropped = self.damaged = self.failures = 0
+        self.captured = self.dropped = self.damaged = self.lost_packets = self.failures = 0
         self.sessions = 1
 
     @property

@@ -28,6 +28,7 @@ from benchmarks.report import (
     latency_report,
     linking_tables,
     performance,
+    serve_tables,
     store,
 )
 from benchmarks.report.store import ROOT, load, table
@@ -112,6 +113,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/evaluation.md": evaluation_tables.BLOCKS,
     "docs/performance.md": performance.BLOCKS,
     "docs/gpu.md": gpu_tables.BLOCKS,
+    "docs/production.md": serve_tables.BLOCKS,
 }
 
 

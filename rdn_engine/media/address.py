@@ -42,6 +42,16 @@ def without_credentials(text: str) -> str:
     return f"{shown}://{place}{path[: path.rfind('/', 0, value.start()) + 1] + _HIDDEN if value else path}"
 
 
+def has_raw_password(text: str) -> bool:
+    """Whether an address may hold a password that FFmpeg cannot read, because a `/`, `?` or `#` stands in it as it is.
+
+    Args:
+        text: an address.
+    """
+    rest = text.partition("://")[2]
+    return "@" in rest[len(re.split("[/?#]", rest, maxsplit=1)[0]) :]
+
+
 def _is_mistyped(text: str) -> bool:
     """Whether a text without `://` looks like an address with a password: `rtsp:/user:password@...`, `cam/1?pwd=...`"""
     before = text.rpartition("@")[0].lower()

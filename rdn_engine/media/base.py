@@ -35,6 +35,12 @@ class SourceOptions:
     """Have the network see an anamorphic video as it is shown; pictures and boxes stay in stored pixels"""
     rtsp_over: Literal["tcp", "udp"] = "tcp"
     """What carries the pictures of an `rtsp://` address: UDP is a little sooner and loses packets"""
+    camera_size: tuple[int, int] | None = None
+    """Width and height in pixels that a video device is asked for; it may give the nearest that it has"""
+    camera_fps: float | None = None
+    """Frames per second that a video device is asked for, 0.1..1000"""
+    camera_format: str | None = None
+    """How a video device is to code its pictures, as FFmpeg names it: `mjpeg`, `yuyv422`, `h264`"""
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -42,7 +48,9 @@ class SourceOptions:
         Raises:
             ConfigError: says which is of another type or out of its range.
         """
-        check_fields(self, "options", timeout=(1e-3, 1e6), video_stream=(0, 1e6))
+        check_fields(
+            self, "options", timeout=(1e-3, 1e6), video_stream=(0, 1e6), camera_size=(1, 2**15), camera_fps=(0.1, 1000)
+        )
 
 
 class VideoSource(ABC):
@@ -69,6 +77,8 @@ class VideoSource(ABC):
         """Damaged frames met and left out so far"""
         self.doubtful = 0
         """Frames given so far although data was lost since the last key frame: what they show may be patched"""
+        self.lost_packets = 0
+        """RTP packets that never came, of a source over UDP; 0 where the transport says nothing of it"""
         self.pixel_aspect = Fraction(1)
         """Width over height of a pixel when it is shown; 1 where pixels are square or nothing is known"""
         self.warnings: list[str] = []

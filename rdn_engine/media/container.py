@@ -11,12 +11,16 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from rdn_engine.errors import VideoError
+from rdn_engine.media.address import has_raw_password
 from rdn_engine.media.base import SourceOptions, reason
 from rdn_engine.media.picture import STRICT
 
 # A file may name further inputs (playlists do); one that came from outside must not reach the network. An unfinished
 # playlist is read from its start, and not waited for: by default FFmpeg begins three segments before its end.
 _FILE = {"protocol_whitelist": "file,pipe", "live_start_index": "0", "m3u8_hold_counters": "2"}
+# By default FFmpeg looks at twenty pictures to find the frame rate, and hands none out before: a camera of 10 frames a
+# second comes back two seconds later than it has to, and then all at once. Two give the same rate.
+_NETWORK = {"fpsprobesize": "2"}
 _BOX_HEADER = 8
 
 
@@ -35,12 +39,15 @@ def open_container(url: str, source_id: str, *, network: bool, options: SourceOp
     asked = time.monotonic()
     try:
         if network:
-            return av.open(url, mode="r", options={"rtsp_transport": options.rtsp_over}, timeout=options.timeout)
+            settings = {**_NETWORK, "rtsp_transport": options.rtsp_over}
+            return av.open(url, mode="r", options=settings, timeout=options.timeout)
         return av.open(url, mode="r", options=_FILE)
     except (av.FFmpegError, OSError, ValueError) as error:
         why = why_unread(error, asked if network else None, options.timeout)
     if not network and _lacks_index(Path(url.removeprefix("file:"))):
         why = "it has no index (moov box): its recording was not finished, or its end was not copied"
+    if network and has_raw_password(url):
+        why += "; in a password the signs / ? # [ ] @ are written %2F %3F %23 %5B %5D %40"
     # Out here, so that PyAV's error, which holds the whole address, is not the context of ours.
     raise VideoError(f"{source_id} cannot be opened as video: {why}")
 

@@ -17,6 +17,7 @@ from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
 from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
+from rdn_engine.media.camera import device_path, is_device
 from rdn_engine.media.frame_queue import FrameQueue, Policy
 from rdn_engine.media.source import open_source
 from rdn_engine.plain import check, check_fields, seconds_to_wait
@@ -59,16 +60,16 @@ class LiveOptions:
 class LiveSource:
     """Frames of a camera, as they come. One thread reads; `get` and `close` are called from another.
 
-    An address that ends, fails or falls silent has failed: the thread connects again, after a delay that doubles up to
-    a limit and is varied at random, so that many streams do not come back in one moment. A file ends once. No frame is
-    invented in between: the next one has another `session`, which begins another epoch.
+    An address or a video device that ends, fails or falls silent has failed: the thread connects again, after a delay
+    that doubles up to a limit and is varied at random, so that many streams do not come back in one moment. A file ends
+    once. No frame is invented in between: the next one has another `session`, which begins another epoch.
 
     Of every frame that was captured exactly one thing is true: it was taken by `get`, it waits, or it is in `dropped`.
     """
 
     def __init__(
         self,
-        address: str | Path,
+        address: str | Path | int,
         options: LiveOptions | None = None,
         *,
         on_change: Callable[[], None] = lambda: None,
@@ -77,20 +78,23 @@ class LiveSource:
         """Nothing is opened before `start`.
 
         Args:
-            address: as `open_source` takes it.
+            address: as `open_source` takes it; a plain number, 0..63, is that video device. A file of such a name is
+                `./0`.
             options: how it is read.
             on_change: called by the reading thread whenever there is a frame more, and at the end.
             opener: opens a connection; for tests.
         """
         self._home: Home | None = None
+        address = device_path(address) or address
+        check(isinstance(address, (str, Path)), "address", address, "a path, an address, or the number of a camera")
         self.source_id = without_credentials(str(address))
         """What frames and messages say, without credentials"""
-        check(isinstance(address, (str, Path)), "address", address, "a path or an address")
         check(options is None or isinstance(options, LiveOptions), "options", options, "LiveOptions, or None")
         check(callable(on_change), "on_change", on_change, "a function")
         check(callable(opener), "opener", opener, "a function that opens a source")
-        self._address = address
-        self._live = "://" in str(address) and not str(address).startswith("file:")
+        self._address: str | Path = address  # type: ignore[assignment]
+        remote = "://" in str(address) and not str(address).startswith("file:")
+        self._live = remote or is_device(str(address))
         self._options = options or LiveOptions()
         self._on_change = on_change
         self._open = opener
@@ -106,6 +110,8 @@ class LiveSource:
         """Frames that were found damaged and are not among the captured ones"""
         self.doubtful = 0
         """Captured frames before which data was lost"""
+        self.lost_packets = 0
+        """RTP packets that never came, of a source over UDP"""
         self.sessions = 0
         """Connections that gave a frame"""
         self.failures = 0
@@ -211,21 +217,31 @@ class LiveSource:
         """One connection, until it ends or fails."""
         try:
             with self._open(self._address, self._options.source) as video:
-                try:
-                    self._capture_all(video)
-                finally:
-                    self.damaged += video.skipped
+                self._capture_all(video)
             if self._live and not self._closing.is_set():
                 raise VideoError(f"{self.source_id} ended, which a live source does not")
         except BaseException as error:  # whatever it is, it must not end the thread without a word
             self.failures += 1
             # Of an error that is not ours only the kind: its words may quote the address.
-            self.error = (
-                error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {type(error).__name__}")
-            )
+            kind = type(error).__name__
+            failure = error if isinstance(error, VideoError) else VideoError(f"{self.source_id}: {kind}")
+            # Where it was raised leads to the decoder, whose memory and threads it would keep until the next session.
+            failure.__traceback__ = failure.__context__ = None
+            self.error = failure
             self._tell()
 
     def _capture_all(self, video: VideoSource) -> None:
+        damaged, lost_packets = self.damaged, self.lost_packets
+        try:
+            for _ in self._captured(video):
+                self.damaged = damaged + video.skipped
+                self.lost_packets = lost_packets + video.lost_packets
+        finally:
+            self.damaged = damaged + video.skipped
+            self.lost_packets = lost_packets + video.lost_packets
+
+    def _captured(self, video: VideoSource) -> Iterator[None]:
+        """Queue one frame after another."""
         first, session, doubtful = self._next_index, self.sessions, 0
         for frame in self._paced(video):
             if self._closing.is_set():
@@ -238,6 +254,7 @@ class LiveSource:
             self._next_index = first + frame.index + 1
             self._queue.put(replace(frame, index=first + frame.index, capture=capture))
             self._tell()
+            yield
 
     def _tell(self) -> None:
         try:

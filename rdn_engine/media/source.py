@@ -7,13 +7,16 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rdn_engine.errors import VideoError
 from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
+from rdn_engine.media.camera import device_path, is_device, open_camera
 from rdn_engine.media.container import open_container
 from rdn_engine.media.images import IMAGE_SUFFIXES, ImageFiles, ImagePackets, has_image_suffix, is_still
+from rdn_engine.media.packet_losses import PacketLosses, loses_packets
 from rdn_engine.media.video import Video
 
 _STDIN = ("-", "/dev/stdin")
@@ -24,8 +27,9 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
 
     Args:
         source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, a list of
-            images, a named pipe, or `-` for stdin. Folders and globs are read in natural order (`2.png` before
-            `10.png`), a list in its own order. Other files in a folder are passed over. Images may differ in size.
+            images, a named pipe, a video device (`/dev/video0`), or `-` for stdin. Folders and globs are read in
+            natural order (`2.png` before `10.png`), a list in its own order. Other files in a folder are passed over.
+            Images may differ in size.
         options: how it is read.
 
     Returns:
@@ -48,6 +52,8 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
     place = text.removeprefix("file:") if text.startswith("file:/") else text
     if "://" in place:
         return _open(text, without_credentials(text), options, network=True)
+    if is_device(text):
+        return Video(open_camera(text, options), text, options=options, network=True)
     if text in _STDIN:
         url = _stdin(text)
         return _open(url, text, options, file=Path("/dev/stdin") if url.startswith("file:") else None)
@@ -67,7 +73,8 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         # A mistyped address with a query is a glob of nothing.
         return ImageFiles(images, text if images else without_credentials(text))
     shown = without_credentials(text)
-    raise VideoError(f"{shown} does not exist; wanted a video file, an image folder, a glob or an address")
+    hint = f"; a camera is {device}" if (device := device_path(text)) else ""
+    raise VideoError(f"{shown} does not exist; wanted a video file, an image folder, a glob or an address{hint}")
 
 
 def _images(names: Iterable[str | Path]) -> VideoSource:
@@ -84,10 +91,17 @@ def _open(
     url: str, source_id: str, options: SourceOptions, *, network: bool = False, file: Path | None = None
 ) -> VideoSource:
     """What FFmpeg finds behind an address: a video, or images that are not called so."""
-    container = open_container(url, source_id, network=network, options=options)
+    losses = PacketLosses() if loses_packets(url, options.rtsp_over) else None
+    try:
+        with nullcontext() if losses is None else losses.counted():
+            container = open_container(url, source_id, network=network, options=options)
+    except VideoError:
+        if losses is not None:
+            losses.close()
+        raise
     if not is_still(container):
         files = () if file is None else (file,)
-        return Video(container, source_id, options=options, network=network, files=files)
+        return Video(container, source_id, options=options, network=network, files=files, losses=losses)
     if file is None or not file.is_file():
         return ImagePackets(container, source_id)
     container.close()

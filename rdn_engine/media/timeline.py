@@ -58,6 +58,8 @@ class Timeline:
         self._lost = 0
         """Pictures lost since the last one, whose place in display order is not known"""
         self._doubtful = False
+        self._unclean = -1
+        """Ticket up to which a key picture may be damaged itself, and ends no doubt"""
 
     def send(self, pts: int | None, dts: int | None, *, hidden: bool) -> int:
         """A packet goes into the decoder.
@@ -98,8 +100,14 @@ class Timeline:
             self._lost += 1
             self._give_up(ticket)
 
-    def doubt(self) -> None:
-        """Data is missing in what is sent from now on, and the decoder may not notice."""
+    def doubt(self, unclean: int = -1) -> None:
+        """Data is missing in what is sent from now on, and the decoder may not notice.
+
+        Args:
+            unclean: ticket of the last packet in which it may be missing: a key picture up to there is one of the
+                doubtful.
+        """
+        self._unclean = max(self._unclean, unclean)
         if not self._doubtful:
             self._forget_shown()
         self._doubtful = True
@@ -131,7 +139,8 @@ class Timeline:
             self._shown = place
             if self._damaged or interlaced or len(self._sent) > _HELD:
                 self._forget_shown()
-        self._doubtful &= not key or bool(self._damaged)
+        clean = key and (ticket is None or ticket > self._unclean)
+        self._doubtful &= not clean or bool(self._damaged)
         return Shown(lost, self._clock.time(ticket, dts, lost, restarted=restarted), self._doubtful)
 
     def end(self) -> int:

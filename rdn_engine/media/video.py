@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -33,6 +34,7 @@ from rdn_engine.media.container import (
 )
 from rdn_engine.media.deinterlace import deinterlaced
 from rdn_engine.media.extent import Extent
+from rdn_engine.media.packet_losses import PacketLosses
 from rdn_engine.media.picture import HDR, UPRIGHT, orientation, video_rgb
 from rdn_engine.media.timeline import Timeline
 
@@ -47,6 +49,8 @@ _REORDERED = 3.0
 """Times as much, where pictures are shown in another order than they are decoded: the last times may be missing."""
 _LOOKED_AHEAD = 2
 """Packets: FFmpeg marks the one before the packet whose data is missing."""
+_LOOKED_AT = 256
+"""Packets that FFmpeg may have looked at when it opened a source: a loss of that time is in one of them."""
 _ROUNDING_SECONDS = 0.25
 """Containers' durations are rounded, or those of sound that goes on for a moment."""
 _LONGEST_REORDERING = 16
@@ -64,6 +68,7 @@ class Video(VideoSource):
         options: SourceOptions,
         network: bool,
         files: tuple[Path, ...] = (),
+        losses: PacketLosses | None = None,
     ) -> None:
         """Choose the video stream and start its decoder.
 
@@ -73,6 +78,7 @@ class Video(VideoSource):
             options: how it is read.
             network: whether it is waited for.
             files: that are read.
+            losses: counts packets that never come, since before the container was opened; closed with this object.
 
         Raises:
             VideoError: for what holds no video, or holds it in a format without a decoder.
@@ -80,11 +86,12 @@ class Video(VideoSource):
         self._network = network
         self._options = options
         self._container = container
+        self._losses = losses
         try:
             self._stream = choose_stream(self._container, source_id, options.video_stream)
             open_decoder(self._stream, source_id)
         except VideoError:
-            self._container.close()
+            self._close()
             raise
         self._untimed = bool(self._container.format.flags & _NO_TIMES)
         # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
@@ -106,7 +113,14 @@ class Video(VideoSource):
 
     def close(self) -> None:
         super().close()
+        self._close()
+
+    def _close(self) -> None:
         self._container.close()
+        # It asks this object, which would otherwise keep its decoder and its threads until a collection of cycles.
+        self._timeline = None
+        if self._losses is not None:
+            self._losses.close()
 
     def _frames(self) -> Iterator[Frame]:
         pictures = self._pictures()
@@ -153,7 +167,9 @@ class Video(VideoSource):
             if packet.size:  # the last one has nothing in it and asks for what the decoder still holds
                 ticket = packet.pts = timeline.send(packet.pts, packet.dts, hidden=packet.is_discard)
                 if packet.is_corrupt and not self._begins_anew(packet, following):
-                    timeline.doubt()
+                    timeline.doubt(ticket + 1)
+                if self._packets_lost():
+                    timeline.doubt(ticket + (1 if ticket else _LOOKED_AT))
             try:
                 pictures = self._stream.codec_context.decode(packet)
             except av.error.EOFError:
@@ -166,6 +182,13 @@ class Video(VideoSource):
                 continue
             for picture in pictures:
                 yield timeline, picture
+
+    def _packets_lost(self) -> bool:
+        """Whether packets were lost since the last question; at first, those of the opening too."""
+        before = self.lost_packets
+        if self._losses is not None:
+            self.lost_packets = self._losses.total
+        return self.lost_packets > before
 
     def _of_video(self) -> Iterator[tuple[Packet[Stream], Sequence[Packet[Stream]]]]:
         """The video's packets, of a file each with those that follow it: nothing is waited for there."""
@@ -194,7 +217,8 @@ class Video(VideoSource):
         while True:
             asked, why = time.monotonic(), ""
             try:
-                packet = next(packets)
+                with nullcontext() if self._losses is None else self._losses.counted():
+                    packet = next(packets)
             except StopIteration:
                 return
             except IndexError:

@@ -9,7 +9,7 @@ from rdn_engine.frame import Frame
 from rdn_engine.plain import shown
 from rdn_engine.serve.source import FrameSource
 
-_ASKED = ("ended", "error", "waiting", "captured", "dropped", "damaged", "sessions", "failures")
+_ASKED = ("ended", "error", "waiting", "captured", "dropped", "damaged", "lost_packets", "sessions", "failures")
 _DONE = ("start", "get", "close")
 
 
@@ -72,6 +72,11 @@ class GuardedSource:
     def damaged(self) -> int:
         """Frames lost before they arrived."""
         return self._count("damaged")
+
+    @property
+    def lost_packets(self) -> int:
+        """Packets of the network that never arrived."""
+        return self._count("lost_packets")
 
     @property
     def sessions(self) -> int:

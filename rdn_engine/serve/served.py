@@ -342,6 +342,7 @@ class ServedStream:
             inside=frames.inside,
             doubtful=frames.doubtful,
             damaged=source.damaged,
+            lost_packets=source.lost_packets,
             sessions=source.sessions,
             failures=source.failures,
             epochs=facts.epochs,

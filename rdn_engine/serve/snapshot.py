@@ -54,6 +54,8 @@ class StreamSnapshot:
     """Frames that the source marked as perhaps damaged; they are detected on"""
     damaged: int
     """Frames that the source lost before they arrived; not part of frames_in"""
+    lost_packets: int
+    """Packets of the network that never arrived, where the transport says so: RTP over UDP"""
     sessions: int
     """How often the source was connected"""
     failures: int

@@ -50,6 +50,11 @@ class FrameSource(Protocol):
         ...
 
     @property
+    def lost_packets(self) -> int:
+        """Packets of the network that never arrived; 0 where nobody says."""
+        ...
+
+    @property
     def sessions(self) -> int:
         """How often it was connected."""
         ...

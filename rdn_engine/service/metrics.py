@@ -21,6 +21,7 @@ _COUNTERS = {
     "frames_out": "Frames whose results the sink has taken",
     "frames_doubtful": "Frames that were perhaps damaged, and detected on",
     "frames_damaged": "Frames lost before they arrived; not part of rdn_frames_in",
+    "packets_lost": "RTP packets that did not come",
     "sessions": "Connections of the source",
     "source_failures": "Attempts and connections of the source that failed",
     "epochs": "Windows that started empty",
@@ -95,7 +96,16 @@ def _of_streams(snapshot: SchedulerSnapshot, restarts: dict[str, int]) -> Iterab
     stages = _counter("stage_seconds", "Wall-clock time of each stage", labels=["stream", "stage"])
     troubles = _gauge("stream_troubles", "Troubles that the stream is in now", labels=["stream", "trouble"])
     for one in snapshot.streams:
-        values = (one.frames_in, one.frames_out, one.doubtful, one.damaged, one.sessions, one.failures, one.epochs)
+        values = (
+            one.frames_in,
+            one.frames_out,
+            one.doubtful,
+            one.damaged,
+            one.lost_packets,
+            one.sessions,
+            one.failures,
+            one.epochs,
+        )
         for counter, value in zip(counters.values(), values, strict=True):
             counter.add_metric([one.name], float(value))
         levels = (one.waiting, one.inside, one.lowered, one.nbytes, restarts.get(one.name, 0))

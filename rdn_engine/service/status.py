@@ -12,11 +12,12 @@ from urllib.parse import quote
 from rdn_engine.serve.account import AgeHistogram
 from rdn_engine.serve.snapshot import SchedulerSnapshot, StreamSnapshot
 from rdn_engine.service.config import shown_source
+from rdn_engine.service.outputs import OutputCounts
 from rdn_engine.service.running import RunningStream
 
 _PLAIN = (
     "name", "state", "end_reason", "error", "frames_in", "frames_out", "dropped", "waiting", "inside", "doubtful",
-    "damaged", "sessions", "failures", "epochs", "lowered", "nbytes", "last_result_time",
+    "damaged", "lost_packets", "sessions", "failures", "epochs", "lowered", "nbytes", "last_result_time",
 )  # fmt: skip
 
 
@@ -27,7 +28,8 @@ def stream_status(running: RunningStream, snapshot: StreamSnapshot) -> dict[str,
         running: what the service knows of it.
         snapshot: its counters.
     """
-    counts = {name: (output, output.counts().get(running.name)) for name, output in running.outputs.items()}
+    none = OutputCounts()  # before its first result
+    counts = {name: output.counts().get(running.name, none) for name, output in running.outputs.items()}
     return {
         **{name: getattr(snapshot, name) for name in _PLAIN},
         "source": shown_source(running.settings.source),
@@ -43,9 +45,7 @@ def stream_status(running: RunningStream, snapshot: StreamSnapshot) -> dict[str,
         "dials": dataclasses.asdict(snapshot.dials),
         "seconds": snapshot.seconds,
         "outputs": {
-            name: {**dataclasses.asdict(one), "trouble": output.trouble}
-            for name, (output, one) in counts.items()
-            if one is not None
+            name: {**dataclasses.asdict(one), "trouble": running.outputs[name].trouble} for name, one in counts.items()
         },
     }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from rdn_engine.errors import ConfigError, VideoError
 from rdn_engine.frame import Frame
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.live import LiveOptions, LiveSource
+from rdn_engine.media.source import open_source
 from tests.media.clips import encode
 from tests.media.servers import http, serving
 
@@ -139,6 +142,30 @@ def test_a_file_that_is_none_ends_with_its_error(tmp_path: Path) -> None:
     assert live.get(10) is None
     assert live.ended
     assert "cannot be opened as video" in str(live.error)
+
+
+def test_a_connection_that_failed_keeps_no_decoder(tmp_path: Path) -> None:
+    """Without a collection of cycles: nothing else calls one in time."""
+    path, videos = encode(tmp_path / "a.ts", frames=5), []
+
+    def opener(address: str | Path, options: SourceOptions) -> VideoSource:
+        if videos:
+            raise VideoError("gone")
+        video = open_source(path)
+        videos.append(weakref.ref(video))
+        return video
+
+    gc.disable()
+    try:
+        live = LiveSource("rtsp://cam/1", AT_ONCE, opener=opener)
+        live.start()
+        take(live, 5)
+        while live.failures < 3:
+            live.get(0.01)
+        assert videos[0]() is None
+    finally:
+        gc.enable()
+        assert live.close(10)
 
 
 def test_an_unexpected_error_ends_no_thread_without_a_word() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import VideoError
+from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.source import open_source
 from tests.media.clips import encode, read, save_images
 
@@ -65,6 +66,12 @@ def test_error_for_an_address_hides_its_password() -> None:
         open_source("nonsense://user:secret@host/path?token=secret")
     assert "secret" not in str(caught.value)
     assert "nonsense://host/path" in str(caught.value)
+
+
+def test_a_password_that_ffmpeg_cannot_read_is_explained() -> None:
+    with pytest.raises(VideoError, match=r"^http://\.\.\. cannot be opened .*; in a password .* %2F %3F %23") as raised:
+        open_source("http://user:p#/?[@s@127.0.0.1:1/cam", SourceOptions(timeout=5.0))
+    assert "p#" not in str(raised.value)
 
 
 def test_glob_list_and_single_image_agree(tmp_path: Path) -> None:

@@ -130,3 +130,16 @@ def test_a_hidden_packet_is_never_shown_nor_lost() -> None:
     assert show(line, line.send(1, 1, hidden=False)) == (0, 1.0)
     assert show(line, hidden) is None
     assert line.end() == 0
+
+
+def test_a_key_picture_in_which_data_may_be_missing_ends_no_doubt() -> None:
+    line = timeline()
+    tickets = [line.send(pts, pts, hidden=False) for pts in range(6)]
+    line.doubt(tickets[2])
+
+    def doubtful(ticket: int) -> bool:
+        shown = line.show(ticket, None, key=ticket % 2 == 0)
+        assert shown is not None
+        return shown.doubtful
+
+    assert [doubtful(ticket) for ticket in tickets] == [True, True, True, True, False, False]

@@ -50,6 +50,7 @@ class FakeSource:
         self.ended, self.error = False, None
         self.captured = self.dropped = 0
         self.damaged, self.sessions = 3, 1
+        self.lost_packets = 4
         self.failures = 2
         self.starts = self.closes = 0
         self.stops = True

@@ -52,6 +52,7 @@ def test_every_stream_gives_what_it_gives_alone(workers: int) -> None:
         assert (final.frames_in, final.frames_out, final.inside) == (len(given[name]), len(given[name]), 0)
         assert balanced(final)
         assert (final.epochs, final.damaged, final.sessions, final.failures) == (1, 3, 1, 2)
+        assert final.lost_packets == 4
         assert sum(final.ages.counts) == len(given[name])
         assert final.seconds["relation"] > 0
         assert (camera.source.starts, camera.source.closes) == (1, 1)

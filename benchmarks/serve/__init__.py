@@ -1,0 +1,1 @@
+"""Live streams from real servers: what faults do to them, and what they hold after a long time."""
