@@ -27,11 +27,11 @@ from export.build_engines import build
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from rdn_engine.errors import ConfigError, DatasetError, RDNError
+from rdn_engine.evaluation.plots import draw
+from rdn_engine.evaluation.score import precision_recall
+from rdn_engine.evaluation.table import result_table
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.detect import RunDetector
-from training.evaluation.plots import draw
-from training.evaluation.score import detect_all, precision_recall, score
-from training.evaluation.table import result_table
+from training.evaluation.detect import RunDetector, detect_all, figures
 from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
 from training.provenance import environment
 
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(videos.dataset.frames))
         found = detect_all(detect, videos, lambda frames: progress.update(task, completed=frames))
-    result = score(found, videos, detect.class_names, detect.dials)
+    result = figures(found, videos, detect)
     if arguments.plots is not None:
         draw(result, precision_recall(found, videos, detect.class_names), arguments.plots)
     source = {"model": str(arguments.bundle or arguments.checkpoint), "executor": arguments.executor}

@@ -21,6 +21,10 @@ class PrecisionError(RDNError):
     """A model in reduced precision detects something else than in float32, or cannot be calibrated."""
 
 
+class CalibrationError(RDNError):
+    """Confidences cannot be calibrated on these videos: frames held out do not bear the fit out."""
+
+
 class DatasetError(RDNError):
     """An annotation file cannot be read, or does not have the layout that was asked for."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -129,7 +130,7 @@ def from_plain(cls: type[_T], data: Any, path: str) -> _T:
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is {shown(data)}; wanted a mapping")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast("Any", cls))
     unknown = sorted(str(name) for name in set(data) - set(hints))
     if unknown:
         raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
@@ -152,6 +153,12 @@ def _field(cls: type[Any], name: str, hint: Any, value: Any, path: str) -> Any:
 
 def _type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Resolved once a class: lines of results are read by the million."""
+    return typing.get_type_hints(cls)
 
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:

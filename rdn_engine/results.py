@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
@@ -78,16 +78,17 @@ class Detections(FrameFacts):
         """Turn the result into one JSONL line (docs/jsonl.md) of plain numbers, strings and lists.
 
         Returns:
-            The facts of the frame and `detections`, a row each. Boxes are rounded to 2 decimals of a pixel, confidences
-            and seconds to 6.
+            The facts of the frame and `detections`, a row each. Boxes and confidences are written with as few digits as
+            tell one float32 from the next, so that a file is scored as the results themselves; seconds are rounded to 6
+            decimals.
         """
         ids = [None] * len(self) if self.tracker_id is None else self.tracker_id.tolist()
-        rows = zip(self.xyxy.tolist(), self.confidence.tolist(), self.class_id.tolist(), ids, strict=True)
+        rows = zip(_shortest(self.xyxy), _shortest(self.confidence), self.class_id.tolist(), ids, strict=True)
         detections = []
         for box, confidence, class_id, tracker_id in rows:
             row: dict[str, Any] = {
-                "xyxy": [round(v, 2) for v in box],
-                "confidence": round(confidence, 6),
+                "xyxy": box,
+                "confidence": confidence,
                 "class_id": class_id,
                 "class_name": self.class_names[class_id],
             }
@@ -103,7 +104,7 @@ class Detections(FrameFacts):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], class_names: tuple[str, ...] | None = None) -> Detections:
-        """The inverse of `to_dict`, within its rounding.
+        """The inverse of `to_dict`: the same boxes and confidences to the last bit.
 
         Args:
             data: one line of docs/jsonl.md, parsed.
@@ -141,21 +142,32 @@ class Detections(FrameFacts):
             **vars(facts),
         )
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """COCO result records, ready for pycocotools' `loadRes`.
+    def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+        """COCO result records, ready for pycocotools' `loadRes`, in the terms of our annotations (docs/datasets.md).
 
         Args:
             image_id: what the annotations call the frame.
+            category_ids: name of a class -> what the annotations call it; None where they count the model's classes
+                from 1.
 
         Returns:
-            A record for each detection. Its `bbox` is [x, y, w, h] in pixels of the frame with w = x2 - x1; its
-            `category_id` is class_id + 1, as COCO counts from 1.
+            A record for each detection. Its `bbox` is [x, y, w, h] in pixels of the frame with w = x2 - x1 + 1, since
+            x2 is the last column that the box covers.
+
+        Raises:
+            ResultError: for a class that `category_ids` does not name.
         """
+        if category_ids is None:
+            category_ids = {name: c for c, name in enumerate(self.class_names, 1)}
+        unknown = {self.class_names[c] for c in self.class_id.tolist()} - category_ids.keys()
+        if unknown:
+            raise ResultError(f"category_ids are {dict(category_ids)}; wanted one of {sorted(unknown)} too")
+        ids = [category_ids.get(name, 0) for name in self.class_names]
         return [
             {
                 "image_id": image_id,
-                "category_id": class_id + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "category_id": ids[class_id],
+                "bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1],
                 "score": confidence,
             }
             for (x1, y1, x2, y2), confidence, class_id in zip(
@@ -223,6 +235,12 @@ class _Row:
 
 
 _ROW = tuple(field.name for field in fields(_Row))
+
+
+def _shortest(values: NDArray[np.float32]) -> list[Any]:
+    """float32 as JSON writes them: the shortest decimals that only this one is nearest to."""
+    shortest: list[Any] = values.astype(np.float32).astype(str).astype(np.float64).tolist()
+    return shortest
 
 
 def _captured(capture: Capture | None) -> dict[str, Any]:

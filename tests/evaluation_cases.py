@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.frame.models import draw_relation
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video
 from tests.reference_evaluation import Box, Detection
-from training.data.coco_vid import Annotation, Category, Dataset, Frame, Video
 from training.data.synthetic import CLASS_NAMES
 from training.evaluation.videos import AnnotatedVideos
 from training.model.rdn import RDN

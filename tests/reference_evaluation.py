@@ -30,7 +30,8 @@ def overlap(a, b):
 
 def iou(a, b):
     both, first, second = overlap(a, b)
-    return both / (first + second - both)
+    union = first + second - both
+    return both / union if union else 0.0
 
 
 def meet(boxes, detections, label):
@@ -41,10 +42,8 @@ def meet(boxes, detections, label):
         free = [i for i in same if i not in taken and not boxes[i].ignore and iou(d.xyxy, boxes[i].xyxy) >= 0.5]
         best = max(free, key=lambda i: iou(d.xyxy, boxes[i].xyxy), default=None)
         if best is None:
-            inside = [overlap(d.xyxy, boxes[i].xyxy) for i in same if boxes[i].ignore]
-            region = [
-                i for i, o in zip([i for i in same if boxes[i].ignore], inside, strict=True) if o[0] / o[1] >= 0.5
-            ]
+            inside = {i: overlap(d.xyxy, boxes[i].xyxy) for i in same if boxes[i].ignore}
+            region = [i for i, (both, own, _) in inside.items() if both and both / own >= 0.5]
             best = region[0] if region else None
         else:
             taken.add(best)

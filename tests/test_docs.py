@@ -128,7 +128,7 @@ def test_train_your_own(checkout: Path) -> None:
     write_sequences(checkout / "clips" / "val", ["street_09"], "test")
     shorten(checkout / "training" / "configs" / "own_data.yaml")
     page = commands("docs/train_your_own.md")
-    assert len(page) == 10
+    assert len(page) == 11
     for command in page:
         # No weights can be fetched here; the same architecture untrained has the same tensors.
         run(command.replace("weights='DEFAULT'", "weights=None"), checkout)

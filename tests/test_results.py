@@ -53,8 +53,8 @@ def test_json_line_round_trip(n: int, tracked: bool, pts: float | None) -> None:
     original = make(n, tracked, pts=pts)
     line = json.dumps(original.to_dict(), allow_nan=False)
     back = Detections.from_dict(json.loads(line), NAMES)
-    assert np.abs(back.xyxy - original.xyxy).max(initial=0) <= 0.00501
-    assert np.abs(back.confidence - original.confidence).max(initial=0) <= 1e-6
+    assert np.array_equal(back.xyxy, original.xyxy)
+    assert np.array_equal(back.confidence, original.confidence)
     assert np.array_equal(back.class_id, original.class_id)
     assert (back.tracker_id is not None) == (tracked and n > 0)
     if back.tracker_id is not None and original.tracker_id is not None:
@@ -238,9 +238,27 @@ def test_coco_record() -> None:
     d = make(1)
     (record,) = d.to_coco(42)
     x1, y1, x2, y2 = d.xyxy[0]
-    assert record["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], rel=1e-5)
+    assert record["bbox"] == pytest.approx([x1, y1, x2 - x1 + 1, y2 - y1 + 1], rel=1e-5)
     assert (record["image_id"], record["category_id"]) == (42, d.class_id[0] + 1)
     assert make(0).to_coco(1) == []
+    name = NAMES[d.class_id[0]]
+    assert d.to_coco(42, {name: 17, "another": 3})[0]["category_id"] == 17
+    with pytest.raises(ResultError, match=rf"category_ids are .*; wanted one of \['{name}'\] too"):
+        d.to_coco(42, {"another": 3})
+
+
+def test_the_box_of_a_whole_frame_is_cocos() -> None:
+    """x2 and y2 are the last column and row: what covers a frame of 340 x 256 has them at 339 and 255."""
+    whole = replace(make(1), xyxy=np.array([[0, 0, 339, 255]], np.float32))
+    assert whole.to_coco(1)[0]["bbox"] == [0, 0, 340, 256]
+
+
+def test_json_digits_are_the_fewest_that_tell_a_float32() -> None:
+    confidence = np.array([0.1, np.nextafter(np.float32(0.1), np.float32(1)), 1e-30], np.float32)[::-1]
+    one = replace(make(3), confidence=confidence)
+    line = json.dumps(one.to_dict())
+    assert '"confidence": 0.1,' in line
+    assert np.array_equal(Detections.from_dict(json.loads(line), NAMES).confidence, confidence)
 
 
 @pytest.mark.parametrize(("library", "method"), [("supervision", "to_supervision"), ("torch", "to_torchvision")])

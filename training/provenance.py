@@ -14,7 +14,17 @@ from typing import Any
 
 from rdn_engine.kernels import _C
 
-PACKAGES = ("rdn-engine", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "av", "faster-coco-eval")
+PACKAGES = (
+    "rdn-engine",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "av",
+    "faster-coco-eval",
+    "pycocotools",
+)
 
 
 def environment() -> dict[str, Any]:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.boxes import Truth, label_map
 from training.data.synthetic import SyntheticVideos
 from training.data.videos import Source
-from training.evaluation.boxes import Truth, label_map
-from training.evaluation.detect import RunModel
-from training.evaluation.score import evaluate
+from training.evaluation.detect import RunModel, evaluate
 from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
 from training.model.rdn import RDN
 

@@ -35,8 +35,7 @@ from export.reduced import Reduced
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.detect import RunDetector
-from training.evaluation.score import evaluate
+from training.evaluation.detect import RunDetector, evaluate
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
 

@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.quality.accuracy import held_out, write_json
 from export.build_engines import build
 from rdn_engine import Detector
-from training.evaluation.detect import RunDetector
-from training.evaluation.score import evaluate
+from training.evaluation.detect import RunDetector, evaluate
 from training.provenance import environment
 
 ROOT = Path(__file__).resolve().parents[2]

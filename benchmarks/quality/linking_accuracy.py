@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trackeval.metrics import CLEAR, HOTA, Identity
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine import Detections, Detector
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
+from rdn_engine.evaluation.boxes import Detected, Truth, iou
+from rdn_engine.evaluation.score import score
+from rdn_engine.evaluation.tracking import identities
 from rdn_engine.kernels import cpu
 from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker, Linkable
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.boxes import Truth
-from training.evaluation.score import score
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
 
@@ -93,63 +93,11 @@ def annotated(videos: AnnotatedVideos) -> Truth:
     return truth[~truth.ignore]
 
 
-def identities(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict[str, float]:
+def lasting(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict[str, float]:
     """HOTA, DetA, AssA, MOTA and IDF1 in percent, and identity switches."""
-    truth = annotated(videos)
-    sequences = []
-    for _, frames in videos.videos():
-        ids = [frame.id for frame in frames]
-        for label in range(len(videos.dataset.categories)):
-            ours = [_boxes_of(found[i], videos.dataset.class_names[label]) for i in ids]
-            theirs = [truth[(truth.image == i) & (truth.label == label)] for i in ids]
-            if any(map(len, theirs)) or any(len(boxes) for boxes, _ in ours):
-                sequences.append(_sequence([(t.xyxy, t.instance) for t in theirs], ours))
-    results: dict[str, Any] = {}
-    for metric in (HOTA(), CLEAR({"PRINT_CONFIG": False}), Identity({"PRINT_CONFIG": False})):
-        each = {str(i): metric.eval_sequence(s) for i, s in enumerate(sequences)}
-        results |= metric.combine_sequences(each)
-    percent = {n: round(100 * float(np.mean(results[n])), 3) for n in ("HOTA", "DetA", "AssA", "MOTA", "IDF1")}
-    return percent | {"switches": int(results["IDSW"]), "sequences": len(sequences)}
-
-
-Tracked = tuple[NDArray[np.floating], NDArray[np.int64]]
-"""boxes [n, 4], identities [n]"""
-
-
-def _boxes_of(found: Detections, name: str) -> Tracked:
-    assert found.tracker_id is not None
-    rows = (found.class_id == found.class_names.index(name)) & (found.confidence > CONFIDENCE)
-    return found.xyxy[rows], found.tracker_id[rows]
-
-
-def _sequence(truth: list[Tracked], ours: list[Tracked]) -> dict[str, Any]:
-    """What TrackEval's metrics take."""
-    gt_ids, num_gt = _renumbered([ids for _, ids in truth])
-    tracker_ids, num_tracker = _renumbered([ids for _, ids in ours])
-    return {
-        "num_timesteps": len(truth),
-        "gt_ids": gt_ids,
-        "tracker_ids": tracker_ids,
-        "num_gt_ids": num_gt,
-        "num_tracker_ids": num_tracker,
-        "num_gt_dets": sum(map(len, gt_ids)),
-        "num_tracker_dets": sum(map(len, tracker_ids)),
-        "similarity_scores": [_iou(a, b) for (a, _), (b, _) in zip(truth, ours, strict=True)],
-    }
-
-
-def _renumbered(ids: list[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int]:
-    known, numbers = np.unique(np.concatenate(ids), return_inverse=True)
-    return np.split(numbers, np.cumsum([len(i) for i in ids])[:-1]), len(known)
-
-
-def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[n, m], the last pixel included"""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.maximum(high - low + 1, 0), 2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2] + 1, 1) for boxes in (a, b)]
-    iou: NDArray[np.float64] = overlap / (areas[0][:, None] + areas[1][None] - overlap)
-    return iou
+    detected = Detected.of(found, videos.dataset, tuple(next(iter(found.values())).class_names))
+    figures = identities(Truth.of(videos.dataset), detected, detected.confidence > CONFIDENCE)
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray[np.int64]:
@@ -161,8 +109,8 @@ def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray
     for label, name in enumerate(names):
         rows, there = found.class_id == found.class_names.index(name), truth[truth.label == label]
         if rows.any() and len(there):
-            iou = _iou(found.xyxy[rows], there.xyxy)
-            objects[rows] = np.where(iou.max(1) >= 0.5, there.instance[iou.argmax(1)], -1)
+            overlap = iou(found.xyxy[rows].astype(np.float64), there.xyxy)
+            objects[rows] = np.where(overlap.max(1) >= 0.5, there.instance[overlap.argmax(1)], -1)
     return objects
 
 
@@ -221,8 +169,8 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for label, (method, delay) in settings.items():
         found = linked(recorded, videos, method, delay)
-        result = score(found, videos, detector.config.class_names, detector.config.dials)
-        rows[label] = figures(result) | (identities(found, videos) if method else {})
+        result = score(found, videos, detector.config.class_names, detector.config.dials.frames_ahead)
+        rows[label] = figures(result) | (lasting(found, videos) if method else {})
         print(label, rows[label], flush=True)
     return {
         "data": videos.name,

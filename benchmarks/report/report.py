@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.report import (
     accuracy_tables,
+    evaluation_tables,
     gpu_tables,
     latency_report,
     linking_tables,
@@ -109,6 +110,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
     "docs/parity.md": {"parity": parity},
     "docs/linking.md": linking_tables.BLOCKS,
+    "docs/evaluation.md": evaluation_tables.BLOCKS,
     "docs/performance.md": performance.BLOCKS,
     "docs/gpu.md": gpu_tables.BLOCKS,
     "docs/production.md": serve_tables.BLOCKS,

@@ -7,16 +7,18 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rdn_engine.bundle.confidence import ConfidenceMap
 from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, MANIFEST, WEIGHTS, Agreement, FileRecord, Manifest
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
@@ -137,6 +139,27 @@ def write_manifest(
         tolerances=dict(tolerances),
         agreement=agreement,
     )
+    return _write(directory, manifest)
+
+
+def write_calibrated(bundle: Bundle, directory: str | Path, confidence: ConfidenceMap) -> None:
+    """A bundle anew, with maps of its confidences.
+
+    Args:
+        bundle: whose files were checked.
+        directory: of the new one, as `write_bundle` takes it; it may be the bundle's own.
+        confidence: the maps.
+
+    Raises:
+        BundleError: as `write_bundle`.
+    """
+    with write_bundle(directory) as staging:
+        for name in bundle.manifest.files:
+            shutil.copyfile(bundle.directory / name, staging / name)
+        _write(staging, replace(bundle.manifest, confidence=confidence))
+
+
+def _write(directory: Path, manifest: Manifest) -> Manifest:
     manifest = Manifest.from_dict(manifest.to_dict())
     part = directory / f".{MANIFEST}.part"
     part.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")

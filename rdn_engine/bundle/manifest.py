@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rdn_engine.bundle.confidence import ConfidenceMap, read_confidence
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError, ConfigError
 from rdn_engine.text import read_text
@@ -131,12 +132,16 @@ class Manifest:
     """stage -> largest relative error that `verify` accepts"""
     agreement: Agreement | None
     """How a reduced precision compares with float32; None for float32"""
+    confidence: ConfidenceMap | None = None
+    """What its confidences are worth; None where nobody calibrated them"""
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` reads, as JSON holds it."""
         files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
         agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
-        rest = {k: v for k, v in vars(self).items() if k not in ("config", "files", "agreement")} | agreement
+        maps = {} if self.confidence is None else {"confidence": self.confidence.to_dict()}
+        own = ("config", "files", "agreement", "confidence")
+        rest = {k: v for k, v in vars(self).items() if k not in own} | agreement | maps
         return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
 
     @classmethod
@@ -175,6 +180,7 @@ class Manifest:
             )
         try:
             config = RDNConfig.from_dict(_field(data, "config", dict))
+            confidence = read_confidence(data.get("confidence"), len(config.class_names))
         except ConfigError as error:
             raise BundleError(f"{MANIFEST}: {error}") from error
         graphs = _mapping(data, "graphs", str)
@@ -198,6 +204,7 @@ class Manifest:
             parameters=_mapping(data, "parameters", int),
             tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
             agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") in PRECISIONS[1:] else None,
+            confidence=confidence,
         )
         if manifest.precision not in PRECISIONS:
             raise BundleError(f"{MANIFEST}: precision is {manifest.precision!r}; this version runs {PRECISIONS}")

@@ -1,1 +1,1 @@
-"""rdn-engine predict | info | verify | build."""
+"""rdn-engine predict | evaluate | calibrate | info | verify | build."""

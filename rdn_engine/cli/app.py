@@ -1,4 +1,4 @@
-"""The command line: predict, run, info, verify, build. Parses, calls, prints; computes nothing itself."""
+"""The command line: predict, run, evaluate, calibrate, info, verify, build. Parses, calls, prints; computes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from rdn_engine.bundle.directory import Bundle
+from rdn_engine.cli.calibrate import calibrate
 from rdn_engine.cli.discreet import DiscreetGroup
+from rdn_engine.cli.evaluate import evaluate
 from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, exit_codes
 from rdn_engine.cli.options import BackendOption, DeviceOption, EnginesArgument
 from rdn_engine.cli.predict import predict
@@ -30,6 +32,8 @@ app = typer.Typer(
 )
 app.command(epilog=CODES_HELP)(predict)
 app.command(epilog=CODES_HELP)(run)
+app.command(epilog=CODES_HELP)(evaluate)
+app.command(epilog=CODES_HELP)(calibrate)
 
 
 def _print_version(asked: bool) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,9 @@ def predict(
     ],
     engines: Annotated[Path, typer.Option(metavar="DIR", help="Engine directory.")],
     output: Annotated[Path | None, typer.Option(help="JSON lines, one a frame; - for stdout; docs/jsonl.md.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="JSON lines of how long each frame took, for `evaluate --trace`.")
+    ] = None,
     save_video: Annotated[Path | None, typer.Option(help="Annotated video: .mp4, .mkv, .mov.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep detections above this confidence, in [0, 1).")] = None,
     draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on, in [0, 1].")] = 0.3,
@@ -83,13 +87,13 @@ def predict(
     with exit_codes(), Interrupts() as interrupts, contextlib.ExitStack() as stack:
         if not 0.0 <= draw_threshold <= 1.0:
             raise ConfigError(f"draw-threshold is {draw_threshold:g}; wanted a confidence in [0, 1]")
-        _check_outputs(output, save_video, as_json)
+        _check_outputs(output, save_video, trace, as_json)
         stack.enter_context(_warnings_said())
         named = given_value(source)
         check_stdin(named)
         video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over))
         stack.callback(lambda: None if interrupts.reading else video.close())
-        _keep_source([path for path in (output, save_video) if path is not None], named, video)
+        _keep_source([path for path in (output, save_video, trace) if path is not None], named, video)
         detector = Detector.from_pretrained(
             engines,
             backend=backend,
@@ -105,7 +109,8 @@ def predict(
         dials = dials.turned(_linked(dials, {k: v for k, v in given.items() if v is not None}, link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
         run = Run(stream, video, draw_threshold, interrupts)
-        run.process(output, save_video, show_progress=not quiet and sys.stderr is not None and sys.stderr.isatty())
+        show_progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        run.process(output, save_video, show_progress, trace)
         summary = {"backend": detector.backend, **run.summary(output, save_video)}
         if as_json:
             emit(json.dumps(summary) + "\n")
@@ -127,9 +132,14 @@ def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:
         raise typer.Exit(NOT_WHOLE)
 
 
-def _check_outputs(output: Path | None, save_video: Path | None, as_json: bool) -> None:
-    if output is not None and save_video is not None and _is_same(output, save_video):
-        raise ConfigError(f"--output and --save-video are both {output}; wanted two different files")
+def _check_outputs(output: Path | None, save_video: Path | None, trace: Path | None, as_json: bool) -> None:
+    given = {"--output": output, "--save-video": save_video, "--trace": trace}
+    files = {name: path for name, path in given.items() if path is not None}
+    for (name, path), (other, its) in combinations(files.items(), 2):
+        if _is_same(path, its):
+            raise ConfigError(f"{name} and {other} are both {path}; wanted two different files")
+    if trace == STDOUT:
+        raise ConfigError("--trace is -, stdout; wanted a file")
     if output == STDOUT and as_json:
         raise ConfigError("--output - and --json both want stdout; wanted a file for one of them")
     if sys.stdout is None and (output == STDOUT or as_json):

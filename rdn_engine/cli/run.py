@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import time
 from collections import Counter, deque
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rdn_engine.cli.progress import progress_bar
 from rdn_engine.cli.signals import Interrupted, Interrupts
 from rdn_engine.cli.streams import say
 from rdn_engine.errors import FrameError, RDNError, VideoError, VideoWriteError
+from rdn_engine.evaluation.trace import Push
 from rdn_engine.frame import Frame
 from rdn_engine.media.base import VideoSource
 from rdn_engine.media.writer import VideoWriter
@@ -37,6 +39,7 @@ class Run:
         self._draw_threshold = draw_threshold
         self._interrupts = interrupts
         self._lines: Lines | None = None
+        self._trace: Lines | None = None
         self._writer: VideoWriter | None = None
         self._waiting: deque[Frame] = deque()
         """Frames to draw on, kept until their result is there; at most L + 1, with linking L + D + 1"""
@@ -51,7 +54,9 @@ class Run:
         self.error: RDNError | None = None
         """What ended the source or the annotated video early, after the results so far were written"""
 
-    def process(self, output: Path | None, save_video: Path | None, show_progress: bool) -> None:
+    def process(
+        self, output: Path | None, save_video: Path | None, show_progress: bool, trace: Path | None = None
+    ) -> None:
         """Write a JSON line and an annotated frame for every result, as results come.
 
         A source that ends badly, or in which no frame is an image, leaves its error in `error`, a signal sets
@@ -62,6 +67,7 @@ class Run:
             output: file of the lines (docs/jsonl.md), `-` for stdout; None writes none.
             save_video: file of the annotated frames; None writes none.
             show_progress: on stderr.
+            trace: file of a line for every push, with its milliseconds; None writes none.
 
         Raises:
             VideoWriteError: for a video that cannot be begun, and without lines for one that cannot be written.
@@ -75,6 +81,8 @@ class Run:
                 stack.callback(self._finish_video)
             if output:
                 self._lines = stack.enter_context(Lines(output))
+            if trace:
+                self._trace = stack.enter_context(Lines(trace))
             self._interrupts.patient = True
             try:
                 self._read(show_progress)
@@ -84,7 +92,10 @@ class Run:
                 raise
             except VideoError as error:
                 self.error = error
-            self._take(self._stream.flush())
+            began = time.perf_counter()
+            results = self._stream.flush()
+            self._note(None, began, results)
+            self._take(results)
         if not self._stream.accepted and self.error is None and self._refusal is not None:
             refused = f"{self._video.source_id}: every frame was refused ({self._stream.rejected})"
             self.error = FrameError(f"{refused}; the first: {self._refusal}")
@@ -107,6 +118,7 @@ class Run:
                 self._draw(self._writer, result)
 
     def _push(self, frame: Frame) -> list[Detections]:
+        began = time.perf_counter()
         try:
             results = self._stream.push(frame)
         except FrameError as error:
@@ -114,8 +126,15 @@ class Run:
             if self._waiting:
                 self._waiting.pop()
             return []
+        self._note(frame, began, results)
         self._steady.mark()
         return results
+
+    def _note(self, frame: Frame | None, began: float, results: list[Detections]) -> None:
+        if self._trace is not None:
+            ms = 1e3 * (time.perf_counter() - began)
+            source, index, pts = ("", None, None) if frame is None else (frame.source_id, frame.index, frame.pts)
+            self._trace.write(Push(source, index, pts, ms, tuple(result.frame_index for result in results)).to_dict())
 
     def _refuse(self, frame: Frame, error: FrameError) -> None:
         """A frame that was refused is counted, like a damaged one; why is said of the first."""

@@ -71,14 +71,28 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 def agreement_rows(manifest: Manifest) -> dict[str, str]:
-    """What a reduced precision costs, in words.
+    """What a reduced precision costs and what calibration gained, in words.
 
     Args:
         manifest: of the bundle.
 
     Returns:
-        Heading -> text; empty for float32.
+        Heading -> text; empty for float32 that nobody calibrated.
     """
+    return _precision_rows(manifest) | _confidence_rows(manifest)
+
+
+def _confidence_rows(manifest: Manifest) -> dict[str, str]:
+    if manifest.confidence is None:
+        return {}
+    test = manifest.confidence.test
+    return {
+        "confidences": f"calibrated on {test.fitted_frames} frames of {test.data}: calibration error "
+        f"{test.error_before:.4f} -> {test.error_after:.4f} on {test.tested_frames} others"
+    }
+
+
+def _precision_rows(manifest: Manifest) -> dict[str, str]:
     a = manifest.agreement
     if a is None:
         return {}

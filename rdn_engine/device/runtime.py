@@ -14,6 +14,7 @@ from rdn_engine.device.gpu import Gpu
 from rdn_engine.device.model import DeviceModel
 from rdn_engine.device.relation import DevicePrecision, DeviceRelation
 from rdn_engine.device.stream import DeviceStream
+from rdn_engine.errors import BackendUnavailable
 
 
 class DeviceRuntime:
@@ -37,8 +38,14 @@ class DeviceRuntime:
 
         Raises:
             BundleError: for a graph or a weight that is not what the configuration wants.
-            BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown.
+            BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown; the former for a
+                bundle with calibrated confidences.
         """
+        if bundle.manifest.confidence is not None:
+            raise BackendUnavailable(
+                f"{bundle.directory} has calibrated confidences, which device='cuda' cannot map; wanted device='cpu', "
+                "or the bundle that it was made from"
+            )
         with gpu.current():
             graphs = DeviceGraphs(*(backend.load_device(bundle.path(role)) for role in ("backbone", "roi_head")))
             require_graphs(bundle.config, *graphs)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from rdn_engine.bundle.confidence import ConfidenceMap
 from rdn_engine.config import RDNConfig
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.relation import Relation
@@ -43,3 +44,5 @@ class HostModel:
     """The executor of the relation stage."""
     threads: int
     """Bounds the CPU threads of every stage of one call."""
+    confidence: ConfidenceMap | None = None
+    """What the model's confidences are worth; None gives them out as they are."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from rdn_engine.bundle.confidence import ConfidenceMap
 from rdn_engine.config import DetectionConfig, InputConfig
 from rdn_engine.host.features import RelationOutput
 from rdn_engine.kernels import cpu
@@ -16,6 +19,8 @@ def detections(
     input_config: InputConfig,
     config: DetectionConfig,
     score_threshold: float,
+    own_threshold: float,
+    confidence: ConfidenceMap | None,
     threads: int,
 ) -> cpu.Boxes:
     """Detections in pixels of the frame; DESIGN section 2 (Output). Each axis is scaled by its own ratio.
@@ -27,6 +32,9 @@ def detections(
         input_config: says the size of the network input.
         config: thresholds and box weights.
         score_threshold: boxes at or below this confidence, in 0..1, are dropped.
+        own_threshold: the model's. Where confidences are mapped, a threshold up to this one chooses by the model's
+            confidences, so that the same boxes are found as without a map; a higher one by those that are given out.
+        confidence: maps confidences after the choice; None gives them out as they are.
         threads: bounds the CPU threads.
 
     Returns:
@@ -39,8 +47,23 @@ def detections(
         boxes,
         network_size=network_size,
         config=config,
-        score_threshold=score_threshold,
+        score_threshold=_of_model(score_threshold, own_threshold, confidence),
         threads=threads,
     )
+    if confidence is not None:
+        found = _mapped(found, confidence, score_threshold if score_threshold > own_threshold else 0.0)
     scale = input_config.frame_scale(*frame_geometry)
     return found._replace(xyxy=(found.xyxy * (*scale, *scale)).astype("float32"))
+
+
+def _of_model(threshold: float, own: float, confidence: ConfidenceMap | None) -> float:
+    """The threshold of the model's confidences that lets everything through that may be above this one"""
+    return threshold if confidence is None or threshold <= own else max(own, confidence.least(threshold))
+
+
+def _mapped(found: cpu.Boxes, confidence: ConfidenceMap, threshold: float) -> cpu.Boxes:
+    """Best first again; equal ones stay in the order of the model's confidences."""
+    mapped = confidence.apply(found.confidence, found.class_id)
+    order = np.argsort(-mapped, kind="stable")
+    order = order[mapped[order] > threshold]
+    return cpu.Boxes(found.xyxy[order], mapped[order], found.class_id[order], found.proposal[order])

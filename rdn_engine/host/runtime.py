@@ -51,7 +51,8 @@ class HostRuntime:
             relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
         else:
             relation = GraphRelation(config, backend.load(bundle.path("relation")))
-        return cls(HostModel(config, Encoder(config, backbone, roi_head, threads), relation, threads))
+        encoder = Encoder(config, backbone, roi_head, threads)
+        return cls(HostModel(config, encoder, relation, threads, bundle.manifest.confidence))
 
     @property
     def config(self) -> RDNConfig:

@@ -129,6 +129,8 @@ class HostStream(Stream):
                 input_config=model.config.input,
                 config=model.config.detection,
                 score_threshold=detection_threshold(dials),
+                own_threshold=model.config.dials.score_threshold,
+                confidence=model.confidence,
                 threads=model.threads,
             )
             timings.lap("postprocess")

@@ -11,9 +11,9 @@ import torch
 from export import evaluate as command
 from rdn_engine.config import Dials
 from rdn_engine.errors import ConfigError
+from rdn_engine.evaluation.coco_vid import Category, read_dataset, write_dataset
 from tests.evaluation_cases import micro_model
 from training.checkpoints.files import save_checkpoint
-from training.data.coco_vid import Category, read_dataset, write_dataset
 from training.data.export_synthetic import export_synthetic
 from training.data.synthetic import SyntheticVideos
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from training.data.coco_vid import Annotation, Box, Category, Dataset, Frame, Video
+from rdn_engine.evaluation.coco_vid import Annotation, Box, Category, Dataset, Frame, Video
 
 
 class Builder:

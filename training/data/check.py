@@ -24,8 +24,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import Dataset, Frame, read_dataset
 from rdn_engine.text import read_text
-from training.data.coco_vid import Dataset, Frame, read_dataset
 
 KINDS = {
     "annotations": "the annotation file cannot be read",

@@ -25,9 +25,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine.errors import DatasetError, RDNError
+from rdn_engine.evaluation.coco_vid import from_coco_box, is_box, read_json, rows_of, write_dataset
 from rdn_engine.text import read_text
 from training.data.builder import Builder
-from training.data.coco_vid import from_coco_box, is_box, read_json, rows_of, write_dataset
 from training.data.imagenet_vid import add_imagenet_det, read_imagenet_vid
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from rdn_engine.evaluation.coco_vid import Dataset, write_dataset
 from training.data.builder import Builder
-from training.data.coco_vid import Dataset, write_dataset
 from training.data.drawing import CLASS_NAMES
 from training.data.synthetic import SyntheticVideos
 

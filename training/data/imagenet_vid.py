@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import Box
 from rdn_engine.text import read_text
 from training.data.builder import Builder
-from training.data.coco_vid import Box
 
 SYNSETS = {
     "n02691156": "airplane",

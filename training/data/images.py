@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rdn_engine.errors import DatasetError
-from training.data.coco_vid import Frame
+from rdn_engine.evaluation.coco_vid import Frame
 
 
 def read_image(images: Path, frame: Frame) -> NDArray[np.uint8]:

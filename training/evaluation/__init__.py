@@ -1,1 +1,1 @@
-"""Accuracy of a detector on annotated videos, in named protocols; docs/evaluation.md defines every figure."""
+"""Detecting in annotated videos, to score what is found; `rdn_engine.evaluation` has the figures."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.errors import DatasetError
-from training.data.coco_vid import Dataset, Frame, read_dataset
+from rdn_engine.evaluation.annotated import Annotated
+from rdn_engine.evaluation.coco_vid import Frame, read_dataset
 from training.data.export_synthetic import synthetic_dataset
 from training.data.images import read_image
 from training.data.synthetic import SyntheticVideos
@@ -20,22 +21,11 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class AnnotatedVideos:
-    name: str
-    dataset: Dataset
+class AnnotatedVideos(Annotated):
+    """Annotated videos with their pictures."""
+
     read: Callable[[Frame], Pixels]
     """The image of one of the data set's frames. Raises DatasetError where it cannot be read."""
-    conditions: dict[str, list[int]] = field(default_factory=dict)
-    """Named parts of the frames by `Frame.id`, of which AP is reported too"""
-
-    def videos(self) -> Iterator[tuple[str, list[Frame]]]:
-        """Name and frames of each video that has any, in the order of the data set."""
-        frames: dict[int, list[Frame]] = {v.id: [] for v in self.dataset.videos}
-        for frame in self.dataset.frames:
-            frames[frame.video_id].append(frame)
-        for video in self.dataset.videos:
-            if frames[video.id]:
-                yield video.name, frames[video.id]
 
 
 def from_files(annotations: Path, images: Path) -> AnnotatedVideos:
@@ -67,5 +57,5 @@ def from_synthetic(videos: SyntheticVideos) -> AnnotatedVideos:
         f"synthetic videos, split {videos.split}, seed {videos.seed}",
         dataset,
         lambda frame: videos[frame.video_id - 1].frames[frame.frame_id],
-        conditions,
+        conditions=conditions,
     )

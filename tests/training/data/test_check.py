@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video, write_dataset
 from tests.data_files import ENCODINGS, encode
 from training.data.check import KINDS, Problem, check_dataset, check_file, print_report
-from training.data.coco_vid import Annotation, Category, Dataset, Frame, Video, write_dataset
 
 ROOT = Path(__file__).parents[3]
 SIZE = (32, 24)

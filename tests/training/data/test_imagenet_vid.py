@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import read_dataset
 from tests.data_files import ENCODINGS, encode, nothing_wrong, picture, text
 from training.data.builder import Builder
-from training.data.coco_vid import read_dataset
 from training.data.imagenet_vid import SYNSETS, add_imagenet_det, evenly, read_imagenet_vid, read_xml
 
 ROOT = Path(__file__).parents[3]

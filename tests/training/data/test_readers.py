@@ -7,10 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.errors import DatasetError
-from tests.data_files import rows
-from training.data.builder import Builder
-from training.data.check import check_dataset, print_report
-from training.data.coco_vid import (
+from rdn_engine.evaluation.coco_vid import (
     Annotation,
     Category,
     Dataset,
@@ -21,6 +18,9 @@ from training.data.coco_vid import (
     to_coco_box,
     write_dataset,
 )
+from tests.data_files import rows
+from training.data.builder import Builder
+from training.data.check import check_dataset, print_report
 
 
 def test_the_last_pixel_is_included():

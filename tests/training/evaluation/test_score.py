@@ -14,15 +14,15 @@ from PIL import Image
 from rdn_engine import Detector
 from rdn_engine.config import Dials
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, read_dataset
+from rdn_engine.evaluation.plots import draw
+from rdn_engine.evaluation.score import precision_recall, score
+from rdn_engine.evaluation.table import result_table
 from tests.data_files import nothing_wrong
 from tests.evaluation_cases import NAMES, as_found, as_videos, draw_case, micro_model
-from training.data.coco_vid import Annotation, Category, Dataset, read_dataset
 from training.data.export_synthetic import export_synthetic, main
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos
-from training.evaluation.detect import FrameDetections, RunDetector, RunModel
-from training.evaluation.plots import draw
-from training.evaluation.score import detect_all, evaluate, precision_recall, score
-from training.evaluation.table import result_table
+from training.evaluation.detect import FrameDetections, RunDetector, RunModel, detect_all, evaluate
 from training.evaluation.videos import from_files, from_synthetic
 
 torch.set_num_threads(1)
@@ -131,8 +131,8 @@ def test_conditions_are_parts_of_the_frames():
 def test_without_instances_speed_and_delay_are_absent():
     boxes, detections = draw_case(5, tracked=False)
     videos = as_videos(boxes)
-    result = score(as_found(detections), videos, NAMES, Dials())
-    for block in ("speed", "delay"):
+    result = score(as_found(detections), videos, NAMES, 0)
+    for block in ("speed", "delay", "stability", "tracking"):
         assert "no annotation has an instance_id" in result[block]["absent"]
         assert result[block].keys() == {"protocol", "absent"}
     assert result["vid"]["AP50"] > 0
@@ -141,8 +141,8 @@ def test_without_instances_speed_and_delay_are_absent():
 
 def test_every_block_of_figures_names_its_protocol():
     boxes, detections = draw_case(0)
-    result = score(as_found(detections), as_videos(boxes), NAMES, Dials())
-    assert {k for k, v in result.items() if "protocol" not in v} == {"data", "dials"}
+    result = score(as_found(detections), as_videos(boxes), NAMES, 0)
+    assert {k for k, v in result.items() if "protocol" not in v} == {"data"}
     json.dumps(result, allow_nan=False)
 
 
@@ -168,7 +168,7 @@ def test_a_model_in_training_is_left_as_it_was():
 def test_plots_and_table_show_all_figures_or_why_not(tmp_path, seed, tracked):
     boxes, detections = draw_case(seed, tracked=tracked)
     found, videos = as_found(detections), as_videos(boxes)
-    result = score(found, videos, NAMES, Dials())
+    result = score(found, videos, NAMES, 0)
     for path in draw(result, precision_recall(found, videos, NAMES), tmp_path):
         pixels = np.asarray(Image.open(path).convert("RGB"))
         assert min(pixels.shape[:2]) > 400
@@ -213,8 +213,8 @@ def test_data_sets_that_cannot_be_scored_are_refused_before_detecting(videos, me
 def test_classes_may_come_in_another_order():
     boxes, detections = draw_case(2)
     renamed = [d._replace(label=(d.label + 1) % 3) for d in detections]
-    first = score(as_found(detections), as_videos(boxes), NAMES, Dials())
-    second = score(as_found(renamed), as_videos(boxes), (NAMES[2], NAMES[0], NAMES[1]), Dials())
+    first = score(as_found(detections), as_videos(boxes), NAMES, 0)
+    second = score(as_found(renamed), as_videos(boxes), (NAMES[2], NAMES[0], NAMES[1]), 0)
     assert first == second
 
 
@@ -227,7 +227,7 @@ def test_classes_may_come_in_another_order():
 def test_detections_that_do_not_fit_the_frames_are_refused(change, message):
     boxes, detections = draw_case(3)
     with pytest.raises(DatasetError, match=message):
-        score(change(as_found(detections)), as_videos(boxes), NAMES, Dials())
+        score(change(as_found(detections)), as_videos(boxes), NAMES, 0)
 
 
 def test_a_detector_that_skips_a_frame_is_refused():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from training.evaluation.boxes import Bool, Detected, Float, Int, Truth
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Int, Truth
 
 VID_IOU = 0.5
 

@@ -1,20 +1,17 @@
-"""Detects in annotated videos and reports accuracy in every protocol; docs/evaluation.md defines the figures."""
+"""The accuracy of detections in every protocol; docs/evaluation.md defines the figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from rdn_engine.config import Dials
-from rdn_engine.errors import DatasetError
-from training.evaluation import delay, motion
-from training.evaluation.average_precision import COCO_AREAS, COCO_EDGES, ClassMatch, coco_class, match_class, mean
-from training.evaluation.boxes import Bool, Detected, Float, Found, Truth, label_map
-from training.evaluation.detect import Detect
-from training.evaluation.videos import AnnotatedVideos
+from rdn_engine.errors import BackendUnavailable
+from rdn_engine.evaluation import delay, motion, operating, stability, tracking
+from rdn_engine.evaluation.annotated import Annotated
+from rdn_engine.evaluation.average_precision import COCO_AREAS, COCO_EDGES, ClassMatch, coco_class, match_class, mean
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Found, Truth
 
 Result = dict[str, Any]
 
@@ -35,67 +32,38 @@ DELAY = (
     f"the frame after their last, at most {delay.LONGEST}; mean over objects at each of "
     f"{', '.join(map(str, delay.RATES))} false detections an annotated box, harmonic mean over those"
 )
+OPERATING = (
+    "LRP at IoU 0.5 (Oksuz et al. 2021): of objects and of detections above a threshold, the part that is missed or "
+    "false, and 2 (1 - IoU) of what meets; each class's threshold is where that is lowest, oLRP the mean over classes"
+)
+CALIBRATION = (
+    f"D-ECE (Küppers et al. 2020): mean |precision - confidence| over {operating.BINS} bins of confidence, all classes "
+    f"together, meetings of the VID protocol; D_ECE_certain of confidences of {operating.CERTAIN} or more"
+)
+STABILITY = (
+    "Zhang and Wang 2016, of detections above the operating thresholds, meetings of the VID protocol, means over "
+    "instances: fragments a step from frame to frame, standard deviations of centre (width + height) and shape "
+    "(scale + ratio of sides)"
+)
+TRACKING = (
+    "TrackEval, of detections above the operating thresholds: HOTA, DetA, AssA are means over IoU 0.05 to 0.95, MOTA, "
+    "IDF1 and switches at IoU 0.5; every class of every video a sequence, all pooled"
+)
 
+NOT_LINKED = "the results were not linked"
 NO_INSTANCES = "no annotation has an instance_id, so nobody can tell which boxes are one object"
 
 RECALLS = np.linspace(0, 1, 101)
 
 
-def evaluate(detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None) -> Result:
-    """The accuracy of a detector. One loaded Detector and one set of videos serve many calls, each with other dials.
-
-    Args:
-        detect: the detector at a setting of its dials.
-        videos: annotated ones, all of which are looked at.
-        report: is called with the number of frames done, after each video.
-
-    Returns:
-        See `score`.
-
-    Raises:
-        DatasetError: frames cannot be read, or the classes or the number of results do not fit.
-    """
-    found = detect_all(detect, videos, report)
-    return score(found, videos, detect.class_names, detect.dials)
-
-
-def detect_all(
-    detect: Detect, videos: AnnotatedVideos, report: Callable[[int], None] = lambda frames: None
-) -> dict[int, Found]:
-    """The detections of every frame.
-
-    Args:
-        detect: the detector at a setting of its dials.
-        videos: annotated ones; their classes are checked before the first frame.
-        report: is called with the number of frames done, after each video.
-
-    Returns:
-        `Frame.id` -> what was found.
-
-    Raises:
-        DatasetError: see `evaluate`.
-    """
-    # What cannot be scored is refused before the hours of detecting.
-    Truth.of(videos.dataset)
-    label_map(videos.dataset, detect.class_names)
-    found: dict[int, Found] = {}
-    for name, frames in videos.videos():
-        results = list(detect(videos.read(frame) for frame in frames))
-        if len(results) != len(frames):
-            raise DatasetError(f"video {name} has {len(frames)} frames and {len(results)} results; wanted one a frame")
-        found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
-        report(len(found))
-    return found
-
-
-def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...], dials: Dials) -> Result:
+def score(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str, ...], look_ahead: int) -> Result:
     """The accuracy of detections that are there already.
 
     Args:
         found: `Frame.id` -> detections, for every frame.
         videos: annotated ones.
         class_names: of the detector; they may come in another order than the data set's.
-        dials: of the detector, which the result quotes.
+        look_ahead: frames that each result waited for, which the result quotes.
 
     Returns:
         Figures by protocol, as JSON holds them; AP is in percent, None where there is no object, delays are in frames.
@@ -109,7 +77,6 @@ def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tupl
     coco = [coco_class(truth, detected, c) for c in range(len(names))]
     return {
         "data": _data(videos, truth),
-        "dials": asdict(dials),
         "vid": {
             "protocol": VID,
             "AP50": mean(m.ap for m in matches),
@@ -128,13 +95,12 @@ def score(found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tupl
         "speed": _speed(truth, detected, matches),
         "size": _thirds(truth, detected, matches),
         "size_coco": {"protocol": SIZE_COCO, **_coco_sizes(truth, coco)},
-        "delay": _delay(truth, detected, matches, videos, dials),
+        "delay": _delay(truth, detected, matches, videos, look_ahead),
+        **_acting(truth, detected, matches, names),
     }
 
 
-def precision_recall(
-    found: Mapping[int, Found], videos: AnnotatedVideos, class_names: tuple[str, ...]
-) -> dict[str, Float]:
+def precision_recall(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str, ...]) -> dict[str, Float]:
     """Curves of the VID protocol, mean over classes.
 
     Args:
@@ -165,7 +131,7 @@ def _sampled(precision: Float) -> Float:
     return sampled
 
 
-def _data(videos: AnnotatedVideos, truth: Truth) -> Result:
+def _data(videos: Annotated, truth: Truth) -> Result:
     objects = truth[~truth.ignore]
     tracked = objects.instance >= 0
     tracks = np.stack([objects.video[tracked], objects.instance[tracked]])
@@ -231,22 +197,75 @@ def _coco_sizes(truth: Truth, coco: list[Float]) -> Result:
     }
 
 
-def _delay(
-    truth: Truth, detected: Detected, matches: list[ClassMatch], videos: AnnotatedVideos, dials: Dials
-) -> Result:
+def _delay(truth: Truth, detected: Detected, matches: list[ClassMatch], videos: Annotated, look_ahead: int) -> Result:
     if (truth.instance < 0).all():
         return {"protocol": DELAY, "absent": NO_INSTANCES}
-    starts = {frames[0].video_id: frames[0].frame_id for _, frames in videos.videos()}
-    found = delay.delays(truth, detected, matches, starts)
+    found = delay.delays(truth, detected, matches, videos.starts())
     return {
         "protocol": DELAY,
         "frames": found.average(np.ones_like(found.entering)),
         "instances": len(found.entering),
         "frames_entering": found.average(found.entering),
         "instances_entering": int(found.entering.sum()),
-        "look_ahead": dials.frames_ahead,
+        "look_ahead": look_ahead,
         "per_rate": [
             {"rate": rate, "confidence": float(threshold), "frames": float(row.mean())}
             for rate, threshold, row in zip(delay.RATES, found.thresholds, found.frames, strict=True)
         ],
     }
+
+
+def _acting(truth: Truth, detected: Detected, matches: list[ClassMatch], names: list[str]) -> Result:
+    """What counts for whoever acts on detections above a threshold"""
+    points = [operating.operating_point(truth, detected, m) for m in matches]
+    kept = operating.accepted(detected, points)
+    return {
+        "operating": {
+            "protocol": OPERATING,
+            "oLRP": mean(None if p is None else p.lrp for p in points),
+            "per_class": {n: None if p is None else vars(p) for n, p in zip(names, points, strict=True)},
+        },
+        "calibration": _calibration(truth, detected, matches),
+        "stability": _stability(truth, detected, matches, kept),
+        "tracking": _tracking(truth, detected, kept),
+    }
+
+
+def _calibration(truth: Truth, detected: Detected, matches: list[ClassMatch]) -> Result:
+    rows, met = (np.concatenate(part) for part in zip(*(operating.counted(truth, m) for m in matches), strict=True))
+    confidence, right = detected.confidence[rows], met >= 0
+    certain = confidence >= operating.CERTAIN
+    every = operating.reliability(confidence, right)
+    there = every.count > 0
+    return {
+        "protocol": CALIBRATION,
+        "D_ECE": every.error,
+        "D_ECE_certain": operating.reliability(confidence[certain], right[certain]).error,
+        "detections": len(rows),
+        "bins": [
+            {"confidence": c, "precision": p, "detections": n}
+            for c, p, n in zip(
+                every.confidence[there].tolist(),
+                every.precision[there].tolist(),
+                every.count[there].tolist(),
+                strict=True,
+            )
+        ],
+    }
+
+
+def _stability(truth: Truth, detected: Detected, matches: list[ClassMatch], kept: Bool) -> Result:
+    if (truth.instance < 0).all():
+        return {"protocol": STABILITY, "absent": NO_INSTANCES}
+    return {"protocol": STABILITY, **vars(stability.stability(truth, detected, matches, kept))}
+
+
+def _tracking(truth: Truth, detected: Detected, kept: Bool) -> Result:
+    if (truth.instance < 0).all():
+        return {"protocol": TRACKING, "absent": NO_INSTANCES}
+    if (detected.track < 0).all():
+        return {"protocol": TRACKING, "absent": NOT_LINKED}
+    try:
+        return {"protocol": TRACKING, **tracking.identities(truth, detected, kept)}
+    except BackendUnavailable as error:
+        return {"protocol": TRACKING, "absent": str(error)}

@@ -8,17 +8,15 @@ from faster_coco_eval import COCO, COCOeval_faster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import Dials
+from rdn_engine.evaluation.average_precision import match_class
+from rdn_engine.evaluation.boxes import Detected, Truth
+from rdn_engine.evaluation.coco_vid import to_coco_box
+from rdn_engine.evaluation.motion import motion_iou
+from rdn_engine.evaluation.score import RECALLS, precision_recall, score
 from tests import reference_evaluation as reference
 from tests.evaluation_cases import LENGTH, NAMES, as_found, as_videos, draw_case
 from tests.reference_evaluation import Box, Detection
-from training.data.coco_vid import to_coco_box
-from training.evaluation.average_precision import match_class
-from training.evaluation.boxes import Detected, Truth
-from training.evaluation.motion import motion_iou
-from training.evaluation.score import RECALLS, precision_recall, score
 
-DIALS = Dials(window=3, look_ahead=1)
 LABELS = range(len(NAMES))
 
 cases = given(st.integers(0, 2**32 - 1))
@@ -26,7 +24,7 @@ few = settings(deadline=None, max_examples=12)
 
 
 def scored(boxes, detections):
-    return score(as_found(detections), as_videos(boxes), NAMES, DIALS)
+    return score(as_found(detections), as_videos(boxes), NAMES, 1)
 
 
 def percent(values):
@@ -152,7 +150,7 @@ def test_curves_have_the_areas_that_are_reported(seed):
     if not has_objects(boxes):
         return
     found, videos = as_found(detections), as_videos(boxes)
-    result = score(found, videos, NAMES, DIALS)
+    result = score(found, videos, NAMES, 1)
     curves = precision_recall(found, videos, NAMES)
     assert curves.keys() - {"all"} == {s for s in ("slow", "medium", "fast") if result["speed"][s]["objects"]}
     for name, precision in curves.items():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.errors import DatasetError
-from training.data.coco_vid import Dataset
+from rdn_engine.evaluation.coco_vid import Dataset
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -44,6 +44,10 @@ class _Rows:
     """[n] position in the data set's categories"""
     xyxy: Float
     """[n, 4] pixels of the frame, the last pixel included"""
+    video: Int
+    """[n] `Video.id`"""
+    time: Int
+    """[n] `Frame.frame_id`: frames since the start of the video"""
 
     def __len__(self) -> int:
         return len(self.image)
@@ -69,10 +73,6 @@ class Truth(_Rows):
     """[n] a region in which a detection is neither right nor wrong"""
     instance: Int
     """[n] `Annotation.instance_id`; -1 where nobody followed the object"""
-    video: Int
-    """[n] `Video.id`"""
-    time: Int
-    """[n] `Frame.frame_id`: frames since the start of the video"""
 
     @classmethod
     def of(cls, dataset: Dataset) -> Truth:
@@ -118,6 +118,8 @@ class Detected(_Rows):
 
     confidence: Float
     """[n]"""
+    track: Int
+    """[n] the same number along a linked path; -1 where boxes were not linked"""
 
     @classmethod
     def of(cls, found: Mapping[int, Found], dataset: Dataset, class_names: tuple[str, ...]) -> Detected:
@@ -143,8 +145,13 @@ class Detected(_Rows):
                 f"{len(missing)} missing {missing[:5]}; wanted those of the data set's {len(known)} frames"
             )
         parts = [found[f.id] for f in dataset.frames]
+        counts = [len(p.confidence) for p in parts]
+        tracks = [getattr(p, "tracker_id", None) for p in parts]
         rows = cls(
-            image=np.repeat([f.id for f in dataset.frames], [len(p.confidence) for p in parts]),
+            image=np.repeat([f.id for f in dataset.frames], counts),
+            video=np.repeat([f.video_id for f in dataset.frames], counts),
+            time=np.repeat([f.frame_id for f in dataset.frames], counts),
+            track=np.concatenate([np.full(n, -1) if t is None else t for t, n in zip(tracks, counts, strict=True)]),
             label=label_of[np.concatenate([p.class_id for p in parts]).astype(np.int64)],
             xyxy=np.concatenate([p.xyxy for p in parts]).astype(np.float64).reshape(-1, 4),
             confidence=np.concatenate([p.confidence for p in parts]).astype(np.float64),
@@ -180,3 +187,47 @@ def label_map(dataset: Dataset, class_names: tuple[str, ...]) -> Int:
             f"{lacking}, only the data set {extra}; wanted the same names"
         )
     return np.array([names.index(name) for name in class_names], np.int64)
+
+
+def iou(a: Float, b: Float) -> Float:
+    """Of all pairs of boxes.
+
+    Args:
+        a, b: [n, 4] and [m, 4] in pixels, the last pixel included.
+
+    Returns:
+        [n, m] in 0..1; 0 where both together cover nothing.
+    """
+    return pair_iou(a[:, None], b[None])
+
+
+def pair_iou(a: Float, b: Float) -> Float:
+    """Of boxes one by one.
+
+    Args:
+        a, b: [..., 4] in pixels, the last pixel included; their shapes broadcast.
+
+    Returns:
+        [...] in 0..1; 0 where both together cover nothing.
+    """
+    overlap = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2] + 1).prod(axis=-1) for boxes in (a, b)]
+    union = areas[0] + areas[1] - overlap
+    result: Float = np.divide(overlap, union, out=np.zeros_like(union), where=union != 0)
+    return result
+
+
+def instances(truth: Truth) -> tuple[Int, Int, Int]:
+    """The objects that somebody followed.
+
+    Args:
+        truth: all annotated boxes.
+
+    Returns:
+        (video, instance) of each [i, 2]; and of their boxes, ignore regions left out, the row of the former [b] and
+        the row of `truth` [b].
+    """
+    rows = np.flatnonzero((truth.instance >= 0) & ~truth.ignore)
+    keys = np.stack([truth.video[rows], truth.instance[rows]], axis=1)
+    known, owner = np.unique(keys, axis=0, return_inverse=True)
+    return known, owner.ravel(), rows

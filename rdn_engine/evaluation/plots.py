@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.boxes import Float
-from training.evaluation.score import RECALLS
+from rdn_engine.evaluation.boxes import Float
+from rdn_engine.evaluation.score import RECALLS
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

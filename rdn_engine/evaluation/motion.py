@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.evaluation.boxes import Bool, Detected, Float, Truth
+from rdn_engine.evaluation.boxes import Bool, Detected, Float, Truth, iou, pair_iou
 
 NEARBY = 10
 """Frames on each side"""
@@ -22,7 +22,6 @@ def motion_iou(truth: Truth) -> Float:
         out. NaN where nobody followed the object or no other frame that near shows it, and for ignore regions.
     """
     result = np.full(len(truth), np.nan)
-    area = truth.area()
     tracked = np.flatnonzero((truth.instance >= 0) & ~truth.ignore)
     keys = np.stack([truth.video[tracked], truth.instance[tracked], truth.time[tracked]])
     tracked = tracked[np.lexsort(keys[::-1])]
@@ -33,11 +32,9 @@ def motion_iou(truth: Truth) -> Float:
         total, count = np.zeros(len(rows)), np.zeros(len(rows))
         for step in range(1, min(NEARBY, len(rows) - 1) + 1):
             near = time[step:] - time[:-step] <= NEARBY
-            side = np.minimum(box[step:, 2:], box[:-step, 2:]) - np.maximum(box[step:, :2], box[:-step, :2]) + 1
-            overlap = side.clip(min=0).prod(axis=1)
-            iou = overlap / (area[rows[step:]] + area[rows[:-step]] - overlap)
-            total[step:] += near * iou
-            total[:-step] += near * iou
+            same = pair_iou(box[step:], box[:-step])
+            total[step:] += near * same
+            total[:-step] += near * same
             count[step:] += near
             count[:-step] += near
         result[rows[count > 0]] = total[count > 0] / count[count > 0]
@@ -53,11 +50,11 @@ def speeds(truth: Truth) -> dict[str, Bool]:
     Returns:
         slow, medium and fast -> [n].
     """
-    iou = motion_iou(truth)
+    motion = motion_iou(truth)
     return {
-        "slow": iou > SLOW_ABOVE,
-        "medium": (iou >= FAST_BELOW) & (iou <= SLOW_ABOVE),
-        "fast": iou < FAST_BELOW,
+        "slow": motion > SLOW_ABOVE,
+        "medium": (motion >= FAST_BELOW) & (motion <= SLOW_ABOVE),
+        "fast": motion < FAST_BELOW,
     }
 
 
@@ -86,17 +83,7 @@ def shares(truth: Truth, found: Detected, groups: dict[str, Bool]) -> dict[str, 
         low, high = np.searchsorted(found.image, [image, image + 1], sorter=order)
         rows = order[low:high]
         if len(rows):
-            overlap = _iou(found[rows], truth[objects[columns]])
+            overlap = iou(found.xyxy[rows], truth.xyxy[objects[columns]])
             near = (overlap == overlap.max(axis=1, keepdims=True)).astype(float)
             result[:, rows] = members[:, columns] @ (near / near.sum(axis=1, keepdims=True)).T
     return dict(zip(groups, result, strict=True))
-
-
-def _iou(found: Detected, truth: Truth) -> Float:
-    """[m, n]"""
-    a, b = found.xyxy[:, None], truth.xyxy[None]
-    side = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1).clip(min=0)
-    overlap: Float = side.prod(axis=-1)
-    union: Float = found.area()[:, None] + truth.area()[None] - overlap
-    iou: Float = overlap / union
-    return iou
