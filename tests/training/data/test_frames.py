@@ -1,0 +1,56 @@
+"""Frames of a video as images, for annotations that come without them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rdn_engine.errors import DatasetError, VideoError
+from rdn_engine.media.writer import VideoWriter
+from training.data.frames import write_frames
+from training.data.readers.base import frames_of
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Five frames of 64 x 48, each brighter than the one before"""
+    path = tmp_path / "street.mp4"
+    with VideoWriter(path, 10) as writer:
+        for t in range(5):
+            writer.write(np.full((48, 64, 3), 40 * t, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_every_frame_is_written_in_order(clip, tmp_path, suffix):
+    assert write_frames(clip, tmp_path / "a/frames", suffix) == 5
+    found = frames_of(tmp_path / "a/frames")
+    assert list(found) == [0, 1, 2, 3, 4]
+    for t, path in found.items():
+        with Image.open(path) as image:
+            assert image.size == (64, 48)
+            assert abs(float(np.asarray(image).mean()) - 40 * t) < 4
+
+
+def test_two_videos_do_not_mix(clip, tmp_path):
+    write_frames(clip, tmp_path / "frames")
+    with pytest.raises(DatasetError, match="holds frames; wanted an empty folder"):
+        write_frames(clip, tmp_path / "frames")
+    with pytest.raises(DatasetError, match=r"wanted one of .jpg, .png"):
+        write_frames(clip, tmp_path / "other", ".tiff")
+    with pytest.raises(VideoError):
+        write_frames(tmp_path / "absent.mp4", tmp_path / "other")
+
+
+def test_the_command(clip, tmp_path):
+    line = [sys.executable, "training/data/frames.py", str(clip), "--output", str(tmp_path / "frames")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'frames'}: 5 frames\n")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
