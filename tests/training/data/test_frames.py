@@ -37,11 +37,21 @@ def test_every_frame_is_written_in_order(clip, tmp_path, suffix):
             assert abs(float(np.asarray(image).mean()) - 40 * t) < 4
 
 
+@pytest.mark.parametrize(
+    ("fps", "shown"), [(10, [0, 1, 2, 3, 4]), (5, [0, 2, 4]), (20, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), (4, [0, 2])]
+)
+def test_frames_at_another_rate(clip, tmp_path, fps, shown):
+    """Of 10 frames a second, at 4: what is shown at 0 and 0.25 s; at 0.5 s the clip is over."""
+    assert write_frames(clip, tmp_path / "frames", ".png", fps) == len(shown)
+    levels = [float(np.asarray(Image.open(path)).mean()) for path in frames_of(tmp_path / "frames").values()]
+    assert [round(level / 40) for level in levels] == shown
+
+
 def test_two_videos_do_not_mix(clip, tmp_path):
     write_frames(clip, tmp_path / "frames")
     with pytest.raises(DatasetError, match="holds frames; wanted an empty folder"):
         write_frames(clip, tmp_path / "frames")
-    with pytest.raises(DatasetError, match=r"wanted one of .jpg, .png"):
+    with pytest.raises(DatasetError, match=r"wanted one of .jpg, .png and 0..1000"):
         write_frames(clip, tmp_path / "other", ".tiff")
     with pytest.raises(VideoError):
         write_frames(tmp_path / "absent.mp4", tmp_path / "other")

@@ -63,14 +63,20 @@ def read_cvat_video(
     name = (task.findtext("name") or task.findtext("source") or path.stem).strip() or path.stem
     folder = images or (path.parent / "images" if (path.parent / "images").is_dir() else path.parent)
     root = images or path.parent
-    frames = _task_frames(task, path, frames_of(folder), first_image, folder)
+    found = frames_of(folder)
+    frames = _task_frames(builder, task, path, found, first_image, folder)
     boxes = defaultdict(list)
     for number, track in enumerate(tree.iter("track")):
         where = f"{path}: track {track.get('id', number)}"
         label = _label(track, labels, where, ignore_label)
         if track.find("box") is None:
             builder.note(f"shapes other than boxes are left out, such as those of {where}")
-        for t, box in at_frames(_keyframes(track, where), list(frames)):
+        keyframes = _keyframes(track, where)
+        for one in keyframes:
+            if one.shown and one.t not in frames:  # of a deleted frame CVAT exports no box
+                frame_image(found, one.t, first_image, folder)
+                raise DatasetError(f"{where} has a box in frame {one.t}; wanted frames of the task alone")
+        for t, box in at_frames(keyframes, list(frames)):
             boxes[t].append((box, label, number))
     builder.video(name)
     for t, image in frames.items():
@@ -85,7 +91,7 @@ def read_cvat_video(
 
 
 def _task_frames(
-    task: ET.Element, path: Path, found: dict[int, Path], first_image: int, folder: Path
+    builder: Builder, task: ET.Element, path: Path, found: dict[int, Path], first_image: int, folder: Path
 ) -> dict[int, Path]:
     """The frames of the task that have an image, by their number in the video"""
     start, stop, size = (_whole(task, name, path) for name in ("start_frame", "stop_frame", "size"))
@@ -95,17 +101,16 @@ def _task_frames(
     every = int(step[1] or 1)
     if every < 1:
         raise DatasetError(f"{path}: frame_filter is {task.findtext('frame_filter')!r}; wanted a step of 1 or more")
-    last = stop if stop is not None else ((size - 1) * every + (start or 0) if size else None)
+    first = start or 0
+    last = stop if stop is not None else ((size - 1) * every + first if size else None)
     numbers = [n - first_image for n in found if n >= first_image]
-    wanted = [
-        t for t in numbers if t >= (start or 0) and (t - (start or 0)) % every == 0 and (last is None or t <= last)
-    ]
-    expected = {t for t in (start or 0, last) if t is not None}
-    if size is not None and len(wanted) < size and not task.findall("deleted_frames"):
-        # Frames that were deleted in the task are not exported: only the ends tell a wrong numbering.
-        for t in sorted(expected - set(wanted)):
-            frame_image(found, t, first_image, folder)
-    return {t: found[t + first_image] for t in wanted}
+    frames = [t for t in numbers if t >= first and (t - first) % every == 0 and (last is None or t <= last)]
+    if last is not None and first not in frames and last + 1 in numbers:  # one off: 1..N in the place of 0..N - 1
+        frame_image(found, first, first_image, folder)
+    lacking = (last - first) // every + 1 - len(frames) if last is not None else 0
+    if lacking > 0:
+        builder.note(f"{lacking} frames of the task have no image in {folder}, as frames that were deleted have none")
+    return {t: found[t + first_image] for t in frames}
 
 
 def read_cvat_images(

@@ -25,6 +25,8 @@ from training.data.readers.base import (
 )
 from training.data.readers.keyframes import Keyframe, at_frames
 
+_SPARE = 2  # frames by which a browser's count of a video is off
+
 
 def read_label_studio(path: Path, images: Path | None = None, first_image: int = 0) -> Builder:
     """Label Studio's export as JSON, of tasks with a video; of several annotations of a task the last one counts.
@@ -37,7 +39,7 @@ def read_label_studio(path: Path, images: Path | None = None, first_image: int =
         path: of the JSON file.
         images: the folder of the frames, or of a folder for each video by the name of its file without suffix; beside
             the JSON by default.
-        first_image: number in the name of a video's first frame.
+        first_image: number in the name of a video's first frame; the frames are those at the rate of the Video tag.
 
     Returns:
         The data set, and how many boxes were cut or dropped.
@@ -81,6 +83,7 @@ def _video(
         if label is None:
             builder.note(f"regions without a label are left out, such as {region.where}")
             continue
+        _check_count(builder, region, max(frames), folder)
         keyframes = _keyframes(region, width, height)
         for one in keyframes:
             frame_image(found, one.t, first_image, folder)
@@ -91,6 +94,20 @@ def _video(
         builder.frame(image.relative_to(root).as_posix(), width, height, t)
         for box, label_id, number in boxes[t]:
             builder.box(box, label_id, number)
+
+
+def _check_count(builder: Builder, region: Row, last: int, folder: Path) -> None:
+    """Label Studio counts frames by the frame rate of its tag, which may be another than the video's."""
+    count = region.data.get("framesCount")
+    if not isinstance(count, int) or count < 1:
+        return
+    if last + 1 > count + _SPARE:
+        raise DatasetError(
+            f"{region.where}: framesCount is {count}, and {folder} goes on to frame {last + 1}; wanted frames at the "
+            "rate of Label Studio's Video tag, 24 by default: python training/data/frames.py VIDEO --fps 24 ..."
+        )
+    if last + 1 < count - _SPARE:
+        builder.note(f"{region.where}: framesCount is {count}, and {folder} ends at frame {last + 1}")
 
 
 def _task(task: dict[str, Any], where: str) -> tuple[str, list[tuple[Row, str | None]]]:

@@ -87,8 +87,10 @@ def test_start_frame_and_step(tmp_path, every_frame):
     assert nothing_wrong(dataset, tmp_path)
 
 
-def test_images_elsewhere_that_count_from_one(tmp_path):
-    path = export(tmp_path / "export", track(0, "car", box(0, 0), box(7, 7)), frames=range(8))
+@pytest.mark.parametrize("first", [0, 3])
+def test_images_elsewhere_that_count_from_one(tmp_path, first):
+    """Where the first frame has no box, the image behind the last tells."""
+    path = export(tmp_path / "export", track(0, "car", box(first, first), box(7, 7)), frames=range(8))
     for t in range(8):
         (tmp_path / f"export/images/frame_{t:06d}.png").unlink()
         picture(tmp_path / f"frames/{t + 1:05d}.jpg")
@@ -96,13 +98,17 @@ def test_images_elsewhere_that_count_from_one(tmp_path):
         read_cvat_video(path, tmp_path / "frames")
     dataset = read_cvat_video(path, tmp_path / "frames", first_image=1).dataset
     assert [(f.frame_id, f.file_name) for f in dataset.frames] == [(t, f"{t + 1:05d}.jpg") for t in range(8)]
-    assert of_track(dataset, 1) == [(t, t) for t in range(8)]
+    assert of_track(dataset, 1) == [(t, t) for t in range(first, 8)]
     assert nothing_wrong(dataset, tmp_path / "frames")
 
 
 def test_a_deleted_frame_is_left_out(tmp_path):
     path = export(tmp_path, track(0, "car", box(0, 0), box(7, 7)), frames=[0, 1, 2, 4, 5, 6, 7], size=8)
-    dataset = read_cvat_video(path).dataset
+    builder = read_cvat_video(path)
+    dataset = builder.dataset
+    assert builder.notes == [
+        f"1 frames of the task have no image in {tmp_path / 'images'}, as frames that were deleted have none"
+    ]
     assert [f.frame_id for f in dataset.frames] == [0, 1, 2, 4, 5, 6, 7]
     assert of_track(dataset, 1) == [(t, t) for t in (0, 1, 2, 4, 5, 6, 7)]
 
@@ -135,7 +141,8 @@ def test_shapes_other_than_boxes_are_said(tmp_path):
         ([track(0, "car", box(0, float("nan")))], {}, "wanted 4 numbers"),
         ([track(0, "car", box(0, 0))], {"step": "step=0"}, "wanted a step of 1 or more"),
         ([track(0, "car", box(0, 0))], {"step": "every 3"}, "frame_filter is 'every 3'; wanted step=N"),
-        ([track(0, "car", box(0, 0))], {"stop": 11, "size": 12}, "has no image of number 11"),
+        ([track(0, "car", box(0, 0), box(9, 0))], {"stop": 11, "size": 12}, "has no image of number 9"),
+        ([track(0, "car", box(5, 0))], {"step": "step=2"}, "track 0 has a box in frame 5; wanted frames of the task"),
         (["<image/>"], {}, "wanted an export as CVAT for video 1.1"),
         (['<!DOCTYPE a [<!ENTITY b "c">]>'], {}, "is not XML"),
     ],

@@ -89,6 +89,27 @@ def test_a_region_without_a_label_is_said(tmp_path):
     assert "regions without a label are left out" in builder.notes[0]
 
 
+@pytest.mark.parametrize(("images", "message"), [(6, None), (8, None), (9, "goes on to frame 9; wanted frames at the")])
+def test_frames_at_another_rate_than_label_studios(tmp_path, images, message):
+    path = export(tmp_path, task(region(key(1, 0))))
+    for t in range(6, images):
+        picture(tmp_path / f"0a1b2c3d-street/{t:06d}.png")
+    if message is None:
+        assert read_label_studio(path).notes == []
+        return
+    with pytest.raises(DatasetError, match=message):
+        read_label_studio(path)
+
+
+def test_fewer_frames_than_label_studios_are_said(tmp_path):
+    path = export(tmp_path, task(region(key(1, 0))))
+    for t in (3, 4, 5):
+        (tmp_path / f"0a1b2c3d-street/{t:06d}.png").unlink()
+    (note,) = read_label_studio(path).notes
+    assert "framesCount is 6, and" in note
+    assert note.endswith("ends at frame 3")
+
+
 @pytest.mark.parametrize(
     ("one", "message"),
     [
