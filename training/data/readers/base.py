@@ -60,6 +60,14 @@ VIDEO = Option(
 )
 
 
+def near(folder: Path, name: str) -> Path | None:
+    """A file of this name in a folder or up to two below it, for `Format.found`: a large set is not searched through."""
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        for path in folder.glob(pattern):
+            return path
+    return None
+
+
 def head(path: Path, size: int = 4096) -> str:
     """The beginning of a file as text, for `Format.found`; "" where there is none."""
     try:

@@ -24,6 +24,7 @@ from training.data.readers.base import (
     frames_of,
     head,
     image_size,
+    near,
     numbers_of,
     read_tree,
     whole,
@@ -31,38 +32,59 @@ from training.data.readers.base import (
 from training.data.readers.keyframes import Keyframe, at_frames
 
 IGNORE = Option("--ignore-label", "label whose boxes become ignore regions of all classes", str)
+_TRACK = "<track "
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def read_cvat_video(
     path: Path, images: Path | None = None, first_image: int = 0, ignore_label: str | None = None
 ) -> Builder:
-    """CVAT for video 1.1: one task, its tracks moved linearly between keyframes as CVAT shows them.
+    """CVAT for video 1.1: tracks move linearly between keyframes as CVAT shows them; one task is one video.
 
     Sides are edges in pixels from 0. Frames have the numbers of the video, from 0: those of the task are start_frame
     and every step-th after it. `outside="1"` ends an object before that frame. A rotated box becomes the one around it.
 
     Args:
-        path: of annotations.xml.
-        images: the folder of the frames, whose names end in their number; images/ beside the file by default.
-        first_image: number in the name of the video's frame 0.
+        path: of annotations.xml, or a folder of exports, each in a folder of its own.
+        images: the folder of the frames, whose names end in their number, or of the folders of several exports; by
+            default images/ beside each file, or the folder that it is in.
+        first_image: number in the name of a video's frame 0.
         ignore_label: boxes of this label become ignore regions of all classes.
 
     Returns:
-        The data set, and how many boxes were cut or dropped.
+        The data set, and how many boxes were cut or dropped; file names begin in `images`, or in the folder of `path`.
 
     Raises:
-        DatasetError: the file cannot be read, is not of this layout, or frames of the task are missing.
+        DatasetError: a file cannot be read, is not of this layout, or frames of a task are missing.
     """
-    tree = _annotations(path)
+    top = path if path.is_dir() else path.parent
+    files = sorted(path.rglob("annotations.xml")) if path.is_dir() else [path]
+    if not files:
+        raise DatasetError(f"{path} holds no annotations.xml; wanted exports as CVAT for video 1.1")
+    trees = {file: _annotations(file) for file in files}
+    builder, labels = _builder(trees, path, ignore_label)
+    for file, tree in trees.items():
+        folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+        if images is not None:
+            folder = images / file.parent.relative_to(top)
+        _read_task(builder, tree, file, folder, images or top, labels, first_image, ignore_label)
+    return builder
+
+
+def _read_task(
+    builder: Builder,
+    tree: ET.Element,
+    path: Path,
+    folder: Path,
+    root: Path,
+    labels: dict[str, int],
+    first_image: int,
+    ignore_label: str | None,
+) -> None:
     task = tree.find("meta/task")
     task = task if task is not None else tree.find("meta/job")
     if task is None or tree.find("image") is not None:
         raise DatasetError(f"{path} holds no task with tracks; wanted an export as CVAT for video 1.1 of one task")
-    builder, labels = _builder(tree, path, ignore_label)
-    name = (task.findtext("name") or task.findtext("source") or path.stem).strip() or path.stem
-    folder = images or (path.parent / "images" if (path.parent / "images").is_dir() else path.parent)
-    root = images or path.parent
     found = frames_of(folder)
     frames = _task_frames(builder, task, path, found, first_image, folder)
     boxes = defaultdict(list)
@@ -78,7 +100,10 @@ def read_cvat_video(
                 raise DatasetError(f"{where} has a box in frame {one.t}; wanted frames of the task alone")
         for t, box in at_frames(keyframes, list(frames)):
             boxes[t].append((box, label, number))
-    builder.video(name)
+    place = folder.relative_to(root)
+    place = place.parent if place.name == "images" else place
+    name = (task.findtext("name") or task.findtext("source") or "").strip()
+    builder.video(name if place == Path() and name else place.as_posix() if place != Path() else path.stem)
     for t, image in frames.items():
         width, height = image_size(image)
         builder.frame(image.relative_to(root).as_posix(), width, height, t)
@@ -87,7 +112,6 @@ def read_cvat_video(
                 builder.ignore_region(box)
             else:
                 builder.box(box, label, number)
-    return builder
 
 
 def _task_frames(
@@ -133,7 +157,7 @@ def read_cvat_images(
     tree = _annotations(path)
     if tree.find("track") is not None:
         raise DatasetError(f"{path} holds tracks; wanted an export as CVAT for images 1.1, or the format cvat-video")
-    builder, labels = _builder(tree, path, ignore_label)
+    builder, labels = _builder({path: tree}, path, ignore_label)
     prefix = "images/" if images is None and (path.parent / "images").is_dir() else ""
     sizes, found = {}, {}
     for image in tree.iter("image"):
@@ -175,14 +199,17 @@ def _annotations(path: Path) -> ET.Element:
     return tree
 
 
-def _builder(tree: ET.Element, path: Path, ignore_label: str | None) -> tuple[Builder, dict[str, int]]:
-    names = [(label.findtext("name") or "").strip() for label in tree.iterfind("meta//labels/label")]
-    # A file without the task's labels, as other tools write it, has the ones that occur.
-    names = names or sorted({e.get("label", "") for e in tree.iter() if e.tag in ("track", "box") and e.get("label")})
-    names = [name for name in dict.fromkeys(names) if name and name != ignore_label]
-    if not names:
+def _builder(trees: dict[Path, ET.Element], path: Path, ignore_label: str | None) -> tuple[Builder, dict[str, int]]:
+    """The labels of all tasks, in the order in which they come"""
+    names: list[str] = []
+    for tree in trees.values():
+        own = [(label.findtext("name") or "").strip() for label in tree.iterfind("meta//labels/label")]
+        # A file without the task's labels, as other tools write it, has the ones that occur.
+        names += own or sorted({e.get("label", "") for e in tree.iter() if e.tag in ("track", "box")})
+    labels = {name: 0 for name in names if name and name != ignore_label}
+    if not labels:
         raise DatasetError(f"{path} has no labels; wanted one or more")
-    labels = {name: i for i, name in enumerate(names, 1)}
+    labels = {name: i for i, name in enumerate(labels, 1)}
     return Builder((i, name) for name, i in labels.items()), labels
 
 
@@ -226,15 +253,17 @@ def _whole(task: ET.Element, name: str, path: Path) -> int | None:
 
 
 def _is_cvat(path: Path, mark: str) -> bool:
+    if path.is_dir() and mark == _TRACK:
+        path = near(path, "annotations.xml") or path
     text = head(path, 1 << 20)
     return path.suffix.lower() == ".xml" and "<annotations>" in text and mark in text
 
 
 TRACKS = Format(
     "cvat-video",
-    "annotations.xml of an export as CVAT for video 1.1",
+    "annotations.xml of an export as CVAT for video 1.1, or a folder of exports",
     read_cvat_video,
-    lambda path: _is_cvat(path, "<track "),
+    lambda path: _is_cvat(path, _TRACK),
     (IMAGES, FIRST_IMAGE, IGNORE),
 )
 STILLS = Format(

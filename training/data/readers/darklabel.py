@@ -47,14 +47,15 @@ def read_darklabel(
     columns: str = COLUMNS,
     names: Path | None = None,
 ) -> Builder:
-    """A text file of DarkLabel 2.x for one video, all frames in it ("gt_merged: 1").
+    """Text files of DarkLabel 2.x, one for each video, all of its frames in it ("gt_merged: 1").
 
     Frames and pixels count from 0. x2 and y2 are the last pixels inside: w = x2 - x1 + 1. What starts with n is a part
     of the frame's width or height. `difficult` boxes become ignore regions.
 
     Args:
-        path: of the text file.
-        images: the folder of the frames; a folder of the file's own name beside it by default.
+        path: of a text file, or of a folder of them.
+        images: the folder that holds a folder of frames for each file, by its name without suffix, or the frames of a
+            single one; beside the files by default.
         first_image: number in the name of frame 0's image.
         columns: as `data_fmt` in darklabel.yml; a column c=VALUE is passed over.
         names: the class set, a name in each line, for files with `classid`.
@@ -63,34 +64,47 @@ def read_darklabel(
         The data set, and how many boxes were cut or dropped.
 
     Raises:
-        DatasetError: the file cannot be read, its columns are not these, or a frame is missing.
+        DatasetError: a file cannot be read, its columns are not these, or a frame is missing.
     """
     wanted = [word.strip() for word in columns.strip("[] ").split(",")]
     _check_columns(wanted, columns, names)
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise DatasetError(f"{path} holds no text file; wanted one for each video")
     listed = read_names(names) if names is not None else []
-    rows = _rows(path, wanted, listed)
-    classes = listed or sorted({row.label for found in rows.values() for row in found})
+    rows = {file: _rows(file, wanted, listed) for file in files}
+    classes = listed or sorted({row.label for of_file in rows.values() for of in of_file.values() for row in of})
     builder = Builder(enumerate(classes, 1))
-    folder = images or path.with_suffix("")
-    builder.video(path.stem)
-    # By number or, with `iname`, by name: a frame without a box is in no row, and is a frame all the same.
-    frames: dict[str, Path]
-    if "iname" in wanted:
-        frames = {p.name: p for p in images_in(folder)}
-    else:
-        found = frames_of(folder)
-        for frame in rows:
-            frame_image(found, int(frame), first_image, folder)
-        frames = {str(number - first_image): p for number, p in found.items() if number >= first_image}
-    missing = sorted(set(rows) - set(frames))
-    if missing:
-        raise DatasetError(f"{path} has boxes of {missing[0]}, which {folder} does not hold; wanted its images")
-    for t, (key, image) in enumerate(frames.items()):
-        width, height = image_size(image)
-        builder.frame(image.relative_to(folder).as_posix(), width, height, t if "iname" in wanted else int(key))
-        for row in rows.get(key, []):
-            builder.box(_box(row.sides, width, height), classes.index(row.label) + 1, row.track, row.ignore)
+    root = images or (path if path.is_dir() else path.parent)
+    for file, found in rows.items():
+        folder = root / file.stem
+        if not folder.is_dir() and len(files) == 1:
+            folder = root
+        builder.video(file.stem)
+        frames = _frames(found, file, folder, first_image, "iname" in wanted)
+        for key, (t, image) in frames.items():
+            width, height = image_size(image)
+            builder.frame(image.relative_to(root).as_posix(), width, height, t)
+            for row in found.get(key, []):
+                builder.box(_box(row.sides, width, height), classes.index(row.label) + 1, row.track, row.ignore)
     return builder
+
+
+def _frames(
+    rows: dict[str, list[_Row]], path: Path, folder: Path, first_image: int, by_name: bool
+) -> dict[str, tuple[int, Path]]:
+    """Position and image of each frame, by the name or number that rows give: a frame without a box is one, too."""
+    if by_name:
+        frames = {image.name: (t, image) for t, image in enumerate(images_in(folder))}
+        missing = sorted(set(rows) - set(frames))
+        if missing:
+            raise DatasetError(f"{path} has boxes of {missing[0]}, which {folder} does not hold; wanted its images")
+        return frames
+    found = frames_of(folder)
+    for frame in rows:
+        frame_image(found, int(frame), first_image, folder)
+    numbers = {number - first_image: image for number, image in found.items() if number >= first_image}
+    return {str(t): (t, image) for t, image in numbers.items()}
 
 
 def _check_columns(columns: list[str], given: str, names: Path | None) -> None:
@@ -162,7 +176,7 @@ def _box(sides: dict[str, float], width: int, height: int) -> Box:
 
 FORMAT = Format(
     "darklabel",
-    "a text file of DarkLabel, all frames of a video in it",
+    "a text file of DarkLabel, all frames of a video in it, or a folder of such",
     read_darklabel,
     lambda path: False,  # columns of the user's choice: nothing tells them apart from other text
     (

@@ -14,6 +14,7 @@ from training.data.readers.base import (
     Option,
     frames_of,
     image_size,
+    near,
     none_left,
     read_names,
     rows_by_frame,
@@ -145,7 +146,7 @@ FORMAT = Format(
     "mot",
     "a folder of sequences",
     read_mot,
-    lambda path: path.is_dir() and next(path.rglob("gt/gt.txt"), None) is not None,
+    lambda path: near(path, "gt/gt.txt") is not None,
     (
         Option("--min-visibility", "0..1; less seen is an ignore region", float, default=0.0),
         Option("--names", "class names, one in each line, for sequences that bring none"),

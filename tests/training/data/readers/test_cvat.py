@@ -126,6 +126,28 @@ def test_a_turned_box_becomes_the_one_around_it(tmp_path):
     assert dataset.annotations[0].xyxy == pytest.approx((13, 5, 16, 14))
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_folder_of_exports(tmp_path, elsewhere):
+    """Each task is a video of its own, called as its folder; the classes of all are one list."""
+    for name, label in (("street", "car"), ("yard/one", "dog")):
+        export(tmp_path / "exports" / name, track(0, label, box(0, 2)), frames=range(3))
+    other = tmp_path / "exports/yard/one/annotations.xml"
+    other.write_text(other.read_text().replace("<label><name>car", "<label><name>cow"))
+    images = None
+    if elsewhere:
+        images = tmp_path / "frames"
+        for name in ("street", "yard/one"):
+            (images / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "exports" / name / "images").rename(images / name)
+    assert find_format(tmp_path / "exports").name == "cvat-video"
+    dataset = read_cvat_video(tmp_path / "exports", images).dataset
+    assert dataset.class_names == ["car", "dog", "cow"]
+    assert [v.name for v in dataset.videos] == ["street", "yard/one"]
+    assert [a.category_id for a in dataset.annotations] == [1] * 3 + [2] * 3
+    assert [f.frame_id for f in dataset.frames] == [0, 1, 2] * 2
+    assert nothing_wrong(dataset, images or tmp_path / "exports")
+
+
 def test_shapes_other_than_boxes_are_said(tmp_path):
     builder = read_cvat_video(export(tmp_path, track(0, "car", '<polygon frame="0"/>'), track(1, "dog", box(0, 0))))
     assert len(builder.dataset.annotations) == 8

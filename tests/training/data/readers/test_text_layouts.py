@@ -83,7 +83,20 @@ def test_columns_of_darklabel(tmp_path, columns, line):
     dataset = read_darklabel(darklabel(tmp_path, line), columns=columns).dataset
     assert [f.frame_id for f in dataset.frames] == [0, 1, 2]
     assert rows(dataset, "image_id", "category_id", "xyxy", "instance_id") == [(2, 1, (8, 6, 23, 17), 1)]
-    assert nothing_wrong(dataset, tmp_path / "street")
+    assert nothing_wrong(dataset, tmp_path)
+    alone = read_darklabel(tmp_path / "street.txt", tmp_path / "street", columns=columns).dataset
+    assert [f.file_name for f in alone.frames] == [f"{t:05d}.png" for t in range(3)]
+
+
+def test_a_folder_of_darklabel(tmp_path):
+    darklabel(tmp_path, "0,car,7,2,3,10,8")
+    picture(tmp_path / "yard/000.png")
+    text(tmp_path / "yard.txt", "0,bird,7,2,3,10,8")
+    dataset = read_darklabel(tmp_path).dataset
+    assert [v.name for v in dataset.videos] == ["street", "yard"]
+    assert dataset.class_names == ["bird", "car"]
+    assert rows(dataset, "category_id", "instance_id") == [(2, 1), (1, 2)]
+    assert nothing_wrong(dataset, tmp_path)
 
 
 def test_darklabel_with_numbers_of_classes_and_difficult_ones(tmp_path):
