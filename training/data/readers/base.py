@@ -61,7 +61,7 @@ VIDEO = Option(
 
 
 def near(folder: Path, name: str) -> Path | None:
-    """A file of this name in a folder or up to two below it, for `Format.found`: a large set is not searched through."""
+    """A file of this name in a folder or up to two below it; a large set is not searched through."""
     for pattern in (name, f"*/{name}", f"*/*/{name}"):
         for path in folder.glob(pattern):
             return path
