@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rdn_engine.config import InputConfig, RPNConfig
 from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.text import read_text
-from training.data.anchors import fit_anchors, read_anchors
+from training.data.anchors import fit_anchors, network_sides, read_anchors
 from training.data.coco_vid import Dataset, Frame, read_dataset
 from training.data.doubts import DOUBTS, find_doubts
 from training.data.page import page
@@ -291,7 +291,7 @@ def main() -> None:
     try:
         dataset, problems = check_file(arguments.data, images, arguments.classes, arguments.decode)
         frames, rpn = (InputConfig(), RPNConfig()) if arguments.config is None else read_anchors(arguments.config)
-        if any(not a.ignore for a in dataset.annotations) and not any(p.kind == "empty box" for p in problems):
+        if len(network_sides(dataset, frames)):
             fit = fit_anchors(dataset, frames, rpn)
         readable = not any(p.kind == "annotations" for p in problems)
         if readable:

@@ -266,7 +266,7 @@ class Row:
     def size(self, name: str) -> int:
         """A number of pixels"""
         value = self.integer(name)
-        if value < 1:
+        if not 1 <= value <= _FAR:
             self.refuse(name, "1 or more pixels")
         return value
 
