@@ -232,7 +232,7 @@ def _distinct(items: Sequence[Category | Video | Frame | Annotation], section: s
     return seen
 
 
-def rows_of(data: dict[str, Any], section: str, path: Path) -> list[Row]:
+def rows_of(data: dict[str, Any], section: str, path: Path | str) -> list[Row]:
     """The rows of a section of a JSON annotation file; DatasetError where it is missing or no list of objects."""
     rows = data.get(section)
     if not isinstance(rows, list):
@@ -287,6 +287,19 @@ class Row:
         if value not in (0, 1):
             self.refuse(name, "0, 1, false or true")
         return bool(value)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object; empty where the field is missing or null"""
+        value = self.data.get(name)
+        if value is not None and not isinstance(value, dict):
+            self.refuse(name, "an object")
+        return value or {}
+
+    def rows(self, name: str) -> list[Row]:
+        """A list of objects; empty where the field is missing or null"""
+        if self.data.get(name) is None:
+            return []
+        return rows_of(self.data, name, self.where)
 
     def box(self, name: str) -> list[float]:
         value = self.data.get(name)

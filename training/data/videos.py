@@ -241,6 +241,6 @@ def open_sources(sources: Sequence[Source], class_names: Sequence[str] | None = 
         if part.class_names != wanted:
             raise DatasetError(
                 f"{source.annotations or 'synthetic'} has the classes {', '.join(part.class_names)}; wanted "
-                f"{', '.join(wanted)}, in this order"
+                f"{', '.join(wanted)}, in this order; convert.py --classes gives a set the class list of a model"
             )
     return MixedVideos(parts)

@@ -136,6 +136,11 @@ def whole(value: float, where: str, what: str) -> int:
     return int(value)
 
 
+def track_of(value: object) -> int | str | None:
+    """A track as JSON has it, a number or text; what is neither is none."""
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+
+
 def rows_by_frame(path: Path, at_least: int) -> dict[int, list[list[float]]]:
     """The numbers of each line of comma-separated text, by the first of them."""
     rows = defaultdict(list)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from rdn_engine.errors import DatasetError
 from training.data.builder import Builder
 from training.data.coco_vid import Row, read_json_value
-from training.data.readers.base import Format, head
+from training.data.readers.base import Format, head, track_of
 
 CLASSES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 DISTRACTORS = {"other person": "pedestrian", "trailer": "truck", "other vehicle": "car"}
@@ -40,7 +39,8 @@ def read_bdd100k(path: Path) -> Builder:
         data = read_json_value(file)
         size = SIZE
         if isinstance(data, dict):  # Scalabel's newer form, with a config beside the frames
-            size = _size((data.get("config") or {}).get("imageSize"), str(file)) or SIZE
+            config = Row(Row(data, str(file)).mapping("config"), f"{file}: config")
+            size = _size(config, "imageSize") or SIZE
             data = data.get("frames")
         if not isinstance(data, list) or not data or not all(isinstance(frame, dict) for frame in data):
             raise DatasetError(f"{file} holds no list of frames; wanted BDD100K's tracking labels")
@@ -57,13 +57,10 @@ def _video(builder: Builder, name: str, frames: list[Row], size: tuple[int, int]
     builder.video(name)
     number = "frameIndex" if "frameIndex" in frames[0].data else "index"
     for frame in sorted(frames, key=lambda row: row.integer(number)):
-        width, height = _size(frame.data.get("size"), frame.where) or size
+        width, height = _size(frame, "size") or size
         builder.frame(f"{name}/{frame.text('name')}", width, height, frame.integer(number))
-        for i, value in enumerate(frame.data.get("labels") or []):
-            if not isinstance(value, dict):
-                raise DatasetError(f"{frame.where}.labels[{i}] is {str(value)[:80]}; wanted an object")
-            label = Row(value, f"{frame.where}.labels[{i}]")
-            if value.get("box2d") is None:
+        for label in frame.rows("labels"):
+            if label.data.get("box2d") is None:
                 builder.note(f"labels without a box are left out, such as {label.where}")
                 continue
             _box(builder, label)
@@ -74,25 +71,21 @@ def _box(builder: Builder, label: Row) -> None:
     known = DISTRACTORS.get(name, name)
     if known not in CLASSES:
         label.refuse("category", f"one of {', '.join((*CLASSES, *DISTRACTORS))}")
-    sides = Row(label.data["box2d"], f"{label.where}.box2d") if isinstance(label.data["box2d"], dict) else None
-    if sides is None:
-        label.refuse("box2d", "an object of x1, y1, x2, y2")
+    sides = Row(label.mapping("box2d"), f"{label.where}.box2d")
     x1, y1, x2, y2 = (sides.number(side) for side in ("x1", "y1", "x2", "y2"))
-    attributes = label.data.get("attributes")
-    crowd = isinstance(attributes, dict) and attributes.get("crowd") in (True, "true")
-    track = label.data.get("id")
-    if not isinstance(track, (int, str)):
+    crowd = label.mapping("attributes").get("crowd") in (True, "true")
+    track = track_of(label.data.get("id"))
+    if track is None:
         label.refuse("id", "the track")
     builder.box((x1, y1, x2, y2), CLASSES.index(known) + 1, track, crowd or name in DISTRACTORS)
 
 
-def _size(value: Any, where: str) -> tuple[int, int] | None:
-    if value is None:
+def _size(row: Row, name: str) -> tuple[int, int] | None:
+    """Width and height in a field; None where it is missing or null"""
+    if row.data.get(name) is None:
         return None
-    if not isinstance(value, dict):
-        raise DatasetError(f"{where}: the size is {str(value)[:80]}; wanted width and height")
-    row = Row(value, f"{where}: size")
-    return row.size("width"), row.size("height")
+    size = Row(row.mapping(name), f"{row.where}.{name}")
+    return size.size("width"), size.size("height")
 
 
 FORMAT = Format(

@@ -8,7 +8,7 @@ from pathlib import Path
 from rdn_engine.errors import DatasetError
 from training.data.builder import Builder
 from training.data.coco_vid import Row, from_coco_box, read_json, rows_of
-from training.data.readers.base import VIDEO, Format, Option, each_image, head
+from training.data.readers.base import VIDEO, Format, Option, each_image, head, track_of
 
 
 def read_coco(path: Path, video: bool = False) -> Builder:
@@ -34,8 +34,7 @@ def read_coco(path: Path, video: bool = False) -> Builder:
     number = {row.text("file_name"): row.integer("id") for row in images}
     for name in each_image(builder, sizes, video):
         for row in boxes[number[name]]:
-            attributes = row.data.get("attributes")
-            _box(builder, row, attributes.get("track_id") if isinstance(attributes, dict) else None)
+            _box(builder, row, row.mapping("attributes").get("track_id"))
     return builder
 
 
@@ -111,8 +110,8 @@ def _boxes(data: dict[str, object], images: list[Row], builder: Builder, path: P
 def _box(builder: Builder, row: Row, track: object, add: int = 0) -> None:
     x, y, width, height = row.box("bbox")
     ignore = row.flag("iscrowd", False) or row.flag("ignore", False)
-    named = track if isinstance(track, (int, str)) else None
-    builder.box(from_coco_box((x, y, width + add, height + add)), row.integer("category_id"), named, ignore)
+    box = from_coco_box((x, y, width + add, height + add))
+    builder.box(box, row.integer("category_id"), track_of(track), ignore)
 
 
 def _found(path: Path, video: bool) -> bool:

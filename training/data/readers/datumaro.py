@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from rdn_engine.errors import DatasetError
 from training.data.builder import Builder
 from training.data.coco_vid import Row, from_coco_box, read_json, rows_of
-from training.data.readers.base import IMAGES, VIDEO, Format, each_image, head, image_size
+from training.data.readers.base import IMAGES, VIDEO, Format, each_image, head, image_size, track_of
 
 
 def read_datumaro(path: Path, images: Path | None = None, video: bool = False) -> Builder:
@@ -29,10 +27,8 @@ def read_datumaro(path: Path, images: Path | None = None, video: bool = False) -
     """
     data = read_json(path)
     folder = images or path.parent.parent / "images" / path.stem
-    names = data.get("categories", {}).get("label") if isinstance(data.get("categories"), dict) else None
-    if not isinstance(names, dict):
-        raise DatasetError(f"{path}: categories.label is {str(names)[:80]}; wanted the labels of Datumaro's JSON")
-    labels = [row.text("name") for row in rows_of(names, "labels", path)]
+    names = Row(Row(data, str(path)).mapping("categories"), f"{path}: categories").mapping("label")
+    labels = [row.text("name") for row in rows_of(names, "labels", f"{path}: categories.label")]
     builder = Builder(enumerate(labels, 1))
     found = {}
     for item in rows_of(data, "items", path):
@@ -62,16 +58,16 @@ def _image(item: Row, folder: Path) -> tuple[str, int, int]:
 
 
 def _boxes(builder: Builder, item: Row, labels: list[str]) -> None:
-    for shape in rows_of(item.data, "annotations", Path(item.where)):
+    for shape in item.rows("annotations"):
         if shape.data.get("type") != "bbox":
             builder.note(f"shapes other than boxes are left out, such as {shape.where}")
             continue
         label = shape.integer("label_id")
         if not 0 <= label < len(labels):
             shape.refuse("label_id", f"0..{len(labels) - 1}")
-        attributes: dict[str, Any] = shape.data.get("attributes") or {}
+        attributes = shape.mapping("attributes")
         ignore = attributes.get("is_crowd") in (True, 1, "true")
-        builder.box(from_coco_box(shape.box("bbox")), label + 1, attributes.get("track_id"), ignore)
+        builder.box(from_coco_box(shape.box("bbox")), label + 1, track_of(attributes.get("track_id")), ignore)
 
 
 FORMAT = Format(

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from rdn_engine.errors import DatasetError
 from training.data.builder import Builder
-from training.data.coco_vid import Row, read_json_value
+from training.data.coco_vid import Row, is_inside, read_json_value, rows_of
 from training.data.readers.base import (
     FIRST_IMAGE,
     IMAGES,
@@ -112,46 +112,36 @@ def _check_count(builder: Builder, region: Row, last: int, folder: Path) -> None
 
 def _task(task: dict[str, Any], where: str) -> tuple[str, list[tuple[Row, str | None]]]:
     """The name of the video's file without suffix, and its regions with their labels"""
-    annotations = [a for a in task.get("annotations") or [] if isinstance(a, dict) and not a.get("was_cancelled")]
-    results = annotations[-1].get("result") if annotations else []
-    if not isinstance(results, list):
-        raise DatasetError(f"{where}: result is {str(results)[:80]}; wanted a list")
+    row = Row(task, where)
+    annotations = [a for a in row.rows("annotations") if not a.data.get("was_cancelled")]
     regions = []
-    for i, result in enumerate(results):
-        if not isinstance(result, dict):
-            raise DatasetError(f"{where}: result[{i}] is {str(result)[:80]}; wanted an object")
-        if str(result.get("type", "")).lower() != "videorectangle":
-            continue
-        value = result.get("value")
-        if not isinstance(value, dict):
-            raise DatasetError(f"{where}: result[{i}].value is {str(value)[:80]}; wanted an object with a sequence")
-        labels = value.get("labels") or value.get("rectanglelabels") or []
-        label = labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else None
-        regions.append((Row(value, f"{where}: result[{i}].value"), label))
-    data = task.get("data")
-    links = [v for v in data.values() if isinstance(v, str) and v] if isinstance(data, dict) else []
-    link = data.get("video", links[0] if links else "") if isinstance(data, dict) else ""
-    if not isinstance(link, str) or not link:
-        raise DatasetError(f"{where}: data is {str(data)[:80]}; wanted the address of a video")
-    parts = urlsplit(link)
-    # Files on the server's own disk are ?d=PATH; what was uploaded has eight digits and a hyphen before its name.
-    name = PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0]).replace("\\", "/")).stem
-    if not name:
-        raise DatasetError(f"{where}: the video is {link[:80]!r}; wanted an address that ends in the name of a file")
+    for result in annotations[-1].rows("result") if annotations else []:
+        if str(result.data.get("type", "")).lower() == "videorectangle":
+            value = Row(result.mapping("value"), f"{result.where}.value")
+            labels = value.data.get("labels") or value.data.get("rectanglelabels")
+            label = labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else None
+            regions.append((value, label))
+    data = row.mapping("data")
+    link = data.get("video", next((v for v in data.values() if isinstance(v, str) and v), None))
+    name = _name(link) if isinstance(link, str) else ""
+    if not is_inside(name):
+        raise DatasetError(f"{where}: the video is {str(link)[:80]!r}; wanted the address of a video")
     return name, regions
 
 
+def _name(link: str) -> str:
+    """Files on the server's own disk are ?d=PATH; what was uploaded has eight digits and a hyphen before its name."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return ""
+    return PurePosixPath(unquote(parse_qs(parts.query).get("d", [parts.path])[0]).replace("\\", "/")).stem
+
+
 def _keyframes(region: Row, width: int, height: int) -> list[Keyframe]:
-    sequence = region.data.get("sequence")
-    if not isinstance(sequence, list):
-        region.refuse("sequence", "a list of keyframes")
     found: dict[int, Keyframe] = {}
-    for i, row in enumerate(sequence):
-        where = f"{region.where}.sequence[{i}]"
-        if not isinstance(row, dict):
-            raise DatasetError(f"{where} is {str(row)[:80]}; wanted an object")
-        key = Row(row, where)
-        frame = whole(key.number("frame"), where, "frame")
+    for key in rows_of(region.data, "sequence", region.where):
+        frame = whole(key.number("frame"), key.where, "frame")
         if frame < 1:
             key.refuse("frame", "1 or more: frames of Label Studio count from 1")
         x, w = (key.number(side) * width / 100 for side in ("x", "width"))

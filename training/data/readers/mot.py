@@ -27,6 +27,9 @@ IGNORED = {2, 6, 7, 8, 12, 13}
 OTHER = {3, 4, 5, 9, 10, 11}
 """Car, bicycle, motorbike and the occluders: no people"""
 
+_MOST = 1_000_000
+"""Frames of a sequence, and pixels of a side"""
+
 
 def read_mot(root: Path, min_visibility: float = 0.0, names: Path | None = None) -> Builder:
     """Sequences in MOTChallenge's layout: gt/gt.txt, frames in img1/ and, as the challenges have it, seqinfo.ini.
@@ -110,8 +113,10 @@ def _frames(root: Path, sequence: Path, first: int) -> dict[int, tuple[str, int,
             folder = (sequence.relative_to(root) / found.get("imDir", "img1")).as_posix()
             suffix = found.get("imExt", ".jpg")
             count, width, height = (found.getint(key, 0) for key in ("seqLength", "imWidth", "imHeight"))
-            if min(count, width, height) < 1:
-                raise DatasetError(f"{path}: seqLength, imWidth, imHeight are {count, width, height}; wanted 1 or more")
+            if min(count, width, height) < 1 or max(count, width, height) > _MOST:
+                raise DatasetError(
+                    f"{path}: seqLength, imWidth, imHeight are {count, width, height}; wanted 1 or more, at most {_MOST}"
+                )
             return {t: (f"{folder}/{t:06d}{suffix}", width, height) for t in range(first, first + count)}
     except (OSError, configparser.Error, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
