@@ -115,7 +115,7 @@ def _frames(root: Path, sequence: Path, first: int) -> dict[int, tuple[str, int,
             count, width, height = (found.getint(key, 0) for key in ("seqLength", "imWidth", "imHeight"))
             if min(count, width, height) < 1 or max(count, width, height) > _MOST:
                 raise DatasetError(
-                    f"{path}: seqLength, imWidth, imHeight are {count, width, height}; wanted 1 or more, at most {_MOST}"
+                    f"{path}: seqLength, imWidth, imHeight are {count, width, height}; wanted 1..{_MOST} each"
                 )
             return {t: (f"{folder}/{t:06d}{suffix}", width, height) for t in range(first, first + count)}
     except (OSError, configparser.Error, ValueError) as error:

@@ -105,10 +105,10 @@ def test_what_is_no_mot_layout(tmp_path):
     with pytest.raises(DatasetError, match=r"seqinfo.ini cannot be read"):
         read_mot(tmp_path)
     text(tmp_path / "MOT17-02/seqinfo.ini", "[Sequence]", "seqLength=9999999999", "imWidth=32", "imHeight=24")
-    with pytest.raises(DatasetError, match=r"are \(9999999999, 32, 24\); wanted 1 or more, at most 1000000"):
+    with pytest.raises(DatasetError, match=r"are \(9999999999, 32, 24\); wanted 1..1000000 each"):
         read_mot(tmp_path)
     text(tmp_path / "MOT17-02/seqinfo.ini", "[Sequence]", "seqLength=2")
-    with pytest.raises(DatasetError, match=r"are \(2, 0, 0\); wanted 1 or more"):
+    with pytest.raises(DatasetError, match=r"are \(2, 0, 0\); wanted 1..1000000"):
         read_mot(tmp_path)
     mot(tmp_path, "1,1,1,1,10,8,1,1,1")
     text(tmp_path / "other/gt/gt.txt", "1,1,1,1,10,8,1,1,1")
