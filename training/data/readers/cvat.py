@@ -31,13 +31,21 @@ from training.data.readers.base import (
 )
 from training.data.readers.keyframes import Keyframe, at_frames
 
-IGNORE = Option("--ignore-label", "label whose boxes become ignore regions of all classes", str)
+IGNORE = (
+    Option("--ignore-label", "label whose boxes become ignore regions of all classes", str),
+    Option("--ignore-attribute", "attribute that makes a box an ignore region of its class where it is true", str),
+)
+_TRUE = {"true", "1", "yes"}
 _TRACK = "<track "
 _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def read_cvat_video(
-    path: Path, images: Path | None = None, first_image: int = 0, ignore_label: str | None = None
+    path: Path,
+    images: Path | None = None,
+    first_image: int = 0,
+    ignore_label: str | None = None,
+    ignore_attribute: str | None = None,
 ) -> Builder:
     """CVAT for video 1.1: tracks move linearly between keyframes as CVAT shows them; one task is one video.
 
@@ -50,6 +58,8 @@ def read_cvat_video(
             default images/ beside each file, or the folder that it is in.
         first_image: number in the name of a video's frame 0.
         ignore_label: boxes of this label become ignore regions of all classes.
+        ignore_attribute: boxes with this attribute at true, 1 or yes become ignore regions of their class. No other
+            attribute is kept.
 
     Returns:
         The data set, and how many boxes were cut or dropped; file names begin in `images`, or in the folder of `path`.
@@ -67,7 +77,7 @@ def read_cvat_video(
         folder = file.parent / "images" if (file.parent / "images").is_dir() else file.parent
         if images is not None:
             folder = images / file.parent.relative_to(top)
-        _read_task(builder, tree, file, folder, images or top, labels, first_image, ignore_label)
+        _read_task(builder, tree, file, folder, images or top, labels, first_image, ignore_label, ignore_attribute)
     return builder
 
 
@@ -80,6 +90,7 @@ def _read_task(
     labels: dict[str, int],
     first_image: int,
     ignore_label: str | None,
+    ignore_attribute: str | None,
 ) -> None:
     task = tree.find("meta/task")
     task = task if task is not None else tree.find("meta/job")
@@ -93,13 +104,13 @@ def _read_task(
         label = _label(track, labels, where, ignore_label)
         if track.find("box") is None:
             builder.note(f"shapes other than boxes are left out, such as those of {where}")
-        keyframes = _keyframes(track, where)
+        keyframes = _keyframes(track, where, ignore_attribute)
         for one in keyframes:
             if one.shown and one.t not in frames:  # of a deleted frame CVAT exports no box
                 frame_image(found, one.t, first_image, folder)
                 raise DatasetError(f"{where} has a box in frame {one.t}; wanted frames of the task alone")
-        for t, box in at_frames(keyframes, list(frames)):
-            boxes[t].append((box, label, number))
+        for t, box, ignore in at_frames(keyframes, list(frames)):
+            boxes[t].append((box, label, number, ignore))
     place = folder.relative_to(root)
     place = place.parent if place.name == "images" else place
     name = (task.findtext("name") or task.findtext("source") or "").strip()
@@ -107,11 +118,11 @@ def _read_task(
     for t, image in frames.items():
         width, height = image_size(image)
         builder.frame(image.relative_to(root).as_posix(), width, height, t)
-        for box, label, number in boxes[t]:
+        for box, label, number, ignore in boxes[t]:
             if label is None:
                 builder.ignore_region(box)
             else:
-                builder.box(box, label, number)
+                builder.box(box, label, number, ignore)
 
 
 def _task_frames(
@@ -138,7 +149,11 @@ def _task_frames(
 
 
 def read_cvat_images(
-    path: Path, images: Path | None = None, ignore_label: str | None = None, video: bool = False
+    path: Path,
+    images: Path | None = None,
+    ignore_label: str | None = None,
+    ignore_attribute: str | None = None,
+    video: bool = False,
 ) -> Builder:
     """CVAT for images 1.1: each image is a video of one frame, sides are edges in pixels from 0; there are no tracks.
 
@@ -146,6 +161,8 @@ def read_cvat_images(
         path: of annotations.xml.
         images: the folder that the names of the images start from; images/ beside the file, or its own, by default.
         ignore_label: boxes of this label become ignore regions of all classes.
+        ignore_attribute: boxes with this attribute at true, 1 or yes become ignore regions of their class. No other
+            attribute is kept.
         video: the images of a folder are the frames of one video.
 
     Returns:
@@ -177,7 +194,7 @@ def read_cvat_images(
             if label is None:
                 builder.ignore_region(_box(box, where))
             else:
-                builder.box(_box(box, where), label)
+                builder.box(_box(box, where), label, ignore=_marked(box, ignore_attribute))
         if any(shape.tag not in ("box", "tag", "attribute") for shape in image):
             builder.note(f"shapes other than boxes are left out, such as those of {where}")
     return builder
@@ -222,14 +239,22 @@ def _label(element: ET.Element, labels: dict[str, int], where: str, ignore_label
     return labels[name]
 
 
-def _keyframes(track: ET.Element, where: str) -> list[Keyframe]:
+def _marked(box: ET.Element, attribute: str | None) -> bool:
+    """Whether an attribute of this name is true"""
+    return attribute is not None and any(
+        one.get("name") == attribute and (one.text or "").strip().lower() in _TRUE for one in box.iterfind("attribute")
+    )
+
+
+def _keyframes(track: ET.Element, where: str, ignore_attribute: str | None) -> list[Keyframe]:
     found: dict[int, Keyframe] = {}
     for box in track.iterfind("box"):
         t = _integer(box, "frame", where)
         if t in found:
             raise DatasetError(f"{where} has two boxes in frame {t}; wanted one")
         inside = box.get("outside", "0") != "1"
-        found[t] = Keyframe(t, _box(box, f"{where}, frame {t}"), inside, inside)
+        marked = _marked(box, ignore_attribute)
+        found[t] = Keyframe(t, _box(box, f"{where}, frame {t}"), inside, inside, marked)
     return [found[t] for t in sorted(found)]
 
 
@@ -264,12 +289,12 @@ TRACKS = Format(
     "annotations.xml of an export as CVAT for video 1.1, or a folder of exports",
     read_cvat_video,
     lambda path: _is_cvat(path, _TRACK),
-    (IMAGES, FIRST_IMAGE, IGNORE),
+    (IMAGES, FIRST_IMAGE, *IGNORE),
 )
 STILLS = Format(
     "cvat-images",
     "annotations.xml of an export as CVAT for images 1.1",
     read_cvat_images,
     lambda path: _is_cvat(path, "<image "),
-    (IMAGES, IGNORE, VIDEO),
+    (IMAGES, *IGNORE, VIDEO),
 )

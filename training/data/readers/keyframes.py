@@ -19,9 +19,11 @@ class Keyframe:
     """Whether the object is there after this frame; the last keyframe holds up to the end of the video."""
     shown: bool = True
     """Whether it is there in this frame"""
+    ignore: bool = False
+    """Whether it is an ignore region from this frame on, up to the next keyframe"""
 
 
-def at_frames(keyframes: Sequence[Keyframe], frames: Sequence[int]) -> Iterator[tuple[int, Box]]:
+def at_frames(keyframes: Sequence[Keyframe], frames: Sequence[int]) -> Iterator[tuple[int, Box, bool]]:
     """The boxes of one object in the frames of its video, moved linearly between keyframes.
 
     Args:
@@ -29,7 +31,7 @@ def at_frames(keyframes: Sequence[Keyframe], frames: Sequence[int]) -> Iterator[
         frames: of the video, growing; a keyframe in none of them counts as the end of a stretch all the same.
 
     Yields:
-        Frame and box, for each frame in which the object is there.
+        Frame, box and whether it is an ignore region, for each frame in which the object is there.
     """
     if not keyframes:
         return
@@ -40,11 +42,11 @@ def at_frames(keyframes: Sequence[Keyframe], frames: Sequence[int]) -> Iterator[
             t = next(wanted, None)
         if t is not None and t == one.t:
             if one.shown:
-                yield t, one.box
+                yield t, one.box, one.ignore
             t = next(wanted, None)
         while one.alive and t is not None and (after is None or t < after.t):
             part = 0.0 if after is None else (t - one.t) / (after.t - one.t)
-            yield t, _between(one.box, one.box if after is None else after.box, part)
+            yield t, _between(one.box, one.box if after is None else after.box, part), one.ignore
             t = next(wanted, None)
 
 

@@ -87,7 +87,7 @@ def _video(
         keyframes = _keyframes(region, width, height)
         for one in keyframes:
             frame_image(found, one.t, first_image, folder)
-        for t, box in at_frames(keyframes, list(frames)):
+        for t, box, _ in at_frames(keyframes, list(frames)):
             boxes[t].append((box, names[label], number))
     builder.video(name)
     for t, image in frames.items():

@@ -120,6 +120,21 @@ def test_a_label_of_regions_to_ignore(tmp_path):
     assert [(a.ignore, a.instance_id) for a in dataset.annotations if a.ignore] == [(True, None)]
 
 
+@pytest.mark.parametrize("word", ["true", "1", "Yes"])
+def test_an_attribute_that_marks_what_to_ignore(tmp_path, word):
+    """It holds from its keyframe up to the next one, as CVAT has it."""
+    marked = box(2, 2).replace(">false<", f">{word}<")
+    path = export(tmp_path, track(0, "car", box(0, 0), marked, box(4, 4)), frames=range(6))
+    dataset = read_cvat_video(path, ignore_attribute="parked").dataset
+    assert [a.ignore for a in dataset.annotations] == [False, False, True, True, False, False]
+    assert not any(a.ignore for a in read_cvat_video(path, ignore_attribute="crowd").dataset.annotations)
+    assert not any(a.ignore for a in read_cvat_video(path).dataset.annotations)
+    path = images(tmp_path / "stills", box(0, 2), marked)
+    path.write_text(path.read_text().replace("<box ", '<box label="car" '))
+    stills = read_cvat_images(path, ignore_attribute="parked").dataset
+    assert [a.ignore for a in stills.annotations] == [False, True]
+
+
 def test_a_turned_box_becomes_the_one_around_it(tmp_path):
     turned = box(0, 10, 8, 10, 4, more=' rotation="90.00"')
     dataset = read_cvat_video(export(tmp_path, track(0, "car", turned), frames=[0])).dataset
