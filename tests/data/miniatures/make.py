@@ -56,6 +56,7 @@ def with_datumaro(root):
         ("mot", "mot_seq_gt", {}),
         ("mot_meta", "mot_seq_gt", {"save_dataset_meta": True}),
         ("yolo", "yolo_ultralytics", {}),
+        ("darknet", "yolo", {}),
     ):
         splits = ["train", "val"] if form == "yolo_ultralytics" else ["train"]
         made = Dataset.from_iterable([item for split in splits for item in items(split)], categories=CLASSES)

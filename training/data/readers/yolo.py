@@ -1,4 +1,4 @@
-"""YOLO's text files, in the layout of Ultralytics with data.yaml."""
+"""YOLO's text files, in the layout of Ultralytics with data.yaml and in Darknet's with obj.data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from rdn_engine.errors import DatasetError
 from rdn_engine.text import read_text
 from training.data.builder import Builder
-from training.data.coco_vid import from_coco_box
+from training.data.coco_vid import from_coco_box, is_inside
 from training.data.readers.base import (
     IMAGE_SUFFIXES,
     VIDEO,
@@ -21,19 +21,24 @@ from training.data.readers.base import (
     image_size,
     numbers_of,
     read_lines,
+    read_names,
     whole,
 )
+
+_FILES = ("data.yaml", "obj.data")
 
 
 def read_yolo(path: Path, split: str = "train", video: bool = False) -> Builder:
     """Ultralytics' layout: data.yaml with `names`, images/... and the same path under labels/ with .txt.
+
+    Darknet's: obj.data, obj.names, train.txt and each text file beside its image, as CVAT's "YOLO 1.1" has it.
 
     A line is a class from 0, and the middle, width and height of a box as parts of the frame. A sixth number, where one
     is, is a track. A polygon (seven numbers or more) becomes the box around it. Every image is a video of one frame; an
     image without a text file shows nothing.
 
     Args:
-        path: of data.yaml, or the folder that holds it.
+        path: of data.yaml or obj.data, or the folder that holds it.
         split: `train`, `val` or `test` of data.yaml; where it names none of them, all of images/.
         video: the images of a folder are the frames of one video.
 
@@ -45,7 +50,9 @@ def read_yolo(path: Path, split: str = "train", video: bool = False) -> Builder:
         DatasetError: a file cannot be read, or is not of this layout.
     """
     file = path / "data.yaml" if path.is_dir() else path
-    settings = _settings(file)
+    if not file.is_file() and (path / "obj.data").is_file():
+        file = path / "obj.data"
+    settings = _darknet(file) if file.name == "obj.data" else _settings(file)
     names = _names(settings, file)
     root = file.parent
     given = settings.get("path")
@@ -73,6 +80,21 @@ def _settings(file: Path) -> dict[str, Any]:
     return settings
 
 
+def _darknet(file: Path) -> dict[str, Any]:
+    """The same settings from obj.data, whose paths begin with data/ in the place of its own folder"""
+    lines = (line.partition("=") for line in read_lines(file))
+    found = {key.strip(): value.strip().removeprefix("data/") for key, equals, value in lines if equals}
+    if not is_inside(found.get("names", "")):
+        raise DatasetError(
+            f"{file}: names is {found.get('names')!r}; wanted a file of class names, such as data/obj.names"
+        )
+    settings: dict[str, Any] = {"names": read_names(file.parent / found["names"])}
+    for split, key in (("train", "train"), ("val", "valid"), ("test", "test")):
+        if key in found:
+            settings[split] = found[key]
+    return settings
+
+
 def _names(settings: dict[str, Any], file: Path) -> list[str]:
     names = settings.get("names")
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
@@ -95,7 +117,9 @@ def _images(settings: dict[str, Any], split: str, file: Path, root: Path) -> Ite
         if not target.exists() and place.startswith("../"):
             target = root / place.removeprefix("../")  # as Roboflow writes what lies beside data.yaml
         if target.is_file():
-            found = [root / line.strip() for line in read_lines(target) if line.strip()]
+            lines = [line.strip() for line in read_lines(target) if line.strip()]
+            # Darknet's lists begin with data/ in the place of their own folder.
+            found = [root / (line.removeprefix("data/") if file.name == "obj.data" else line) for line in lines]
         elif target.is_dir():
             found = sorted(p for p in target.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         else:
@@ -142,8 +166,8 @@ def _box(builder: Builder, line: str, where: str, classes: int, width: int, heig
 
 FORMAT = Format(
     "yolo",
-    "data.yaml of a data set in Ultralytics' layout, or its folder",
+    "data.yaml or obj.data of a data set in the layout of Ultralytics or Darknet, or its folder",
     read_yolo,
-    lambda path: (path / "data.yaml").is_file() or path.name == "data.yaml",
+    lambda path: path.name in _FILES or any((path / name).is_file() for name in _FILES),
     (Option("--split", "train, val or test of data.yaml; default: train", str, default="train"), VIDEO),
 )

@@ -21,6 +21,8 @@ TOOLS = [
     ("datumaro/cvat/train.xml", "cvat-images", {}, False, "datumaro/cvat"),
     ("datumaro/datumaro/annotations/train.json", "datumaro", {}, True, "datumaro/datumaro/images/train"),
     ("datumaro/yolo", "yolo", {}, False, "datumaro/yolo"),
+    ("datumaro/darknet", "yolo", {}, False, "datumaro/darknet"),
+    ("datumaro/darknet/obj.data", "yolo", {}, False, "datumaro/darknet"),
     ("datumaro/yolo/data.yaml", "yolo", {"split": "val"}, False, "datumaro/yolo"),
     ("supervision/coco/instances.json", "coco", {}, False, "supervision/coco/images"),
     ("supervision/voc", "voc", {}, False, "supervision/voc"),
