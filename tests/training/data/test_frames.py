@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from rdn_engine.errors import DatasetError, VideoError
+from rdn_engine.frame import Frame
 from rdn_engine.media.writer import VideoWriter
 from training.data.frames import write_frames
 from training.data.readers.base import frames_of
@@ -45,6 +46,31 @@ def test_frames_at_another_rate(clip, tmp_path, fps, shown):
     assert write_frames(clip, tmp_path / "frames", ".png", fps) == len(shown)
     levels = [float(np.asarray(Image.open(path)).mean()) for path in frames_of(tmp_path / "frames").values()]
     assert [round(level / 40) for level in levels] == shown
+
+
+class Damaged:
+    """A source whose frame 1 was skipped as damaged"""
+
+    warnings = ("frame 1 is damaged",)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def __iter__(self):
+        return (Frame(np.full((8, 8, 3), 40 * t, np.uint8), t, None, "street.mp4") for t in (0, 2, 3))
+
+
+def test_a_damaged_frame_moves_no_other(tmp_path, monkeypatch, capsys):
+    """Annotations of frame 2 stay with its picture."""
+    monkeypatch.setattr("training.data.frames.open_source", lambda _: Damaged())
+    assert write_frames(Path("street.mp4"), tmp_path) == 3
+    assert list(frames_of(tmp_path)) == [0, 2, 3]
+    assert capsys.readouterr().err == "note: frame 1 is damaged\n"
+    with pytest.raises(DatasetError, match="frame 0 has no time; wanted a video that has, or no --fps"):
+        write_frames(Path("street.mp4"), tmp_path / "other", fps=5)
 
 
 def test_two_videos_do_not_mix(clip, tmp_path):
