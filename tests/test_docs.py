@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.data.parity.make_checkpoint import weights
-from training.data.imagenet_vid import SYNSETS
+from training.data.readers.imagenet_vid import SYNSETS
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, write_clip
 
 ROOT = Path(__file__).parents[1]

@@ -18,6 +18,8 @@ from rdn_engine.errors import DatasetError
 from rdn_engine.text import read_text
 
 _FAR = 1e9  # pixels
+MOST_BYTES = 4 << 30
+"""Of an annotation file: more than the largest public ones, less than what takes a machine's memory unseen"""
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the frame, the last pixel included"""
@@ -133,17 +135,32 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
     os.replace(part, path)
 
 
+def check_length(path: Path) -> None:
+    """Raises DatasetError where a file is longer than any annotation file; OSError where it is not there."""
+    length = path.stat().st_size
+    if length > MOST_BYTES:
+        raise DatasetError(f"has {length} bytes; wanted at most {MOST_BYTES}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; DatasetError where there is none."""
+    data = read_json_value(path)
+    if not isinstance(data, dict):
+        raise DatasetError(f"{path} holds a {type(data).__name__}; wanted an object with videos, images, annotations")
+    return data
+
+
+def read_json_value(path: Path) -> Any:
+    """What a JSON file holds; DatasetError where it is none."""
     try:
-        data = json.loads(read_text(path))
+        check_length(path)
+        return json.loads(read_text(path))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise DatasetError(f"{path} holds a {type(data).__name__}; wanted an object with videos, images, annotations")
-    return data
+    except DatasetError as error:
+        raise DatasetError(f"{path} {error}") from None
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -169,8 +186,7 @@ def read_dataset(path: Path) -> Dataset:
     videos = _distinct(dataset.videos, "videos", path)
     for row in rows_of(data, "images", path):
         file_name = row.text("file_name")
-        inside = PurePosixPath(file_name)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in file_name or "\0" in file_name:
+        if not is_inside(file_name):
             row.refuse("file_name", "a path inside the folder of images, with forward slashes")
         dataset.frames.append(
             Frame(
@@ -201,6 +217,12 @@ def read_dataset(path: Path) -> Dataset:
     return dataset
 
 
+def is_inside(name: str) -> bool:
+    """Whether a name leads to a file inside the folder that it starts from, on every system"""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name)
+
+
 def _distinct(items: Sequence[Category | Video | Frame | Annotation], section: str, path: Path) -> set[int]:
     seen: set[int] = set()
     for item in items:
@@ -210,7 +232,7 @@ def _distinct(items: Sequence[Category | Video | Frame | Annotation], section: s
     return seen
 
 
-def rows_of(data: dict[str, Any], section: str, path: Path) -> list[Row]:
+def rows_of(data: dict[str, Any], section: str, path: Path | str) -> list[Row]:
     """The rows of a section of a JSON annotation file; DatasetError where it is missing or no list of objects."""
     rows = data.get(section)
     if not isinstance(rows, list):
@@ -235,10 +257,16 @@ class Row:
             self.refuse(name, "a whole number")
         return value
 
+    def number(self, name: str) -> float:
+        value = self.data.get(name)
+        if not is_number(value):
+            self.refuse(name, "a finite number")
+        return float(value)
+
     def size(self, name: str) -> int:
         """A number of pixels"""
         value = self.integer(name)
-        if value < 1:
+        if not 1 <= value <= _FAR:
             self.refuse(name, "1 or more pixels")
         return value
 
@@ -260,6 +288,19 @@ class Row:
             self.refuse(name, "0, 1, false or true")
         return bool(value)
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object; empty where the field is missing or null"""
+        value = self.data.get(name)
+        if value is not None and not isinstance(value, dict):
+            self.refuse(name, "an object")
+        return value or {}
+
+    def rows(self, name: str) -> list[Row]:
+        """A list of objects; empty where the field is missing or null"""
+        if self.data.get(name) is None:
+            return []
+        return rows_of(self.data, name, self.where)
+
     def box(self, name: str) -> list[float]:
         value = self.data.get(name)
         if not is_box(value):
@@ -271,10 +312,11 @@ class Row:
         raise DatasetError(f"{self.where}.{name} {got}; wanted {wanted}")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """A finite number; NaN, infinity and what is no pixel on any frame are refused."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _FAR
+
+
 def is_box(value: object) -> TypeGuard[list[float]]:
-    """Four finite numbers in a list; NaN, infinity and what is no pixel on any frame are refused."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _FAR for v in value)
-    )
+    """Four finite numbers in a list"""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))

@@ -1,9 +1,10 @@
 """Says what is wrong with an annotated video set, before hours are spent on training with it.
 
     python training/data/check.py data.json --images ROOT [--classes names.txt] [--decode] [--json]
+    python training/data/check.py train.json --images ROOT --against val.json --config training.yaml --html report.html
 
-Reads the annotations and the header of every frame; `--decode` decodes every frame.
-Exit code 1 if anything is wrong, else 0.
+Reads the annotations and the header of every frame; `--decode` decodes every frame. Beside what is wrong it names
+doubts: what is allowed and seldom meant. Exit code 1 if anything is wrong, else 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +24,15 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rdn_engine.errors import DatasetError
+from rdn_engine.config import InputConfig, RPNConfig
+from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.coco_vid import Dataset, Frame, read_dataset
 from rdn_engine.text import read_text
+from training.data.anchors import fit_anchors, network_sides, read_anchors
+from training.data.doubts import DOUBTS, find_doubts
+from training.data.page import page
+from training.data.problem import Problem
+from training.data.shared import shared_videos, signs_of
 
 KINDS = {
     "annotations": "the annotation file cannot be read",
@@ -36,7 +43,7 @@ KINDS = {
     "unreadable frame": "frames that cannot be read, or are cut off",
     "frame size": "frames of another size than the annotations say",
     "video size": "videos whose frames differ in size",
-    "frame order": "frame ids that do not grow along their video",
+    "frame order": "frame ids that are below 0 or do not grow along their video",
     "box outside": "boxes that reach outside their frame",
     "empty box": "boxes without width or height",
     "duplicated track": "track ids that occur twice in a frame",
@@ -48,15 +55,6 @@ TOLERANCE = 1e-3
 _THREADS = 8  # waiting for a disk, not for a processor
 _TAIL = 64  # bytes at the end of a file in which the end mark of its image stands
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    kind: str
-    """One of KINDS"""
-    where: str
-    """The file of the frame, the name of the video, or the annotation file"""
-    what: str
 
 
 def check_dataset(
@@ -126,6 +124,9 @@ def _check_videos(dataset: Dataset) -> Iterator[Problem]:
         if len(first) > 1:
             sizes = ", ".join(f"{w} x {h} from {name}" for (w, h), name in sorted(first.items()))
             yield Problem("video size", video.name, f"its frames are {sizes}; wanted one size")
+        if rows and rows[0].frame_id < 0:
+            what = f"frame_id {rows[0].frame_id} in video {video.name}; wanted 0 or more"
+            yield Problem("frame order", rows[0].file_name, what)
         for before, after in itertools.pairwise(rows):
             if after.frame_id <= before.frame_id:
                 what = f"frame_id {after.frame_id} after {before.frame_id} in video {video.name}; wanted a larger one"
@@ -182,6 +183,15 @@ def _has_end(path: Path, image_format: str | None) -> bool:
         return mark is not None and mark in file.read()
 
 
+def images_elsewhere(dataset: Dataset, images: Path) -> Path | None:
+    """The folder that file names start from, where all are missing from `images` and one near it has the first."""
+    if not dataset.frames or any((images / f.file_name).is_file() for f in dataset.frames):
+        return None
+    first = dataset.frames[0].file_name
+    near = [*images.glob("*/"), *images.glob("*/*/"), *images.resolve().parents[:2]]
+    return next((folder for folder in near if (folder / first).is_file()), None)
+
+
 def check_file(path: Path, images: Path, classes: Path | None, decode: bool) -> tuple[Dataset, list[Problem]]:
     """Checks a file.
 
@@ -209,42 +219,97 @@ def check_file(path: Path, images: Path, classes: Path | None, decode: bool) -> 
         dataset = read_dataset(path)
     except DatasetError as error:
         return Dataset(), [Problem("annotations", str(path), str(error))]
+    elsewhere = images_elsewhere(dataset, images)
+    if elsewhere is not None:
+        what = f"the file names start from another folder; --images {elsewhere} has them"
+        return dataset, [*check_annotations(dataset, str(path), names), Problem("missing frame", str(images), what)]
     return dataset, list(check_dataset(dataset, str(path), images, names, decode))
 
 
-def print_report(dataset: Dataset, problems: list[Problem]) -> None:
+def compare_sets(mine: Dataset, images: Path, other: Path, other_images: Path) -> Iterator[Problem]:
+    """What two data sets that should have nothing in common share, and what they should share and do not.
+
+    Args:
+        mine: the data set that is checked.
+        images: its folder.
+        other: CocoVID JSON of the other one, such as the validation set of a training set.
+        other_images: its folder.
+
+    Yields:
+        Doubts.
+
+    Raises:
+        DatasetError: the other one cannot be read.
+    """
+    theirs = read_dataset(other)
+    yield from shared_videos(signs_of(mine, images), signs_of(theirs, other_images), str(other))
+    shown = [{d.class_names[k] for k in _shown(d)} for d in (mine, theirs)]
+    for name in sorted(shown[0] ^ shown[1]):
+        here = "is in this set and not in" if name in shown[0] else "is not in this set, but in"
+        yield Problem("class of one set", str(other), f"{name} {here} the other one")
+
+
+def _shown(dataset: Dataset) -> set[int]:
+    """The class indices that have a box"""
+    index = {category.id: i for i, category in enumerate(dataset.categories)}
+    return {index[a.category_id] for a in dataset.annotations if not a.ignore and a.category_id in index}
+
+
+def print_report(dataset: Dataset, problems: list[Problem], doubts: list[Problem]) -> None:
     counts = (len(dataset.videos), len(dataset.frames), len(dataset.annotations), len(dataset.categories))
     print("{} videos, {} frames, {} annotations, {} classes".format(*counts))
-    for kind, title in KINDS.items():
-        found = [p for p in problems if p.kind == kind]
+    for kind, title in {**KINDS, **DOUBTS}.items():
+        found = [p for p in (*problems, *doubts) if p.kind == kind]
         if found:
             print(f"\n{len(found)} x {kind}: {title}")
             for problem in found[:EXAMPLES]:
                 print(f"  {problem.where}: {problem.what}")
             if len(found) > EXAMPLES:
                 print(f"  and {len(found) - EXAMPLES} more")
-    print(f"\n{len(problems)} problems" if problems else "nothing is wrong")
+    wrong = f"{len(problems)} problems" if problems else "nothing is wrong"
+    print(f"\n{wrong}{f', {len(doubts)} doubts: look at them' if doubts else ''}")
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="CocoVID JSON")
     parser.add_argument("--images", type=Path, required=True, help="the folder that the file names start from")
     parser.add_argument("--classes", type=Path, help="the class list of the model: a name in each line, in its order")
+    parser.add_argument("--config", type=Path, help="a training configuration, whose anchors are to meet the boxes")
+    parser.add_argument("--against", type=Path, help="CocoVID JSON of the other set, which should share no video")
+    parser.add_argument("--against-images", type=Path, help="its folder of images; default: that of --images")
     parser.add_argument("--decode", action="store_true", help="decode every frame; slow, and finds more")
+    parser.add_argument("--html", type=Path, help="write a page with pictures and histograms")
     parser.add_argument("--json", action="store_true", help="print JSON, with every problem")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    source, images, fit = str(arguments.data), arguments.images, None
+    doubts: list[Problem] = []
     try:
-        dataset, problems = check_file(arguments.data, arguments.images, arguments.classes, arguments.decode)
-    except DatasetError as error:
+        dataset, problems = check_file(arguments.data, images, arguments.classes, arguments.decode)
+        frames, rpn = (InputConfig(), RPNConfig()) if arguments.config is None else read_anchors(arguments.config)
+        if len(network_sides(dataset, frames)):
+            fit = fit_anchors(dataset, frames, rpn)
+        readable = not any(p.kind == "annotations" for p in problems)
+        if readable:
+            doubts += find_doubts(dataset, source, fit if arguments.config is not None else None)
+        if readable and arguments.against is not None:
+            doubts += compare_sets(dataset, images, arguments.against, arguments.against_images or images)
+        if arguments.html is not None:
+            arguments.html.write_text(page(dataset, source, images, problems, doubts, fit), encoding="utf-8")
+    except (RDNError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     if arguments.json:
         sizes = {k: len(getattr(dataset, k)) for k in ("videos", "frames", "annotations", "categories")}
-        counts = Counter(p.kind for p in problems)
-        print(json.dumps({**sizes, "counts": counts, "problems": [asdict(p) for p in problems]}, indent=2))
+        counts = Counter(p.kind for p in (*problems, *doubts))
+        lists = {"problems": [asdict(p) for p in problems], "doubts": [asdict(p) for p in doubts]}
+        print(json.dumps({**sizes, "counts": counts, **lists}, indent=2))
     else:
-        print_report(dataset, problems)
+        print_report(dataset, problems, doubts)
     sys.exit(1 if problems else 0)
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from rdn_engine.errors import ConfigError, DatasetError
 from rdn_engine.evaluation.coco_vid import Frame, read_dataset
 from rdn_engine.kernels.cpu.arrays import Float
-from training.data.check import KINDS, Problem, check_annotations
+from training.data.check import KINDS, check_annotations
 from training.data.drawing import CLASS_NAMES
 from training.data.images import read_image
+from training.data.problem import Problem
 from training.data.synthetic import SyntheticVideos
 
 
@@ -240,6 +241,6 @@ def open_sources(sources: Sequence[Source], class_names: Sequence[str] | None = 
         if part.class_names != wanted:
             raise DatasetError(
                 f"{source.annotations or 'synthetic'} has the classes {', '.join(part.class_names)}; wanted "
-                f"{', '.join(wanted)}, in this order"
+                f"{', '.join(wanted)}, in this order; convert.py --classes gives a set the class list of a model"
             )
     return MixedVideos(parts)

@@ -13,7 +13,8 @@ from PIL import Image
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video, write_dataset
 from tests.data_files import ENCODINGS, encode
-from training.data.check import KINDS, Problem, check_dataset, check_file, print_report
+from training.data.check import KINDS, check_dataset, check_file, print_report
+from training.data.problem import Problem
 
 ROOT = Path(__file__).parents[3]
 SIZE = (32, 24)
@@ -136,6 +137,12 @@ def test_a_video_of_two_sizes(sound, tmp_path):
     assert problem.what == "its frames are 32 x 24 from a/0.png, 40 x 24 from a/1.png; wanted one size"
 
 
+def test_frame_ids_below_zero(sound, tmp_path):
+    change(sound.frames, 2, frame_id=-1)
+    (problem,) = problems(sound, tmp_path)
+    assert problem == Problem("frame order", "b/0.jpg", "frame_id -1 in video b; wanted 0 or more")
+
+
 @pytest.mark.parametrize("frame_id", [0, -3])
 def test_frame_ids_that_do_not_grow(sound, tmp_path, frame_id):
     change(sound.frames, 3, frame_id=frame_id)
@@ -202,7 +209,7 @@ def test_class_names_may_begin_with_a_byte_order_mark(sound, tmp_path, encoding)
 
 
 def test_the_report_gives_counts_and_the_first_examples(sound, capsys):
-    print_report(sound, [Problem("box outside", f"{i}.jpg", "far") for i in range(7)])
+    print_report(sound, [Problem("box outside", f"{i}.jpg", "far") for i in range(7)], [])
     printed = capsys.readouterr().out
     assert "2 videos, 4 frames, 8 annotations, 2 classes" in printed
     assert f"7 x box outside: {KINDS['box outside']}" in printed
@@ -229,6 +236,53 @@ def test_the_command(sound, tmp_path):
     report = json.loads(done.stdout)
     assert (report["frames"], report["counts"]) == (4, {"missing frame": 1})
     assert report["problems"][0]["where"] == "a/0.png"
+    assert report["doubts"] == []
     done = check(data, "--images", tmp_path / "absent")
     assert done.returncode == 1
     assert done.stderr.startswith("error: --images")
+
+
+def test_file_names_that_start_from_another_folder(sound, tmp_path):
+    """As those of mmtracking's converter, which begin below Data/VID."""
+    write_dataset(sound, tmp_path / "data.json")
+    (tmp_path / "set/Data/VID").mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / "set/Data/VID" / name)
+    for images in (tmp_path / "set", tmp_path / "set/Data", tmp_path / "set/Data/VID/a"):
+        _, (problem,) = check_file(tmp_path / "data.json", images, None, False)
+        wanted = f"the file names start from another folder; --images {tmp_path / 'set/Data/VID'} has them"
+        assert problem == Problem("missing frame", str(images), wanted)
+    assert check_file(tmp_path / "data.json", tmp_path / "set/Data/VID", None, False)[1] == []
+    (tmp_path / "none").mkdir()
+    assert len(check_file(tmp_path / "data.json", tmp_path / "none", None, False)[1]) == len(sound.frames)
+
+
+def test_doubts_of_one_set_against_another(sound, tmp_path):
+    """Training and validation share video a under another name; doubts are no fault to the exit code."""
+    write_dataset(sound, tmp_path / "train.json")
+    other = dataclasses.replace(sound, annotations=[a for a in sound.annotations if a.category_id == 1])
+    (tmp_path / "val").mkdir()
+    other.frames = [dataclasses.replace(f, file_name=f.file_name.replace("a/", "copy/")) for f in sound.frames[:2]]
+    other.annotations = [a for a in other.annotations if a.image_id <= 2]
+    other.videos = [Video(1, "copy")]
+    (tmp_path / "val/copy").mkdir()
+    for t in (0, 1):
+        (tmp_path / f"val/copy/{t}.png").write_bytes((tmp_path / f"a/{t}.png").read_bytes())
+    write_dataset(other, tmp_path / "val/val.json")
+    (tmp_path / "training.yaml").write_text("model: {rpn: {anchor_sizes: [256]}}")
+    done = check(
+        tmp_path / "train.json", "--images", tmp_path, "--against", tmp_path / "val/val.json",
+        "--against-images", tmp_path / "val", "--config", tmp_path / "training.yaml", "--html", tmp_path / "page.html",
+        "--json",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert report["problems"] == []
+    assert report["counts"] == {"anchors": 1, "shared video": 1, "class of one set": 1}
+    assert report["doubts"][2]["what"] == "dog is in this set and not in the other one"
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    done = check(tmp_path / "train.json", "--images", tmp_path, "--against", tmp_path / "val/val.json")
+    assert done.stdout.endswith("nothing is wrong, 1 doubts: look at them\n")
+    done = check(tmp_path / "train.json", "--images", tmp_path, "--against", tmp_path / "absent.json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.config import InputConfig, RPNConfig
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.coco_vid import (
     Annotation,
@@ -19,8 +20,11 @@ from rdn_engine.evaluation.coco_vid import (
     write_dataset,
 )
 from tests.data_files import rows
+from training.data.anchors import fit_anchors, network_sides
 from training.data.builder import Builder
 from training.data.check import check_dataset, print_report
+from training.data.doubts import find_doubts
+from training.data.page import page
 
 
 def test_the_last_pixel_is_included():
@@ -154,7 +158,13 @@ def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data):
         dataset = read_dataset(folder / "data.json")
     except DatasetError:
         return
-    print_report(dataset, list(check_dataset(dataset, "data.json", folder)))
+    problems = list(check_dataset(dataset, "data.json", folder))
+    fit = None
+    if len(network_sides(dataset, InputConfig())):
+        fit = fit_anchors(dataset, InputConfig(), RPNConfig())
+    doubts = list(find_doubts(dataset, "data.json", fit))
+    print_report(dataset, problems, doubts)
+    page(dataset, "data.json", folder, problems, doubts, fit)
 
 
 def test_a_box_is_cut_at_the_frame_and_dropped_outside():

@@ -13,12 +13,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn
+from typing import Literal
 
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.coco_vid import Box
-from rdn_engine.text import read_text
 from training.data.builder import Builder
+from training.data.readers.base import Format, Option, read_lines, read_tree
 
 SYNSETS = {
     "n02691156": "airplane",
@@ -59,6 +59,24 @@ TRAIN_FRAMES = 15
 DET_IMAGES = 2000
 """Of each class, at most"""
 
+# fmt: off
+_ROUNDED_DOWN = {
+    1: (590, 970),
+    2: (18, 36, 72, 144, 174, 288, 318, 348, 654, 696, 1152, 1308),
+    4: (130, 260, 520, 850, 1370, 1430, 1700, 3100, 3220),
+    7: (54, 58, 62, 74, 78, 108, 116, 124, 148, 156, 170, 216, 222, 226, 232, 248, 296, 312, 340, 370, 406, 414, 432,
+        434, 452, 464, 474, 490, 496, 588, 590, 650, 654, 682, 812, 828, 888, 904, 970, 1308, 1390, 2098, 2600),
+    10: (170, 340, 590, 650, 710, 970, 1390, 1430, 2600, 3100),
+    12: (102, 174, 204, 222, 318, 348, 408, 474, 558, 588, 696, 816, 888),
+    13: (910, 970, 1060, 1370, 1430, 3100, 3220),
+}
+# fmt: on
+"""Frame of the 15, from 0 -> lengths of videos at which the public list has the one before the middle of its part.
+
+Middles of equal parts of whole length are one too small there, by the arithmetic that wrote the list; for every other
+length of a training video the list is `evenly`'s.
+"""
+
 Split = Literal["train", "val"]
 
 
@@ -68,9 +86,10 @@ def read_imagenet_vid(root: Path, split: Split, vid_list: Path | None = None) ->
     Args:
         root: the folder of Annotations, Data and ImageSets.
         split: `train` or `val`.
-        vid_list: a file that names a video in each line; in the four-column form of the public VID_train_15frames.txt
-            (video, 1, frame, number of frames) the listed frames are the ones marked. The list of ImageSets/VID
-            by default.
+        vid_list: the list of ImageSets/VID by default, or a file that names in each line a video (the public
+            VID_val_videos.txt) or a frame: in two columns as VID_val_frames.txt (video/frame, a number), or in four as
+            VID_train_15frames.txt (video, a number, frame, number of frames). The listed frames are the ones marked in
+            training, and of a validation video the ones kept.
 
     Returns:
         The data set, and how many boxes were cut or dropped.
@@ -85,9 +104,13 @@ def read_imagenet_vid(root: Path, split: Split, vid_list: Path | None = None) ->
         if not annotations:
             raise DatasetError(f"{root / 'Annotations/VID' / name} holds no annotation; wanted 000000.xml and so on")
         numbers = [_frame_number(path) for path in annotations]
-        chosen = set(listed) or {numbers[i] for i in evenly(len(numbers), TRAIN_FRAMES)}
+        chosen = listed or {numbers[i] for i in train_frames(len(numbers))}
+        if not chosen <= set(numbers):
+            raise DatasetError(f"{vid_list} names frame {min(chosen - set(numbers))} of {name}; wanted one that it has")
         builder.video(name)
         for path, number in zip(annotations, numbers, strict=True):
+            if split == "val" and listed and number not in listed:
+                continue
             image = read_xml(path)
             train = split == "val" or number in chosen
             builder.frame(f"Data/VID/{name}/{path.stem}.JPEG", image.width, image.height, number, train)
@@ -109,7 +132,8 @@ def add_imagenet_det(builder: Builder, root: Path, det_list: Path | None = None)
     Args:
         builder: of `read_imagenet_vid`, which takes the images.
         root: the folder of Annotations, Data and ImageSets.
-        det_list: a file such as the public DET_train_30classes.txt; the images are then exactly the listed ones.
+        det_list: a file such as the public DET_train_30classes.txt; the images are then exactly the listed ones, and
+            one that is listed twice, as some are, comes twice.
 
     Raises:
         DatasetError: as `read_imagenet_vid`.
@@ -117,15 +141,17 @@ def add_imagenet_det(builder: Builder, root: Path, det_list: Path | None = None)
     categories = {synset: i + 1 for i, synset in enumerate(SYNSETS)}
     folder = root / "Annotations/DET"
     if det_list is not None:
-        names = sorted({_inside(words[0], det_list) for words in _lines(det_list)})
+        names = sorted(_inside(words[0], det_list) for words in _lines(det_list))
+        repeats = len(names) - len(set(names))
+        if repeats:
+            builder.note(f"{repeats} lines of {det_list} repeat an image: each is a video of its own")
     else:
         names = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.glob("train/**/*.xml"))
     if not names:
         raise DatasetError(f"{det_list or folder / 'train'} names no image; wanted the training images of DET")
-    images = {name: read_xml(folder / f"{name}.xml") for name in names}
-    if det_list is None:
-        images = {name: images[name] for name in _at_most(images, DET_IMAGES)}
-    for name, image in images.items():
+    images = {name: read_xml(folder / f"{name}.xml") for name in dict.fromkeys(names)}
+    for name in names if det_list is not None else _at_most(images, DET_IMAGES):
+        image = images[name]
         builder.video(name)
         builder.frame(f"Data/DET/{name}.JPEG", image.width, image.height, 0)
         for i, thing in enumerate(image.objects):
@@ -140,6 +166,18 @@ def evenly(length: int, count: int) -> list[int]:
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
 
 
+def train_frames(length: int) -> list[int]:
+    """The frames of a training video that the public VID_train_15frames.txt lists.
+
+    Args:
+        length: frames of the video.
+
+    Returns:
+        Their numbers, from 0: `TRAIN_FRAMES`, or all of a shorter video.
+    """
+    return [t - (length in _ROUNDED_DOWN.get(i, ())) for i, t in enumerate(evenly(length, TRAIN_FRAMES))]
+
+
 def _at_most(images: dict[str, Image], count: int) -> list[str]:
     chosen: set[str] = set()
     for synset in SYNSETS:
@@ -148,8 +186,8 @@ def _at_most(images: dict[str, Image], count: int) -> list[str]:
     return sorted(chosen)
 
 
-def _videos(root: Path, split: Split, vid_list: Path | None) -> dict[str, list[int]]:
-    """Name below Annotations/VID -> the listed frames, if the list names frames"""
+def _videos(root: Path, split: Split, vid_list: Path | None) -> dict[str, set[int]]:
+    """Name below Annotations/VID -> the listed frames; none where the list names the video as a whole"""
     folder = root / "ImageSets/VID"
     if vid_list is not None:
         files = [vid_list]
@@ -157,30 +195,28 @@ def _videos(root: Path, split: Split, vid_list: Path | None) -> dict[str, list[i
         files = sorted(folder.glob("train_*.txt"))
     else:
         files = [folder / "val.txt"]
-    videos: dict[str, list[int]] = {}
+    listed: dict[str, list[int | None]] = {}
     for path in files:
         for words in _lines(path):
-            name = PurePosixPath(_inside(words[0], path))
-            if vid_list is None and split == "val":  # val.txt names frames: ILSVRC2015_val_00000000/000000 1
-                name = name.parent
+            name, frame = PurePosixPath(_inside(words[0], path)), None
+            if len(words) == 4:
+                frame = words[2]
+            elif name.name.isdecimal():  # a snippet is called ILSVRC2015_val_00000000, a frame of it 000000
+                name, frame = name.parent, name.name
+            if frame is not None and not frame.isdecimal():
+                raise DatasetError(f"{path} says frame {frame!r} of {name}; wanted its number, from 0")
             full = name.as_posix() if name.parts[:1] == (split,) else f"{split}/{name}"
-            frames = videos.setdefault(full, [])
-            if vid_list is not None and split == "train" and len(words) == 4:
-                if not words[2].isdecimal():
-                    raise DatasetError(f"{path} says frame {words[2]!r} of {full}; wanted its number, from 0")
-                frames.append(int(words[2]))
-    if not videos:
+            listed.setdefault(full, []).append(None if frame is None else int(frame))
+    if not listed:
         raise DatasetError(f"{vid_list or folder} names no video of {split}; wanted train_1.txt..train_30.txt, val.txt")
-    return dict(sorted(videos.items()))
+    # A list of whole videos may have four columns too: then each video has one line, which says frame 0.
+    whole = vid_list is None or (split == "val" and all(frames in ([0], [None]) for frames in listed.values()))
+    return {name: set() if whole else {t for t in listed[name] if t is not None} for name in sorted(listed)}
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
     """The words of each line of an image list, without the negative images (second of two columns -1)"""
-    try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; wanted an image list") from error
-    for line in text.splitlines():
+    for line in read_lines(path):
         words = line.split()
         if words and words[1:] != ["-1"]:
             yield words
@@ -213,23 +249,9 @@ class Image:
     objects: list[Object]
 
 
-class _PlainTree(ET.TreeBuilder):
-    """Refuses a document type: with none, there are no entities to expand or to fetch."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise DatasetError("has a DOCTYPE; wanted plain XML without one")
-
-
 def read_xml(path: Path) -> Image:
     """One annotation of VID or DET, in pixels from 0, the last pixel included; DatasetError names the place."""
-    try:
-        tree = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_PlainTree()))
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ET.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not one
-        raise DatasetError(f"{path} is not XML: {error}") from error
-    except DatasetError as error:
-        raise DatasetError(f"{path} {error}") from None
+    tree = read_tree(path)
     objects = []
     for thing in tree.iter("object"):
         x1, y1, x2, y2 = (_number(thing, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
@@ -246,3 +268,34 @@ def _number(element: ET.Element, field: str, path: Path) -> float:
         return float(int(text or ""))
     except (ValueError, OverflowError):
         raise DatasetError(f"{path}: {field} is {text!r}; wanted a whole number of pixels") from None
+
+
+def _read(
+    root: Path,
+    split: Split | None = None,
+    vid_list: Path | None = None,
+    det: bool = False,
+    det_list: Path | None = None,
+) -> Builder:
+    if split is None:
+        raise DatasetError(f"{root} is ILSVRC2015; wanted --split train or --split val with it")
+    if (det or det_list) and split != "train":
+        raise DatasetError(f"--det with --split {split}; wanted train, the only split that DET joins")
+    builder = read_imagenet_vid(root, split, vid_list)
+    if det or det_list:
+        add_imagenet_det(builder, root, det_list)
+    return builder
+
+
+FORMAT = Format(
+    "imagenet-vid",
+    "the folder with Annotations, Data and ImageSets",
+    _read,
+    lambda path: (path / "Annotations/VID").is_dir(),
+    (
+        Option("--split", "which videos", str, ("train", "val")),
+        Option("--vid-list", "videos (and frames) to take; default: all of ImageSets/VID"),
+        Option("--det", "add the training images of DET", None, default=False),
+        Option("--det-list", "add exactly these images of DET"),
+    ),
+)

@@ -1,19 +1,23 @@
-"""A miniature of ILSVRC2015, read as it is and through the lists, and by the command."""
+"""A miniature of ILSVRC2015, read as it is and through the lists."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rdn_engine.errors import DatasetError
-from rdn_engine.evaluation.coco_vid import read_dataset
 from tests.data_files import ENCODINGS, encode, nothing_wrong, picture, text
 from training.data.builder import Builder
-from training.data.imagenet_vid import SYNSETS, add_imagenet_det, evenly, read_imagenet_vid, read_xml
+from training.data.readers.imagenet_vid import (
+    SYNSETS,
+    add_imagenet_det,
+    evenly,
+    read_imagenet_vid,
+    read_xml,
+    train_frames,
+)
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def xml(path, *objects, size=(32, 24), head=""):
@@ -114,7 +118,7 @@ def test_det_joins_as_videos_of_one_frame(ilsvrc, tmp_path, monkeypatch):
     assert [v.name[-1] for v in dataset.videos[videos:]] == ["0", "1", "2"]  # not the table alone
     assert dataset.annotations[-1].xyxy == (2, 3, 9, 9)
     assert nothing_wrong(dataset, ilsvrc)
-    monkeypatch.setattr("training.data.imagenet_vid.DET_IMAGES", 1)
+    monkeypatch.setattr("training.data.readers.imagenet_vid.DET_IMAGES", 1)
     few = Builder((i + 1, name) for i, name in enumerate(SYNSETS.values()))
     add_imagenet_det(few, ilsvrc)
     assert [v.name[-1] for v in few.dataset.videos] == ["1", "2"]  # the middle one of three dogs, the only zebra
@@ -171,29 +175,55 @@ def test_what_is_no_ilsvrc_layout(ilsvrc, tmp_path):
         read_imagenet_vid(ilsvrc, "val")
 
 
-def convert(*arguments):
-    command = [sys.executable, "training/data/convert.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+PUBLIC = {
+    16: [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15],
+    18: [0, 1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 16, 17],
+    54: [1, 5, 9, 12, 16, 19, 23, 26, 30, 34, 37, 41, 45, 48, 52],
+    58: [1, 5, 9, 13, 17, 21, 25, 28, 32, 36, 40, 44, 48, 52, 56],
+    102: [3, 10, 17, 23, 30, 37, 44, 51, 57, 64, 71, 78, 84, 91, 98],
+    300: list(range(10, 300, 20)),
+}
+"""Length of a video -> the frames that the public VID_train_15frames.txt lists of it"""
 
 
-def test_the_command_writes_what_the_readers_read(ilsvrc, tmp_path):
-    output = tmp_path / "train.json"
-    done = convert("imagenet-vid", ilsvrc, "--split", "train", "--det", "--output", output)
-    assert done.returncode == 0, done.stderr
-    assert "5 videos, 36 frames" in done.stdout
-    assert "2 boxes cut" in done.stdout
-    builder = read_imagenet_vid(ilsvrc, "train")
-    add_imagenet_det(builder, ilsvrc)
-    assert read_dataset(output) == builder.dataset
+@pytest.mark.parametrize("length", PUBLIC)
+def test_the_frames_of_training_are_those_of_the_public_list(length):
+    assert train_frames(length) == PUBLIC[length]
 
 
-def test_the_command_says_what_is_wrong(ilsvrc, tmp_path):
-    done = convert("imagenet-vid", ilsvrc, "--split", "val", "--det", "--output", tmp_path / "x.json")
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: --det with --split val; wanted train, the only split that DET joins\n",
-    )
-    done = convert("mot", tmp_path / "absent", "--output", tmp_path / "x.json")
-    assert done.returncode == 1
-    assert "holds no sequence" in done.stderr
-    assert not (tmp_path / "x.json").exists()
+def test_all_lengths_of_the_public_list():
+    """The sum over the lengths of its videos tells one frame moved by one; the list itself is not ours to ship."""
+    wrong = sum(train_frames(n) != evenly(n, 15) for n in range(1, 6000))
+    assert wrong == 70
+    assert all(len(set(train_frames(n))) == min(n, 15) for n in range(1, 6000))
+
+
+VAL = "val/ILSVRC2015_val_00000000"
+
+
+def test_lists_of_validation_frames(ilsvrc, tmp_path):
+    """In two columns and in four; a list of videos has four columns, too, and is told apart by its single line."""
+    whole = read_imagenet_vid(ilsvrc, "val").dataset
+    for lines in ([f"{VAL}/000000 1", f"{VAL}/000001 2"], [f"{VAL} 1 0 2", f"{VAL} 2 1 2"], [f"{VAL} 1 0 2"]):
+        text(tmp_path / "list.txt", *lines)
+        assert read_imagenet_vid(ilsvrc, "val", tmp_path / "list.txt").dataset == whole
+    for line in (f"{VAL}/000001 2", f"{VAL} 2 1 2"):
+        text(tmp_path / "list.txt", line)
+        part = read_imagenet_vid(ilsvrc, "val", tmp_path / "list.txt").dataset
+        assert [(f.frame_id, f.file_name[-11:]) for f in part.frames] == [(1, "000001.JPEG")]
+        assert nothing_wrong(part, ilsvrc)
+    text(tmp_path / "list.txt", f"{VAL}/000007 1")
+    with pytest.raises(DatasetError, match=r"list.txt names frame 7 of val/.*; wanted one that it has"):
+        read_imagenet_vid(ilsvrc, "val", tmp_path / "list.txt")
+    assert read_imagenet_vid(ilsvrc, "val", ilsvrc / "ImageSets/VID/val.txt").dataset == whole
+
+
+def test_an_image_of_det_that_is_listed_twice_comes_twice(ilsvrc, tmp_path):
+    name = "train/ILSVRC2014_train_0000/ILSVRC2014_train_0000000"
+    text(tmp_path / "det.txt", f"{name}0 1", f"{name}2 1", f"{name}0 1")
+    builder = Builder((i + 1, name) for i, name in enumerate(SYNSETS.values()))
+    add_imagenet_det(builder, ilsvrc, tmp_path / "det.txt")
+    assert [v.name[-1] for v in builder.dataset.videos] == ["0", "0", "2"]
+    assert len({a.instance_id for a in builder.dataset.annotations}) == len(builder.dataset.annotations) == 4
+    assert builder.notes == [f"1 lines of {tmp_path / 'det.txt'} repeat an image: each is a video of its own"]
+    assert nothing_wrong(builder.dataset, ilsvrc)

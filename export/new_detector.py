@@ -1,0 +1,242 @@
+"""From annotated videos to a verified engine directory, in one command (docs/train_your_own.md).
+
+    python export/new_detector.py clips --output detectors/street
+    python export/new_detector.py clips/train --validation clips/val --output detectors/street --start-from resnet18.pth
+
+Finds the layout, converts, checks, writes a configuration that fits the data, trains, evaluates, exports and verifies.
+Each step prints the command that does the same alone. A step that is done is not done again: stopped at any point, the
+same command goes on. Exit code 1 where a step fails or something is wrong with the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rdn_engine.errors import DatasetError, RDNError, TrainingError
+from rdn_engine.evaluation.coco_vid import Dataset, read_dataset, read_json, write_dataset
+from rdn_engine.text import read_text
+from training.data.anchors import fit_anchors, read_anchors
+from training.data.builder import Builder
+from training.data.check import check_dataset, compare_sets
+from training.data.convert import convert, with_classes
+from training.data.doubts import find_doubts
+from training.data.formats import FORMATS, find_format
+from training.data.page import page
+from training.data.split import split_dataset
+from training.settings import Settings, override
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "training/configs/own_data.yaml"
+STEPS_OF_A_FRAME = 20
+"""Iterations for each annotated frame, within LEAST_STEPS and what the base configuration has"""
+LEAST_STEPS = 1500
+BETTER = 0.05
+"""Part of the boxes more that proposed anchors must meet to be taken"""
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """train.json, val.json and report.html; DatasetError where anything is wrong with the data."""
+    output = arguments.output
+    builder = _read(arguments, arguments.data)
+    if arguments.validation is None:
+        train, validation, apart = split_dataset(builder.dataset)
+        names = ", ".join(video.name for video in validation.videos[:5])
+        print(f"held out for validation: {len(validation.videos)} videos ({names}), {len(validation.frames)} frames")
+        if not apart:
+            print("note: there is one video; its last part tells little of how good the detector is on another")
+    else:
+        other = _read(arguments, arguments.validation)
+        names_of_all = list(dict.fromkeys([*builder.dataset.class_names, *other.dataset.class_names]))
+        train, validation = (with_classes(one.dataset, names_of_all) for one in (builder, other))
+    images, validation_images = _images(arguments, arguments.data), _images(arguments, arguments.validation)
+    for name, dataset, folder in (("train", train, images), ("val", validation, validation_images)):
+        problems = list(check_dataset(dataset, f"{name}.json", folder))
+        if problems:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(p.kind for p in problems).items())
+            raise DatasetError(f"{problems[0].where}: {problems[0].what}; {kinds}; wanted a set without faults")
+        write_dataset(dataset, output / f"{name}.json")
+    fit = fit_anchors(train, *read_anchors(arguments.config))
+    doubts = list(find_doubts(train, "train.json", fit))
+    doubts += compare_sets(train, images, output / "val.json", validation_images)
+    text = page(train, str(output / "train.json"), images, [], doubts, fit)
+    (output / "report.html").write_text(text, encoding="utf-8")
+    for kind, count in Counter(p.kind for p in doubts).items():
+        print(f"in doubt: {count} x {kind}")
+    print(f"pictures, histograms and doubts: {output / 'report.html'}")
+
+
+def _read(arguments: argparse.Namespace, data: Path) -> Builder:
+    """A set of any layout; --images goes to the readers that want to know it."""
+    format_ = FORMATS[arguments.format] if arguments.format else find_format(data)
+    options = {}
+    if arguments.images is not None and any(option.name == "images" for option in format_.options):
+        options = {"images": arguments.images}
+    builder = convert(data, format_.name, **options)
+    d = builder.dataset
+    print(f"{data} is read as {format_.name}")
+    print(f"{len(d.videos)} videos, {len(d.frames)} frames, {len(d.annotations)} annotations")
+    for note in builder.notes:
+        print(f"note: {note}")
+    return builder
+
+
+def _images(arguments: argparse.Namespace, data: Path | None) -> Path:
+    """The folder that the file names of a set start from"""
+    path: Path = data or arguments.data
+    return (arguments.images or (path if path.is_dir() else path.parent)).resolve()
+
+
+def configure(arguments: argparse.Namespace) -> None:
+    """config.yaml: the base with the data in it, anchors that fit and a number of steps that does; ConfigError."""
+    output = arguments.output
+    raw: dict[str, Any] = yaml.safe_load(read_text(arguments.config))
+    train = read_dataset(output / "train.json")
+    sets = {"train": arguments.data, "validation": arguments.validation}
+    for name, file in (("train", "train.json"), ("validation", "val.json")):
+        images = _images(arguments, sets[name])
+        raw["data"][name] = [{"annotations": str((output / file).resolve()), "images": str(images)}]
+    fit = fit_anchors(train, *read_anchors(arguments.config))
+    if fit.proposal_met > fit.met + BETTER:
+        raw["model"].setdefault("rpn", {})["anchor_sizes"] = list(fit.proposal)
+        print(f"anchor_sizes {list(fit.proposal)} meet {fit.proposal_met:.0%} of the boxes, the base's {fit.met:.0%}")
+    _shorten(raw, train)
+    for text in arguments.set:
+        override(raw, text)
+    path = output / "config.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    steps = sum(phase.iterations for phase in Settings.read(path).phases)
+    print(f"{steps} steps for {len(train.frames)} frames: {path}")
+
+
+def _shorten(raw: dict[str, Any], train: Dataset) -> None:
+    """Fewer steps for fewer frames, the phases in the same proportions"""
+    total = sum(phase["iterations"] for phase in raw["phases"])
+    part = min(max(STEPS_OF_A_FRAME * len(train.frames), LEAST_STEPS) / total, 1)
+    for phase in raw["phases"]:
+        phase["iterations"] = max(round(part * phase["iterations"]), 1)
+        if "drops" in phase:
+            phase["drops"] = [max(round(part * drop), 1) for drop in phase["drops"]]
+    for name in ("warm_up", "evaluate_every"):
+        if raw.get(name):
+            raw[name] = max(round(part * raw[name]), 1)
+
+
+def weights(arguments: argparse.Namespace) -> None:
+    """backbone.pth: torchvision's ImageNet weights, where no others are given; TrainingError without a connection."""
+    if arguments.start_from is not None:
+        return
+    import torch
+    import torchvision
+
+    name = Settings.read(arguments.output / "config.yaml").model.backbone.name
+    try:
+        model = getattr(torchvision.models, name)(weights="DEFAULT")
+    except (AttributeError, OSError) as error:
+        raise TrainingError(
+            f"the weights of {name} cannot be fetched: {error}; wanted a connection, or --start-from with a file"
+        ) from error
+    torch.save(model.state_dict(), arguments.output / "backbone.pth")
+
+
+def call(*command: str | Path) -> None:
+    """A command of this house, said before it runs; TrainingError where it fails."""
+    words = [str(word) for word in command]
+    print(f"$ {shlex.join(words)}", flush=True)
+    done = subprocess.run([sys.executable, *words[1:]] if words[0] == "python" else words, cwd=ROOT, check=False)
+    if done.returncode:
+        raise TrainingError(f"exit code {done.returncode} of: {shlex.join(words)}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """All steps; RDNError where one fails."""
+    output = arguments.output
+    arguments.output = output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    done_file = output / "done.json"
+    chosen = {key: str(value) for key, value in vars(arguments).items() if key not in ("device",)}
+    done: dict[str, Any] = {"arguments": chosen, "steps": []}
+    if done_file.is_file():
+        done = read_json(done_file)
+    if done["arguments"] != chosen:
+        changed = sorted(k for k in chosen if done["arguments"].get(k) != chosen[k])
+        raise DatasetError(f"{output} was begun with other {', '.join(changed)}; wanted the same, or another --output")
+    start = arguments.start_from or output / "backbone.pth"
+    best, engines = output / "run/best.safetensors", output / "engines"
+    val, images = output / "val.json", _images(arguments, arguments.validation)
+
+    def train() -> None:
+        config = ("--config", output / "config.yaml", "--output", output / "run", "--start-from", start)
+        call("python", "training/train.py", *config, "--device", arguments.device)
+
+    def evaluate() -> None:
+        data = ("--data", val, "--images", images, "--output", output / "accuracy.json")
+        call("python", "export/evaluate.py", "--checkpoint", best, *data)
+
+    def build() -> None:
+        golden = (images / read_dataset(val).frames[0].file_name).parent
+        call("python", "export/build_engines.py", "--checkpoint", best, "--output", engines, "--golden", golden)
+
+    steps: dict[str, Callable[[], None]] = {
+        "prepare": lambda: prepare(arguments),
+        "configure": lambda: configure(arguments),
+        "weights": lambda: weights(arguments),
+        "train": train,
+        "evaluate": evaluate,
+        "export": build,
+        "verify": lambda: call("python", "-m", "rdn_engine.cli.app", "verify", engines),
+    }
+    for name, step in steps.items():
+        if name in done["steps"]:
+            print(f"{name}: done before")
+            continue
+        print(f"\n{name}", flush=True)
+        step()
+        done["steps"].append(name)
+        done_file.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    accuracy = json.loads(read_text(output / "accuracy.json"))
+    print(f"\n{engines} is verified; AP50 {accuracy['vid']['AP50']:.1f} on {val}")
+    print(f"try it: rdn-engine predict VIDEO --engines {engines} --save-video out.mp4")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("data", type=Path, help="annotation file or folder, of any layout of docs/datasets.md")
+    made.add_argument("--output", type=Path, required=True, help="a folder for all that is made")
+    made.add_argument("--validation", type=Path, help="a second set; default: every fifth video of the first")
+    made.add_argument("--images", type=Path, help="the folder of the frames, where they lie elsewhere")
+    made.add_argument("--format", choices=tuple(FORMATS), help="the layout; found out by default")
+    made.add_argument("--config", type=Path, default=BASE, help="the training configuration to begin with")
+    made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="settings to replace in it")
+    made.add_argument("--start-from", type=Path, help="weights; default: torchvision's of ImageNet, which are fetched")
+    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return made
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    for name in ("data", "validation", "images", "config", "start_from"):
+        if getattr(arguments, name) is not None:
+            setattr(arguments, name, getattr(arguments, name).resolve())
+    try:
+        run(arguments)
+    except (RDNError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
