@@ -21,7 +21,7 @@ $(VENV)/runtime.stamp: $(SOURCES)
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,openvino,serve,mqtt,otel,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,tracking,openvino,serve,mqtt,otel,dev]'
 	@touch $@
 
 # The annotated video of a rendered clip, and of VIDEO= when given; needs no torch.

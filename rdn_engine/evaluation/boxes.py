@@ -184,7 +184,8 @@ def label_map(dataset: Dataset, class_names: tuple[str, ...]) -> Int:
     if lacking or extra:
         raise DatasetError(
             f"the detector has {len(class_names)} classes and the data set {len(names)}; only the detector has "
-            f"{lacking}, only the data set {extra}; wanted the same names"
+            f"{lacking}, only the data set {extra}; wanted the same names: `training/data/convert.py --classes NAMES` "
+            "gives a data set the detector's list of classes"
         )
     return np.array([names.index(name) for name in class_names], np.int64)
 
