@@ -9,6 +9,7 @@ import typer
 
 from rdn_engine.cli.streams import StdoutClosed, say
 from rdn_engine.errors import (
+    AdmissionRefused,
     BackendUnavailable,
     BundleError,
     ConfigError,
@@ -29,6 +30,7 @@ INTERRUPTED, READER_GONE = BY_SIGNAL + 2, BY_SIGNAL + 13
 _OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (StdoutClosed, READER_GONE),
     (ConfigError, USAGE),
+    (AdmissionRefused, USAGE),
     (VideoWriteError, OTHER_ERROR),
     (VideoError, BAD_INPUT),
     (FrameError, BAD_INPUT),

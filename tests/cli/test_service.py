@@ -194,6 +194,12 @@ def test_check_finds_what_would_not_start(tmp_path: Path, data: dict[str, Any], 
     assert (result.exit_code, words in result.stderr) == (code, True), result.stderr
 
 
+def test_stream_that_does_not_fit_is_wrong_usage(tmp_path: Path) -> None:
+    streams = {"a": {"source": "rtsp://127.0.0.1:9/1"}}
+    code, _, err = finish(start("run", settings(tmp_path, byte_budget=1, streams=streams)))
+    assert (code, "stream 'a' wants" in err) == (USAGE, True), err
+
+
 def test_why_it_does_not_start_is_json_too(tmp_path: Path) -> None:
     code, _, err = finish(start("run", settings(tmp_path, threads=0), "--log", "json"))
     line = json.loads(err)
