@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import numbers
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 from rdn_engine.errors import ConfigError
@@ -114,6 +116,25 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def check_names(path: str, given: Iterable[object], known: Iterable[str]) -> None:
+    """Check that the fields of a mapping are known ones.
+
+    Args:
+        path: what has them, for the message.
+        given: the names that it has.
+        known: those that it may have.
+
+    Raises:
+        ConfigError: names those that are unknown, and for each the known one that is written most like it.
+    """
+    known = sorted(known)
+    unknown = sorted(str(name) for name in given if name not in known)
+    if unknown:
+        near = [one for name in unknown for one in difflib.get_close_matches(name, known, 1)]
+        meant = f", perhaps for {', '.join(near)}" if near else ""
+        raise ConfigError(f"{path} has unknown fields {unknown}{meant}; known are {known}")
+
+
 _T = TypeVar("_T")
 
 
@@ -123,7 +144,7 @@ def from_plain(cls: type[_T], data: Any, path: str) -> _T:
     Args:
         cls: the dataclass.
         data: fields left out keep their defaults.
-        path: what stands before a field's name in messages.
+        path: what stands before a field's name in messages; empty for nothing.
 
     Raises:
         ConfigError: names the field, by its path from `path`, that is unknown, missing or of another type.
@@ -131,14 +152,17 @@ def from_plain(cls: type[_T], data: Any, path: str) -> _T:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is {shown(data)}; wanted a mapping")
     hints = _hints(typing.cast("Any", cls))
-    unknown = sorted(str(name) for name in set(data) - set(hints))
-    if unknown:
-        raise ConfigError(f"{path} has unknown fields {unknown}; known are {sorted(hints)}")
+    check_names(path, data, hints)
     required = [f for f in dataclasses.fields(typing.cast("Any", cls)) if f.default is f.default_factory]
     missing = [f.name for f in required if f.name not in data]
     if missing:
         raise ConfigError(f"{path} lacks {missing}; known are {sorted(hints)}")
-    return cls(**{name: _field(cls, name, hints[name], value, f"{path}.{name}") for name, value in data.items()})
+    return cls(
+        **{
+            name: _field(cls, name, hints[name], value, f"{path}.{name}" if path else name)
+            for name, value in data.items()
+        }
+    )
 
 
 def _field(cls: type[Any], name: str, hint: Any, value: Any, path: str) -> Any:
@@ -148,10 +172,14 @@ def _field(cls: type[Any], name: str, hint: Any, value: Any, path: str) -> Any:
     except ConfigError:
         if not next(f.metadata.get("secret") for f in dataclasses.fields(cls) if f.name == name):
             raise
-    raise ConfigError(f"{path} is a {type(value).__name__} (not shown, as it may be secret); wanted {_type_name(hint)}")
+    raise ConfigError(
+        f"{path} is of type {type(value).__name__} (not shown, as it may be secret); wanted {_type_name(hint)}"
+    )
 
 
 def _type_name(hint: Any) -> str:
+    if hint is str:
+        return "text"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 

@@ -10,7 +10,7 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.cli.calibrate import calibrate
 from rdn_engine.cli.discreet import DiscreetGroup
 from rdn_engine.cli.evaluate import evaluate
-from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, exit_codes
+from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, RUN_CODES_HELP, exit_codes
 from rdn_engine.cli.options import BackendOption, DeviceOption, EnginesArgument
 from rdn_engine.cli.predict import predict
 from rdn_engine.cli.progress import spinner
@@ -31,9 +31,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=CODES_HELP)(predict)
-app.command(epilog=CODES_HELP)(run)
 app.command(epilog=CODES_HELP)(evaluate)
 app.command(epilog=CODES_HELP)(calibrate)
+app.command(epilog=RUN_CODES_HELP)(run)
 
 
 def _print_version(asked: bool) -> None:

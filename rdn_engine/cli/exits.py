@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import typer
 
 from rdn_engine.cli.streams import StdoutClosed, say
 from rdn_engine.errors import (
+    AdmissionRefused,
     BackendUnavailable,
     BundleError,
     ConfigError,
@@ -29,6 +30,7 @@ INTERRUPTED, READER_GONE = BY_SIGNAL + 2, BY_SIGNAL + 13
 _OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (StdoutClosed, READER_GONE),
     (ConfigError, USAGE),
+    (AdmissionRefused, USAGE),
     (VideoWriteError, OTHER_ERROR),
     (VideoError, BAD_INPUT),
     (FrameError, BAD_INPUT),
@@ -47,18 +49,29 @@ CODES_HELP = (
     "141 the reader of stdout has gone."
 )
 
+RUN_CODES_HELP = (
+    "Exit codes: 0 a signal came and everything was delivered, or all streams came to a good end; 1 not everything was "
+    "delivered in time, or a file or a port cannot be had; 2 wrong usage or FILE; 3 a stream ended because it or its "
+    "source failed, where FILE has no `http`; 4 bad engine directory; 5 backend, device or library not available; "
+    "128 and more: a second signal came."
+)
+
 
 @contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Every error that is expected becomes one line on stderr and its exit code."""
+def exit_codes(tell: Callable[[str], None] = say) -> Iterator[None]:
+    """Every error that is expected becomes one line on stderr and its exit code.
+
+    Args:
+        tell: writes the line.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        say("interrupted")
+        tell("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except (RDNError, OSError) as error:
         if not isinstance(error, StdoutClosed):  # `| head` is no mistake
-            say(_words(error))
+            tell(_words(error))
         raise typer.Exit(next(code for kind, code in _OF_ERRORS if isinstance(error, kind))) from None
 
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sized
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ import typer
 from rdn_engine.cli.exits import BAD_INPUT, OTHER_ERROR, exit_codes
 from rdn_engine.cli.signals import Interrupts
 from rdn_engine.cli.streams import say, tell
+from rdn_engine.errors import ConfigError
 
 WAIT_SECONDS = 0.2
 """Between two looks at signals, and at whether all streams have ended"""
@@ -23,31 +25,38 @@ WAIT_SECONDS = 0.2
 def run(
     settings: Annotated[Path, typer.Argument(metavar="FILE", help="Streams, outputs and the rest, in YAML.")],
     log: Annotated[Literal["text", "json"], typer.Option(help="How the lines on stderr look.")] = "text",
-    check: Annotated[bool, typer.Option("--check", help="Only say whether FILE can be used.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start nothing: only say whether FILE, and what it names here, can be used.")
+    ] = False,
 ) -> None:
-    """Serve the live streams of FILE (docs/production.md).
+    """Serve the live streams of FILE (docs/service.md).
 
-    It ends when a signal says so, with exit code 0 where everything was delivered in time, or when all streams have
-    ended and FILE has no `http`.
+    It ends when a signal says so, or when all streams have ended and FILE has no `http`.
     """
     from rdn_engine.service.config import read_settings
+    from rdn_engine.service.preflight import check_all
 
-    with exit_codes(), Interrupts() as interrupts:
+    with _logging(log), exit_codes(_teller(log)), Interrupts() as interrupts:
         asked = read_settings(settings)
+        if not asked.streams and asked.http is None:
+            raise ConfigError(f"{settings}: there are no streams; wanted one, or http, over which they are added")
         if check:
-            tell(f"{settings}: {len(asked.streams)} streams, {len(asked.outputs)} outputs\n")
+            check_all(asked)
+            tell(f"{settings} can be used: {_many(asked.streams, 'stream')}, {_many(asked.outputs, 'output')}\n")
             return
         # Late, so that a file is checked without them.
-        from rdn_engine.service.http import HttpServer
+        from rdn_engine.service.http import HttpServer, listen
         from rdn_engine.service.service import Service
         from rdn_engine.service.supervisor import Supervisor
 
-        with _logging(log), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            # Before the streams, whose cameras would be called and whose files begun for nothing.
+            listener = None if asked.http is None else stack.enter_context(listen(asked.http))
             service = Service(asked)
             interrupts.patient = True
             stack.callback(service.close, drain=False, deadline_s=0.0)
             if asked.http is not None:
-                server = HttpServer(service, asked.http)
+                server = HttpServer(service, asked.http, listener)
                 stack.callback(server.close)
                 logging.getLogger("rdn_engine.service").info("answers at %s", server.address)
             supervisor = Supervisor()
@@ -60,26 +69,37 @@ def run(
             in_time = service.close(drain=True, deadline_s=asked.stop_seconds)
         if interrupts.number is not None:
             late = "" if in_time else f"; not all was delivered in {asked.stop_seconds:g} s, and the rest is dropped"
-            say(f"stopped by {signal.Signals(interrupts.number).name}{late}")
+            _teller(log, logging.INFO if in_time else logging.WARNING)(
+                f"stopped by {signal.Signals(interrupts.number).name}{late}"
+            )
         if not in_time:
             raise typer.Exit(OTHER_ERROR)
         if interrupts.number is None and service.badly_ended:
-            say(f"{service.badly_ended} streams ended because they, or their source, failed")
+            _teller(log)(f"{service.badly_ended} streams ended because they, or their source, failed")
             raise typer.Exit(BAD_INPUT)
+
+
+def _many(things: Sized, what: str) -> str:
+    return f"{len(things)} {what}" if len(things) == 1 else f"{len(things)} {what}s"
+
+
+def _teller(form: Literal["text", "json"], level: int = logging.ERROR) -> Callable[[str], None]:
+    """What says how the process ends: whoever reads JSON gets nothing else."""
+    return say if form == "text" else partial(logging.getLogger("rdn_engine.service").log, level)
 
 
 @contextlib.contextmanager
 def _logging(form: Literal["text", "json"]) -> Iterator[None]:
-    """What the package logs, from INFO on, as lines on stderr."""
+    """What the package logs, from INFO on, and other libraries from WARNING on, as lines on stderr."""
     from rdn_engine.service.logs import JsonFormatter, TextFormatter
 
-    logger, handler = logging.getLogger("rdn_engine"), logging.StreamHandler(sys.stderr)
+    root, logger, handler = logging.getLogger(), logging.getLogger("rdn_engine"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     before = logger.level
-    logger.addHandler(handler)
+    root.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         logger.setLevel(before)

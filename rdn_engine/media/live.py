@@ -199,7 +199,7 @@ class LiveSource:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        attempt = 0
+        attempt, said = 0, ""
         while not self._closing.is_set():
             captured = self.captured
             self._read_once()
@@ -207,7 +207,10 @@ class LiveSource:
                 break
             attempt = 1 if self.captured > captured else attempt + 1
             delay = self._delay(attempt)
-            _log.warning("%s; connecting again in %.1f s", self.error, delay)
+            before, said = said, str(self.error)
+            # A camera that is away for a night would fill the log with one line.
+            level = logging.DEBUG if attempt > 1 and said == before else logging.WARNING
+            _log.log(level, "%s; connecting again in %.1f s", self.error, delay)
             self._closing.wait(delay)
         self._finished.set()
         self._queue.close(drop=False)

@@ -14,7 +14,7 @@ from rdn_engine.host.runtime import Executor
 from rdn_engine.media.address import hide_sources, without_credentials
 from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.live import LiveOptions
-from rdn_engine.plain import SECRET, check, check_fields, from_plain, shown
+from rdn_engine.plain import SECRET, check, check_fields, check_names, from_plain
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.service.outputs.settings import JsonlSettings, OutputSettings, parse_output
 from rdn_engine.service.preview import PreviewOptions
@@ -171,7 +171,7 @@ def read_settings(path: Path) -> ServiceSettings:
     """The settings of a file.
 
     Args:
-        path: of a YAML file (docs/production.md). Paths in it are taken from the folder of the process.
+        path: of a YAML file (docs/service.md). Paths in it are taken from the folder of the process.
 
     Raises:
         ConfigError: names the line that is no YAML, or the field that is unknown, missing, of another type or out of
@@ -190,6 +190,8 @@ def read_settings(path: Path) -> ServiceSettings:
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
+        if mark is not None and mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
+            problem = "a tab; wanted spaces"
         raise ConfigError(f"{path}{where} is no YAML: {problem or 'it cannot be read'}") from None
     try:
         return service_settings(data)
@@ -206,9 +208,10 @@ def service_settings(data: Any) -> ServiceSettings:
     Raises:
         ConfigError: names the field that is unknown, missing, of another type or out of its range. It may quote data.
     """
-    check(isinstance(data, dict), "the file", shown(data), "a mapping with engines and streams")
+    check(isinstance(data, dict), "the file", data, "a mapping with engines and streams")
     check("engines" in data, "the file", sorted(map(str, data)), "engines, a directory, among them")
     check(isinstance(data["engines"], str) and data["engines"] != "", "engines", data["engines"], "a directory")
+    check_names("the file", data, {f.name for f in dataclasses.fields(ServiceSettings)} | {"defaults"})
     streams = _mapping(data.get("streams"), "streams")
     defaults = _mapping(data.get("defaults"), "defaults")
     outputs = _mapping(data.get("outputs"), "outputs")
@@ -221,7 +224,7 @@ def service_settings(data: Any) -> ServiceSettings:
             "streams": {n: stream_settings(n, _over(defaults, s, f"streams.{n}")) for n, s in streams.items()},
             "outputs": {name: parse_output(one, f"outputs.{name}") for name, one in outputs.items()},
         },
-        "the file",
+        "",
     )
 
 
@@ -242,8 +245,7 @@ def stream_settings(name: object, data: Any) -> StreamSettings:
     names[LiveOptions] -= {"source"}
     own = {f.name for f in dataclasses.fields(StreamSettings)} - {"live", "bounds"}
     known = own.union(*names.values())
-    unknown = sorted(str(one) for one in data if one not in known)
-    check(not unknown, path, f"with {unknown}", f"fields of {sorted(known)}")
+    check_names(path, data, known)
     check("source" in data, path, sorted(data), "a source among them")
     try:
         source = from_plain(SourceOptions, _those(data, names[SourceOptions]), path)
@@ -313,10 +315,13 @@ def _loader(yaml: Any) -> Any:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag.endswith(":str")]
-            twice = next((one for i, one in enumerate(names) if one in names[:i]), None)
-            if twice is not None:
-                raise yaml.MarkedYAMLError(problem=f"{twice!r} stands twice", problem_mark=node.start_mark)
+            names = set()
+            for key, _ in node.value:
+                if key.tag.endswith(":str"):
+                    name = self.construct_object(key, deep=True)
+                    if name in names:
+                        raise yaml.MarkedYAMLError(problem=f"{name!r} stands twice", problem_mark=key.start_mark)
+                    names.add(name)
             return super().construct_mapping(node, deep)
 
     return Loader

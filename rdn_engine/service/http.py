@@ -1,4 +1,4 @@
-"""What a service answers over HTTP: streams, metrics, health, pictures and the page. docs/production.md lists it."""
+"""What a service answers over HTTP: streams, metrics, health, pictures and the page. docs/service.md lists it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ _MISSING = "answers over HTTP need starlette and uvicorn: pip install starlette 
 class HttpServer:
     """Answers from a thread of its own, until `close`."""
 
-    def __init__(self, service: Service, settings: HttpSettings) -> None:
+    def __init__(self, service: Service, settings: HttpSettings, listener: socket.socket | None = None) -> None:
         """Listen and answer.
 
         Args:
             service: that is asked.
             settings: where, and who may change streams.
+            listener: of `listen`, where it was called before; closed with the server.
 
         Raises:
             BackendUnavailable: without the extra `serve`.
@@ -51,7 +52,7 @@ class HttpServer:
         except ImportError:
             raise BackendUnavailable(_MISSING) from None
         app = application(service, settings)
-        self._socket = _listen(settings)
+        self._socket = listener or listen(settings)
         host, self.port = self._socket.getsockname()[:2]
         """Where it listens"""
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
@@ -263,7 +264,15 @@ def _is_local(host: str) -> bool:
     return host == "localhost"
 
 
-def _listen(settings: HttpSettings) -> socket.socket:
+def listen(settings: HttpSettings) -> socket.socket:
+    """A socket that listens; who asks waits until a server answers.
+
+    Args:
+        settings: where.
+
+    Raises:
+        OSError: where nobody can listen.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family)

@@ -83,16 +83,26 @@ def log_failure(stream: str, message: str) -> None:
     _log.error("stream %r: %s", stream, message, extra={"stream": stream, "event": "failed"})
 
 
+def log_restart(stream: str, seconds: float) -> None:
+    """Say when a stream that failed is started again.
+
+    Args:
+        stream: its name.
+        seconds: until then.
+    """
+    _log.info("stream %r: starts again in %g s", stream, seconds, extra={"stream": stream, "event": "restart"})
+
+
 def log_output(output: str, kind: str, message: str) -> None:
     """Say that an output is in trouble, or out of it.
 
     Args:
         output: its name.
         kind: of the event.
-        message: for people.
+        message: for people; it names the output.
     """
     level = logging.INFO if kind == "recovered" else logging.WARNING
-    _log.log(level, "output %r: %s", output, message, extra={"output": output, "event": kind})
+    _log.log(level, "%s", message, extra={"output": output, "event": kind})
 
 
 def _words(counts: dict[str, Any]) -> str:

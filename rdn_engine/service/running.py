@@ -8,6 +8,7 @@ import time
 
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame
+from rdn_engine.media.live import LiveSource
 from rdn_engine.results import Detections
 from rdn_engine.serve.served import ServedStream
 from rdn_engine.service.config import StreamSettings
@@ -42,6 +43,25 @@ class RunningStream:
         self.stream: ServedStream | None = None
         """Of the scheduler; None until it was added"""
         self._blind = False
+        self._source: LiveSource | None = None
+
+    def reading(self, source: LiveSource) -> LiveSource:
+        """Take note of what the stream is read from.
+
+        Args:
+            source: its own.
+
+        Returns:
+            The same.
+        """
+        self._source = source
+        return source
+
+    @property
+    def source_error(self) -> str | None:
+        """Why the source gives no frames, without credentials; None while they come."""
+        error = None if self._source is None else self._source.error
+        return None if error is None else str(error)
 
     @property
     def served(self) -> ServedStream:

@@ -18,8 +18,9 @@ from rdn_engine.serve.events import Event
 from rdn_engine.serve.scheduler import Scheduler
 from rdn_engine.serve.snapshot import SchedulerSnapshot, StreamSnapshot
 from rdn_engine.service.config import HttpSettings, ServiceSettings, StreamSettings, check_outputs
-from rdn_engine.service.logs import log_event, log_failure, log_output
+from rdn_engine.service.logs import log_event, log_failure, log_output, log_restart
 from rdn_engine.service.outputs import Output, open_output
+from rdn_engine.service.preflight import preflight
 from rdn_engine.service.preview import Preview
 from rdn_engine.service.restarts import Restarts
 from rdn_engine.service.running import RunningStream
@@ -47,7 +48,7 @@ class Service:
 
         Raises:
             AdmissionRefused: where the byte budget has no room for all streams.
-            ConfigError: for dials or an output that cannot be.
+            ConfigError: for dials or an output that cannot be, and as `preflight`.
             RDNError: as `Detector.from_pretrained`.
             OSError: for an output or a file of a secret that cannot be opened.
         """
@@ -64,11 +65,14 @@ class Service:
             undo.callback(self._close_outputs, drain=False, deadline_s=1.0)
             for name, output in settings.outputs.items():
                 self._outputs[name] = open_output(name, output, partial(log_output, name))
-            self._tracer = None if settings.trace is None else Tracer(settings.trace)
             self._detector = detector or Detector.from_pretrained(
                 settings.engines, backend=settings.backend, device=settings.device, threads=settings.threads,
                 executor=settings.executor, relation_precision=settings.relation_precision,
             )  # fmt: skip
+            preflight(settings, self._detector.config)
+            self._tracer = None if settings.trace is None else Tracer(settings.trace)
+            if self._tracer is not None:
+                undo.callback(self._tracer.close, 0.1)
             self._dials = self._detector.config.dials.turned(settings.dials)
             self._scheduler = Scheduler(
                 self._detector, workers=settings.workers, byte_budget=settings.byte_budget, on_event=self._see_event,
@@ -253,7 +257,9 @@ class Service:
         try:
             running.stream = self._scheduler.add(
                 name,
-                lambda wake: WatchedSource(LiveSource(source, settings.live, on_change=wake), running.see),
+                lambda wake: WatchedSource(
+                    running.reading(LiveSource(source, settings.live, on_change=wake)), running.see
+                ),
                 running.deliver,
                 dials=dials,
                 capacity=capacity,
@@ -310,8 +316,11 @@ class Service:
     def _restart(self, name: str, settings: StreamSettings, failures: int) -> None:
         """A stream that failed is started again, later each time; one that had given results begins anew."""
         with self._changed:
-            if self._closing or not self._restarts.later(name, settings, failures, time.monotonic()):
+            now = time.monotonic()
+            if self._closing or not self._restarts.later(name, settings, failures, now):
                 self._badly += 1
+            else:
+                log_restart(name, self._restarts.seconds(now)[name])
 
     def _stop_keeper(self) -> None:
         with self._changed:

@@ -33,6 +33,7 @@ def stream_status(running: RunningStream, snapshot: StreamSnapshot) -> dict[str,
     return {
         **{name: getattr(snapshot, name) for name in _PLAIN},
         "source": shown_source(running.settings.source),
+        "source_error": running.source_error,
         "trouble": list(snapshot.troubles),
         "restarts": running.failures,
         "age_seconds": {

@@ -20,8 +20,10 @@ import yaml
 from PIL import Image
 
 from rdn_engine.cli.exits import BAD_BUNDLE, BAD_INPUT, OTHER_ERROR, USAGE
-from tests.cli.commands import PATIENCE, finish, lines, run, start, write_video
+from tests.cli.commands import PATIENCE, ROOT, finish, lines, run, start, write_video
 from tests.media.servers import serving
+
+ENGINES = str(ROOT / "models/rdn_tiny/engines")
 
 
 @contextmanager
@@ -87,14 +89,14 @@ def test_signal_under_load_loses_nothing_that_was_taken(tmp_path: Path, number: 
         code, _, err = finish(process)
     assert code == 0, err
     assert "hush" not in err
-    events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in err.splitlines()]
     ended = {e["stream"]: e for e in events if e.get("event") == "ended"}
     assert set(ended) == set(streams)
     for name, event in ended.items():
         counts = event["counts"]
         assert counts["frames_in"] == counts["frames_out"] + sum(counts["dropped"].values())
         assert [line["frame_index"] for line in lines(tmp_path / f"{name}.jsonl")] == list(range(counts["frames_out"]))
-    assert f"rdn-engine: stopped by {number.name}\n" in err
+    assert (events[-1]["level"], events[-1]["message"]) == ("info", f"stopped by {number.name}")
 
 
 def test_second_signal_ends_at_once(tmp_path: Path) -> None:
@@ -169,17 +171,47 @@ def test_what_cannot_run_is_one_line(tmp_path: Path, data: dict[str, Any], code:
     assert result.stderr.count("\n") == 1
 
 
-def test_check_only_reads_the_file(tmp_path: Path) -> None:
-    path = settings(tmp_path, outputs=outputs(tmp_path), streams={"a": {"source": "rtsp://door/1"}})
+def test_check_starts_nothing(tmp_path: Path) -> None:
+    path = settings(tmp_path, engines=ENGINES, outputs=outputs(tmp_path), streams={"a": {"source": "rtsp://door/1"}})
     result = run("run", path, "--check")
-    assert (result.exit_code, result.stderr) == (0, f"{path}: 1 streams, 1 outputs\n")
+    assert (result.exit_code, result.stderr) == (0, f"{path} can be used: 1 stream, 1 output\n")
     assert run("run", tmp_path / "none.yaml", "--check").exit_code == OTHER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        ({"engines": "none"}, BAD_BUNDLE, "'none' is not a directory"),
+        ({"streams": {"a": {"source": "env:NO_CAMERA"}}}, USAGE, "streams.a.source: the environment variable"),
+        ({"streams": {"a": {"source": "x", "dials": {"windw": 4}}}}, USAGE, "perhaps for window"),
+        ({"outputs": {"a": {"kind": "webhook", "url": "env:NO_CAMERA"}}}, USAGE, "'NO_CAMERA' is not set"),
+        ({"streams": {}}, USAGE, "there are no streams"),
+    ],
+)
+def test_check_finds_what_would_not_start(tmp_path: Path, data: dict[str, Any], code: int, words: str) -> None:
+    streams = {"a": {"source": "rtsp://door/1"}}
+    result = run("run", settings(tmp_path, **{"engines": ENGINES, "streams": streams, **data}), "--check")
+    assert (result.exit_code, words in result.stderr) == (code, True), result.stderr
+
+
+def test_stream_that_does_not_fit_is_wrong_usage(tmp_path: Path) -> None:
+    streams = {"a": {"source": "rtsp://127.0.0.1:9/1"}}
+    code, _, err = finish(start("run", settings(tmp_path, byte_budget=1, streams=streams)))
+    assert (code, "stream 'a' wants" in err) == (USAGE, True), err
+
+
+def test_why_it_does_not_start_is_json_too(tmp_path: Path) -> None:
+    code, _, err = finish(start("run", settings(tmp_path, threads=0), "--log", "json"))
+    line = json.loads(err)
+    assert (code, line["level"]) == (USAGE, "error")
+    assert line["message"].endswith("service.threads is 0; wanted 1..1024")
 
 
 def test_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = finish(start("run", settings(tmp_path, http={"port": port})))
+        streams = {"a": {"source": "rtsp://127.0.0.1:9/1"}}
+        code, _, err = finish(start("run", settings(tmp_path, http={"port": port}, streams=streams)))
     assert (code, err) == (OTHER_ERROR, f"rdn-engine: http 127.0.0.1:{port}: Address already in use\n")
 
 

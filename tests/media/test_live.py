@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import subprocess
 import sys
 import threading
@@ -200,6 +201,26 @@ def test_delays_double_up_to_the_limit_and_vary() -> None:
         delays = {live._delay(attempt) for _ in range(200)}
         assert longest / 2 <= min(delays) < max(delays) <= longest
         assert len(delays) > 100
+
+
+def test_a_failure_that_lasts_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    reasons = iter(["refused", "refused", "refused", "401", "refused"])
+    over = threading.Event()
+
+    def fail(address: object, options: SourceOptions) -> VideoSource:
+        reason = next(reasons, None)
+        if reason is None:
+            over.set()
+        raise VideoError(f"cam: {reason}")
+
+    live = LiveSource("rtsp://cam/1", AT_ONCE, opener=fail)
+    with caplog.at_level(logging.WARNING, "rdn_engine.media"):
+        live.start()
+        assert over.wait(30)
+        assert live.close(30)
+    said = [record.getMessage().partition(";")[0] for record in caplog.records]
+    assert said[:3] == ["cam: refused", "cam: 401", "cam: refused"]
+    assert len(said) <= 4, "and the one that goes on for ever"
 
 
 def test_close_waits_no_longer_than_it_is_told() -> None:

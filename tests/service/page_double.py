@@ -24,6 +24,7 @@ def stream(name: str, **changes: Any) -> dict[str, Any]:
     """A stream that does well, as `GET /streams` tells of it."""
     return {
         "name": name, "source": f"rtsp://camera.local/{name}", "state": "running", "end_reason": None, "error": None,
+        "source_error": None,
         "trouble": [], "frames_in": 100, "frames_out": 98, "dropped": dict.fromkeys(DROP_REASONS, 0), "waiting": 1,
         "inside": 1, "doubtful": 0, "damaged": 0, "sessions": 1, "failures": 0, "epochs": 1, "lowered": 0,
         "nbytes": 4 << 20, "age_seconds": {"last": 0.1, "p50": 0.1, "p99": 0.2}, "last_result_time": time.time(),

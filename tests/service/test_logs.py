@@ -11,7 +11,7 @@ import pytest
 
 from rdn_engine.serve.events import Event
 from rdn_engine.serve.snapshot import StreamSnapshot
-from rdn_engine.service.logs import JsonFormatter, TextFormatter, log_event, log_failure, log_output
+from rdn_engine.service.logs import JsonFormatter, TextFormatter, log_event, log_failure, log_output, log_restart
 from tests.serve.doubles import Camera, Log, frames, serving, watched_detector
 
 
@@ -69,12 +69,15 @@ def test_end_says_what_became_of_the_frames(records: list[logging.LogRecord], fi
 
 
 def test_outputs_and_failures(records: list[logging.LogRecord]) -> None:
-    log_output("lines", "failing", "no space left")
-    log_output("lines", "recovered", "works again")
+    log_output("lines", "failing", "output 'lines': no space left")
+    log_output("lines", "recovered", "output 'lines' works again")
     log_failure("door", "could not be started again")
+    log_restart("door", 5.0)
     read = [line(record) for record in records]
-    assert [one["level"] for one in read] == ["warning", "info", "error"]
-    assert [one.get("output") for one in read] == ["lines", "lines", None]
+    assert [one["level"] for one in read] == ["warning", "info", "error", "info"]
+    assert [one.get("output") for one in read] == ["lines", "lines", None, None]
+    assert read[0]["message"] == "output 'lines': no space left", "once"
+    assert (read[3]["event"], read[3]["message"]) == ("restart", "stream 'door': starts again in 5 s")
     assert read[2]["stream"] == "door"
 
 

@@ -71,10 +71,10 @@ class Page:
     def names(self) -> list[str]:
         return self("[...document.querySelectorAll('.tile')].map(t => t.querySelector('.name').textContent)")
 
-    def tile(self, name: str, what: str) -> str:
-        """Text of a part of a tile, as it is shown."""
+    def tile(self, name: str, what: str, field: str = "innerText") -> str:
+        """Text of a part of a tile, as it is shown, or another field of it."""
         script = "[...document.querySelectorAll('.tile')].find(t => t.dataset.stream === arguments[0])"
-        return self(f"{script}?.querySelector(arguments[1])?.innerText ?? ''", name, what)
+        return self(f"{script}?.querySelector(arguments[1])?.[arguments[2]] ?? ''", name, what, field)
 
     def level(self, name: str) -> str | None:
         return self(
@@ -154,7 +154,7 @@ def test_whatever_is_wrong_is_said_on_its_tile_and_in_the_head_line(page: Page) 
         stream("well"),
         stream("covered", flags=["dark"]),
         stream("stuck", flags=["frozen", "shifted"]),
-        stream("cut", trouble=["source_down"]),
+        stream("cut", trouble=["source_down"], source_error="401 Unauthorized"),
         stream("slow", still=True, last_result_time=time.time() - 4),
         stream("silent", still=True, last_result_time=time.time() - 100),
         stream("new", last_result_time=None),
@@ -174,6 +174,7 @@ def test_whatever_is_wrong_is_said_on_its_tile_and_in_the_head_line(page: Page) 
     page.until(lambda: page.text("#health") == "9 of 10 need attention", "the head line")
     bad = {name for name in said if page.level(name) == "bad"}
     assert {"cut", "silent"} <= bad <= {"cut", "silent", "slow"}
+    assert page.tile("cut", ".reasons li", "title") == "401 Unauthorized"
     assert page.level("well") == "ok"
     assert page.level("covered") == "warn"
     assert page.tile("silent", ".reasons").startswith("no result for ")

@@ -58,6 +58,22 @@ def test_stream_that_fails_is_started_again(tmp_path: Path) -> None:
     assert len(read_lines(tmp_path / "door.jsonl")) == 12
 
 
+def test_why_a_source_gives_nothing_is_told(tmp_path: Path) -> None:
+    data = whole(tmp_path)
+    data["streams"]["gate"] = {"source": "http://admin:hush@127.0.0.1:9/1", "restart_seconds": None}
+    with service(data) as running:
+        until(lambda: of(running, "gate")["source_error"])
+        assert (
+            of(running, "gate")["source_error"] == "http://127.0.0.1:9/1 cannot be opened as video: Connection refused"
+        )
+        until(lambda: running.status()["ended"])
+        assert running.status()["ended"][0]["source_error"] is None, "that of a file came to its end"
+
+
+def of(running: Service, name: str) -> dict[str, Any]:
+    return next(one for one in running.status()["streams"] if one["name"] == name)
+
+
 def test_stream_that_must_not_be_started_again_has_ended_badly(tmp_path: Path) -> None:
     data = whole(tmp_path, restart_seconds=None)
     (tmp_path / "clip.mp4").unlink()
@@ -123,7 +139,18 @@ def test_capacity_leaves_room_for_dials(tmp_path: Path) -> None:
     [
         ({"byte_budget": 1}, AdmissionRefused, "'door' wants"),
         ({"dials": {"window": -1}}, ConfigError, "window is -1"),
-        ({"streams": {"door": {"source": "env:NO_CAMERA"}}}, ConfigError, "'NO_CAMERA' is not set"),
+        (
+            {"streams": {"door": {"source": "env:NO_CAMERA"}}},
+            ConfigError,
+            "streams.door.source: .* 'NO_CAMERA' is not set",
+        ),
+        ({"http": {"token": "env:NO_CAMERA"}}, ConfigError, "'NO_CAMERA' is not set"),
+        ({"trace": {"endpoint": "127.0.0.1:4318"}}, ConfigError, "trace.endpoint is not shown"),
+        (
+            {"outputs": {"lines": {"kind": "jsonl", "path": "x", "class_names": ["person", "cat"]}}},
+            ConfigError,
+            r"outputs.lines.class_names is \['person'\]; wanted classes of the model: \['cat'",
+        ),
         (
             {"streams": {"door": {"source": "x", "dials": {"nothing": 1}}}},
             ConfigError,

@@ -170,6 +170,7 @@ export class Tile {
     const drops = dropped(s);
     return [
       ["source", String(s.source ?? "–")],
+      ...(s.source_error ? [["source failed", String(s.source_error)]] : []),
       ["state", s.error ? `${s.state}: ${s.error}` : String(s.state)],
       ["age", `${duration(this.ageSeconds)} now; half below ${duration(s.age_seconds?.p50 ?? null)}, 99% below ${duration(s.age_seconds?.p99 ?? null)}`],
       ["last result", clockTime(s.last_result_time)],

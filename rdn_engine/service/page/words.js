@@ -53,7 +53,9 @@ export function ageLevel(age) {
 export function reasonsOf(stream, age) {
   const found = [];
   const say = (level, text, title = "") => found.push({ level, text, title });
-  for (const kind of list(stream.trouble)) say(...(TROUBLES[kind] ?? ["warn", String(kind)]));
+  for (const kind of list(stream.trouble)) {
+    say(...(TROUBLES[kind] ?? ["warn", String(kind)]), kind === "source_down" ? String(stream.source_error ?? "") : "");
+  }
   const level = ageLevel(age);
   if (age === null) say(level, "no result yet");
   else if (level === "bad") say(level, `no result for ${duration(age)}`);
