@@ -19,6 +19,7 @@ from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.camera import device_path, is_device
 from rdn_engine.media.frame_queue import FrameQueue, Policy
+from rdn_engine.media.heap import HEAP
 from rdn_engine.media.source import open_source
 from rdn_engine.plain import check, check_fields, seconds_to_wait
 from rdn_engine.process import Home
@@ -203,6 +204,7 @@ class LiveSource:
         while not self._closing.is_set():
             captured = self.captured
             self._read_once()
+            HEAP.give_back()
             if not self._live or self._closing.is_set():
                 break
             attempt = 1 if self.captured > captured else attempt + 1

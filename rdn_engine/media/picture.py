@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorTrc, VideoReformatter
 
@@ -74,7 +75,9 @@ def orientation(frame: VideoFrame) -> Orientation:
         The one of the eight orientations that is nearest to the matrix.
     """
     try:
-        matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
+        # `frame.side_data` would keep the frame, and the decoder's buffers, until Python looks for circles
+        # (findings/pyav_side_data_keeps_frames.sh).
+        matrix = cast("SideData | None", SideDataContainer(frame).get("DISPLAYMATRIX"))
     except ValueError:
         # PyAV 18.1 knows no name for some side data (Exif); the angle alone cannot tell a mirror.
         return _turned(frame.rotation)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
-from rdn_engine.media.picture import EXIF, UPRIGHT, Orientation, rgb, video_rgb
+from rdn_engine.media.picture import EXIF, UPRIGHT, Orientation, orientation, rgb, video_rgb
 from tests.media.clips import LOSSY, encode, picture, read
 
 MATRICES = {
@@ -109,3 +111,16 @@ def test_a_named_matrix_is_kept_in_hd() -> None:
 def test_turning_gives_contiguous_pictures() -> None:
     for orientation in (UPRIGHT, Orientation(True, True, False)):
         assert orientation.apply(picture(0)).flags.c_contiguous
+
+
+def test_a_picture_that_was_looked_at_is_freed_at_once() -> None:
+    """PyAV's own `side_data` keeps it until Python looks for circles (findings/pyav_side_data_keeps_frames.sh)."""
+    gc.collect()
+    before = sum(isinstance(one, VideoFrame) for one in gc.get_objects())
+    gc.disable()
+    try:
+        for _ in range(5):
+            orientation(VideoFrame(64, 64, "yuv420p"))
+        assert sum(isinstance(one, VideoFrame) for one in gc.get_objects()) == before
+    finally:
+        gc.enable()

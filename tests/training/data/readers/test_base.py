@@ -3,9 +3,9 @@
 import pytest
 
 from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation import coco_vid
 from rdn_engine.evaluation.coco_vid import read_json
 from tests.data_files import picture, text
-from training.data import coco_vid
 from training.data.builder import Builder
 from training.data.formats import FORMATS
 from training.data.readers.base import each_image, numbered_images, read_lines, read_tree
