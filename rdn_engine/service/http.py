@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import ipaddress
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rdn_engine.errors import AdmissionRefused, BackendUnavailable, ConfigError, RDNError, StreamClosed
 from rdn_engine.media.address import hide_sources
 from rdn_engine.media.given import given_value
-from rdn_engine.service.config import HttpSettings, stream_settings
+from rdn_engine.service.config import HttpSettings, stream_settings, texts
+from rdn_engine.service.connections import bounded_protocol
 from rdn_engine.service.metrics import exposition
 from rdn_engine.service.page import HEADERS, INDEX, Asset, assets
 from rdn_engine.service.service import Service
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 LONGEST_BODY = 2**16
 """Bytes of a request"""
+BODY_SECONDS = 10.0
+"""In which they must have come"""
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _MISSING = "answers over HTTP need starlette and uvicorn: pip install starlette uvicorn"
 
@@ -55,11 +59,12 @@ class HttpServer:
         self._socket = listener or listen(settings)
         host, self.port = self._socket.getsockname()[:2]
         """Where it listens"""
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self.address = f"http://{_in_address(host)}:{self.port}/"
         """For people"""
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=30,
-            server_header=False, limit_concurrency=256,
+            app, http=bounded_protocol(), ws="none", lifespan="off", timeout_graceful_shutdown=1,
+            timeout_keep_alive=30, server_header=False, access_log=False,
+            log_config=None, log_level="error",  # what is wrong with requests is for their senders
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="rdn-http", daemon=True)
@@ -80,7 +85,6 @@ class HttpServer:
         return not self._thread.is_alive()
 
     def _serve(self) -> None:
-
         self._server.run([self._socket])
 
 
@@ -119,7 +123,7 @@ def application(service: Service, settings: HttpSettings) -> Starlette:
             Route("/streams/{name}/accept_view", faces.accept_view, methods=["POST"]),
             *(Route(f"/{'' if name == INDEX else name}", _static(asset)) for name, asset in assets().items()),
         ]
-    names = settings.hosts or (_LOCAL if _is_local(settings.host) else ())
+    names = settings.hosts or ((*_LOCAL, _in_address(settings.host)) if _is_local(settings.host) else ())
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(names))] if names else []
     return Starlette(routes=routes, middleware=middleware, exception_handlers=_KNOWN)
 
@@ -138,14 +142,15 @@ class _Faces:
     def __init__(self, service: Service, may_change: Callable[[Request], None]) -> None:
         self._service, self._may_change = service, may_change
 
-    def health(self, request: Request) -> Response:
+    # These two wait for no thread: all that there are may be busy with requests that wait for a stuck stage.
+    async def health(self, request: Request) -> Response:
         """200 where no stage is stuck, 503 where one is."""
         stuck = self._service.stuck()
         if stuck is None:
             return _json(200, {"healthy": True})
         return _json(503, {"healthy": False, "error": f"a stage has been busy for {stuck:.1f} s"})
 
-    def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> Response:
         """200 once the streams were started, until the service is told to stop."""
         ready = self._service.ready
         return _json(200 if ready else 503, {"ready": ready})
@@ -227,16 +232,20 @@ class _Faces:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # A page of another origin can send a form without asking, JSON it cannot.
             raise _Refused(415, "the request is not JSON; wanted content-type application/json")
-        body, request.state.sent = b"", []
-        async for part in request.stream():
-            body += part
-            if len(body) > LONGEST_BODY:
-                raise _Refused(413, f"the request is longer than {LONGEST_BODY} bytes")
-        request.state.sent = body.decode("utf-8", "replace").split('"')
+        body = b""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > LONGEST_BODY:
+                        raise _Refused(413, f"the request is longer than {LONGEST_BODY} bytes")
+        except TimeoutError:
+            raise _Refused(408, f"the request did not come within {BODY_SECONDS:g} s") from None
         try:
             data = json.loads(body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigError("the request is no JSON; wanted an object") from None
+        request.state.sent = texts(data)
         if not isinstance(data, dict):
             raise ConfigError("the request is no JSON object")
         return data
@@ -244,13 +253,14 @@ class _Faces:
 
 def _may_change(settings: HttpSettings) -> Callable[[Request], None]:
     """What raises where a request may not change streams."""
-    token = None if settings.token is None else given_value(settings.token, "a token").encode()
+    token = None if settings.token is None else os.fsencode(given_value(settings.token, "a token"))
     local = _is_local(settings.host)
 
     def check(request: Request) -> None:
         if token is not None:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-            if not hmac.compare_digest(given, token):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            # Starlette reads the bytes of a header as Latin-1.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), token):
                 raise _Refused(401, "streams are changed with the header Authorization: Bearer and the token of `http`")
         elif not local:
             raise _Refused(403, "streams cannot be changed here: `http` listens to other machines and has no token")
@@ -262,6 +272,10 @@ def _is_local(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def listen(settings: HttpSettings) -> socket.socket:
