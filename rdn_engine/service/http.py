@@ -11,7 +11,8 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rdn_engine.errors import AdmissionRefused, BackendUnavailable, ConfigError, RDNError, StreamClosed
 from rdn_engine.media.address import hide_sources
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+T = TypeVar("T")
+
 LONGEST_BODY = 2**16
 """Bytes of a request"""
 BODY_SECONDS = 10.0
 """In which they must have come"""
+CHANGES = 8
+"""Requests that change something, at once: each may wait for a stage that is busy"""
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _MISSING = "answers over HTTP need starlette and uvicorn: pip install starlette uvicorn"
 
@@ -140,9 +145,12 @@ class _Faces:
     """An endpoint each."""
 
     def __init__(self, service: Service, may_change: Callable[[Request], None]) -> None:
-        self._service, self._may_change = service, may_change
+        from anyio import CapacityLimiter
 
-    # These two wait for no thread: all that there are may be busy with requests that wait for a stuck stage.
+        self._service, self._may_change = service, may_change
+        self._changing = CapacityLimiter(CHANGES)
+
+    # These two wait for no thread, however many pictures are being drawn.
     async def health(self, request: Request) -> Response:
         """200 where no stage is stuck, 503 where one is."""
         stuck = self._service.stuck()
@@ -176,36 +184,30 @@ class _Faces:
 
     async def add(self, request: Request) -> Response:
         """Start a stream: `name` beside the fields of the file."""
-        from starlette.concurrency import run_in_threadpool
-
         data = await self._body(request)
         name = data.pop("name", None)
         settings = stream_settings(name, data)
         if settings.source.startswith(("env:", "@")):
             # What stands there is the service's own, and a refusal might quote it to whoever asks.
             raise ConfigError("stream.source is named elsewhere; over HTTP wanted the source itself")
-        await run_in_threadpool(self._service.add, name, settings)
+        await self._change(self._service.add, name, settings)
         return _json(201, {"name": name})
 
     async def patch(self, request: Request) -> Response:
         """Change dials."""
-        from starlette.concurrency import run_in_threadpool
-
         data = await self._body(request)
         if set(data) != {"dials"}:
             raise ConfigError(f"the request has {sorted(data)}; wanted dials alone")
-        in_effect = await run_in_threadpool(self._service.set_dials, request.path_params["name"], data["dials"])
+        in_effect = await self._change(self._service.set_dials, request.path_params["name"], data["dials"])
         return _json(200 if in_effect else 202, {"in_effect": in_effect})
 
     async def remove(self, request: Request) -> Response:
         """End a stream."""
-        from starlette.concurrency import run_in_threadpool
-
         self._may_change(request)
         drain = request.query_params.get("drain", "true")
         if drain not in ("true", "false"):
             raise ConfigError(f"drain is {drain!r}; wanted true or false")
-        await run_in_threadpool(self._service.remove, request.path_params["name"], drain=drain == "true")
+        await self._change(partial(self._service.remove, drain=drain == "true"), request.path_params["name"])
         return _json(202, {"ending": request.path_params["name"]})
 
     def picture(self, request: Request) -> Response:
@@ -225,6 +227,12 @@ class _Faces:
         await self._body(request)
         self._service.preview(request.path_params["name"]).accept_view()
         return _json(200, {"accepted": request.path_params["name"]})
+
+    async def _change(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what may wait, in a thread: those who only look have others."""
+        from anyio.to_thread import run_sync
+
+        return await run_sync(call, *arguments, limiter=self._changing)
 
     async def _body(self, request: Request) -> dict[str, Any]:
         """What a request that changes something holds, once it may."""

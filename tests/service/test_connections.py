@@ -67,10 +67,10 @@ def test_connection_that_goes_no_further_is_cut_off(sent: bytes) -> None:
         until(lambda: not server.server_state.connections)
 
 
-def test_health_is_told_while_all_threads_wait_for_a_stuck_stage() -> None:
+def test_those_who_look_are_answered_while_changes_wait_for_a_stuck_stage() -> None:
     """More requests than the server has threads wait for a worker."""
     from rdn_engine.service.config import HttpSettings
-    from rdn_engine.service.http import HttpServer
+    from rdn_engine.service.http import CHANGES, HttpServer
 
     asked, free = threading.Semaphore(0), threading.Event()
 
@@ -91,9 +91,10 @@ def test_health_is_told_while_all_threads_wait_for_a_stuck_stage() -> None:
             ]  # fmt: skip
             for one in patches:
                 one.start()
-            for _ in range(40):
+            for _ in range(CHANGES):
                 assert asked.acquire(timeout=WAIT)
             assert httpx2.get(f"{server.address}healthz", timeout=WAIT / 2).json() == {"healthy": True}
+            assert httpx2.get(f"{server.address}streams", timeout=WAIT / 2).json()["streams"] == []
         finally:
             free.set()
             for one in patches:
