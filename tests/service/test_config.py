@@ -78,7 +78,7 @@ def test_least_file_is_enough(tmp_path: Path) -> None:
         ("engines: e\nx: 2020-99-99", "is no YAML"),
         ("engines: e\nx: !!int a", "is no YAML"),
         (f"engines: e\nx: {'[' * 3000}", "is no YAML"),
-        ("engines: e\nstreams: &s {a: *s}", "streams.a is \"with ['a']"),
+        ("engines: e\nstreams: &s {a: *s}", "streams.a has unknown fields ['a']"),
         ("engines: e\nhttp: {token: ''}", "http.token is 'empty'"),
         ("engines: e\nhttp: {hosts: ['*x']}", "http.hosts is ('*x',)"),
         ("- 1", "wanted a mapping with engines and streams"),
