@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sized
 from functools import partial
 from pathlib import Path
@@ -15,11 +14,13 @@ import typer
 
 from rdn_engine.cli.exits import BAD_INPUT, OTHER_ERROR, exit_codes
 from rdn_engine.cli.signals import Interrupts
-from rdn_engine.cli.streams import say, tell
+from rdn_engine.cli.streams import STDERR, say, tell
 from rdn_engine.errors import ConfigError
 
 WAIT_SECONDS = 0.2
 """Between two looks at signals, and at whether all streams have ended"""
+LOG_SECONDS = 2.0
+"""At the end, for lines of the log that wait for whoever reads them"""
 
 
 def run(
@@ -85,21 +86,28 @@ def _many(things: Sized, what: str) -> str:
 
 def _teller(form: Literal["text", "json"], level: int = logging.ERROR) -> Callable[[str], None]:
     """What says how the process ends: whoever reads JSON gets nothing else."""
-    return say if form == "text" else partial(logging.getLogger("rdn_engine.service").log, level)
+    return _say_last if form == "text" else partial(logging.getLogger("rdn_engine.service").log, level)
+
+
+def _say_last(message: str) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was logged stands before it
+    say(message)
 
 
 @contextlib.contextmanager
 def _logging(form: Literal["text", "json"]) -> Iterator[None]:
-    """What the package logs, from INFO on, and other libraries from WARNING on, as lines on stderr."""
-    from rdn_engine.service.logs import JsonFormatter, TextFormatter
+    """What the package logs, from INFO on, and warnings of others, as lines on stderr."""
+    from rdn_engine.service.logs import JsonFormatter, TextFormatter, WaitlessHandler
 
-    root, logger, handler = logging.getLogger(), logging.getLogger("rdn_engine"), logging.StreamHandler(sys.stderr)
+    everybody, package, handler = logging.getLogger(), logging.getLogger("rdn_engine"), WaitlessHandler(STDERR)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    before = logger.level
-    root.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    before = package.level
+    everybody.addHandler(handler)
+    package.setLevel(logging.INFO)
     try:
         yield
     finally:
-        root.removeHandler(handler)
-        logger.setLevel(before)
+        everybody.removeHandler(handler)
+        package.setLevel(before)
+        handler.finish(LOG_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -12,7 +13,9 @@ from typing import TextIO
 
 from rdn_engine.errors import RDNError, VideoError
 
-_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_STDIN, _STDOUT, STDERR = 0, 1, 2
+TELL_SECONDS = 2.0
+"""That room on stderr is waited for: where nobody reads it, the process is to end all the same"""
 
 
 class StdoutClosed(RDNError):
@@ -23,7 +26,7 @@ def open_streams() -> None:
     """Give a standard stream that is closed to /dev/null, else the next file that is opened takes its number, and what
     a library prints goes into that file. Names that are not UTF-8 can be printed.
     """
-    for number in (_STDIN, _STDOUT, _STDERR):
+    for number in (_STDIN, _STDOUT, STDERR):
         try:
             os.fstat(number)
         except OSError:
@@ -70,12 +73,15 @@ def say(message: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Write to stderr; where that fails nothing else changes.
+    """Write to stderr; where that fails, or there is no room in time, nothing else changes.
 
     Args:
-        text: with its line ends.
+        text: with its line ends; of a few hundred characters, which fit into the room of a pipe that has some.
     """
-    _write(text, sys.stderr, _STDERR, strict=False)
+    with contextlib.suppress(OSError):
+        if not select.select([], [STDERR], [], TELL_SECONDS)[1]:
+            return
+    _write(text, sys.stderr, STDERR, strict=False)
 
 
 def emit(text: str) -> None:

@@ -255,10 +255,10 @@ class ServedStream:
                 # One more where a worker is taking a frame, which may be among those that wait or gone from them.
                 waiting = self._source.waiting + self._taking
                 self._frames_left = waiting if frames_left is None else frames_left
-            ending, retired = self._ending, self._retired
-        if retired and overtakes:
-            self._outlet.drop(ending.drop_reason)
+            ending = self._ending
         if not ending.drain:
+            # Now, not with its next turn, for which it may wait: its sink is not called again.
+            self._outlet.drop(ending.drop_reason)
             self._start_closing()
         self.wake()
 

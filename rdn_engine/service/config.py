@@ -56,6 +56,8 @@ class HttpSettings:
             ConfigError: says which is of another type or out of its range.
         """
         check_fields(self, "http", port=(0, 65535), stuck_seconds=(0.1, 1e6))
+        check(self.token != "", "http.token", "empty", "a token, or none")
+        check(all("*" not in one for one in self.hosts), "http.hosts", self.hosts, "names, each as browsers send it")
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ def read_settings(path: Path) -> ServiceSettings:
         data = yaml.load(read_text(path), _loader(yaml))
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no text; wanted YAML") from None
+    except (ValueError, AttributeError, RecursionError):  # PyYAML's own, for a date or a number that there is not
+        raise ConfigError(f"{path} is no YAML: a value is not what it looks like, or it is nested too deep") from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
@@ -196,7 +200,7 @@ def read_settings(path: Path) -> ServiceSettings:
     try:
         return service_settings(data)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {hide_sources(str(error), list(_texts(data)))}") from None
+        raise ConfigError(f"{path}: {hide_sources(str(error), texts(data))}") from None
 
 
 def service_settings(data: Any) -> ServiceSettings:
@@ -257,6 +261,24 @@ def stream_settings(name: object, data: Any) -> StreamSettings:
         raise ConfigError(words if words.startswith(path) else f"{path}: {words}") from None
 
 
+def texts(data: Any) -> list[str]:
+    """Every text in a tree of plain values: an address may stand anywhere, by mistake.
+
+    Args:
+        data: lists, mappings and the like, which may hold each other, and themselves: YAML has names for them.
+    """
+    found: list[str] = []
+    left, seen = [data], set[int]()
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            found.append(one)
+        elif isinstance(one, (dict, list, tuple, set)) and id(one) not in seen:
+            seen.add(id(one))
+            left += [*one, *one.values()] if isinstance(one, dict) else one
+    return found
+
+
 def check_name(name: object) -> None:
     """Check what a stream is to be called: it stands in addresses, in names of files and in topics.
 
@@ -301,27 +323,17 @@ def _those(data: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name in names}
 
 
-def _texts(data: Any) -> list[str]:
-    """Every text in a tree of plain values: an address may stand anywhere, by mistake."""
-    if isinstance(data, str):
-        return [data]
-    if isinstance(data, dict):
-        return [text for pair in data.items() for one in pair for text in _texts(one)]
-    return [text for one in data for text in _texts(one)] if isinstance(data, list) else []
-
-
 def _loader(yaml: Any) -> Any:
     """YAML that refuses a name that stands twice, of which PyYAML would keep the last without a word."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = set()
-            for key, _ in node.value:
-                if key.tag.endswith(":str"):
-                    name = self.construct_object(key, deep=True)
-                    if name in names:
-                        raise yaml.MarkedYAMLError(problem=f"{name!r} stands twice", problem_mark=key.start_mark)
-                    names.add(name)
-            return super().construct_mapping(node, deep)
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)  # as it is written: `<<` has not brought its names yet
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if (key.tag, key.value) in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+                seen.add((key.tag, key.value))
+            return node
 
     return Loader

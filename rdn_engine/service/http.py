@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import ipaddress
@@ -10,12 +11,14 @@ import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rdn_engine.errors import AdmissionRefused, BackendUnavailable, ConfigError, RDNError, StreamClosed
 from rdn_engine.media.address import hide_sources
 from rdn_engine.media.given import given_value
-from rdn_engine.service.config import HttpSettings, stream_settings
+from rdn_engine.service.config import HttpSettings, stream_settings, texts
+from rdn_engine.service.connections import bounded_protocol
 from rdn_engine.service.metrics import exposition
 from rdn_engine.service.page import HEADERS, INDEX, Asset, assets
 from rdn_engine.service.service import Service
@@ -25,8 +28,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+T = TypeVar("T")
+
 LONGEST_BODY = 2**16
 """Bytes of a request"""
+BODY_SECONDS = 10.0
+"""In which they must have come"""
+CHANGES = 8
+"""Requests that change something, at once: each may wait for a stage that is busy"""
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _MISSING = "answers over HTTP need starlette and uvicorn: pip install starlette uvicorn"
 
@@ -55,11 +64,12 @@ class HttpServer:
         self._socket = listener or listen(settings)
         host, self.port = self._socket.getsockname()[:2]
         """Where it listens"""
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self.address = f"http://{_in_address(host)}:{self.port}/"
         """For people"""
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=30,
-            server_header=False, limit_concurrency=256,
+            app, http=bounded_protocol(), ws="none", lifespan="off", timeout_graceful_shutdown=1,
+            timeout_keep_alive=30, server_header=False, access_log=False,
+            log_config=None, log_level="error",  # what is wrong with requests is for their senders
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._serve, name="rdn-http", daemon=True)
@@ -80,7 +90,6 @@ class HttpServer:
         return not self._thread.is_alive()
 
     def _serve(self) -> None:
-
         self._server.run([self._socket])
 
 
@@ -119,7 +128,7 @@ def application(service: Service, settings: HttpSettings) -> Starlette:
             Route("/streams/{name}/accept_view", faces.accept_view, methods=["POST"]),
             *(Route(f"/{'' if name == INDEX else name}", _static(asset)) for name, asset in assets().items()),
         ]
-    names = settings.hosts or (_LOCAL if _is_local(settings.host) else ())
+    names = settings.hosts or ((*_LOCAL, _in_address(settings.host)) if _is_local(settings.host) else ())
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(names))] if names else []
     return Starlette(routes=routes, middleware=middleware, exception_handlers=_KNOWN)
 
@@ -136,16 +145,20 @@ class _Faces:
     """An endpoint each."""
 
     def __init__(self, service: Service, may_change: Callable[[Request], None]) -> None:
-        self._service, self._may_change = service, may_change
+        from anyio import CapacityLimiter
 
-    def health(self, request: Request) -> Response:
+        self._service, self._may_change = service, may_change
+        self._changing = CapacityLimiter(CHANGES)
+
+    # These two wait for no thread, however many pictures are being drawn.
+    async def health(self, request: Request) -> Response:
         """200 where no stage is stuck, 503 where one is."""
         stuck = self._service.stuck()
         if stuck is None:
             return _json(200, {"healthy": True})
         return _json(503, {"healthy": False, "error": f"a stage has been busy for {stuck:.1f} s"})
 
-    def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> Response:
         """200 once the streams were started, until the service is told to stop."""
         ready = self._service.ready
         return _json(200 if ready else 503, {"ready": ready})
@@ -171,36 +184,30 @@ class _Faces:
 
     async def add(self, request: Request) -> Response:
         """Start a stream: `name` beside the fields of the file."""
-        from starlette.concurrency import run_in_threadpool
-
         data = await self._body(request)
         name = data.pop("name", None)
         settings = stream_settings(name, data)
         if settings.source.startswith(("env:", "@")):
             # What stands there is the service's own, and a refusal might quote it to whoever asks.
             raise ConfigError("stream.source is named elsewhere; over HTTP wanted the source itself")
-        await run_in_threadpool(self._service.add, name, settings)
+        await self._change(self._service.add, name, settings)
         return _json(201, {"name": name})
 
     async def patch(self, request: Request) -> Response:
         """Change dials."""
-        from starlette.concurrency import run_in_threadpool
-
         data = await self._body(request)
         if set(data) != {"dials"}:
             raise ConfigError(f"the request has {sorted(data)}; wanted dials alone")
-        in_effect = await run_in_threadpool(self._service.set_dials, request.path_params["name"], data["dials"])
+        in_effect = await self._change(self._service.set_dials, request.path_params["name"], data["dials"])
         return _json(200 if in_effect else 202, {"in_effect": in_effect})
 
     async def remove(self, request: Request) -> Response:
         """End a stream."""
-        from starlette.concurrency import run_in_threadpool
-
         self._may_change(request)
         drain = request.query_params.get("drain", "true")
         if drain not in ("true", "false"):
             raise ConfigError(f"drain is {drain!r}; wanted true or false")
-        await run_in_threadpool(self._service.remove, request.path_params["name"], drain=drain == "true")
+        await self._change(partial(self._service.remove, drain=drain == "true"), request.path_params["name"])
         return _json(202, {"ending": request.path_params["name"]})
 
     def picture(self, request: Request) -> Response:
@@ -221,22 +228,32 @@ class _Faces:
         self._service.preview(request.path_params["name"]).accept_view()
         return _json(200, {"accepted": request.path_params["name"]})
 
+    async def _change(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what may wait, in a thread: those who only look have others."""
+        from anyio.to_thread import run_sync
+
+        return await run_sync(call, *arguments, limiter=self._changing)
+
     async def _body(self, request: Request) -> dict[str, Any]:
         """What a request that changes something holds, once it may."""
         self._may_change(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # A page of another origin can send a form without asking, JSON it cannot.
             raise _Refused(415, "the request is not JSON; wanted content-type application/json")
-        body, request.state.sent = b"", []
-        async for part in request.stream():
-            body += part
-            if len(body) > LONGEST_BODY:
-                raise _Refused(413, f"the request is longer than {LONGEST_BODY} bytes")
-        request.state.sent = body.decode("utf-8", "replace").split('"')
+        body = b""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > LONGEST_BODY:
+                        raise _Refused(413, f"the request is longer than {LONGEST_BODY} bytes")
+        except TimeoutError:
+            raise _Refused(408, f"the request did not come within {BODY_SECONDS:g} s") from None
         try:
             data = json.loads(body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigError("the request is no JSON; wanted an object") from None
+        request.state.sent = texts(data)
         if not isinstance(data, dict):
             raise ConfigError("the request is no JSON object")
         return data
@@ -244,13 +261,14 @@ class _Faces:
 
 def _may_change(settings: HttpSettings) -> Callable[[Request], None]:
     """What raises where a request may not change streams."""
-    token = None if settings.token is None else given_value(settings.token, "a token").encode()
+    token = None if settings.token is None else os.fsencode(given_value(settings.token, "a token"))
     local = _is_local(settings.host)
 
     def check(request: Request) -> None:
         if token is not None:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
-            if not hmac.compare_digest(given, token):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            # Starlette reads the bytes of a header as Latin-1.
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), token):
                 raise _Refused(401, "streams are changed with the header Authorization: Bearer and the token of `http`")
         elif not local:
             raise _Refused(403, "streams cannot be changed here: `http` listens to other machines and has no token")
@@ -262,6 +280,10 @@ def _is_local(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def listen(settings: HttpSettings) -> socket.socket:

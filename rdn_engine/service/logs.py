@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from typing import Any
 
+from rdn_engine.lines import append_lines
 from rdn_engine.serve.events import Event
+from rdn_engine.serve.listener import Listener
 
 _log = logging.getLogger("rdn_engine.service")
+FLUSH_SECONDS = 2.0
+"""That the end of a process waits for whoever reads its log"""
 _GOOD = ("added", "dials", "restored", "recovered")
 _FIELDS = ("stream", "event", "output", "counts")
 
@@ -52,6 +57,61 @@ class TextFormatter(logging.Formatter):
             record: of any logger.
         """
         return " ".join(super().formatMessage(record).splitlines())
+
+
+class WaitlessHandler(logging.Handler):
+    """Writes lines from a thread of its own: where nobody reads them, whoever logs does not wait, and neither does the
+    end of the process. Beyond those that wait they are lost, and that is said when there is room again.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Start the thread.
+
+        Args:
+            number: of the open file to write to.
+        """
+        super().__init__()
+        self._number, self._lost, self._over = number, 0, False
+        self._lines: Listener[bytes | threading.Event] = Listener("rdn-log", self._write)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand over a line.
+
+        Args:
+            record: of any logger.
+        """
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+        else:
+            self._lines.tell(line.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Wait, a moment, until what was logged is written."""
+        written = threading.Event()
+        if not self._over:
+            self._lines.tell(written)
+            written.wait(FLUSH_SECONDS)
+
+    def finish(self, seconds: float) -> None:
+        """Write what waits, and no more.
+
+        Args:
+            seconds: that it may take.
+        """
+        self._over = True
+        self._lines.close(seconds)
+
+    def _write(self, line: bytes | threading.Event) -> None:
+        if isinstance(line, threading.Event):
+            line.set()
+            return
+        append_lines(self._number, [line])
+        lost = self._lines.lost - self._lost
+        if lost:
+            self._lost += lost
+            _log.warning("%d lines of the log are lost: nobody read them", lost)
 
 
 def log_event(event: Event) -> None:

@@ -42,6 +42,8 @@ class RunningStream:
         """Its last pictures"""
         self.stream: ServedStream | None = None
         """Of the scheduler; None until it was added"""
+        self.removed = False
+        """Whether it was asked to end: then it is not started again, whatever else it ends of"""
         self._blind = False
         self._source: LiveSource | None = None
 

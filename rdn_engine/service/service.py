@@ -56,6 +56,8 @@ class Service:
         """As it was started with"""
         self._changed = threading.Condition()
         self._running: dict[str, RunningStream] = {}
+        self._starting: set[str] = set()
+        """Names that are taken for streams that do not run yet"""
         self._ended: deque[tuple[RunningStream, StreamSnapshot]] = deque(maxlen=KEPT)
         self._restarts = Restarts()
         self._closing = False
@@ -101,8 +103,14 @@ class Service:
             StreamClosed: after `close`.
         """
         check_outputs(name, settings, self._outputs)
-        check(name not in self._restarts.names(), "name", name, "another than those of the streams that run")
-        self._start(name, settings, 0)
+        with self._changed:
+            taken = name in self._running or name in self._starting or name in self._restarts.names()
+            check(not taken, "name", name, "another than those of the streams that run")
+            self._starting.add(name)
+        try:
+            self._start(name, settings, 0)
+        finally:
+            self._started(name)
 
     def remove(self, name: str, *, drain: bool) -> None:
         """End a stream; `status` says when it has.
@@ -114,9 +122,12 @@ class Service:
         Raises:
             KeyError: for one that is not there.
         """
-        if self._restarts.cancel(name):
-            return
-        running = self._of(name)
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._starting)
+            if self._restarts.cancel(name):
+                return
+            running = self._running[name]
+            running.removed = True
         running.served.remove(drain=drain)
         if not drain:
             for output in running.outputs.values():
@@ -197,7 +208,8 @@ class Service:
         waiting = self._restarts.seconds(time.monotonic())
         return whole_status(
             snapshot,
-            [stream_status(running[one.name], one) for one in snapshot.streams if one.name in running],
+            # Not the scheduler's: one that has ended is gone there before it is among the ended here.
+            [stream_status(one, one.served.snapshot()) for one in running.values()],
             [
                 {**stream_status(one, last), "restart_in_seconds": waiting.get(one.name)}
                 for one, last in reversed(ended)
@@ -215,7 +227,9 @@ class Service:
             Whether it is so.
         """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running and not self._restarts.names(), timeout)
+            return self._changed.wait_for(
+                lambda: not (self._running or self._starting or self._restarts.names()), timeout
+            )
 
     @property
     def badly_ended(self) -> int:
@@ -251,24 +265,22 @@ class Service:
         capacity = dials.turned(settings.capacity, f"streams.{name}.capacity") if settings.capacity else None
         outputs = {one: self._outputs[one] for one in settings.outputs}
         running = RunningStream(name, settings, dials, failures, outputs)
+        running.stream = self._scheduler.add(
+            name,
+            lambda wake: WatchedSource(running.reading(LiveSource(source, settings.live, on_change=wake)), running.see),
+            running.deliver,
+            dials=dials,
+            capacity=capacity,
+            options=settings.bounds,
+        )
         with self._changed:
-            check(name not in self._running, "name", name, "another than those of the streams that run")
             self._running[name] = running
-        try:
-            running.stream = self._scheduler.add(
-                name,
-                lambda wake: WatchedSource(
-                    running.reading(LiveSource(source, settings.live, on_change=wake)), running.see
-                ),
-                running.deliver,
-                dials=dials,
-                capacity=capacity,
-                options=settings.bounds,
-            )
-        except BaseException:
-            with self._changed:
-                del self._running[name]
-            raise
+
+    def _started(self, name: str) -> None:
+        """A stream runs, or will not."""
+        with self._changed:
+            self._starting.discard(name)
+            self._changed.notify_all()
 
     def _of(self, name: str) -> RunningStream:
         with self._changed:
@@ -287,12 +299,7 @@ class Service:
         """
         while True:
             self._note_ended()
-            for name, settings, failures in self._restarts.due(time.monotonic()):
-                try:
-                    self._start(name, settings, failures)
-                except (RDNError, OSError) as error:
-                    log_failure(name, f"could not be started again: {error}")
-                    self._restart(name, settings, failures + 1)
+            self._start_due()
             with self._changed:
                 self._changed.notify_all()  # whoever waits for the end of all
                 if not self._closing:
@@ -300,17 +307,31 @@ class Service:
                 if self._closing:
                     return
 
+    def _start_due(self) -> None:
+        with self._changed:
+            # In one step: a name that is neither here nor there could be taken, or nothing seem to be left to run.
+            due = self._restarts.due(time.monotonic())
+            self._starting.update(name for name, _, _ in due)
+        for name, settings, failures in due:
+            try:
+                self._start(name, settings, failures)
+            except Exception as error:  # a thread that the system does not give: other streams still need this one
+                words = str(error) if isinstance(error, (RDNError, OSError)) else type(error).__name__
+                log_failure(name, f"could not be started again: {words}")
+                self._restart(name, settings, failures + 1)
+            self._started(name)
+
     def _note_ended(self) -> None:
         with self._changed:
             for one in list(self._running.values()):
-                if one.stream is None or not one.stream.wait(0):
+                if not one.served.wait(0):
                     continue
                 del self._running[one.name]
-                last = one.stream.snapshot()
+                last = one.served.snapshot()
                 self._ended.append((one, last))
                 for output in one.outputs.values():
                     output.forget(one.name)
-                if last.end_reason in ("failed", "source"):
+                if last.end_reason in ("failed", "source") and not one.removed:
                     self._restart(one.name, one.settings, 1 if last.frames_out else one.failures + 1)
 
     def _restart(self, name: str, settings: StreamSettings, failures: int) -> None:

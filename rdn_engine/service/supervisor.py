@@ -42,4 +42,5 @@ class Supervisor:
     def _tell(self, state: str) -> None:
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+                told.setblocking(False)  # one that does not read must not keep the service from its end
                 told.sendto(state.encode(), self._address)

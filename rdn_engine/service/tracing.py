@@ -5,17 +5,23 @@ Names of spans and attributes begin with `rdn.`; times are the wall clock's (Ope
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from rdn_engine.errors import BackendUnavailable
+from rdn_engine.media.address import without_credentials
 from rdn_engine.media.given import given_value
 from rdn_engine.serve.push import Push
 from rdn_engine.service.config import TraceSettings
 from rdn_engine.version import version
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+_log = logging.getLogger("rdn_engine.service")
 _SECOND = 10**9
 
 
@@ -44,14 +50,15 @@ class Tracer:
             raise BackendUnavailable(
                 "spans need OpenTelemetry: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
             ) from None
-        if exporter is None:
-            exporter = OTLPSpanExporter(endpoint=given_value(settings.endpoint, "an address"), timeout=5.0)
+        endpoint = given_value(settings.endpoint, "an address")
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_quiet)
+        quiet = _QuietExporter(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=5.0), endpoint)
         resource = Resource.create({"service.name": "rdn-engine", "service.version": version()})
         # Of its own, not the process's: the end of this service must not be the end of another's spans.
         self._provider = TracerProvider(
             sampler=TraceIdRatioBased(settings.part), resource=resource, shutdown_on_exit=False
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider.add_span_processor(BatchSpanProcessor(cast("SpanExporter", quiet)))
         self._tracer = self._provider.get_tracer("rdn_engine", version())
         self._within = set_span_in_context
         self._failed = Status(StatusCode.ERROR)
@@ -93,7 +100,49 @@ class Tracer:
         """Send what waits, and stop.
 
         Args:
-            seconds: that it may take to send.
+            seconds: that it may take to send. What is not sent then is lost.
         """
-        self._provider.force_flush(max(int(seconds * 1000), 1))
-        self._provider.shutdown()
+        # The library waits for a collector that is away for up to half a minute, whatever it is told.
+        closer = threading.Thread(target=self._provider.shutdown, name="rdn-spans", daemon=True)
+        closer.start()
+        closer.join(seconds)
+
+
+class _QuietExporter:
+    """An exporter that says once that it cannot send, and once that it can again. The library says it with each batch
+    and each attempt, and with the query of the address, where tokens stand.
+    """
+
+    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
+        self._exporter, self._place = exporter, without_credentials(endpoint)
+        self._failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        _sending.on = True
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            _sending.on = False
+        if self._failing != (result.name != "SUCCESS"):
+            self._failing = not self._failing
+            if self._failing:
+                _log.warning("spans cannot be sent to %s; they are lost until that is over", self._place)
+            else:
+                _log.info("spans are sent to %s again", self._place)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class _Quiet(logging.Filter):
+    """Of the library's lines, those of other exporters of this process alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_sending, "on", False)
+
+
+_sending, _quiet = threading.local(), _Quiet()

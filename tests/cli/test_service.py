@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from rdn_engine.cli.exits import BAD_BUNDLE, BAD_INPUT, OTHER_ERROR, USAGE
-from tests.cli.commands import PATIENCE, ROOT, finish, lines, run, start, write_video
+from tests.cli.commands import PATIENCE, ROOT, command, finish, lines, run, start, write_video
 from tests.media.servers import serving
 
 ENGINES = str(ROOT / "models/rdn_tiny/engines")
@@ -112,6 +112,31 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)  # of two of one kind the system may keep one
         assert finish(process)[0] in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
+
+def test_stderr_that_nobody_reads_keeps_it_neither_from_its_work_nor_from_its_end(tmp_path: Path) -> None:
+    reader, full = os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(full, b"x" * 4096)
+    os.set_blocking(full, True)
+    video = write_video(tmp_path / "a.mp4")
+    # It can be started again only where nothing waits for its log.
+    again = {"source": str(video), "outputs": ["lines"], "real_time": False, "policy": "wait", "restart_seconds": 0.05}
+    later = {**again, "source": str(tmp_path / "later.mp4")}
+    path = settings(tmp_path, http={"port": 0}, outputs=outputs(tmp_path), streams={"a": again, "b": later})
+    process = subprocess.Popen(command("run", path), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=full)
+    wait_for(lambda: count(tmp_path / "a.jsonl") == 9)
+    video.rename(tmp_path / "later.mp4")
+    wait_for(lambda: count(tmp_path / "b.jsonl") == 9)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        os.close(reader)
+        os.close(full)
 
 
 def test_what_is_not_delivered_in_time_is_said(tmp_path: Path) -> None:

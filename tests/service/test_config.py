@@ -74,6 +74,13 @@ def test_least_file_is_enough(tmp_path: Path) -> None:
         ("engines: e\nstreams:\n\ta: {source: x}\n", "line 3 is no YAML: a tab; wanted spaces"),
         ("", "the file is None; wanted a mapping"),
         ("engines: e\ndefault: {}", "unknown fields ['default'], perhaps for defaults"),
+        ("engines: e\nstreams: {a: {source: x, dials: {window: 1, window: 1}}}", "'window' stands twice"),
+        ("engines: e\nx: 2020-99-99", "is no YAML"),
+        ("engines: e\nx: !!int a", "is no YAML"),
+        (f"engines: e\nx: {'[' * 3000}", "is no YAML"),
+        ("engines: e\nstreams: &s {a: *s}", "streams.a has unknown fields ['a']"),
+        ("engines: e\nhttp: {token: ''}", "http.token is 'empty'"),
+        ("engines: e\nhttp: {hosts: ['*x']}", "http.hosts is ('*x',)"),
         ("- 1", "wanted a mapping with engines and streams"),
         ("streams: {}", "wanted engines, a directory"),
         ("engines: 1", "engines is 1; wanted a directory"),
@@ -159,3 +166,16 @@ def test_pictures_and_checks_of_a_stream_are_set() -> None:
 def test_source_is_shown_without_credentials() -> None:
     assert shown_source("rtsp://admin:hush@door/1?pwd=hush") == "rtsp://door/1"
     assert shown_source("env:DOOR") == "env:DOOR"
+
+
+def test_mapping_that_another_is_merged_with_may_say_more_than_that(tmp_path: Path) -> None:
+    """`<<` puts the names of one mapping before those of another, which may be the same."""
+    path = tmp_path / "streams.yaml"
+    path.write_text("""
+engines: e
+streams:
+  door: {source: x, dials: &door {<<: {window: 2, num_support: 8}, window: 1}}
+dials: {<<: *door}
+""")
+    settings = read_settings(path)
+    assert settings.dials == settings.streams["door"].dials == {"window": 1, "num_support": 8}

@@ -105,6 +105,7 @@ def test_body_that_is_no_json_or_too_long_is_refused(running: Service) -> None:
     assert as_form.status_code == 415
     json = {"content-type": "application/json"}
     assert asked.post("/streams", content=b"{", headers=json).status_code == 400
+    assert asked.post("/streams", content=b"[" * 30000, headers=json).status_code == 400
     assert asked.post("/streams", content=b" " * (LONGEST_BODY + 1), headers=json).status_code == 413
 
 
@@ -118,6 +119,9 @@ def test_refusal_quotes_no_password(running: Service) -> None:
         answer = client(running).post("/streams", json=body)
         assert answer.status_code == 400
         assert TOKEN not in answer.text
+    escaped = rb'{"name": "a", "source": "x", "policy": "rtsp:\/\/admin:hush@door\/1"}'
+    answer = client(running).post("/streams", content=escaped, headers={"content-type": "application/json"})
+    assert (answer.status_code, "rtsp://door/1" in answer.text) == (400, True)
 
 
 def test_stream_that_does_not_fit_is_refused(clip: str) -> None:
@@ -133,13 +137,25 @@ def test_token_guards_what_changes_something(running: Service, monkeypatch: pyte
     monkeypatch.setenv("RDN_TEST_TOKEN", TOKEN)
     asked = client(running, token="env:RDN_TEST_TOKEN", host="0.0.0.0")
     body = {"name": "yard", "source": clip}
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": ""}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": TOKEN},
+        {},
+    ):
         assert asked.post("/streams", json=body, headers=headers).status_code == 401
         assert asked.delete("/streams/door", headers=headers).status_code == 401
         assert asked.patch("/streams/door", json={"dials": {}}, headers=headers).status_code == 401
         assert asked.post("/streams/door/accept_view", json={}, headers=headers).status_code == 401
     assert asked.get("/streams").status_code == 200
     assert asked.post("/streams", json=body, headers=BEARER).status_code == 201
+    assert asked.delete("/streams/yard", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 202
+
+
+def test_token_may_be_of_any_characters(running: Service) -> None:
+    asked = client(running, token="pässwörd")
+    assert asked.delete("/streams/none", headers={"Authorization": "Bearer pässwörd".encode()}).status_code == 404
 
 
 def test_without_a_token_other_machines_change_nothing(running: Service) -> None:
@@ -153,6 +169,9 @@ def test_other_names_of_this_machine_are_refused(running: Service) -> None:
     app = application(running, HttpSettings())
     assert TestClient(app, base_url="http://evil.example").get("/streams").status_code == 400
     assert TestClient(app, base_url="http://localhost:8080").get("/streams").status_code == 200
+    for host, name in (("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")):
+        app = application(running, HttpSettings(host=host))
+        assert TestClient(app, base_url=f"http://{name}:8080").get("/streams").status_code == 200
     named = application(running, HttpSettings(hosts=("cams.example",)))
     assert TestClient(named, base_url="http://cams.example").get("/streams").status_code == 200
 

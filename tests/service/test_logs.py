@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from rdn_engine.serve.events import Event
+from rdn_engine.serve.listener import WAITING
 from rdn_engine.serve.snapshot import StreamSnapshot
-from rdn_engine.service.logs import JsonFormatter, TextFormatter, log_event, log_failure, log_output, log_restart
-from tests.serve.doubles import Camera, Log, frames, serving, watched_detector
+from rdn_engine.service.logs import (
+    JsonFormatter,
+    TextFormatter,
+    WaitlessHandler,
+    log_event,
+    log_failure,
+    log_output,
+    log_restart,
+)
+from tests.serve.doubles import WAIT, Camera, Log, frames, serving, watched_detector
 
 
 @pytest.fixture
@@ -95,3 +105,38 @@ def test_text_is_one_line_however_it_was_said(records: list[logging.LogRecord]) 
     text = TextFormatter().format(records[0])
     assert len(text.splitlines()) == 1
     assert " WARNING stream 'door': bad " in text
+
+
+def test_lines_that_nobody_reads_hold_up_nobody() -> None:
+    reader, writer = os.pipe()
+    handler = WaitlessHandler(writer)
+    logger = logging.getLogger("rdn_engine.service")
+    logger.addHandler(handler)
+    try:
+        long = "x" * 1000
+        for _ in range(3 * WAITING):  # a pipe has room for some, the handler for others
+            logger.warning(long)
+        handler.finish(0.0)
+        os.set_blocking(reader, False)
+        with open(reader, "rb") as told:
+            got = b""
+            while b"lines of the log are lost: nobody read them" not in got:
+                got += told.read() or b""
+    finally:
+        logger.removeHandler(handler)
+    assert got.startswith(long.encode() + b"\n"), "lines are whole, and in order"
+    said = next(line for line in got.decode().splitlines() if "are lost" in line)
+    assert 0 < int(said.split()[0]) < 3 * WAITING
+    handler.finish(WAIT)
+    os.close(writer)
+
+
+def test_last_lines_are_written_before_the_end() -> None:
+    reader, writer = os.pipe()
+    handler = WaitlessHandler(writer)
+    handler.handle(logging.makeLogRecord({"msg": "the end \udcff"}))
+    handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("no number",)}))  # cannot be formatted
+    handler.finish(WAIT)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        assert told.read() == b"the end \\udcff\n"

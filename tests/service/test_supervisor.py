@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rdn_engine.service.supervisor import Supervisor
+from tests.serve.doubles import WAIT
 
 
 @pytest.fixture
@@ -60,6 +63,18 @@ def test_watchdog_of_another_process_is_left_alone(told: socket.socket, monkeypa
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
     Supervisor().alive(True)
     assert heard(told) == []
+
+
+def test_one_that_does_not_read_is_not_waited_for(told: socket.socket) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling:
+        filling.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filling.sendto(b"x", told.getsockname())
+    teller = threading.Thread(target=Supervisor().stopping, daemon=True)
+    teller.start()
+    teller.join(WAIT)
+    assert not teller.is_alive()
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
@@ -15,7 +19,7 @@ from rdn_engine.capture import Capture
 from rdn_engine.errors import ConfigError
 from rdn_engine.serve.push import Push
 from rdn_engine.service.config import TraceSettings
-from rdn_engine.service.tracing import Tracer
+from rdn_engine.service.tracing import Tracer, _QuietExporter
 from tests.media.clips import encode
 from tests.serve.doubles import WAIT
 from tests.service.doubles import service
@@ -72,6 +76,47 @@ def test_endpoint_named_elsewhere_must_be_there(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("NO_COLLECTOR", raising=False)
     with pytest.raises(ConfigError, match="wanted an address in it"):
         Tracer(TraceSettings("env:NO_COLLECTOR"))
+
+
+def test_collector_that_does_not_answer_holds_up_no_end_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    def keep(path: str, body: bytes) -> int:
+        over.wait(WAIT)
+        return 200
+
+    with receiving(keep) as port:
+        tracer = Tracer(TraceSettings(f"http://127.0.0.1:{port}/v1/traces?token=hush", 1.0))
+        tracer.take(PUSH)
+        closer = threading.Thread(target=tracer.close, args=(0.1,), daemon=True)
+        closer.start()
+        closer.join(4.0)  # less than one attempt of the library takes
+        late = closer.is_alive()
+        over.set()
+    assert not late
+    assert "hush" not in caplog.text
+
+
+def test_collector_that_is_away_is_told_once_without_its_token(caplog: pytest.LogCaptureFixture) -> None:
+    states = [SpanExportResult.FAILURE, SpanExportResult.FAILURE, SpanExportResult.SUCCESS]
+
+    class Exporter(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            logging.getLogger(OTLPSpanExporter.__module__).warning("url: /v1/traces?token=hush")
+            return states.pop(0)
+
+    exporter = _QuietExporter(Exporter(), "http://127.0.0.1:1/v1/traces?token=hush")
+    tracer = Tracer(TraceSettings("http://127.0.0.1:1/v1/traces"), InMemorySpanExporter())
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            exporter.export([])
+        logging.getLogger(OTLPSpanExporter.__module__).warning("of another exporter")
+    tracer.close(WAIT)
+    assert [record.getMessage() for record in caplog.records] == [
+        "spans cannot be sent to http://127.0.0.1:1/v1/traces; they are lost until that is over",
+        "spans are sent to http://127.0.0.1:1/v1/traces again",
+        "of another exporter",
+    ]
 
 
 def test_collector_gets_every_frame_of_a_service(tmp_path: Path) -> None:

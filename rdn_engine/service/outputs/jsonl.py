@@ -131,10 +131,13 @@ class JsonlWriter:
         return whole
 
     def _rotate(self, path: str) -> None:
-        """Move PATH.1 to PATH.2 and so on, and PATH to PATH.1; the oldest is overwritten."""
-        for number in range(self._settings.keep - 1, 0, -1):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{path}.{number}", f"{path}.{number + 1}")
+        """Move PATH.1 to PATH.2 and so on up to the first that is free, and PATH to PATH.1; where none is free the
+        oldest is overwritten. So where PATH cannot be moved, and is tried again, nothing more is overwritten.
+        """
+        names = [f"{path}.{number}" for number in range(1, self._settings.keep + 1)]
+        free = next((i for i, name in enumerate(names) if not os.path.lexists(name)), len(names) - 1)
+        for i in range(free, 0, -1):
+            os.rename(names[i - 1], names[i])
         os.rename(path, f"{path}.1")
         self._close(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -286,3 +287,27 @@ def test_disk_that_cannot_sync_gets_the_lines_again_and_once(tmp_path: Path, mon
     assert output.close(drain=True, deadline_s=WAIT)
     assert read(path) == [{"before": 1}, line(0)]
     assert synced
+
+
+def test_file_that_cannot_be_moved_costs_none_that_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is mounted by itself (Docker) is busy; each further try would push one more over the edge."""
+    path = tmp_path / "o.jsonl"
+    writer = JsonlWriter(JsonlSettings(path=str(path), max_bytes=1000, keep=3))
+    for number in range(4):
+        assert writer.write("a", [b"x" * 900 + str(number).encode()]).done == 1
+    rename = os.rename
+
+    def refuse(old: str, new: str) -> None:
+        if old == str(path):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        rename(old, new)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", refuse)
+        for _ in range(5):
+            attempt = writer.write("a", [b"x" * 900 + b"4"])
+            assert (attempt.done, attempt.message) == (0, f"{path}: Device or resource busy")
+    assert writer.write("a", [b"x" * 900 + b"4"]).done == 1
+    writer.close()
+    kept = {one.name: one.read_bytes()[900:] for one in tmp_path.iterdir()}
+    assert kept == {"o.jsonl": b"4\n", "o.jsonl.1": b"3\n", "o.jsonl.2": b"2\n", "o.jsonl.3": b"1\n"}
