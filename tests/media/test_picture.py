@@ -109,8 +109,8 @@ def test_a_named_matrix_is_kept_in_hd() -> None:
 
 
 def test_turning_gives_contiguous_pictures() -> None:
-    for orientation in (UPRIGHT, Orientation(True, True, False)):
-        assert orientation.apply(picture(0)).flags.c_contiguous
+    for turn in (UPRIGHT, Orientation(True, True, False)):
+        assert turn.apply(picture(0)).flags.c_contiguous
 
 
 def test_a_picture_that_was_looked_at_is_freed_at_once() -> None:
