@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.data.parity.make_checkpoint import weights
+from tests.own_detectors import CLASSES, columns, yolox
 from training.data.readers.imagenet_vid import SYNSETS
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, write_clip
 
@@ -181,3 +182,21 @@ def test_public_weights(checkout: Path) -> None:
     assert result["data"]["frames"] == 6
     assert 0 <= result["vid"]["AP50"] <= 100
     assert np.isfinite(result["speed"]["slow"]["AP50"])
+
+
+def test_own_detector(checkout: Path) -> None:
+    yolox(checkout / "detector.onnx")
+    columns(checkout / "columns.onnx")
+    (checkout / "names.txt").write_text("\n".join(CLASSES))
+    shutil.copytree(ROOT / "examples", checkout / "examples")
+    write_clip(checkout / "street.mp4", index=7, num_frames=12)
+    page = commands("docs/own_detector.md")
+    assert len(page) == 5
+    for command in page:
+        run(command, checkout)
+    for lines in (checkout / "own.jsonl", checkout / "own" / "found.jsonl"):
+        assert len(lines.read_text().splitlines()) == 12
+    assert (checkout / "own.mp4").stat().st_size > 0
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/own_detector.md").read_text(), re.M | re.S)
+    (checkout / "snippet.py").write_text(snippet)
+    assert len(run("python snippet.py", checkout).splitlines()) >= 12
