@@ -170,6 +170,7 @@ def _config(options: Options, surgery: Surgery, found: Read) -> RDNConfig:
         detection=DetectionConfig(nms_threshold=final, max_detections=options.dials.num_reference),
         dials=options.dials,
         attached=AttachedConfig(
+            num_classes=len(options.classes),
             features=found.features,
             map_stride=found.map_stride,
             boxes_per_feature=found.boxes_per_feature,

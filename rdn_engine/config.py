@@ -128,8 +128,25 @@ class InputConfig:
             [n, 4] pixels of the frame, the last pixel included.
         """
         scale = self.frame_scale(height, width, pixel_aspect) * 2
-        last = np.array([0, 0, 0, 0] if self.size is None else [0, 0, 1, 1])
-        return np.asarray((xyxy + last) * scale - last, np.float32)
+        return np.asarray((xyxy + self._last) * scale - self._last, np.float32)
+
+    def on_network(self, xyxy: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+        """The inverse of `on_frame`, of frames whose pixels are square.
+
+        Args:
+            xyxy: [n, 4] pixels of the frame, the last pixel included.
+            height, width: of the frame.
+
+        Returns:
+            [n, 4] network-input pixels, the last pixel included.
+        """
+        scale = np.array(self.frame_scale(height, width) * 2)
+        return np.asarray((xyxy + self._last) / scale - self._last, np.float32)
+
+    @property
+    def _last(self) -> NDArray[np.int64]:
+        """From corners to what is scaled."""
+        return np.array([0, 0, 0, 0] if self.size is None else [0, 0, 1, 1])
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,8 @@ class AttachedConfig:
 
     relations: bool = False
     """Whether a relation stage follows. Without one, the detector's own boxes and class scores are the result."""
+    num_classes: int = 1
+    """Of the detector's own scores. The results' are `class_names`, which a relation stage may have been taught."""
     features: int = 0
     """Width of a proposal's feature as the detector gives it; 0 where it gives none."""
     map_stride: int | None = None
@@ -267,8 +286,8 @@ class AttachedConfig:
     """IoU in 0..1 within a class; a box that overlaps a better one by more goes."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "attached", features=(0, 2**16), map_stride=(1, 1024), boxes_per_feature=(1, 1024),
-                      pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
+        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), map_stride=(1, 1024),
+                      boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -384,7 +403,8 @@ class RDNConfig:
         names = self.class_names
         check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
         relation, attached = self.relation, self.attached
-        if self.alone:
+        if attached is not None and not attached.relations:
+            check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
             check(relation.dim == len(names) and not relation.num_modules, "relation", relation,
                    f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
             return

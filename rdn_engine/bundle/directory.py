@@ -64,11 +64,16 @@ class Bundle:
         """The place of a file of the bundle.
 
         Args:
-            role: of a graph, `weights` or `golden`; one that the manifest has.
+            role: of a graph, `weights` or `golden`.
+
+        Raises:
+            BundleError: for a role that no file of the bundle has.
         """
         names = {**self.manifest.graphs, "golden": self.manifest.golden}
         if self.manifest.weights is not None:
             names["weights"] = self.manifest.weights
+        if role not in names:
+            raise BundleError(f"{str(self.directory)!r} has no {role}; its model has {', '.join(names)}")
         return self.directory / names[role]
 
     def arrays(self, role: str) -> dict[str, NDArray[Any]]:

@@ -143,7 +143,7 @@ class AttachedEncoder:
             found.boxes,
             found.score,
             found.label,
-            num_classes=len(self._config.class_names),
+            num_classes=self._attached.num_classes,
             top_n=self._attached.pre_nms_top_n,
             nms_threshold=self._attached.nms_threshold,
             most=num_reference,
@@ -211,7 +211,7 @@ def check_outputs(config: RDNConfig, attached: AttachedConfig, outputs: Mapping[
     count = boxes.shape[1] if boxes.ndim > 1 else -1
     wanted: dict[str, tuple[int | None, ...]] = {
         "boxes": (images, None, 4),
-        "class_scores": (images, count, len(config.class_names)),
+        "class_scores": (images, count, attached.num_classes),
     }
     if attached.relations and attached.map_stride is None:
         wanted["features"] = (images, count // attached.boxes_per_feature, attached.features)

@@ -150,7 +150,7 @@ def run(encoder: AttachedEncoder, most: int = 8) -> EncodedFrame:
 
 def test_proposals_are_the_best_that_no_better_one_of_their_class_overlaps() -> None:
     outputs = given(60)
-    encoder = encoder_of(config_of(AttachedConfig(nms_threshold=0.3, pre_nms_top_n=40)), **outputs)
+    encoder = encoder_of(config_of(AttachedConfig(num_classes=2, nms_threshold=0.3, pre_nms_top_n=40)), **outputs)
     frame = run(encoder, 20)
     scores = outputs["class_scores"][0]
     best, label, boxes = scores.max(1), scores.argmax(1), outputs["boxes"][0].astype(np.float64)
@@ -167,7 +167,7 @@ def test_proposals_are_the_best_that_no_better_one_of_their_class_overlaps() -> 
 def test_a_box_that_is_not_finite_is_no_proposal() -> None:
     outputs = given(3)
     outputs["boxes"] = np.array([[[0, 0, 9, 9], [0, np.nan, 9, 9], [0, 0, np.inf, 9]]], np.float32)
-    frame = run(encoder_of(config_of(AttachedConfig()), **outputs))
+    frame = run(encoder_of(config_of(AttachedConfig(num_classes=2)), **outputs))
     assert frame.boxes.tolist() == [[0, 0, 9, 9]]
 
 
@@ -180,7 +180,7 @@ NOTHING = {
 @pytest.mark.parametrize("empty", NOTHING.values(), ids=NOTHING)
 @pytest.mark.parametrize("always", [True, False])
 def test_frames_without_proposals_come_out_empty(empty: dict[str, np.ndarray], always: bool) -> None:
-    config, calls = config_of(AttachedConfig()), iter(range(100))
+    config, calls = config_of(AttachedConfig(num_classes=2)), iter(range(100))
     far = {**given(4), "boxes": np.float32([[[0, 0, 9, 9], [20, 0, 29, 9], [0, 20, 9, 29], [20, 20, 29, 29]]])}
 
     def graph(image: np.ndarray) -> dict[str, np.ndarray]:
@@ -195,7 +195,7 @@ def test_frames_without_proposals_come_out_empty(empty: dict[str, np.ndarray], a
 def test_cells_share_their_features_among_their_boxes() -> None:
     outputs = given(12)
     outputs["features"] = np.arange(4 * 32, dtype=np.float32).reshape(1, 4, 32)
-    config = config_of(AttachedConfig(True, 32, boxes_per_feature=3, nms_threshold=1.0))
+    config = config_of(AttachedConfig(True, 2, 32, boxes_per_feature=3, nms_threshold=1.0))
     encoder = encoder_with_head(config, outputs)
     (found,) = encoder.candidates(IMAGE)
     np.testing.assert_array_equal(encoder.pool(found, np.array([11, 0, 5])), outputs["features"][0, [3, 0, 1]])
@@ -212,7 +212,7 @@ def test_a_map_is_pooled_at_the_boxes() -> None:
     outputs = given(5)
     outputs["boxes"] = random_boxes(rng, 5, 30)[None]
     outputs["feature_map"] = rng.normal(size=(1, 4, 8, 6)).astype(np.float32)
-    attached = AttachedConfig(True, features=24, map_stride=8)
+    attached = AttachedConfig(True, 2, features=24, map_stride=8)
     encoder = encoder_with_head(config_of(attached, roi=RoIConfig(size=2, reduce_channels=None)), outputs)
     (found,) = encoder.candidates(IMAGE)
     pooled = encoder.pool(found, np.arange(5))
@@ -242,7 +242,7 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_a_graph_that_breaks_the_contract_is_named(change: dict[str, np.ndarray], message: str) -> None:
     outputs = {**given(3), "features": zeros(1, 3, 32)}
-    config = config_of(AttachedConfig(True, 32))
+    config = config_of(AttachedConfig(True, 2, 32))
     encoder_with_head(config, outputs).candidates(IMAGE)
     with pytest.raises(BundleError, match=message):
         encoder_with_head(config, outputs | change).candidates(IMAGE)
@@ -250,14 +250,15 @@ def test_a_graph_that_breaks_the_contract_is_named(change: dict[str, np.ndarray]
 
 def test_a_graph_without_an_output_is_refused_when_it_is_opened() -> None:
     with pytest.raises(BundleError, match=r"encoder has outputs \['boxes'\]; .* wants \['boxes', 'class_scores'\]"):
-        encoder_of(config_of(AttachedConfig()), boxes=given(1)["boxes"])
+        encoder_of(config_of(AttachedConfig(num_classes=2)), boxes=given(1)["boxes"])
     with pytest.raises(BundleError, match=r"wants \['boxes', 'class_scores', 'features'\]"):
-        encoder_with_head(config_of(AttachedConfig(True, 32)), given(1))
+        encoder_with_head(config_of(AttachedConfig(True, 2, 32)), given(1))
     with pytest.raises(BundleError, match="no attached detector"):
         AttachedEncoder(RDNConfig(("cat",)), FakeGraph(("image",), ("boxes",), dict), None, 1)
 
 
 CONFIGS: dict[str, tuple[Callable[[], object], str]] = {
+    "classes": (lambda: config_of(AttachedConfig(num_classes=3)), "attached.num_classes is 3; wanted 2"),
     "dim": (lambda: RDNConfig(("cat",), relation=RelationConfig(2, 1, 0, False), attached=AttachedConfig()),
             "relation is .*; wanted no modules and dim 1"),
     "modules": (lambda: RDNConfig(("cat",), attached=AttachedConfig()), "wanted no modules and dim 1"),
