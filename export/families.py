@@ -78,6 +78,8 @@ FAMILIES: dict[FamilyName, Family] = {
     "generic": Family(Reading("boxes", "scores"), _UNIT, nms_threshold=0.5, proposal_nms=0.75),
 }
 YOLOX_STRIDES = (8, 16, 32)
+_PASSING = ("Add", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Gather", "Slice", "Concat")
+"""What may stand between the product that makes logits and the output."""
 
 
 def reading_of(surgery: Surgery, family: FamilyName, given: Given, num_classes: int) -> Reading:
@@ -125,8 +127,10 @@ def _look_for_features(surgery: Surgery, family: FamilyName, how: Reading) -> tu
             return tuple(name for level in zip(*parts, strict=True) for name in level)
     if family in ("rtdetr", "dfine"):
         node = surgery.maker(how.scores)
-        while node is not None and node.op_type in ("Add", "Identity", "Reshape", "Squeeze", "Gather"):
-            node = next((made for made in map(surgery.maker, node.input) if made is not None), None)
+        while node is not None and node.op_type in _PASSING:
+            made = [maker for maker in map(surgery.maker, node.input) if maker is not None]
+            # Of a stack of all decoder layers, the last one counts.
+            node = made[-1 if node.op_type == "Concat" else 0] if made else None
         if node is not None and node.op_type in ("MatMul", "Gemm"):
             return (node.input[0],)
     return ()

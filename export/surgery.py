@@ -103,10 +103,12 @@ class Surgery:
                 rank.
         """
         if name not in self._maker:
-            near = difflib.get_close_matches(name, self._maker, 5, 0.3)
+            near = difflib.get_close_matches(name, self._maker, 5, 0.6)
+            last = [one for output in self.outputs for one in self._maker[output].input if one in self._maker]
             raise AttachError(
-                f"{self.name} has no tensor {name!r} for the {what}; its outputs are {self.outputs}, and inside it are "
-                f"such names as {near}: name another, or export the detector with this one as an output"
+                f"{self.name} has no tensor {name!r} for the {what}; its outputs are {self.outputs}, made of {last}"
+                f"{f', and names like this one are {near}' if near else ''}: name another, or export the detector with "
+                "this one as an output"
             )
         if name not in self._shapes:
             raise AttachError(

@@ -150,7 +150,11 @@ def queries(path: Path) -> Path:
         bias = m.constant(m.rng.normal(0, 0.5, outputs).astype(np.float32))
         return m.op("Add", [m.op("MatMul", ["decoded", weight]), bias], name)
 
-    dense(len(CLASSES), "pred_logits")
+    # All layers of the decoder, of which the last one counts.
+    axis = m.constant(np.array([1]))
+    layers = [m.op("Unsqueeze", [m.op("Neg", [dense(len(CLASSES))]), axis]),
+              m.op("Unsqueeze", [dense(len(CLASSES)), axis])]  # fmt: skip
+    m.op("Gather", [m.op("Concat", layers, axis=1), m.constant(np.array(-1))], "pred_logits", axis=1)
     m.op("Sigmoid", [dense(4)], "pred_boxes")
     outputs = {"pred_logits": ["batch", count, len(CLASSES)], "pred_boxes": ["batch", count, 4]}
     return m.save(path, outputs, image=("batch", 3, "h", "w"), opset=17)

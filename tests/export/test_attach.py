@@ -155,7 +155,8 @@ def test_a_detector_alone_finds_what_its_own_scores_and_nms_say(tmp_path: Path) 
 PLAIN = Given(boxes="dets", scores="logits")
 BAD: dict[str, tuple[Any, Options, str]] = {
     "no tensor": (columns, Options("generic", CLASSES, Given(boxes="detz", scores="logits")),
-                  r"no tensor 'detz' for the boxes; its outputs are \['dets', 'logits'\].*'dets'.*export the detector"),
+                  r"no tensor 'detz' for the boxes; its outputs are \['dets', 'logits'\], made of \['t.*like this one "
+                  r"are \['dets'.*export the detector"),
     "no such rank": (columns, Options("generic", CLASSES, Given(boxes="map0", scores="logits")),
                      r"'map0' is \[1, 16, 8, 12\] for the boxes; wanted \[batch, n, 4\]"),
     "classes": (yolox, Options("yolox", ("cat", "dog")), r"126, 8\].*wanted one of \[batch, 126, 7\].*2 classes"),

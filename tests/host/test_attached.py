@@ -19,10 +19,11 @@ from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
+from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.verify import verify
 from tests import reference
-from tests.fakes import FakeGraph, random_boxes
+from tests.fakes import FakeGraph, random_boxes, relation_weights
 from tests.own_detectors import FAMILIES
 
 RDN = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
@@ -140,7 +141,11 @@ def given(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"boxes": random_boxes(rng, n)[None], "class_scores": rng.random((1, n, 2)).astype(np.float32)}
 
 
-IMAGE = np.zeros((1, 3, 32, 64), np.float32)
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+IMAGE = zeros(1, 3, 32, 64)
 
 
 def run(encoder: AttachedEncoder, most: int = 8) -> EncodedFrame:
@@ -192,6 +197,35 @@ def test_frames_without_proposals_come_out_empty(empty: dict[str, np.ndarray], a
     assert [len(r) > 0 for r in results] == ([False] * 3 if always else [True, False, True])
 
 
+@pytest.mark.parametrize("always", [True, False])
+def test_frames_without_proposals_have_no_relations_either(always: bool) -> None:
+    config = config_of(AttachedConfig(True, 2, 32))
+    config = replace(config, dials=replace(config.dials, window=2, num_support=4))
+    calls = iter(range(100))
+
+    def graph(image: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {**given(6), "features": zeros(1, 6, 32) + 1}
+        return outputs | ({"boxes": zeros(1, 6, 4) + np.float32(np.nan)} if always or next(calls) == 1 else {})
+
+    def head(pooled: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
+        assert len(pooled)
+        chosen = pooled[support]
+        cached = np.repeat(chosen[None], 3, 0)
+        return {"features": pooled, "query": pooled, "keys": cached, "values": cached, "refine_query": chosen}
+
+    names = ("features", "query", "keys", "values", "refine_query")
+    encoder = AttachedEncoder(
+        config,
+        FakeGraph(("image",), ("boxes", "class_scores", "features"), graph),
+        FakeGraph(("pooled", "support"), names, head),
+        1,
+    )
+    relation = FusedRelation(config, relation_weights(config), 1)
+    detector = Detector(HostRuntime(HostModel(config, encoder, relation, 1)))
+    results = detector.predict([np.zeros((32, 64, 3), np.uint8)] * 4, link=True)
+    assert [len(r) > 0 for r in results] == ([False] * 4 if always else [True, False, True, True])
+
+
 def test_cells_share_their_features_among_their_boxes() -> None:
     outputs = given(12)
     outputs["features"] = np.arange(4 * 32, dtype=np.float32).reshape(1, 4, 32)
@@ -220,10 +254,6 @@ def test_a_map_is_pooled_at_the_boxes() -> None:
     for row, box in zip(pooled, outputs["boxes"][0], strict=True):
         wanted = reference.roi_align(outputs["feature_map"][0], box, 1 / 8, 2)
         np.testing.assert_allclose(row.reshape(2, 2, 6), wanted, atol=1e-5)
-
-
-def zeros(*shape: int) -> np.ndarray:
-    return np.zeros(shape, np.float32)
 
 
 WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {

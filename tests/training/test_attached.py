@@ -29,10 +29,11 @@ from rdn_engine.verify import verify
 from tests.own_detectors import CLASSES, WIDTH, columns, yolox
 from tests.training_files import phase, synthetic
 from training.checkpoints.files import load_checkpoint
-from training.data.features import FACTS, FeatureCache, FeatureClips
+from training.data.features import FACTS, FeatureBatch, FeatureCache, FeatureClips, FeatureFrame
 from training.data.videos import open_sources
 from training.model.attached import AttachedRDN
 from training.model.inference import detect_video
+from training.objective import AttachedObjective
 from training.settings import Settings
 from training.state import save_model
 from training.trainer import Trainer
@@ -172,6 +173,22 @@ def test_every_phase_learns_and_moves_what_it_trains_alone(
     assert "roi.fc.weight" in moved
     assert ("relation.rel.0.value.weight" in moved) == (relation != "none")
     assert ("relation.rel.3.value.weight" in moved) == (relation == "full")
+
+
+@pytest.mark.parametrize("relation", ["none", "basic", "full"])
+def test_frames_without_proposals_teach_nothing(engines: Path, tmp_path: Path, relation: Any) -> None:
+    model = AttachedRDN(settings(engines).model)
+    box, nothing = torch.tensor([[4.0, 4, 20, 20]]), torch.zeros(0, 4)
+    empty = FeatureFrame(nothing, torch.zeros(0), torch.zeros(0, 2 * WIDTH), box, torch.tensor([1]), nothing)
+    full = replace(empty, boxes=box, objectness=torch.ones(1), features=torch.ones(1, 2 * WIDTH))
+    objective = AttachedObjective(model, settings(engines))
+    for frames in ([empty, empty], [empty, full]):
+        losses = objective(FeatureBatch(frames, [0, 1], ["a", "b"], [], 2), relation, "all")
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        assert torch.isfinite(total)
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+        assert (float(losses["roi_class"].detach()) > 0) == (frames[1] is full)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(engines: Path, tmp_path: Path) -> None:
