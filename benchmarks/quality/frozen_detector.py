@@ -54,7 +54,7 @@ TRAINED, HELD_OUT = (200, 12), (30, 24)
 
 
 class Proposals(nn.Module):
-    """Every anchor's box and objectness, and the map: what people's two-stage detectors have in front of their heads."""
+    """Every anchor's box and objectness, and the map: what a two-stage detector has in front of its heads."""
 
     anchors: Tensor
 

@@ -98,8 +98,10 @@ def frozen_detector() -> str:
     gains = [b["AP50"] - a["AP50"] for a, b in zip(*of.values(), strict=True)]
     rows.append(["difference", *(f"{means['relations'][c] - means['single frames'][c]:+.1f}" for c in columns)])
     longest = max(row["minutes"] for row in of["relations"]) + result["features_minutes"]
-    text = f"Differences of the seeds: {', '.join(f'{gain:+.1f}' for gain in gains)}. Features and the longest training took "
-    text += f"{longest:.0f} minutes with {store.count(result['threads'], 'thread')}. "
+    text = (
+        f"Differences of the seeds: {', '.join(f'{gain:+.1f}' for gain in gains)}. Features and the longest training "
+    )
+    text += f"took {longest:.0f} minutes with {store.count(result['threads'], 'thread')}. "
     return "\n".join([table(header, rows), "", text + store.provenance(result, on=result)])
 
 
