@@ -21,6 +21,9 @@ LOWEST_OPSET = 11
 """Of the operators that are added here."""
 
 
+_WEIGHTS_ALONE = 4  # the first IR version whose initializers need not be inputs
+
+
 class Surgery:
     """One model that is being changed. Tensors are named by their names in the graph."""
 
@@ -76,6 +79,8 @@ class Surgery:
                 raise AttachError(f"{self.name} takes images of {name} {said[axis]} only; --size says {given}")
             if said[axis] is None and given is not None:
                 value.type.tensor_type.shape.dim[2 + axis].dim_value = given
+                # What the exporter noted of shapes behind it speaks of a free size.
+                del self._model.graph.value_info[:]
         tall, wide = _shape(value)[2:]
         assert tall is not None
         assert wide is not None
@@ -223,7 +228,9 @@ class Surgery:
             ],
             weights,
         )
-        model = helper.make_model(made, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        model = helper.make_model(
+            made, opset_imports=self.model.opset_import, ir_version=max(self.model.ir_version, _WEIGHTS_ALONE)
+        )
         onnx.checker.check_model(model)
         return model
 

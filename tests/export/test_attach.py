@@ -217,6 +217,19 @@ def test_a_detector_whose_boxes_need_more_than_the_image_is_refused(tmp_path: Pa
     attach(path, tmp_path / "engines", options)  # what is not needed is left out, that input too
 
 
+def test_weights_that_are_inputs_as_in_old_files_are_no_inputs(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "d.onnx")
+    wanted = attached(path, tmp_path / "wanted", YOLOX)
+    model = onnx.load(path)
+    model.ir_version = 3
+    for one in model.graph.initializer:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)))
+    onnx.save(model, path)
+    found = attached(path, tmp_path / "engines", YOLOX)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 def test_features_that_cannot_be_found_leave_a_detector_that_links(tmp_path: Path) -> None:
     path = yolox(tmp_path / "d.onnx", named=False)
     done = attach(path, tmp_path / "engines", YOLOX)
