@@ -34,8 +34,7 @@ from export.graphs import OPSET, fold_norms
 from rdn_engine import Detector
 from training.checkpoints.files import load_checkpoint
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.detect import RunDetector
-from training.evaluation.score import evaluate
+from training.evaluation.detect import RunDetector, evaluate
 from training.evaluation.videos import from_synthetic
 from training.model import boxes as box_ops
 from training.provenance import environment

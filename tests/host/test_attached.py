@@ -308,6 +308,14 @@ def test_configurations_that_cannot_be_are_refused(make: Callable[[], object], m
         make()
 
 
+def test_the_fastest_backend_is_measured_on_the_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make, options = FAMILIES["yolox"]
+    attach(make(tmp_path / "detector.onnx"), tmp_path / "engines", options)
+    assert len(Detector.from_pretrained(tmp_path / "engines", backend="auto", threads=1).predict(
+        [np.zeros((32, 64, 3), np.uint8)])) == 1  # fmt: skip
+
+
 def test_the_device_refuses_an_attached_detector(tmp_path: Path) -> None:
     from rdn_engine.device.runtime import DeviceRuntime
     from tests.emulated_gpu import EmulatedGpu
