@@ -193,7 +193,7 @@ def test_own_detector(checkout: Path) -> None:
     write_clip(checkout / "street.mp4", index=7, num_frames=12)
     for part, split in (("train", "train"), ("val", "test")):
         write_sequences(checkout / "clips" / part, [f"{part}_01"], split)
-        run(f"python training/data/convert.py mot clips/{part} --output {part}.json", checkout)
+        run(f"python training/data/convert.py clips/{part} --output {part}.json", checkout)
     recipe = checkout / "training" / "configs" / "own_detector.yaml"
     settings = yaml.safe_load(recipe.read_text())
     settings["model"]["dials"] |= {"window": 2, "num_support": 8, "num_reference": 16}
