@@ -45,7 +45,7 @@ from rdn_engine.backends.tensorrt.backend import build_plans
 from rdn_engine.backends.tensorrt.plans import Limits
 from rdn_engine.bundle.directory import Bundle, write_bundle, write_manifest
 from rdn_engine.bundle.manifest import GOLDEN, PRECISIONS, WEIGHTS, Agreement
-from rdn_engine.errors import BackendUnavailable, PrecisionError, RDNError
+from rdn_engine.errors import BackendUnavailable, CheckpointError, PrecisionError, RDNError
 from rdn_engine.verify import StageReport
 from training.checkpoints.files import Checkpoint, load_checkpoint, read_config
 
@@ -115,6 +115,10 @@ def build(
     frames = None if reduced is None else CalibrationFrames.read(reduced.calibration, reduced.frames)
     report("checkpoint")
     loaded = load_checkpoint(checkpoint, read_config(config) if config else None)
+    if loaded.config.attached is not None:
+        raise CheckpointError(
+            f"{checkpoint.name} has relations on a detector that was attached; wanted export/attach_relations.py for it"
+        )
     with write_bundle(output) as staging:
         source = {"checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)}
         named = _Named(name or output.name, source)

@@ -38,6 +38,7 @@ from rdn_engine.bundle.manifest import GRAPHS, WEIGHTS
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError
 from rdn_engine.kernels.cpu.boxes import pooled_width
+from training.model.attached import AttachedRDN
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
 from training.model.relation import Advanced
@@ -94,10 +95,12 @@ class RoIHeadGraph(nn.Module):
 
     def __init__(self, model: RDN) -> None:
         super().__init__()
-        size = model.config.roi.size
-        # Pooled cells arrive channels-last, the trained layer expects (C, size, size).
-        weight = model.roi.fc.weight.detach().unflatten(1, (-1, size, size)).permute(0, 2, 3, 1).flatten(1)
-        self.register_buffer("weight", pad_cells(weight, size, model.roi.channels))
+        size, weight = model.config.roi.size, model.roi.fc.weight.detach()
+        if not isinstance(model, AttachedRDN):
+            # Pooled cells arrive channels-last, the trained layer expects (C, size, size).
+            weight = weight.unflatten(1, (-1, size, size)).permute(0, 2, 3, 1).flatten(1)
+            weight = pad_cells(weight, size, model.roi.channels)
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", model.roi.fc.bias.detach())
         self.relation = model.relation
 
@@ -134,7 +137,8 @@ def describe(model: RDN) -> dict[str, Graph]:
         Role (backbone, roi_head, relation) -> graph.
     """
     config = model.config
-    return {"backbone": _backbone(model), "roi_head": _roi_head(model, config), "relation": _relation(model, config)}
+    behind = {"roi_head": _roi_head(model, config), "relation": _relation(model, config)}
+    return behind if isinstance(model, AttachedRDN) else {"backbone": _backbone(model), **behind}
 
 
 def _backbone(model: RDN) -> Graph:
@@ -149,7 +153,9 @@ def _backbone(model: RDN) -> Graph:
 
 
 def _roi_head(model: RDN, config: RDNConfig) -> Graph:
-    width = pooled_width(config.roi.size, model.roi.channels)
+    width = model.roi.fc.in_features
+    if not isinstance(model, AttachedRDN):
+        width = pooled_width(config.roi.size, model.roi.channels)
     inputs = {"pooled": Input(torch.zeros(7, width), {0: "rows"})}
     outputs: dict[str, Axes] = {"features": {0: "rows"}}
     if config.relation.num_modules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def golden_of(model: HostModel, frames: NDArray[np.uint8]) -> dict[str, NDArray[
     for frame in frames:
         network = preprocess.network_input(frame, config.input, 1)
         encoded += model.encoder(network[None], dials.num_reference, dials.num_support, lambda _: None)
-    found = detector_of(model).predict(list(frames))
+    found = detector_of(model).predict(list(frames), dials=replace(dials, link="off"))
     outputs = relate_all(model.relation, config, encoded)
     for t, (e, out, d) in enumerate(zip(encoded, outputs, found, strict=True)):
         stages: dict[str, NDArray[np.generic]] = {

@@ -20,6 +20,7 @@ from rdn_engine.backends import load_backend
 from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.errors import RDNError
+from training.model.attached import AttachedRDN
 from training.model.inference import advanced_rows, plane, to_input
 from training.model.rdn import RDN
 from training.model.relation import Advanced
@@ -81,9 +82,12 @@ def compare_graphs(model: RDN, directory: Path, frames: NDArray[np.uint8], threa
         RDNError: a graph has other inputs or outputs than the model wants.
     """
     backend = load_backend("onnxruntime", "cpu", threads)
-    graphs = {role: backend.load(directory / name) for role, name in GRAPHS.items()}
+    attached = isinstance(model, AttachedRDN)
+    roles = [role for role in GRAPHS if role != "backbone" or not attached]
+    graphs = {role: backend.load(directory / GRAPHS[role]) for role in roles}
     rows = []
-    for case in (*_random_cases(model), *_frame_cases(model, frames)):
+    # What a detector makes of frames is no graph of torch's.
+    for case in (*_random_cases(model), *(() if attached else _frame_cases(model, frames))):
         got = _run(graphs[case.role], case)
         rows += [compare(case.role, case.name, name, got[name], wanted.numpy()) for name, wanted in case.wanted.items()]
     return rows
@@ -121,12 +125,14 @@ def _run(graph: Graph, case: _Case) -> dict[str, NDArray[np.generic]]:
 def _random_cases(model: RDN) -> Iterator[_Case]:
     config = model.config
     rng = torch.Generator().manual_seed(0)
-    for batch, height, width in ((1, 64, 96), (2, 75, 50), (1, 1, 33)):
+    attached = isinstance(model, AttachedRDN)
+    for batch, height, width in () if attached else ((1, 64, 96), (2, 75, 50), (1, 1, 33)):
         image = torch.rand(batch, 3, height, width, generator=rng) * 255
         image = (image - torch.tensor(config.input.mean)[:, None, None]) / torch.tensor(config.input.std)[:, None, None]
         yield _backbone_case(model, f"random {batch}x{height}x{width}", image)
     for rows, support in ((13, 5), (1, 1), (4, 4)):
-        shape = (rows, model.roi.channels, config.roi.size, config.roi.size)
+        cells = () if attached else (config.roi.size, config.roi.size)
+        shape = (rows, model.roi.channels, *cells)
         pooled = torch.rand(shape, generator=rng)
         yield _roi_head_case(model, f"random {rows}, {support} support", pooled, torch.arange(support).flip(0))
     for rows, supports, advanced in ((9, 14, 6), (1, 1, 1), (3, 20, 3)):
@@ -181,8 +187,10 @@ def _backbone_case(model: RDN, name: str, image: Tensor) -> _Case:
 
 def _roi_head_case(model: RDN, name: str, pooled: Tensor, support: Tensor) -> _Case:
     features = model.roi.fc(pooled.flatten(1)).relu()
-    cells = pooled.permute(0, 2, 3, 1).flatten(1)
-    feeds = {"pooled": pad_cells(cells, model.config.roi.size, model.roi.channels)}
+    feeds = {"pooled": pooled}
+    if not isinstance(model, AttachedRDN):
+        cells = pooled.permute(0, 2, 3, 1).flatten(1)
+        feeds = {"pooled": pad_cells(cells, model.config.roi.size, model.roi.channels)}
     wanted = {"features": features}
     if model.config.relation.num_modules:
         keys, values, refine_query = model.relation.project(features[support])

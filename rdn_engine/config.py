@@ -21,6 +21,7 @@ Norm = Literal["frozen", "batch", "group"]
 Pooling = Literal["align", "max"]
 Sampling = Literal["per_frame", "global"]
 Edges = Literal["replicate", "clip"]
+Fit = Literal["shorter_side", "letterbox", "stretch"]
 LinkMethod = Literal["relations", "boxes", "seq_nms"]
 Link = Literal["off", "relations", "boxes", "seq_nms"]
 
@@ -42,11 +43,20 @@ class InputConfig:
     """Subtracted from 0..255, in `channel_order`."""
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     """Divides after the mean; ones for the public checkpoints."""
+    fit: Fit = "shorter_side"
+    """`shorter_side`: by the two sides above; `letterbox`: as large as `size` holds, in its top left corner; `stretch`:
+    both sides to `size`."""
+    size: tuple[int, ...] | None = None
+    """(height, width) of the network input, pixels, for `letterbox` and `stretch`; None for `shorter_side`."""
+    padding: float = 114.0
+    """0..255, of every channel: what `letterbox` has to the right of the image and below it."""
 
     def __post_init__(self) -> None:
-        check_fields(
-            self, "input", shorter_side=(1, _LONGEST), longer_side=(1, _LONGEST), mean=(-1e3, 1e3), std=(1e-6, 1e6)
-        )
+        check_fields(self, "input", shorter_side=(1, _LONGEST), longer_side=(1, _LONGEST), mean=(-1e3, 1e3),
+                      std=(1e-6, 1e6), size=(1, _LONGEST), padding=(0, 255))  # fmt: skip
+        wanted = "none for shorter_side" if self.fit == "shorter_side" else f"(height, width) for {self.fit}"
+        sized = self.size is not None and len(self.size) == 2
+        check(sized == (self.fit != "shorter_side"), "input.size", self.size, wanted)
         check(self.shorter_side <= self.longer_side, "input.shorter_side", self.shorter_side, f"1..{self.longer_side}")
         check(len(self.mean) == len(self.std) == 3, "input.mean, std", (self.mean, self.std), "three numbers each")
 
@@ -60,7 +70,28 @@ class InputConfig:
         Returns:
             (height, width) in pixels, 1 or more.
         """
+        if self.size is not None:
+            return self.size[0], self.size[1]
+        return self.image_size(height, width, pixel_aspect)
+
+    def image_size(self, height: int, width: int, pixel_aspect: float = 1.0) -> tuple[int, int]:
+        """The size of the image in the network input; less than `network_size` where it is padded.
+
+        Args:
+            height, width, pixel_aspect: of the frame, as `network_size` has them.
+
+        Returns:
+            (height, width) in pixels, 1 or more.
+        """
         width = max(round(width * pixel_aspect), 1)
+        if self.size is not None:
+            tall, wide = self.size
+            if self.fit == "stretch":
+                return tall, wide
+            # Whole numbers throughout: a rounded ratio would now and then lose the last pixel.
+            if tall * width <= wide * height:
+                return tall, max(tall * width // height, 1)
+            return max(wide * height // width, 1), wide
         short, long = min(height, width), max(height, width)
         side = self.shorter_side
         if side * long / short > self.longer_side:
@@ -78,8 +109,44 @@ class InputConfig:
         Returns:
             (x, y): pixels of the frame for one of the network input.
         """
-        network_height, network_width = self.network_size(height, width, pixel_aspect)
+        network_height, network_width = self.image_size(height, width, pixel_aspect)
         return width / network_width, height / network_height
+
+    def on_frame(
+        self, xyxy: NDArray[np.float32], height: int, width: int, pixel_aspect: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Take boxes from the network input to the frame; each axis has its own ratio.
+
+        Corners are scaled as they are, as the public checkpoints have it. With `letterbox` and `stretch` edges are,
+        which lie a pixel behind the last one.
+
+        Args:
+            xyxy: [n, 4] network-input pixels, the last pixel included.
+            height, width, pixel_aspect: of the frame, as `network_size` has them.
+
+        Returns:
+            [n, 4] pixels of the frame, the last pixel included.
+        """
+        scale = self.frame_scale(height, width, pixel_aspect) * 2
+        return np.asarray((xyxy + self._last) * scale - self._last, np.float32)
+
+    def on_network(self, xyxy: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+        """The inverse of `on_frame`, of frames whose pixels are square.
+
+        Args:
+            xyxy: [n, 4] pixels of the frame, the last pixel included.
+            height, width: of the frame.
+
+        Returns:
+            [n, 4] network-input pixels, the last pixel included.
+        """
+        scale = np.array(self.frame_scale(height, width) * 2)
+        return np.asarray((xyxy + self._last) / scale - self._last, np.float32)
+
+    @property
+    def _last(self) -> NDArray[np.int64]:
+        """From corners to what is scaled."""
+        return np.array([0, 0, 0, 0] if self.size is None else [0, 0, 1, 1])
 
 
 @dataclass(frozen=True)
@@ -165,7 +232,7 @@ class RelationConfig:
     """The relation modules (paper, section 3); DESIGN section 2 (Stages)."""
 
     dim: int = 1024
-    """D: width of a proposal's feature."""
+    """D: width of a proposal's feature; of a detector that is attached alone, its class scores are that feature."""
     heads: int = 16
     """M; every head has dim / heads channels."""
     num_basic: int = 2
@@ -176,9 +243,9 @@ class RelationConfig:
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "relation", dim=(16, 2**14), heads=(1, 1024), num_basic=(0, 16))
-        check(self.dim % self.heads == 0 and self.head_dim % 16 == 0, "relation.dim / relation.heads",
-               (self.dim, self.heads), "heads of a multiple of 16 channels")  # fmt: skip
+        check_fields(self, "relation", dim=(1, 2**14), heads=(1, 1024), num_basic=(0, 16))
+        fits = self.dim % self.heads == 0 and (self.head_dim % 16 == 0 or not self.num_modules)
+        check(fits, "relation.dim / relation.heads", (self.dim, self.heads), "heads of a multiple of 16 channels")
 
     @property
     def head_dim(self) -> int:
@@ -194,6 +261,33 @@ class RelationConfig:
     def num_cached(self) -> int:
         """Modules whose keys and values depend on a support proposal alone: basic and refinement."""
         return self.num_basic + (1 if self.advanced else 0)
+
+
+@dataclass(frozen=True)
+class AttachedConfig:
+    """An encoder made of somebody's detector, in place of backbone and RPN (docs/own_detector.md)."""
+
+    relations: bool = False
+    """Whether a relation stage follows. Without one, the detector's own boxes and class scores are the result."""
+    num_classes: int = 1
+    """Of the detector's own scores. The results' are `class_names`, which a relation stage may have been taught."""
+    features: int = 0
+    """Width of a proposal's feature as the detector gives it; 0 where it gives none."""
+    map_stride: int | None = None
+    """Pixels from one cell to the next of the map that `roi` pools features from; None where the detector gives them
+    row by row."""
+    boxes_per_feature: int = 1
+    """Boxes, one after the other, that share a row of the features: the anchors of a cell."""
+    batched: bool = False
+    """Whether the graph takes any number of images in one call; else it takes one."""
+    pre_nms_top_n: int = 1000
+    """How many candidates, by their best class's score, go into NMS."""
+    nms_threshold: float = 0.75
+    """IoU in 0..1 within a class; a box that overlaps a better one by more goes."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), map_stride=(1, 1024),
+                      boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -301,11 +395,27 @@ class RDNConfig:
     """From the heads' output to detections."""
     dials: Dials = field(default_factory=Dials)
     """The model's own settings; a stream starts with them."""
+    attached: AttachedConfig | None = None
+    """The detector in place of backbone and RPN; None for RDN's own."""
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
         names = self.class_names
         check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
+        relation, attached = self.relation, self.attached
+        if attached is not None and not attached.relations:
+            check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
+            check(relation.dim == len(names) and not relation.num_modules, "relation", relation,
+                   f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
+            return
+        check(relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
+               "heads of a multiple of 16 channels")  # fmt: skip
+        check(attached is None or attached.features > 0, "attached.features", 0, "1 or more for a relation stage")
+
+    @property
+    def alone(self) -> bool:
+        """Whether an attached detector's own boxes and scores are the result, with no relation stage behind it."""
+        return self.attached is not None and not self.attached.relations
 
     @property
     def num_logits(self) -> int:

@@ -17,6 +17,10 @@ class CheckpointError(RDNError):
     """A checkpoint does not hold the tensors that its model needs."""
 
 
+class AttachError(RDNError):
+    """A detector cannot become an encoder: an output is missing, has another shape, or says something else."""
+
+
 class PrecisionError(RDNError):
     """A model in reduced precision detects something else than in float32, or cannot be calibrated."""
 

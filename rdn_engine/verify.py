@@ -22,17 +22,19 @@ from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
 from rdn_engine.host import preprocess
 from rdn_engine.host import relation as relation_stage
+from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation, Relation
 from rdn_engine.host.relation_graph import GraphRelation
-from rdn_engine.host.runtime import Executor, HostRuntime
+from rdn_engine.host.runtime import HostRuntime, load_encoder
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu.arrays import Float
 
 STAGES = ("boxes", "objectness", "features", "logits", "deltas", "detections")
-EXECUTORS: tuple[Executor, ...] = ("fused", "graph")
+BOTH = "both"
+"""Executor of a report on what no executor changes."""
 
 TIE_ALLOWANCE = 0.02
 """Part of the proposals or detections of all golden frames that may differ: ties at a threshold go either way."""
@@ -50,7 +52,7 @@ class StageReport:
     stage: str
     """One of STAGES"""
     executor: str
-    """`fused`, `graph`, or `both` for the stages in front of the relation stage"""
+    """`fused`, `graph`, or BOTH for the stages in front of the relation stage, and where there is none"""
     difference: float
     """Largest error: features, logits and deltas relative to the largest stored value; boxes relative to the longer
     side of the image; objectness and confidence as they are. Infinite where something has no counterpart."""
@@ -86,44 +88,54 @@ def verify(
     bundle = Bundle.open(directory)
     golden = _load_golden(bundle)
     config = bundle.config
-    backbone, roi_head = runner.load(bundle.path("backbone")), runner.load(bundle.path("roi_head"))
-    encoder = Encoder(config, backbone, roi_head, threads)
-    relations: dict[Executor, Relation] = {
-        "fused": FusedRelation(config, bundle.arrays("weights"), threads),
-        "graph": GraphRelation(config, runner.load(bundle.path("relation"))),
-    }
-    reports = _Reports(bundle.manifest.tolerances)
+    encoder = load_encoder(bundle, runner, threads)
+    relations: dict[str, Relation] = {BOTH: DetectorScores()}
+    if not config.alone:
+        relations = {
+            "fused": FusedRelation(config, bundle.arrays("weights"), threads),
+            "graph": GraphRelation(config, runner.load(bundle.path("relation"))),
+        }
+    reports = _Reports(bundle.manifest.tolerances, stages_of(config))
 
-    proposals, encoded = [], []
+    found = []
     for t, image in enumerate(golden["frames"]):
         network = preprocess.network_input(image, config.input, threads)
-        maps = encoder.maps(network[None])
-        found = encoder.propose(maps, (network.shape[1], network.shape[2]), config.dials.num_reference)
-        proposals.append((found.boxes[0, : found.counts[0]], found.objectness[0, : found.counts[0]]))
-        encoded.append(_encode(encoder, maps["feature_map"], bundle, golden, t))
-    times = range(len(encoded))
+        if isinstance(encoder, Encoder):
+            found.append(_encode(encoder, network, config, golden, t))
+        else:
+            found.append(_encode_attached(encoder, network, config, golden, t))
+    times = range(len(found))
     longest = max(config.input.network_size(*golden["frames"].shape[1:3]))
     wanted_boxes = [golden[f"t{t}/boxes"] for t in times]
     wanted_objectness = [golden[f"t{t}/objectness"] for t in times]
     reports.add(
-        "boxes", "both", set_difference([b / longest for b, _ in proposals], [b / longest for b in wanted_boxes])
+        "boxes", BOTH, set_difference([one.boxes / longest for one in found], [b / longest for b in wanted_boxes])
     )
-    reports.add("objectness", "both", set_difference([o[:, None] for _, o in proposals],
-                                                     [o[:, None] for o in wanted_objectness]))  # fmt: skip
-    reports.add("features", "both", max(_relative(f, golden[f"t{t}/features"]) for t, (_, f) in enumerate(encoded)))
-    for executor in EXECUTORS:
-        outputs = relate_all(relations[executor], config, [frame for frame, _ in encoded])
-        for stage in ("logits", "deltas"):
+    reports.add("objectness", BOTH, set_difference([one.objectness[:, None] for one in found],
+                                                   [o[:, None] for o in wanted_objectness]))  # fmt: skip
+    reports.add("features", BOTH, max(_relative(found[t].features, golden[f"t{t}/features"]) for t in times))
+    for executor, relation in relations.items():
+        outputs = relate_all(relation, config, [one.frame for one in found])
+        for stage in () if config.alone else ("logits", "deltas"):
             worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
             reports.add(stage, executor, worst)
-        detector = Detector(HostRuntime(HostModel(config, encoder, relations[executor], threads)))
+        detector = Detector(HostRuntime(HostModel(config, encoder, relation, threads)))
         reports.add("detections", executor, _detection_difference(detector, golden))
     return reports.rows
 
 
+def stages_of(config: RDNConfig) -> tuple[str, ...]:
+    """The stages whose golden results a bundle holds.
+
+    Args:
+        config: of its model.
+    """
+    return tuple(stage for stage in STAGES if not (config.alone and stage in ("logits", "deltas")))
+
+
 class _Reports:
-    def __init__(self, tolerances: Mapping[str, float]) -> None:
-        missing = sorted(set(STAGES) - set(tolerances))
+    def __init__(self, tolerances: Mapping[str, float], stages: Sequence[str]) -> None:
+        missing = sorted(set(stages) - set(tolerances))
         if missing:
             raise BundleError(f"the manifest has no tolerance for {missing}; it has {sorted(tolerances)}")
         self._tolerances = tolerances
@@ -142,6 +154,9 @@ def _load_golden(bundle: Bundle) -> Golden:
     dim, logits = bundle.config.relation.dim, bundle.config.num_logits
     # Rows of the proposals, then of the detections; each group agrees on how many there are.
     widths = {"boxes": (4,), "objectness": (), "features": (dim,), "logits": (logits,), "deltas": (4 * logits,)}
+    widths = {name: width for name, width in widths.items() if name in stages_of(bundle.config)}
+    if bundle.config.attached is not None:
+        widths["rows"] = ()
     found = {"xyxy": (4,), "confidence": (), "class_id": ()}
     for t in range(len(frames)):
         for group in (widths, found):
@@ -153,20 +168,50 @@ def _load_golden(bundle: Bundle) -> Golden:
 
 
 def _check_golden(array: NDArray[Any] | None, name: str, shape: tuple[int, ...]) -> None:
-    dtype = np.int64 if name.endswith("class_id") else np.float32
+    dtype = np.int64 if name.endswith(("class_id", "/rows")) else np.float32
     if array is None or array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
         got = "missing" if array is None else f"{array.dtype} {list(array.shape)}"
         raise BundleError(f"golden result {name} is {got}; wanted finite {np.dtype(dtype)} {list(shape)}")
 
 
-def _encode(encoder: Encoder, feature_map: Float, bundle: Bundle, golden: Golden, t: int) -> tuple[EncodedFrame, Float]:
-    """Frame t with the stored proposals and features and the projections computed here, and the features computed."""
-    config, boxes = bundle.config, golden[f"t{t}/boxes"]
-    pooled = encoder.pool(feature_map, boxes, np.zeros(len(boxes), np.int64))
+@dataclass(frozen=True)
+class _Found:
+    """What this machine makes of a golden frame."""
+
+    boxes: Float
+    objectness: Float
+    features: Float
+    """Of the stored proposals"""
+    frame: EncodedFrame
+    """The stored proposals and features, with the projections computed here"""
+
+
+def _encode(encoder: Encoder, network: Float, config: RDNConfig, golden: Golden, t: int) -> _Found:
+    maps = encoder.maps(network[None])
+    found = encoder.propose(maps, (network.shape[1], network.shape[2]), config.dials.num_reference)
+    boxes = golden[f"t{t}/boxes"]
+    pooled = encoder.pool(maps["feature_map"], boxes, np.zeros(len(boxes), np.int64))
     rows = encoder.describe(pooled, np.arange(min(len(boxes), config.dials.num_support)))
+    count = found.counts[0]
+    return _found(found.boxes[0, :count], found.objectness[0, :count], rows, golden, t)
+
+
+def _encode_attached(encoder: AttachedEncoder, network: Float, config: RDNConfig, golden: Golden, t: int) -> _Found:
+    (found,) = encoder.candidates(network[None])
+    chosen, stored = encoder.select(found, config.dials.num_reference), golden[f"t{t}/rows"]
+    if len(stored) and not 0 <= stored.min() <= stored.max() < len(found.boxes):
+        raise BundleError(
+            f"golden result t{t}/rows lies in {stored.min()}..{stored.max()}; wanted 0..{len(found.boxes) - 1}, the "
+            "candidates of the encoder"
+        )
+    rows = encoder.describe(encoder.pool(found, stored), np.arange(min(len(stored), config.dials.num_support)))
+    return _found(found.boxes[chosen], found.score[chosen], rows, golden, t)
+
+
+def _found(boxes: Float, objectness: Float, rows: dict[str, Float], golden: Golden, t: int) -> _Found:
     features = rows.pop("features")
-    frame = EncodedFrame(boxes, golden[f"t{t}/objectness"], golden[f"t{t}/features"], **rows)
-    return frame, features
+    frame = EncodedFrame(golden[f"t{t}/boxes"], golden[f"t{t}/objectness"], golden[f"t{t}/features"], **rows)
+    return _Found(boxes, objectness, features, frame)
 
 
 def relate_all(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:

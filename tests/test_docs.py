@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from tests.data.parity.make_checkpoint import weights
+from tests.own_detectors import CLASSES, columns, yolox
 from training.data.readers.imagenet_vid import SYNSETS
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, write_clip
 
@@ -181,3 +182,33 @@ def test_public_weights(checkout: Path) -> None:
     assert result["data"]["frames"] == 6
     assert 0 <= result["vid"]["AP50"] <= 100
     assert np.isfinite(result["speed"]["slow"]["AP50"])
+
+
+@pytest.mark.long
+def test_own_detector(checkout: Path) -> None:
+    yolox(checkout / "detector.onnx")
+    columns(checkout / "columns.onnx")
+    (checkout / "names.txt").write_text("\n".join(CLASSES))
+    shutil.copytree(ROOT / "examples", checkout / "examples")
+    write_clip(checkout / "street.mp4", index=7, num_frames=12)
+    for part, split in (("train", "train"), ("val", "test")):
+        write_sequences(checkout / "clips" / part, [f"{part}_01"], split)
+        run(f"python training/data/convert.py clips/{part} --output {part}.json", checkout)
+    recipe = checkout / "training" / "configs" / "own_detector.yaml"
+    settings = yaml.safe_load(recipe.read_text())
+    settings["model"]["dials"] |= {"window": 2, "num_support": 8, "num_reference": 16}
+    settings |= {"warm_up": 1, "evaluate_every": 2, "log_every": 1, "save_every": 2}
+    for phase in settings["phases"]:
+        phase |= {"iterations": 2, "clips": 1}
+    recipe.write_text(yaml.safe_dump(settings))
+    page = commands("docs/own_detector.md")
+    assert len(page) == 9
+    for command in page:
+        run(command, checkout)
+    for lines in ("own.jsonl", "own/found.jsonl", "own_rdn.jsonl"):
+        assert len((checkout / lines).read_text().splitlines()) == 12
+    assert json.loads((checkout / "own_rdn.json").read_text())["data"]["frames"] == 6
+    assert (checkout / "own.mp4").stat().st_size > 0
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/own_detector.md").read_text(), re.M | re.S)
+    (checkout / "snippet.py").write_text(snippet)
+    assert len(run("python snippet.py", checkout).splitlines()) >= 12

@@ -111,6 +111,8 @@ class RoISample:
     """[R] 0 is the background"""
     truth: Tensor
     """[R, 4] the matched object; the box itself for the background"""
+    rows: Tensor
+    """[R] which of the proposals, followed by the objects where those join them"""
 
 
 def sample_rois(
@@ -121,6 +123,7 @@ def sample_rois(
     generator: torch.Generator,
     count: int = 128,
     foreground: float = 0.25,
+    join: bool = True,
 ) -> RoISample:
     """Draws the RoIs of one image that its heads learn from.
 
@@ -128,18 +131,19 @@ def sample_rois(
 
     Args:
         proposals: [n, 4] in network-input pixels.
-        truth: [m, 4] annotated objects in network-input pixels, which join the proposals; m may be 0.
+        truth: [m, 4] annotated objects in network-input pixels; m may be 0.
         labels: [m] classes of the objects, from 1.
         ignored: [i, 4] regions whose inside is no background; i may be 0.
         generator: on the CPU; it draws the RoIs.
         count: RoIs drawn at most.
         foreground: the part of `count`, 0..1, that may be foreground.
+        join: whether the objects join the proposals.
 
     Returns:
         R <= count RoIs, the foreground first.
     """
-    boxes = torch.cat([proposals, truth])
-    if len(truth):
+    boxes = torch.cat([proposals, truth]) if join else proposals
+    if len(truth) and len(boxes):
         overlap, matched = box_ops.iou(boxes, truth).max(1)
     else:
         overlap, matched = boxes.new_zeros(len(boxes)), labels.new_zeros(len(boxes))
@@ -151,6 +155,7 @@ def sample_rois(
         boxes[drawn],
         torch.cat([labels[matched[positive]], labels.new_zeros(len(negative))]),
         torch.cat([truth[matched[positive]], boxes[negative]]),
+        drawn,
     )
 
 

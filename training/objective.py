@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from rdn_engine.kernels.arithmetic import ceil_div
 from training import losses
+from training.data.features import FeatureBatch
 from training.data.sampling import Batch, normalise
+from training.model.attached import AttachedRDN
 from training.model.inference import advanced_rows
 from training.model.rdn import RDN
 from training.settings import Phase, References, Relation, Settings
@@ -102,6 +104,62 @@ def _heads(
         advanced = advanced_rows([proposals[j][1] for j in clip], dials) if relation == "full" else None
         result = model.relation(rows[i][: len(sample.labels)], sample.boxes, features, boxes, advanced)
         yield result.logits, result.deltas
+
+
+class AttachedObjective(nn.Module):
+    """The same on a detector that stays as it is: sampled proposals and relations alone have losses."""
+
+    def __init__(self, model: AttachedRDN, settings: Settings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    def forward(self, batch: FeatureBatch, relation: Relation, references: References) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: on the model's device.
+            relation: which relation modules the phase trains.
+            references: whether all images of a clip are references, or the first alone.
+
+        Returns:
+            roi_class and roi_box, each a scalar.
+        """
+        model, dials, per_clip = self.model, self.model.config.dials, batch.frames_per_clip
+        counts = [len(frame.boxes) for frame in batch.frames]
+        rows = model.describe(torch.cat([frame.features for frame in batch.frames])).split(counts)
+        parts = []
+        for i, frame in enumerate(batch.frames):
+            if references == "first" and i % per_clip:
+                continue
+            generator = torch.Generator().manual_seed(batch.seeds[i])
+            # The detector's features are there for its own boxes, not for the annotated ones.
+            sample = losses.sample_rois(
+                frame.boxes,
+                frame.truth,
+                frame.labels,
+                frame.ignored,
+                generator,
+                self.settings.rois_per_frame,
+                join=False,
+            )
+            first = i - i % per_clip
+            clip = range(first + (references == "first" and relation != "none"), first + per_clip)
+            if relation == "none":
+                x = rows[i][sample.rows]
+                logits, deltas = model.relation.classify(x), model.relation.regress(x)
+            else:
+                k = dials.num_support
+                support = torch.cat([rows[j][:k] for j in clip])
+                boxes = torch.cat([batch.frames[j].boxes[:k] for j in clip])
+                scores = [batch.frames[j].objectness[:k] for j in clip]
+                advanced = advanced_rows(scores, dials) if relation == "full" else None
+                out = model.relation(rows[i][sample.rows], sample.boxes, support, boxes, advanced)
+                logits, deltas = out.logits, out.deltas
+            parts.append(losses.roi_loss(logits, deltas, sample, model.config.detection.box_weights))
+        return {
+            name: torch.stack(part).mean()
+            for name, part in zip(("roi_class", "roi_box"), zip(*parts, strict=True), strict=True)
+        }
 
 
 def trained(model: RDN, phase: Phase) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from rdn_engine.bundle.manifest import Manifest
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import ConfigError
 from rdn_engine.plain import from_plain
@@ -81,6 +82,11 @@ class Settings:
     """Largest norm of a step's gradient; 0 for no limit."""
     bf16: bool = True
     """Convolutions in bfloat16; boxes, RoI head and relations stay in float32."""
+    detector: str = ""
+    """Engine directory of a detector that was attached (export/attach.py): relations are trained on it, and it stays as
+    it is. Input and proposals are then its own."""
+    features: str = ""
+    """Folder for what it makes of the training videos; `features` in the run's own by default."""
     seed: int = 0
     half: bool = False
     """The finished model in float16: half the size, and what is exported and evaluated is what was stored."""
@@ -121,6 +127,8 @@ class Settings:
             sources = from_plain(DataSettings, raw["data"], "settings.data").train
             names = list(class_names_of(sources[0])) if sources else ["none"]
             raw = {**raw, "model": {"class_names": names, **raw["model"]}}
+        if raw.get("detector"):
+            raw = {**raw, "model": _on_detector(raw["detector"], raw.get("model"))}
         settings = from_plain(cls, raw, "settings")
         settings._check()
         return settings
@@ -182,8 +190,31 @@ class Settings:
         _require(0 <= self.warm_up_factor <= 1, f"warm_up_factor is {self.warm_up_factor}; wanted 0..1")
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum}; wanted 0 or more, below 1")
         _require(0 <= self.frozen_stages <= 5, f"frozen_stages is {self.frozen_stages}; wanted 0..5")
+        attached = self.model.attached is not None
+        _require(attached == bool(self.detector), f"detector is {self.detector!r}; wanted one where model.attached is")
+        augmented = [name for name in ("flip", "exchange_colours") if getattr(self.data, name)]
+        _require(not (attached and augmented), f"data.{', data.'.join(augmented)} is true; wanted false with a "
+                 "detector, whose features are computed once, of frames as they are")  # fmt: skip
         if self.evaluate_every and not self.data.validation:
             raise ConfigError(f"evaluate_every is {self.evaluate_every} without data.validation; wanted a source")
+
+
+def _on_detector(directory: Any, model: Any) -> dict[str, Any]:
+    """The model's settings with those of the detector that it stands on."""
+    if not isinstance(directory, str) or not isinstance(model, dict):
+        raise ConfigError(f"detector is {directory!r} and model {model!r}; wanted an engine directory and a mapping")
+    found = Manifest.read(Path(directory)).config
+    if found.attached is None or not found.attached.features:
+        raise ConfigError(
+            f"detector {directory} has no features of an attached detector; wanted a directory that export/attach.py "
+            "wrote, with --features where it found none"
+        )
+    told = found.to_dict()
+    own = {name: told[name] for name in ("input", "roi")} | {"attached": told["attached"] | {"relations": True}}
+    for name, value in own.items():
+        if name in model and model[name] != value:
+            raise ConfigError(f"model.{name} is {model[name]}; wanted that of detector {directory}, or none: {value}")
+    return {**model, **own}
 
 
 def _check_phase(phase: Phase, settings: Settings) -> None:

@@ -131,6 +131,10 @@ def load_start(model: RDN, path: Path) -> list[str]:
     """
     tensors, _, chosen = read_tensors(path)
     layout = detect_layout(tensors)
+    if layout == "torchvision" and model.config.attached is not None:
+        raise CheckpointError(
+            f"{path} is a torchvision classifier; a model on a detector has no backbone to begin with it"
+        )
     if layout == "torchvision":
         model.backbone.load_state_dict(load_torchvision_backbone(tensors, model.config.backbone))
         return [*chosen, "all but the backbone stays as initialised"]

@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from rdn_engine.backends import load_backend
+from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError, TrainingError
+from rdn_engine.host.attached import AttachedEncoder
+from training.data.features import FeatureBatch, FeatureCache, FeatureClips
 from training.data.sampling import Batch, Clips, load
-from training.data.videos import open_sources
+from training.data.videos import TrainingVideos, open_sources
 from training.distributed import World
 from training.evaluation.videos import AnnotatedVideos
+from training.model.attached import AttachedRDN, rdn_of
 from training.model.rdn import RDN
-from training.objective import Objective, trained
+from training.objective import AttachedObjective, Objective, trained
 from training.provenance import environment
 from training.runlog import RunLog
 from training.samples import sample_picture
@@ -30,6 +36,7 @@ from training.validation import METRIC, open_validation, validate
 
 MAX_DAMAGED = 0.01
 """Part of the frames drawn that may be unreadable before a run stops."""
+_VIDEOS_TOLD = 100  # of those whose features are computed, each so many is told of
 _FIRST_DAMAGED = 10  # frames from which on the part is looked at
 
 
@@ -60,11 +67,15 @@ class Trainer:
         self.settings, self.output, self.workers = settings, output, workers
         self.world = world or World()
         _check_share(settings, self.world)
-        self.clips = Clips(open_sources(settings.data.train, settings.model.class_names), settings)
+        videos = open_sources(settings.data.train, settings.model.class_names)
         torch.manual_seed(settings.seed)
-        self.model = RDN(settings.model).to(self.world.device).to(memory_format=torch.channels_last)
+        self.model = rdn_of(settings.model).to(self.world.device).to(memory_format=torch.channels_last)
+        if isinstance(self.model, AttachedRDN):
+            self.clips: Clips = _feature_clips(self.model, videos, settings, output, self.world)
+        else:
+            self.clips = Clips(videos, settings)
+            self.model.backbone.freeze(settings.frozen_stages)
         self.optimizer = _optimizer(self.model, settings)
-        self.model.backbone.freeze(settings.frozen_stages)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         self.iteration = 0
         self.sums: dict[str, float] = {}
@@ -83,9 +94,9 @@ class Trainer:
         if settings.evaluate_every and self.world.leads:
             self.validation = open_validation(settings.data.validation, settings.model.class_names)
         self._log: RunLog | None = None
-        self._batches: Iterator[Batch] | None = None
+        self._batches: Iterator[Batch | FeatureBatch] | None = None
         self._phase: Phase | None = None
-        self._objective: Objective | DistributedDataParallel = Objective(self.model, settings)
+        self._objective: nn.Module = _objective(self.model, settings)
 
     def step(self) -> dict[str, float]:
         """One step of the optimiser.
@@ -160,10 +171,10 @@ class Trainer:
         if self.world.size > 1:
             # Statistics of frozen norms never change, so that only trained ones need to be sent.
             batch_norm = self.settings.model.backbone.norm == "batch"
-            objective = Objective(self.model, self.settings)
+            objective = _objective(self.model, self.settings)
             self._objective = DistributedDataParallel(objective, broadcast_buffers=batch_norm)
 
-    def _next_batch(self) -> Batch:
+    def _next_batch(self) -> Batch | FeatureBatch:
         if self._batches is None:
             world = self.world
             pin = world.device.type == "cuda"
@@ -220,7 +231,7 @@ class Trainer:
                 log.write(line)
         if log is None:
             return
-        if self._due(s.images_every) and log.takes_pictures:
+        if self._due(s.images_every) and log.takes_pictures and isinstance(self._batch, Batch):
             log.picture(sample_picture(self.model, self._batch), self.iteration)
         if self._due(s.evaluate_every):
             began = time.monotonic()
@@ -272,6 +283,31 @@ class Trainer:
         self.sums, self.count = state["sums"], state["count"]
         if self.world.leads:  # the counts of the first process alone were saved
             self.frames, self.damaged = state["frames"], state["damaged"]
+
+
+def _objective(model: RDN, settings: Settings) -> nn.Module:
+    return AttachedObjective(model, settings) if isinstance(model, AttachedRDN) else Objective(model, settings)
+
+
+def _feature_clips(
+    model: AttachedRDN, videos: TrainingVideos, settings: Settings, output: Path, world: World
+) -> FeatureClips:
+    """The clips of a run on a detector; the first process computes its features, where they are not there yet."""
+    bundle = Bundle.open(settings.detector)
+    graph = load_backend("onnxruntime", "cpu", torch.get_num_threads()).load(bundle.path("encoder"))
+    model.encoder = AttachedEncoder(settings.model, graph, None, torch.get_num_threads())
+    sha256 = bundle.manifest.files[bundle.manifest.graphs["encoder"]].sha256
+    folder = Path(settings.features) if settings.features else output / "features"
+    cache = FeatureCache(folder, sha256, settings)
+    if world.leads:
+
+        def report(video: int) -> None:
+            if video % _VIDEOS_TOLD == 0:
+                print(f"features of video {video + 1} of {len(videos)}", file=sys.stderr, flush=True)
+
+        cache.fill(videos, model.encoder, report)
+    world.wait()
+    return FeatureClips(videos, settings, cache)
 
 
 def _check_share(settings: Settings, world: World) -> None:

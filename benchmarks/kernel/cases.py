@@ -384,6 +384,39 @@ def detect() -> Case:
     )
 
 
+def suppress() -> Case:
+    """NMS within 80 classes of the 3,549 boxes of a detector of 416 x 416 pixels, 100 kept."""
+    rng = np.random.default_rng(6)
+    n, classes, threshold, most = 3549, 80, 0.75, 100
+    boxes, scores = random_boxes(rng, n), rng.random(n).astype(np.float32)
+    labels = rng.integers(0, classes, n)
+
+    class Suppress(nn.Module):
+        def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+            best = scores.argsort(descending=True, stable=True)[:1000]
+            found = boxes[best] + boxes.new_tensor([0, 0, 1, 1])
+            return best[torchvision.ops.batched_nms(found, scores[best], labels[best], threshold)[:most]]
+
+    def ours() -> NDArray[np.int64]:
+        return cpu.suppress(boxes, scores, labels, num_classes=classes, top_n=1000, nms_threshold=threshold, most=most)
+
+    def compare(found: NDArray[np.int64], theirs: Sequence[NDArray[Any]]) -> float:
+        return float(not np.array_equal(found, theirs[0]))
+
+    return Case(
+        "suppression: NMS of given boxes per class",
+        ours,
+        Suppress(),
+        tuple(torch.from_numpy(a) for a in (boxes, scores, labels)),
+        compare,
+        0,
+        "rows kept, in order",
+        moved=boxes.nbytes + scores.nbytes + labels.nbytes + 8 * most,
+        operations=n * 12,
+        left_out={"ONNX Runtime": "torch exports no batched_nms whose rows depend on the scores"},
+    )
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "resize": resize,
     "proposals": proposals,
@@ -394,4 +427,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "sampling_global": lambda: sampling("global"),
     "attention": attention,
     "detect": detect,
+    "suppress": suppress,
 }

@@ -80,6 +80,31 @@ def from_nothing() -> str:
     )
 
 
+def frozen_detector() -> str:
+    """Relations on a detector that stays as it is against single frames of the same."""
+    result = load("frozen_detector.json")
+    columns = {"all": "AP50", **{f"{name} objects": name for name in ("slow", "medium", "fast")}}
+    heads = {"single frames": "alone", "relations": "relations"}
+    of = {name: [row for row in result["rows"] if row["head"] == head] for name, head in heads.items()}
+    means = {
+        name: {c: sum(r[key] for r in rows) / len(rows) for c, key in columns.items()} for name, rows in of.items()
+    }
+    videos, frames = result["held_out"]
+    header = [
+        f"AP50, {videos} videos of {frames} frames, mean of {store.count(len(of['relations']), 'seed')}",
+        *columns,
+    ]
+    rows = [[name, *(f"{value:.1f}" for value in row.values())] for name, row in means.items()]
+    gains = [b["AP50"] - a["AP50"] for a, b in zip(*of.values(), strict=True)]
+    rows.append(["difference", *(f"{means['relations'][c] - means['single frames'][c]:+.1f}" for c in columns)])
+    longest = max(row["minutes"] for row in of["relations"]) + result["features_minutes"]
+    text = (
+        f"Differences of the seeds: {', '.join(f'{gain:+.1f}' for gain in gains)}. Features and the longest training "
+    )
+    text += f"took {longest:.0f} minutes with {store.count(result['threads'], 'thread')}. "
+    return "\n".join([table(header, rows), "", text + store.provenance(result, on=result)])
+
+
 def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
     """The VID protocol's figures of a result of export/evaluate.py, under the names of their columns."""
     conditions, speed = result["vid"]["conditions"], result["speed"]
@@ -108,6 +133,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README | gpu_tables.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
+    "docs/own_detector.md": {"frozen-detector": frozen_detector},
     "docs/parity.md": {"parity": parity},
     "docs/linking.md": linking_tables.BLOCKS,
     "docs/evaluation.md": evaluation_tables.BLOCKS,

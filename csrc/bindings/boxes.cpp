@@ -197,6 +197,32 @@ py::tuple detect(const py::array& logits, const py::array& deltas, const py::arr
                           Indices(count, class_id.data()), Indices(count, proposal.data()));
 }
 
+Indices suppress(const py::array& boxes, const py::array& scores, const py::array& labels, int64_t classes,
+                 int64_t top_n, double nms_threshold, int64_t most, int threads) {
+    Suppress args{};
+    args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
+    args.rows = boxes.shape(0);
+    require(args.rows < int64_t{1} << 32, "at most 2^32 boxes, got " + std::to_string(args.rows));
+    const std::string rows = "n = " + std::to_string(args.rows);
+    args.scores = checked<float>(scores, {args.rows}, "scores [" + rows + "]");
+    args.labels = checked<int64_t>(labels, {args.rows}, "labels [" + rows + "]");
+    require(classes >= 1 && classes <= 1 << 24, "classes must lie in 1..2^24, got " + std::to_string(classes));
+    args.classes = classes;
+    require_each(args.labels, args.rows, ("labels must lie in 0.." + std::to_string(classes - 1)).c_str(),
+                 [&](int64_t label) { return label >= 0 && label < classes; });
+    require_positive(top_n, "top_n");
+    require_positive(most, "most");
+    require_fraction(nms_threshold, "nms_threshold");
+    args.top_n = top_n, args.most = std::min(most, args.rows);
+    args.nms_threshold = static_cast<float>(nms_threshold);
+    args.threads = checked_threads(threads);
+    std::vector<int64_t> kept(args.most);
+    int64_t count = 0;
+    args.kept = kept.data(), args.count = &count;
+    call(cpu::kernels().suppress, args);
+    return Indices(count, kept.data());
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -207,6 +233,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("roi_pool", &roi_pool);
     module.def("sample_advanced", &sample_advanced);
     module.def("detect", &detect);
+    module.def("suppress", &suppress);
     bind_linking(module);
     bind_relation(module);
 }

@@ -32,6 +32,7 @@
     X(propose, Propose)                      \
     X(roi_pool, RoiPool)                     \
     X(detect, Detect)                        \
+    X(suppress, Suppress)                    \
     X(linear, Linear)                        \
     X(pack_supports, PackSupports)           \
     X(relation_attention, RelationAttention) \

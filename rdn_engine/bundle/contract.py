@@ -88,8 +88,37 @@ def require_graphs(config: RDNConfig, backbone: _Named, roi_head: _Named) -> Non
     Raises:
         BundleError: for names that are not those of the configuration.
     """
-    relation = config.relation
     _require(backbone, "backbone", ["image"], ["objectness", "deltas", "feature_map"])
+    require_roi_head(config, roi_head)
+
+
+def require_encoder(config: RDNConfig, encoder: _Named) -> None:
+    """Check the names of what goes into the graph of an attached detector and comes out of it.
+
+    Args:
+        config: of the model.
+        encoder: has names of `inputs`, all of which are fed, and of `outputs`, which may be more.
+
+    Raises:
+        BundleError: for names that are not those of the configuration.
+    """
+    wanted = ["boxes", "class_scores"]
+    if config.attached is not None and config.attached.relations:
+        wanted.append("features" if config.attached.map_stride is None else "feature_map")
+    _require(encoder, "encoder", ["image"], wanted)
+
+
+def require_roi_head(config: RDNConfig, roi_head: _Named) -> None:
+    """Check the names of what goes into roi_head and comes out of it.
+
+    Args:
+        config: of the model.
+        roi_head: as `require_graphs` has it.
+
+    Raises:
+        BundleError: for names that are not those of the configuration.
+    """
+    relation = config.relation
     inputs = ["pooled", "support"] if relation.num_modules else ["pooled"]
     wanted = ["features"]
     if relation.num_modules:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.bundle.confidence import ConfidenceMap
-from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, MANIFEST, WEIGHTS, Agreement, FileRecord, Manifest
+from rdn_engine.bundle.manifest import GOLDEN, MANIFEST, WEIGHTS, Agreement, FileRecord, Manifest, graphs_of
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError
 from rdn_engine.text import what_came_instead
@@ -64,9 +64,16 @@ class Bundle:
         """The place of a file of the bundle.
 
         Args:
-            role: `backbone`, `roi_head`, `relation`, `weights` or `golden`.
+            role: of a graph, `weights` or `golden`.
+
+        Raises:
+            BundleError: for a role that no file of the bundle has.
         """
-        names = {**self.manifest.graphs, "weights": self.manifest.weights, "golden": self.manifest.golden}
+        names = {**self.manifest.graphs, "golden": self.manifest.golden}
+        if self.manifest.weights is not None:
+            names["weights"] = self.manifest.weights
+        if role not in names:
+            raise BundleError(f"{str(self.directory)!r} has no {role}; its model has {', '.join(names)}")
         return self.directory / names[role]
 
     def arrays(self, role: str) -> dict[str, NDArray[Any]]:
@@ -129,8 +136,8 @@ def write_manifest(
         config=config,
         precision=precision,
         opset=opset,
-        graphs=dict(GRAPHS),
-        weights=WEIGHTS,
+        graphs=graphs_of(config),
+        weights=None if config.alone else WEIGHTS,
         golden=GOLDEN,
         files=files,
         producers=dict(producers),

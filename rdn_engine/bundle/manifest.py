@@ -26,6 +26,10 @@ MANIFEST = "manifest.json"
 GRAPHS = {"backbone": "backbone.onnx", "roi_head": "roi_head.onnx", "relation": "relation.onnx"}
 
 
+ENCODER = "encoder.onnx"
+"""An attached detector, in place of the backbone."""
+
+
 WEIGHTS = "relation.npz"
 
 
@@ -40,6 +44,21 @@ LARGEST_TOLERANCE = 0.2
 
 
 _MANIFEST_LIMIT = 2**24  # bytes; a manifest is a few kilobytes, so a larger one is not read into memory
+
+
+def graphs_of(config: RDNConfig) -> dict[str, str]:
+    """The graphs of a bundle.
+
+    Args:
+        config: of its model.
+
+    Returns:
+        role -> file.
+    """
+    if config.attached is None:
+        return dict(GRAPHS)
+    behind = {} if config.alone else {role: GRAPHS[role] for role in ("roi_head", "relation")}
+    return {"encoder": ENCODER, **behind}
 
 
 @dataclass(frozen=True)
@@ -115,9 +134,9 @@ class Manifest:
     opset: int
     """ONNX's, the same for all graphs"""
     graphs: dict[str, str]
-    """role -> file: backbone, roi_head, relation"""
-    weights: str
-    """File of the relation stage's weights"""
+    """role -> file: those of `graphs_of`"""
+    weights: str | None
+    """File of the relation stage's weights; None of a detector alone"""
     golden: str
     """File of the golden results"""
     files: dict[str, FileRecord]
@@ -184,8 +203,8 @@ class Manifest:
         except ConfigError as error:
             raise BundleError(f"{MANIFEST}: {error}") from error
         graphs = _mapping(data, "graphs", str)
-        if set(graphs) != set(GRAPHS):
-            raise BundleError(f"{MANIFEST}: graphs are {sorted(graphs)}; wanted {sorted(GRAPHS)}")
+        if set(graphs) != set(graphs_of(config)):
+            raise BundleError(f"{MANIFEST}: graphs are {sorted(graphs)}; wanted {sorted(graphs_of(config))}")
         records = {
             name: FileRecord(_field(r, "sha256", str, f"files.{name}."), _field(r, "bytes", int, f"files.{name}."))
             for name, r in _mapping(data, "files", dict).items()
@@ -196,7 +215,7 @@ class Manifest:
             precision=_field(data, "precision", str),
             opset=_field(data, "opset", int),
             graphs=graphs,
-            weights=_field(data, "weights", str),
+            weights=None if config.alone else _field(data, "weights", str),
             golden=_field(data, "golden", str),
             files=records,
             producers=_mapping(data, "producers", str),
@@ -213,9 +232,10 @@ class Manifest:
                 raise BundleError(
                     f"{MANIFEST}: tolerances.{stage} is {tolerance}; wanted above 0, at most {LARGEST_TOLERANCE}"
                 )
-        for name in (*manifest.files, *manifest.graphs.values(), manifest.weights, manifest.golden):
+        named = [*manifest.graphs.values(), *([] if manifest.weights is None else [manifest.weights]), manifest.golden]
+        for name in (*manifest.files, *named):
             _check_name(name)
-        for name in (*manifest.graphs.values(), manifest.weights, manifest.golden):
+        for name in named:
             if name not in manifest.files:
                 raise BundleError(f"{MANIFEST}: no checksum of {name!r} under files: {sorted(manifest.files)}")
         return manifest

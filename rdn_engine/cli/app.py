@@ -16,7 +16,7 @@ from rdn_engine.cli.predict import predict
 from rdn_engine.cli.progress import spinner
 from rdn_engine.cli.service import run
 from rdn_engine.cli.streams import emit, open_streams, say
-from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, new_table, tables_text
+from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, model_rows, new_table, tables_text
 from rdn_engine.errors import BackendUnavailable
 from rdn_engine.host.window import Window
 from rdn_engine.version import version
@@ -59,22 +59,16 @@ def info(engines: EnginesArgument) -> None:
         bundle = Bundle.open(engines)
         manifest, config = bundle.manifest, bundle.config
         facts = new_table("model", "")
-        roi, relation, stages = config.roi, config.relation, f"{config.relation.num_basic} basic"
         for name, value in {
             "name": manifest.name,
             "classes": f"{len(config.class_names)}: {', '.join(config.class_names)}",
-            "backbone": f"{config.backbone.name}, width {config.backbone.width:g}",
-            "RoI": f"{roi.pooling} {roi.size}x{roi.size}",
-            "relation": f"{stages}{' + advanced' if relation.advanced else ''}, {relation.heads} heads of "
-            f"{relation.head_dim}",
-            "input": f"shorter side {config.input.shorter_side}, longer at most {config.input.longer_side}, "
-            f"{config.input.channel_order}",
+            **model_rows(config),
             "precision": f"{manifest.precision}, opset {manifest.opset}",
             **agreement_rows(manifest),
             "parameters": ", ".join(f"{k} {v:,}" for k, v in manifest.parameters.items()),
             "source": ", ".join(f"{k} {v}" for k, v in manifest.source.items()),
             "written with": ", ".join(f"{k} {v}" for k, v in manifest.producers.items()),
-            "memory per stream": f"{Window(relation, config.dials).nbytes / 2**20:.1f} MiB with the dials below",
+            "memory per stream": f"{Window(config.relation, config.dials).nbytes / 2**20:.1f} MiB with the dials below",
             "checksums": f"{len(manifest.files)} files, all as recorded",
         }.items():
             facts.add_row(name, value)

@@ -70,6 +70,32 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def model_rows(config: RDNConfig) -> dict[str, str]:
+    """What the model is made of, in words.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        Heading -> text.
+    """
+    roi, relation, given, attached = config.roi, config.relation, config.input, config.attached
+    sides = f"shorter side {given.shorter_side}, longer at most {given.longer_side}"
+    if given.size is not None:
+        sides = f"{given.fit}, {given.size[1]} x {given.size[0]}"
+    rows = {"input": f"{sides}, {given.channel_order}"}
+    if attached is None:
+        rows["backbone"] = f"{config.backbone.name}, width {config.backbone.width:g}"
+    else:
+        rows["attached"] = f"a detector with features of {attached.features}, NMS above {attached.nms_threshold:g}"
+    if attached is None or attached.map_stride is not None:
+        rows["RoI"] = f"{roi.pooling} {roi.size}x{roi.size}"
+    advanced = " + advanced" if relation.advanced else ""
+    stages = f"{relation.num_basic} basic{advanced}, {relation.heads} heads of {relation.head_dim}"
+    rows["relation"] = "none: the detector's own scores" if config.alone else stages
+    return rows
+
+
 def agreement_rows(manifest: Manifest) -> dict[str, str]:
     """What a reduced precision costs and what calibration gained, in words.
 

@@ -38,9 +38,12 @@ class DeviceRuntime:
 
         Raises:
             BundleError: for a graph or a weight that is not what the configuration wants.
-            BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown; the former for a
-                bundle with calibrated confidences.
+            BackendUnavailable: for an attached detector, a bundle with calibrated confidences, and a precision that is
+                not to be had here.
+            ConfigError: for an unknown precision.
         """
+        if bundle.config.attached is not None:
+            raise BackendUnavailable("an attached detector runs on device 'cpu' only; got device 'cuda'")
         if bundle.manifest.confidence is not None:
             raise BackendUnavailable(
                 f"{bundle.directory} has calibrated confidences, which device='cuda' cannot map; wanted device='cpu', "

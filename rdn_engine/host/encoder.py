@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.contract import require_graphs
-from rdn_engine.config import RDNConfig
+from rdn_engine.config import RDNConfig, RelationConfig
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float, Index
@@ -58,29 +58,12 @@ class Encoder:
         proposals = self.propose(maps, (images.shape[2], images.shape[3]), num_reference)
         lap("proposals")
         counts = [int(c) for c in proposals.counts]
-        boxes = np.concatenate([proposals.boxes[b, :n] for b, n in enumerate(counts)])
-        pooled = self.pool(maps["feature_map"], boxes, np.repeat(np.arange(len(counts)), counts))
+        boxes = [proposals.boxes[b, :n] for b, n in enumerate(counts)]
+        objectness = [proposals.objectness[b, :n] for b, n in enumerate(counts)]
+        pooled = self.pool(maps["feature_map"], np.concatenate(boxes), np.repeat(np.arange(len(counts)), counts))
         lap("roi_pool")
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        support = [np.arange(s, s + min(n, num_support)) for s, n in zip(starts, counts, strict=False)]
-        rows = self.describe(pooled, np.concatenate(support))
+        frames = encoded_frames(boxes, objectness, pooled, num_support, self.describe)
         lap("roi_head")
-        frames = []
-        first = 0
-        for b, (n, taken) in enumerate(zip(counts, support, strict=True)):
-            reference, kept = slice(starts[b], starts[b] + n), slice(first, first + len(taken))
-            first += len(taken)
-            frames.append(
-                EncodedFrame(
-                    boxes=proposals.boxes[b, :n],
-                    objectness=proposals.objectness[b, :n],
-                    features=rows["features"][reference],
-                    query=rows["query"][reference],
-                    keys=rows["keys"][:, kept],
-                    values=rows["values"][:, kept],
-                    refine_query=rows["refine_query"][kept],
-                )
-            )
         return frames
 
     def maps(self, images: Float) -> dict[str, Float]:
@@ -154,17 +137,75 @@ class Encoder:
         Raises:
             RDNError: for a graph that fails.
         """
-        relation = self._config.relation
-        n, k, dim, cached = len(pooled), len(support), relation.dim, relation.num_cached
-        rows: dict[str, Float] = {
-            "features": np.zeros((n, dim), np.float32),
-            "query": np.zeros((n, dim if relation.num_modules else 0), np.float32),
-            "keys": np.zeros((cached, k, dim), np.float32),
-            "values": np.zeros((cached, k, dim), np.float32),
-            "refine_query": np.zeros((k, dim if relation.advanced else 0), np.float32),
-        }
-        # A graph need not accept zero rows, and there is nothing to compute for them.
-        if n:
-            feeds: dict[str, NDArray[Any]] = {"pooled": pooled, "support": support}
-            rows.update(self._roi_head({name: feeds[name] for name in self._roi_head.inputs}))
-        return rows
+        return describe(self._config.relation, self._roi_head, pooled, support)
+
+
+Describe = Callable[[Float, Index], dict[str, Float]]
+
+
+def describe(relation: RelationConfig, roi_head: Graph, pooled: Float, support: Index) -> dict[str, Float]:
+    """Run roi_head; of no rows there is nothing to run.
+
+    Args:
+        relation: of the model.
+        roi_head: its graph.
+        pooled: R rows of what it reads.
+        support: [S] rows that get keys, values and the query of the refinement.
+
+    Returns:
+        As `Encoder.describe`.
+
+    Raises:
+        RDNError: for a graph that fails.
+    """
+    n, k, dim, cached = len(pooled), len(support), relation.dim, relation.num_cached
+    rows: dict[str, Float] = {
+        "features": np.zeros((n, dim), np.float32),
+        "query": np.zeros((n, dim if relation.num_modules else 0), np.float32),
+        "keys": np.zeros((cached, k, dim), np.float32),
+        "values": np.zeros((cached, k, dim), np.float32),
+        "refine_query": np.zeros((k, dim if relation.advanced else 0), np.float32),
+    }
+    # A graph need not accept zero rows, and there is nothing to compute for them.
+    if n:
+        feeds: dict[str, NDArray[Any]] = {"pooled": pooled, "support": support}
+        rows.update(roi_head({name: feeds[name] for name in roi_head.inputs}))
+    return rows
+
+
+def encoded_frames(
+    boxes: Sequence[Float], objectness: Sequence[Float], pooled: Float, num_support: int, describe: Describe
+) -> list[EncodedFrame]:
+    """The proposals of several frames, described in one call.
+
+    Args:
+        boxes: [n, 4] of each frame, best first.
+        objectness: [n] of each frame.
+        pooled: what their features are made of, frame after frame.
+        num_support: K, the first proposals of a frame, which get keys and values.
+        describe: rows of `pooled` and those among them that are support -> as `Encoder.describe`.
+
+    Returns:
+        As many frames.
+    """
+    counts = [len(each) for each in boxes]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    support = [np.arange(s, s + min(n, num_support)) for s, n in zip(starts, counts, strict=False)]
+    rows = describe(pooled, np.concatenate(support))
+    frames = []
+    first = 0
+    for b, (n, taken) in enumerate(zip(counts, support, strict=True)):
+        reference, kept = slice(starts[b], starts[b] + n), slice(first, first + len(taken))
+        first += len(taken)
+        frames.append(
+            EncodedFrame(
+                boxes=boxes[b],
+                objectness=objectness[b],
+                features=rows["features"][reference],
+                query=rows["query"][reference],
+                keys=rows["keys"][:, kept],
+                values=rows["values"][:, kept],
+                refine_query=rows["refine_query"][kept],
+            )
+        )
+    return frames

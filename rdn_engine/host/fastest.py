@@ -67,9 +67,10 @@ def fastest_backend(bundle: Bundle, threads: int) -> BackendName:
 def _measure(bundle: Bundle, threads: int) -> dict[BackendName, float]:
     """Median seconds of each candidate that is to be had."""
     graphs: dict[BackendName, Graph] = {}
+    role = "backbone" if bundle.config.attached is None else "encoder"
     for name, _ in CANDIDATES:
         try:
-            graphs[name] = load_backend(name, "cpu", threads).load(bundle.path("backbone"))
+            graphs[name] = load_backend(name, "cpu", threads).load(bundle.path(role))
         except BackendUnavailable:
             if not graphs:
                 raise
@@ -91,6 +92,8 @@ def _picture(bundle: Bundle) -> np.ndarray[Any, np.dtype[np.float32]]:
     config = bundle.config.input
     height = config.shorter_side
     width = min(config.longer_side, round(height * WIDTH_OVER_HEIGHT))
+    if config.size is not None:
+        height, width = config.size
     return np.random.default_rng(0).normal(0, 50, (1, 3, height, width)).astype(np.float32)
 
 

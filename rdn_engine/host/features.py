@@ -118,6 +118,8 @@ class RelationOutput:
     """[n, 4 (C + 1)]"""
     omega: Float | None
     """[n, W] weights of the last basic module, averaged over heads, for the rows asked for; None when not asked"""
+    scores: Float | None = None
+    """[n, C] in 0..1 where they are given in place of logits and deltas, which are then empty: the boxes stay"""
 
     @classmethod
     def of_no_rows(cls, num_logits: int, omega_rows: tuple[int, int] | None) -> RelationOutput:

@@ -23,7 +23,7 @@ def detections(
     confidence: ConfidenceMap | None,
     threads: int,
 ) -> cpu.Boxes:
-    """Detections in pixels of the frame; DESIGN section 2 (Output). Each axis is scaled by its own ratio.
+    """Detections in pixels of the frame; DESIGN section 2 (Output).
 
     Args:
         output: of the relation stage, for n proposals.
@@ -40,20 +40,44 @@ def detections(
     Returns:
         At most max_detections boxes with confidence, class and proposal, best first.
     """
-    network_size = input_config.network_size(*frame_geometry)
-    found = cpu.detect(
-        output.logits,
-        output.deltas,
-        boxes,
-        network_size=network_size,
-        config=config,
-        score_threshold=_of_model(score_threshold, own_threshold, confidence),
-        threads=threads,
-    )
+    image_size = input_config.image_size(*frame_geometry)
+    threshold = _of_model(score_threshold, own_threshold, confidence)
+    if output.scores is not None:
+        found = _scored(output.scores, boxes, image_size, config, threshold, threads)
+    else:
+        found = cpu.detect(
+            output.logits,
+            output.deltas,
+            boxes,
+            network_size=image_size,
+            config=config,
+            score_threshold=threshold,
+            threads=threads,
+        )
     if confidence is not None:
         found = _mapped(found, confidence, score_threshold if score_threshold > own_threshold else 0.0)
-    scale = input_config.frame_scale(*frame_geometry)
-    return found._replace(xyxy=(found.xyxy * (*scale, *scale)).astype("float32"))
+    return found._replace(xyxy=input_config.on_frame(found.xyxy, *frame_geometry))
+
+
+def _scored(
+    scores: Float, boxes: Float, image_size: tuple[int, int], config: DetectionConfig, threshold: float, threads: int
+) -> cpu.Boxes:
+    """Boxes that stay, of every class whose score is above the threshold."""
+    proposal, label = np.nonzero(scores > threshold)
+    confidence = scores[proposal, label]
+    kept = cpu.suppress(
+        boxes[proposal],
+        confidence,
+        label,
+        num_classes=scores.shape[1],
+        top_n=max(len(proposal), 1),
+        nms_threshold=config.nms_threshold,
+        most=config.max_detections,
+        threads=threads,
+    )
+    height, width = image_size
+    xyxy = boxes[proposal[kept]].clip(0, np.array([width - 1, height - 1] * 2, np.float32))
+    return cpu.Boxes(xyxy, confidence[kept], label[kept], proposal[kept])
 
 
 def _of_model(threshold: float, own: float, confidence: ConfidenceMap | None) -> float:

@@ -22,5 +22,13 @@ def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int, *
     Returns:
         [3, h, w].
     """
-    size = config.network_size(image.shape[0], image.shape[1], pixel_aspect)
-    return cpu.resize_normalize(image, size, config, threads=threads)
+    geometry = image.shape[0], image.shape[1], pixel_aspect
+    size, whole = config.image_size(*geometry), config.network_size(*geometry)
+    resized = cpu.resize_normalize(image, size, config, threads=threads)
+    if size == whole:
+        return resized
+    empty = (config.padding - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
+    padded = np.empty((3, *whole), np.float32)
+    padded[:] = empty[:, None, None]
+    padded[:, : size[0], : size[1]] = resized
+    return padded

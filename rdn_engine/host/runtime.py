@@ -8,6 +8,7 @@ from typing import Literal
 from rdn_engine.backends.graph import Backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.batch import HostStreamBatch
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
@@ -43,15 +44,14 @@ class HostRuntime:
             BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown.
         """
         config = bundle.config
-        # The larger one first: loading takes several times its size, of which the other uses some again.
-        roi_head = backend.load(bundle.path("roi_head"))
-        backbone = backend.load(bundle.path("backbone"))
+        encoder = load_encoder(bundle, backend, threads)
         relation: Relation
-        if executor == "fused":
+        if config.alone:
+            relation = DetectorScores()
+        elif executor == "fused":
             relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
         else:
             relation = GraphRelation(config, backend.load(bundle.path("relation")))
-        encoder = Encoder(config, backbone, roi_head, threads)
         return cls(HostModel(config, encoder, relation, threads, bundle.manifest.confidence))
 
     @property
@@ -67,3 +67,24 @@ class HostRuntime:
 
     def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> HostStreamBatch:
         return HostStreamBatch(self.model, dials, capacity, source_ids)
+
+
+def load_encoder(bundle: Bundle, backend: Backend, threads: int) -> Encoder | AttachedEncoder:
+    """Load the graphs in front of the relation stage: RDN's own, or an attached detector.
+
+    Args:
+        bundle: whose files were checked.
+        backend: runs its graphs.
+        threads: bounds the CPU threads of the kernels of one call.
+
+    Raises:
+        BundleError: for a graph that is not what the configuration wants.
+    """
+    config = bundle.config
+    if config.alone:
+        return AttachedEncoder(config, backend.load(bundle.path("encoder")), None, threads)
+    # The larger one first: loading takes several times its size, of which the other uses some again.
+    roi_head = backend.load(bundle.path("roi_head"))
+    if config.attached is not None:
+        return AttachedEncoder(config, backend.load(bundle.path("encoder")), roi_head, threads)
+    return Encoder(config, backend.load(bundle.path("backbone")), roi_head, threads)

@@ -89,6 +89,17 @@ def detect(
     threads: int,
     /,
 ) -> tuple[_F, _F, _I, _I]: ...
+def suppress(
+    boxes: _F,
+    scores: _F,
+    labels: _I,
+    classes: int,
+    top_n: int,
+    nms_threshold: float,
+    most: int,
+    threads: int,
+    /,
+) -> _I: ...
 def overlaps(boxes: _F, classes: _I, other_boxes: _F, other_classes: _I, limit: float, /) -> tuple[_I, _I, _F]: ...
 def group_means(group: _I, score: _F, groups: int, better_half: bool, /) -> NDArray[np.float64]: ...
 def link_paths(

@@ -15,6 +15,7 @@ import torch
 
 import rdn_engine
 from benchmarks.frame.models import draw_relation
+from export.attach import attach
 from export.build_engines import build as build_bundle
 from rdn_engine.cli.exits import BAD_BUNDLE, MISMATCH, NO_BACKEND
 from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
@@ -24,6 +25,7 @@ from rdn_engine.results import Detections
 from rdn_engine.verify import STAGES, verify
 from tests.cli.commands import lines, run, write_video
 from tests.fakes import fake_detector
+from tests.own_detectors import FAMILIES
 from training.checkpoints.files import save_checkpoint
 from training.model.rdn import RDN
 
@@ -96,6 +98,17 @@ def test_info_says_what_there_is(bundle: Path) -> None:
     assert result.exit_code == 0
     for text in ("2: cat, dog", "all as recorded", "look-ahead (L)", "image [batch, 3, height, width]", "MiB"):
         assert text in result.stdout
+
+
+def test_info_says_what_an_attached_detector_is(tmp_path: Path) -> None:
+    make, options = FAMILIES["yolox"]
+    attach(make(tmp_path / "detector.onnx"), tmp_path / "engines", options)
+    result = run("info", tmp_path / "engines")
+    assert result.exit_code == 0
+    for text in ("letterbox, 96 x 64, bgr", "features of 32", "none: the detector's own scores", "class_scores"):
+        assert text in result.stdout
+    assert "backbone" not in result.stdout
+    assert run("verify", tmp_path / "engines").exit_code == 0
 
 
 def test_verify_passes_on_the_bundle_as_built(bundle: Path) -> None:

@@ -110,7 +110,9 @@ def test_rois_in_ignored_regions_are_no_background():
 
 def test_roi_loss():
     box = torch.tensor([[0.0, 0, 9, 9]])
-    sample = losses.RoISample(box.repeat(2, 1), torch.tensor([2, 0]), torch.tensor([[1.0, 0, 10, 9], [0, 0, 9, 9]]))
+    sample = losses.RoISample(
+        box.repeat(2, 1), torch.tensor([2, 0]), torch.tensor([[1.0, 0, 10, 9], [0, 0, 9, 9]]), torch.arange(2)
+    )
     deltas = torch.zeros(2, 12)
     deltas[0, 8:] = torch.tensor([0.4, 0, 0, 3])
     deltas[0, :8] = deltas[1] = 100  # other classes and the background have no part in it

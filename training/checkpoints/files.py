@@ -26,6 +26,7 @@ from rdn_engine.errors import CheckpointError, ConfigError
 from rdn_engine.text import read_text
 from training.checkpoints.public_layout import from_public, need, public_config, public_name
 from training.checkpoints.tensors import State, check, check_finite, read_tensors, some, wanted_shapes
+from training.model.attached import rdn_of
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
 
@@ -48,7 +49,7 @@ class Checkpoint:
     def model(self) -> RDN:
         """The torch model in evaluation mode."""
         with torch.device("meta"):
-            model = RDN(self.config)
+            model = rdn_of(self.config)
         model.load_state_dict(self.state, assign=True)
         return model.eval()
 

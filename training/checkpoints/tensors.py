@@ -14,7 +14,7 @@ from torch import Tensor
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError
 from rdn_engine.text import what_came_instead
-from training.model.rdn import RDN
+from training.model.attached import rdn_of
 
 State = dict[str, Tensor]
 
@@ -129,7 +129,7 @@ def _reason(error: Exception) -> str:
 
 def wanted_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {k: tuple(v.shape) for k, v in RDN(config).state_dict().items()}
+        return {k: tuple(v.shape) for k, v in rdn_of(config).state_dict().items()}
 
 
 def check(state: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -236,11 +237,28 @@ class Clips(Dataset[Clip]):
         colours = rng.permutation(3) if data.exchange_colours else None
         made = [prepare(self.videos.example(video, t), config, mirror, colours) for t in times]
         images, boxes, labels, ignored = (list(part) for part in zip(*made, strict=True))
-        seeds = [
-            int(np.random.SeedSequence([seed, _LOSSES, *key, i]).generate_state(1, np.uint64)[0])
-            for i in range(len(times))
-        ]
-        return Clip(images, boxes, labels, ignored, seeds, [self.videos.name(video, t) for t in times], damaged)
+        names = [self.videos.name(video, t) for t in times]
+        return Clip(images, boxes, labels, ignored, seeds_of(seed, key, len(times)), names, damaged)
+
+    @staticmethod
+    def collate(clips: Sequence[Clip]) -> Batch:
+        """As `collate`."""
+        return collate(clips)
+
+
+def seeds_of(seed: int, key: Key, count: int) -> list[int]:
+    """For what the losses of a clip's frames draw.
+
+    Args:
+        seed: of the settings.
+        key: of the clip.
+        count: of its frames.
+
+    Returns:
+        One of each frame.
+    """
+    sequences = [np.random.SeedSequence([seed, _LOSSES, *key, i]) for i in range(count)]
+    return [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
 
 
 def prepare(
@@ -296,7 +314,7 @@ def keys_of(settings: Settings, start: int, rank: int, size: int) -> Iterator[li
             yield [(iteration, index) for index in range(first, first + share)]
 
 
-def load(clips: Clips, start: int, rank: int, size: int, workers: int, pin: bool) -> Iterator[Batch]:
+def load(clips: Clips, start: int, rank: int, size: int, workers: int, pin: bool) -> Iterator[Any]:
     """The batches of one process.
 
     Args:
@@ -312,7 +330,7 @@ def load(clips: Clips, start: int, rank: int, size: int, workers: int, pin: bool
     """
     keys = list(keys_of(clips.settings, start, rank, size))
     loader = DataLoader(
-        clips, batch_sampler=keys, num_workers=workers, collate_fn=collate, pin_memory=pin,
+        clips, batch_sampler=keys, num_workers=workers, collate_fn=clips.collate, pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )  # fmt: skip
     return iter(loader)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rdn_engine.config import Dials, InputConfig, RDNConfig
 from training.model import boxes as box_ops
+from training.model.attached import AttachedRDN
 from training.model.rdn import RDN
 
 
@@ -30,6 +31,7 @@ class FrameEncoding:
     features: Tensor
     """[n, D]"""
     network_size: tuple[int, int]
+    """(height, width) of the image in the network input"""
 
 
 @dataclass
@@ -98,6 +100,8 @@ def encode_frame(model: RDN, frame: NDArray[np.uint8], num_reference: int) -> Fr
     Returns:
         n <= num_reference proposals, best first, on the model's device.
     """
+    if isinstance(model, AttachedRDN):
+        return FrameEncoding(*model.proposals(frame, num_reference))
     image = to_input(frame, model.config.input).to(next(model.parameters()))
     objectness, deltas, feature_map = model.encode_map(image[None])
     grid, size = plane(feature_map), plane(image)
@@ -202,6 +206,8 @@ def relate(
         out.logits, out.deltas, reference.boxes, size, model.config, dials.score_threshold
     )
     scale = torch.tensor([frame_size[1] / size[1], frame_size[0] / size[0]]).repeat(2).to(xyxy.device)
+    # Edges, which lie a pixel behind the last one, where the input is letterboxed or stretched (InputConfig.on_frame).
+    last = xyxy.new_tensor([0, 0, 0, 0] if model.config.input.size is None else [0, 0, 1, 1])
     return FrameResult(
         reference.boxes,
         reference.objectness,
@@ -211,7 +217,7 @@ def relate(
         out.logits,
         out.deltas,
         xyxy,
-        xyxy * scale,
+        (xyxy + last) * scale - last,
         confidence,
         class_id,
     )

@@ -64,6 +64,18 @@ struct Detect {
     int threads;
 };
 
+struct Suppress {
+    const float* boxes;     // [rows, 4]
+    const float* scores;    // [rows] NaN: no candidate
+    const int64_t* labels;  // [rows] in 0..classes-1; only boxes of one class suppress each other
+    int64_t rows, classes;
+    int64_t top_n, most;  // candidates, and rows kept
+    float nms_threshold;
+    int64_t* kept;   // [most] best first
+    int64_t* count;  // [1] rows written
+    int threads;
+};
+
 // rdn/relation.h
 struct Linear;
 struct PackSupports;

@@ -133,6 +133,8 @@ def build_plans(
         BundleError: where a graph cannot be compiled.
         ConfigError: with `plugin`, for a model without relation modules.
     """
+    if bundle.config.attached is not None:
+        raise BackendUnavailable(f"an attached detector runs on ONNX Runtime on the CPU only; got {name}")
     builder = PlanBuilder(name)
 
     def build(role: str) -> tuple[Path, bool]:

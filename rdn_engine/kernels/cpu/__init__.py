@@ -6,7 +6,16 @@ Every function raises `ValueError` that quotes the shape or type it got where an
 """
 
 from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, Packed, Precision
-from rdn_engine.kernels.cpu.boxes import Boxes, Proposals, detect, pooled_width, propose, resize_normalize, roi_pool
+from rdn_engine.kernels.cpu.boxes import (
+    Boxes,
+    Proposals,
+    detect,
+    pooled_width,
+    propose,
+    resize_normalize,
+    roi_pool,
+    suppress,
+)
 from rdn_engine.kernels.cpu.linking import group_means, link_paths, overlaps
 from rdn_engine.kernels.cpu.relation import (
     CANCELLED,
@@ -60,4 +69,5 @@ __all__ = [
     "resize_normalize",
     "roi_pool",
     "sample_advanced",
+    "suppress",
 ]

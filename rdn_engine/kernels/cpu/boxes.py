@@ -181,3 +181,44 @@ def detect(
             threads,
         )
     )
+
+
+def suppress(
+    boxes: Float,
+    scores: Float,
+    labels: Index,
+    *,
+    num_classes: int,
+    top_n: int,
+    nms_threshold: float,
+    most: int,
+    threads: int = 1,
+) -> Index:
+    """Greedy non-maximum suppression of given boxes, each class by itself.
+
+    Args:
+        boxes: [n, 4]; those with a NaN are left out.
+        scores: [n] equal ones are ordered by row; NaN is left out.
+        labels: [n] class of each box, in 0..num_classes-1; with equal ones every box meets every other.
+        num_classes: 1 or more.
+        top_n: how many of the best enter suppression, 1 or more.
+        nms_threshold: IoU in 0..1 above which the worse of two boxes of one class leaves.
+        most: rows of the result at most, 1 or more.
+        threads: of this call, 1 or more.
+
+    Returns:
+        [k] rows that stay, best first.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.suppress(
+        np.ascontiguousarray(boxes),
+        np.ascontiguousarray(scores),
+        np.ascontiguousarray(labels),
+        num_classes,
+        top_n,
+        nms_threshold,
+        most,
+        threads,
+    )

@@ -1,4 +1,4 @@
-"""propose, detect and sample_advanced against the float64 definition in reference.py."""
+"""propose, detect, suppress and sample_advanced against the float64 definition in reference.py."""
 
 import numpy as np
 import pytest
@@ -229,6 +229,61 @@ def test_detect_refuses(change, message):
     cpu.detect(**good)
     with pytest.raises(ValueError, match=message):
         cpu.detect(**(good | change))
+
+
+@quick
+@given(seeds, st.integers(0, 60), st.integers(1, 4), st.integers(1, 70), st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+       st.integers(1, 40))  # fmt: skip
+def test_suppress_equals_reference(seed, rows, classes, top, threshold, most):
+    rng = np.random.default_rng(seed)
+    corner, sides = rng.uniform(0, 60, (rows, 2)), rng.uniform(4, 60, (rows, 2))
+    boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
+    # One decimal makes equal scores common.
+    scores = rng.random(rows).round(1).astype(np.float32)
+    scores[rng.random(rows) < 0.1] = np.nan
+    boxes[rng.random(rows) < 0.1, 2] = np.nan
+    labels = rng.integers(0, classes, rows)
+    order = reference.best_first(scores)[:top]
+    kept, margin = [], np.inf
+    for label in range(classes):
+        mine = [i for i in order if labels[i] == label and not np.isnan(boxes[i]).any()]
+        stay, near = reference.nms(boxes[mine].astype(np.float64), threshold)
+        kept += [mine[k] for k in stay]
+        margin = min(margin, near)
+    assume(margin > MARGIN)
+    wanted = sorted(kept, key=lambda i: (-scores[i], i))[:most]
+    for threads in (1, 3):
+        got = cpu.suppress(boxes, scores, labels, num_classes=classes, top_n=top, nms_threshold=threshold, most=most,
+                           threads=threads)  # fmt: skip
+        assert got.tolist() == wanted
+
+
+BAD_SUPPRESS = {
+    "boxes": ({"boxes": np.zeros((2, 5), np.float32)}, r"boxes \[n, 4\], got float32 \[2, 5\]"),
+    "scores": ({"scores": np.zeros(3, np.float32)}, r"scores \[n = 2\], got float32 \[3\]"),
+    "labels": ({"labels": np.array([0, 3])}, r"labels must lie in 0..2, got 3 at flat position 1"),
+    "negative": ({"labels": np.array([-1, 0])}, r"labels must lie in 0..2, got -1"),
+    "classes": ({"num_classes": 0}, "classes must lie in 1.*got 0"),
+    "top": ({"top_n": 0}, "top_n must be positive, got 0"),
+    "most": ({"most": 0}, "most must be positive, got 0"),
+    "threshold": ({"nms_threshold": 1.5}, "nms_threshold.*1.5"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_SUPPRESS.values(), ids=BAD_SUPPRESS)
+def test_suppress_refuses(change, message):
+    good = {
+        "boxes": np.zeros((2, 4), np.float32),
+        "scores": np.zeros(2, np.float32),
+        "labels": np.zeros(2, np.int64),
+        "num_classes": 3,
+        "top_n": 2,
+        "nms_threshold": 0.5,
+        "most": 2,
+    }
+    assert cpu.suppress(**good).tolist() == [0]
+    with pytest.raises(ValueError, match=message):
+        cpu.suppress(**(good | change))
 
 
 BAD_SAMPLE = {

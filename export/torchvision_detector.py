@@ -1,0 +1,199 @@
+"""From a detector of torchvision to the ONNX file that export/attach.py reads: every box in front of NMS.
+
+    python export/torchvision_detector.py --model fcos_resnet50_fpn --checkpoint w.pth --size 608 800 --output fcos.onnx
+    python export/attach.py --detector fcos.onnx --family torchvision --classes names.txt --output engines/fcos
+
+FCOS, RetinaNet, SSD and SSDLite; Faster R-CNN chooses its boxes inside, by an NMS of their own, and cannot be read so.
+Features are those that classes and boxes are predicted from, side by side; SSD's levels differ in width, so it gives a
+map that features are pooled from. The command that attaches the file is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+import torchvision
+from rich.console import Console
+from torch import Tensor, nn
+from torchvision.models._api import get_model, list_models
+from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.retinanet import RetinaNet
+from torchvision.models.detection.ssd import SSD
+
+# So that the script runs from a checkout; the package of that name is what is installed, or the checkout's.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rdn_engine.errors import AttachError, CheckpointError, RDNError
+
+OPSET = 18
+
+
+class Dense(nn.Module):
+    """boxes [1, A, 4] (edges, pixels), class_scores [1, A, C] and features of one image."""
+
+    def __init__(self, model: FCOS | RetinaNet | SSD, size: tuple[int, int], kept: Sequence[int]) -> None:
+        """Find the anchors, which the size decides.
+
+        Args:
+            model: in evaluation mode.
+            size: (height, width) of the images.
+            kept: columns of its scores that are classes; the background is none.
+        """
+        super().__init__()
+        self.model = model
+        image = torch.zeros(1, 3, *size)
+        with torch.no_grad():
+            maps = list(model.backbone(image).values())
+            (anchors,) = model.anchor_generator(ImageList(image, [size]), maps)
+        self.register_buffer("anchors", anchors)
+        self.register_buffer("kept", torch.tensor(kept))
+        self.anchors: Tensor
+        self.kept: Tensor
+
+    @property
+    def feature_name(self) -> str:
+        """The output that features come from."""
+        return "feature_map" if isinstance(self.model, SSD) else "features"
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        model = self.model
+        maps = list(model.backbone(image).values())
+        if isinstance(model, SSD):
+            found = model.head(maps)
+            scores = found["cls_logits"].softmax(-1)
+            features = maps[0]
+        else:
+            classify: Any = model.head.classification_head
+            regress: Any = model.head.regression_head
+            towers = [(classify.conv(m), regress.conv(m)) for m in maps]
+            features = torch.cat([torch.cat(pair, 1).flatten(2).transpose(1, 2) for pair in towers], 1)
+            logits = _rows([classify.cls_logits(c) for c, _ in towers], classify.num_classes)
+            found = {"bbox_regression": _rows([regress.bbox_reg(r) for _, r in towers], 4)}
+            scores = logits.sigmoid()
+            if isinstance(model, FCOS):
+                centre = _rows([regress.bbox_ctrness(r) for _, r in towers], 1)
+                scores = (scores * centre.sigmoid()).sqrt()
+                found["bbox_regression"] = found["bbox_regression"].relu()
+        if isinstance(model, FCOS):
+            boxes = model.box_coder.decode(found["bbox_regression"][0], self.anchors)
+        else:
+            boxes = model.box_coder.decode_single(found["bbox_regression"][0], self.anchors)
+        return boxes[None], scores.index_select(2, self.kept), features
+
+
+def _rows(maps: list[Tensor], width: int) -> Tensor:
+    """[1, A * width, H, W] of each level -> [1, all A, width]."""
+    rows = [m.unflatten(1, (-1, width)).permute(0, 3, 4, 1, 2).flatten(1, 3) for m in maps]
+    return torch.cat(rows, 1)
+
+
+def build(name: str, checkpoint: Path | None, num_classes: int) -> FCOS | RetinaNet | SSD:
+    """Make a detector of torchvision.
+
+    Args:
+        name: of its constructor in torchvision.models.detection.
+        checkpoint: its state_dict; None leaves the weights random.
+        num_classes: columns of its scores, the background included.
+
+    Raises:
+        AttachError: for another name, or a detector that is not dense.
+        CheckpointError: for weights that are not its own.
+    """
+    known = list_models(module=torchvision.models.detection)
+    if name not in known:
+        raise AttachError(f"--model is {name!r}; torchvision {version('torchvision')} has {known}")
+    more: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": num_classes}
+    model = get_model(name, **more).eval()
+    if not isinstance(model, (FCOS, RetinaNet, SSD)):
+        raise AttachError(
+            f"{name} chooses its boxes by an NMS of its own, inside; wanted FCOS, RetinaNet, SSD or SSDLite, whose "
+            "boxes are all there"
+        )
+    if checkpoint is not None:
+        try:
+            model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
+        except Exception as error:  # torch.load and load_state_dict raise what they meet
+            raise CheckpointError(f"{checkpoint} does not hold the weights of {name}: {error}") from error
+    return model
+
+
+def export(model: FCOS | RetinaNet | SSD, size: tuple[int, int], kept: Sequence[int], path: Path) -> str:
+    """Write a detector with all its boxes.
+
+    Args:
+        model: in evaluation mode.
+        size: (height, width) of the images, pixels.
+        kept: columns of its scores that are classes.
+        path: of the ONNX file.
+
+    Returns:
+        The name of the output that features come from.
+    """
+    dense = Dense(model, size, kept).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            dense,
+            (torch.zeros(1, 3, *size),),
+            input_names=["image"],
+            output_names=["boxes", "class_scores", dense.feature_name],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    onnx.save(program.model_proto, path)
+    return dense.feature_name
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", required=True, help="as torchvision.models.detection has it")
+    parser.add_argument("--checkpoint", type=Path, help="its state_dict; default: random weights")
+    parser.add_argument("--num-classes", type=int, default=91, help="background included; default: COCO's 91")
+    parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="of the images")
+    parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
+    return parser.parse_args(argv)
+
+
+def kept_columns(num_classes: int) -> list[int]:
+    """The columns of the scores that are classes: not the background, and of COCO's 91 not those without a name.
+
+    Args:
+        num_classes: columns in all.
+    """
+    names = torchvision.models.detection.FCOS_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    unused = [i for i, name in enumerate(names) if name == "N/A"] if num_classes == len(names) else []
+    return [i for i in range(1, num_classes) if i not in unused]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _arguments(argv)
+    try:
+        model = build(arguments.model, arguments.checkpoint, arguments.num_classes)
+        kept = kept_columns(arguments.num_classes)
+        features = export(model, tuple(arguments.size), kept, arguments.output)
+    except (RDNError, OSError) as error:
+        Console(stderr=True).print(
+            f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True
+        )
+        return 1
+    given = [round(255 * x, 3) for x in (*model.transform.image_mean, *model.transform.image_std)]
+    words = [" ".join(f"{x:g}" for x in part) for part in (given[:3], given[3:])]
+    more = f" --fit stretch --feature-map {features}" if features == "feature_map" else ""
+    print(f"python export/attach.py --detector {arguments.output} --family torchvision --mean {words[0]} --std "
+          f"{words[1]}{more} --classes NAMES --output ENGINES")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
