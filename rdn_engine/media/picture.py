@@ -77,7 +77,7 @@ def orientation(frame: VideoFrame) -> Orientation:
     try:
         # `frame.side_data` would keep the frame, and the decoder's buffers, until Python looks for circles
         # (findings/pyav_side_data_keeps_frames.sh).
-        matrix = cast("SideData | None", SideDataContainer(frame).get("DISPLAYMATRIX"))
+        matrix = cast("SideData | None", SideDataContainer(frame).get("DISPLAYMATRIX"))  # type: ignore[call-arg]
     except ValueError:
         # PyAV 18.1 knows no name for some side data (Exif); the angle alone cannot tell a mirror.
         return _turned(frame.rotation)
