@@ -58,6 +58,16 @@ class LiveOptions:
         )
 
 
+def is_live(address: str | Path | int) -> bool:
+    """Whether a source has no end of its own, as a file has.
+
+    Args:
+        address: as LiveSource takes it.
+    """
+    text = str(device_path(address) or address)
+    return ("://" in text and not text.startswith("file:")) or is_device(text)
+
+
 class LiveSource:
     """Frames of a camera, as they come. One thread reads; `get` and `close` are called from another.
 
@@ -94,8 +104,7 @@ class LiveSource:
         check(callable(on_change), "on_change", on_change, "a function")
         check(callable(opener), "opener", opener, "a function that opens a source")
         self._address: str | Path = address  # type: ignore[assignment]
-        remote = "://" in str(address) and not str(address).startswith("file:")
-        self._live = remote or is_device(str(address))
+        self._live = is_live(address)
         self._options = options or LiveOptions()
         self._on_change = on_change
         self._open = opener

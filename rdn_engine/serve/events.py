@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rdn_engine.serve.listener import Listener
@@ -27,7 +27,7 @@ class Event:
     """For people, one line"""
     error: BaseException | None = None
     """What was raised, where that is the cause"""
-    final: StreamSnapshot | None = None
+    final: StreamSnapshot | None = field(default=None, repr=False)
     """Of `ended`: the whole account of the stream, which nothing changes any more"""
 
 

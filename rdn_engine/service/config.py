@@ -22,6 +22,8 @@ from rdn_engine.text import read_text
 
 LONGEST_NAME = 128
 """Characters of a stream's name"""
+RESTART_SECONDS = 5.0
+"""Before a camera's stream is started again"""
 LONGEST_RESTART = 300.0
 """Seconds between two starts of a stream, however often it has failed"""
 STUCK_SECONDS = 4.0
@@ -90,8 +92,9 @@ class StreamSettings:
     """Those that differ from the service's"""
     capacity: dict[str, Any] = field(default_factory=dict)
     """Room for dials that are turned up later; those of `dials` else"""
-    restart_seconds: float | None = 5.0
-    """0.01..300, before a stream that failed is added again, doubled with every failure up to 300; None leaves it"""
+    restart_seconds: float | None = None
+    """0..300, before a stream that ended by a failure is added again, doubled each time up to 300; 0 leaves it. None is
+    RESTART_SECONDS for a camera, and 0 for a file"""
     live: LiveOptions = field(default_factory=LiveOptions)
     """How the source is read"""
     bounds: StreamOptions = field(default_factory=StreamOptions)
@@ -105,7 +108,7 @@ class StreamSettings:
         Raises:
             ConfigError: says which is of another type or out of its range.
         """
-        check_fields(self, "stream", restart_seconds=(0.01, LONGEST_RESTART))
+        check_fields(self, "stream", restart_seconds=(0, LONGEST_RESTART))
         check(bool(self.source), "stream.source", self.source, "an address, a device or a file")
         check(len(set(self.outputs)) == len(self.outputs), "stream.outputs", self.outputs, "each once")
 
@@ -250,6 +253,8 @@ def stream_settings(name: object, data: Any) -> StreamSettings:
     own = {f.name for f in dataclasses.fields(StreamSettings)} - {"live", "bounds"}
     known = own.union(*names.values())
     check_names(path, data, known)
+    if isinstance(data.get("source"), int) and not isinstance(data["source"], bool):
+        data["source"] = str(data["source"])  # a camera's number, which YAML reads as one
     check("source" in data, path, sorted(data), "a source among them")
     try:
         source = from_plain(SourceOptions, _those(data, names[SourceOptions]), path)

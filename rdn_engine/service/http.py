@@ -106,6 +106,7 @@ def application(service: Service, settings: HttpSettings) -> Starlette:
     """
     try:
         from starlette.applications import Starlette
+        from starlette.exceptions import HTTPException
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from starlette.routing import Route
@@ -130,7 +131,7 @@ def application(service: Service, settings: HttpSettings) -> Starlette:
         ]
     names = settings.hosts or ((*_LOCAL, _in_address(settings.host)) if _is_local(settings.host) else ())
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=list(names))] if names else []
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=_KNOWN)
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={**_KNOWN, HTTPException: _OTHER})
 
 
 class _Refused(RDNError):
@@ -250,13 +251,23 @@ class _Faces:
         except TimeoutError:
             raise _Refused(408, f"the request did not come within {BODY_SECONDS:g} s") from None
         try:
-            data = json.loads(body or b"{}")
+            data = json.loads(body or b"{}", object_pairs_hook=_once)
+        except ConfigError:
+            raise
         except (ValueError, RecursionError):
             raise ConfigError("the request is no JSON; wanted an object") from None
         request.state.sent = texts(data)
         if not isinstance(data, dict):
             raise ConfigError("the request is no JSON object")
         return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names stand once, as in the file."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ConfigError("the request has a name twice in one object")
+    return found
 
 
 def _may_change(settings: HttpSettings) -> Callable[[Request], None]:
@@ -333,6 +344,8 @@ _KNOWN: dict[Any, Callable[..., Awaitable[Response]]] = {
     ConfigError: _answer(lambda _: 400),
     RDNError: _answer(lambda _: 500),
 }
+_OTHER = _answer(lambda error: error.status_code, lambda error: error.detail)
+"""Of the library's own refusals: no such path, no such method"""
 
 
 def _words(error: OSError) -> str:

@@ -86,6 +86,7 @@ def _of_process(snapshot: SchedulerSnapshot, healthy: bool) -> Iterable[Metric]:
     if snapshot.byte_budget is not None:
         yield _gauge("budget_bytes", "What all streams may hold", float(snapshot.byte_budget))
     yield _counter("events_lost", "Events that were not logged", float(snapshot.events_lost))
+    yield _counter("pushes_lost", "Frames that tracing had no room for", float(snapshot.pushes_lost))
 
 
 def _of_streams(snapshot: SchedulerSnapshot, restarts: dict[str, int]) -> Iterable[Metric]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import ConfigError
 from rdn_engine.media.given import given_value
 from rdn_engine.plain import check
 from rdn_engine.service.config import ServiceSettings
-from rdn_engine.service.outputs import open_output
+from rdn_engine.service.outputs import JsonlSettings, open_output
 
 
 def check_all(settings: ServiceSettings) -> None:
@@ -41,6 +43,9 @@ def preflight(settings: ServiceSettings, config: RDNConfig) -> None:
         OSError: for a file that should hold a source or a token and cannot be read.
     """
     for name, output in settings.outputs.items():
+        if isinstance(output, JsonlSettings):
+            folder = output.path.endswith("/") or Path(output.path).is_dir()
+            check(not folder, f"outputs.{name}.path", output.path, "a file, which need not be there yet")
         unknown = sorted(set(output.class_names) - set(config.class_names))
         # Nothing would ever pass the filter, and nobody would say why.
         check(not unknown, f"outputs.{name}.class_names", unknown, f"classes of the model: {list(config.class_names)}")

@@ -29,6 +29,8 @@ class PreviewOptions:
     """Pixels of a picture's longer side at most"""
     pictures_per_second: float = 4.0
     """That are kept at most, while somebody looks"""
+    idle_pictures_per_second: float = 0.2
+    """That are kept at most, while nobody looks: a camera that goes dark then has a last picture"""
     checks_per_second: float = 2.0
     """Frames that the checks look at, at most, whether somebody looks or not"""
     interest_seconds: float = 10.0
@@ -44,7 +46,8 @@ class PreviewOptions:
 
     def __post_init__(self) -> None:
         check_fields(
-            self, "preview", side=(64, 4096), pictures_per_second=(0.01, 100), checks_per_second=(0.01, 100),
+            self, "preview", side=(64, 4096), pictures_per_second=(0.01, 100), idle_pictures_per_second=(0.01, 100),
+            checks_per_second=(0.01, 100),
             interest_seconds=(0.1, 1e6), room=(1, 1024), min_confidence=(0, 1), quality=(1, 95),
         )  # fmt: skip
 
@@ -105,7 +108,7 @@ class Preview:
             frame: as the stream gets it; what the stream will refuse is passed over.
         """
         now = self._clock()
-        check, keep = now >= self._next_check, self._next_picture <= now < self._interest
+        check, keep = now >= self._next_check, now >= self._next_picture
         if not (check or keep) or not _is_image(frame):
             return
         if check:
@@ -120,7 +123,9 @@ class Preview:
                 self._waiting.clear()  # the source counts anew, and results of what was before have come
             if len(self._waiting) >= self._options.room:
                 return  # the oldest one is nearest to its result
-        self._next_picture = now + 1 / self._options.pictures_per_second
+        options = self._options
+        rate = options.pictures_per_second if now < self._interest else options.idle_pictures_per_second
+        self._next_picture = now + 1 / rate
         small = shrink(frame.image, frame.pixel_aspect, self._options.side)
         with self._lock:
             self._waiting.append((frame.index, small))
@@ -156,7 +161,7 @@ class Preview:
         now = self._clock()
         with self._lock:
             if now >= self._interest:
-                self._waiting.clear()  # of when somebody looked before
+                self._next_picture = now  # not when the next one is due for nobody
             self._interest = now + self._options.interest_seconds
             shown = self._shown
         if shown is None:

@@ -33,7 +33,7 @@ class Restarts:
         Returns:
             Whether it will be started again.
         """
-        if settings.restart_seconds is None:
+        if not settings.restart_seconds:
             return False
         delay = min(settings.restart_seconds * 2.0 ** min(failures - 1, 60), LONGEST_RESTART)
         with self._lock:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
+from typing import Any
 
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame
 from rdn_engine.media.live import LiveSource
+from rdn_engine.plain import check
 from rdn_engine.results import Detections
 from rdn_engine.serve.served import ServedStream
-from rdn_engine.service.config import StreamSettings
-from rdn_engine.service.outputs import Output
+from rdn_engine.service.config import RESTART_SECONDS, StreamSettings
+from rdn_engine.service.outputs import Output, OutputCounts
 from rdn_engine.service.preview import Preview
 
 _log = logging.getLogger("rdn_engine.service")
@@ -22,7 +25,15 @@ class RunningStream:
     """`see` is called with each frame by a worker, `deliver` with each result by the stream's own thread."""
 
     def __init__(
-        self, name: str, settings: StreamSettings, dials: Dials, failures: int, outputs: dict[str, Output]
+        self,
+        name: str,
+        settings: StreamSettings,
+        dials: Dials,
+        capacity: Dials,
+        failures: int,
+        outputs: dict[str, Output],
+        *,
+        live: bool,
     ) -> None:
         """Nothing runs yet.
 
@@ -30,10 +41,13 @@ class RunningStream:
             name: of the stream.
             settings: that it was started with.
             dials: that it was started with.
+            capacity: what they may be turned up to.
             failures: in a row, of the streams of this name before.
             outputs: that get its results, by name.
+            live: whether its source is none that comes to an end, as a file does.
         """
         self.name, self.settings, self.failures, self.outputs = name, settings, failures, outputs
+        self._capacity, self._live = capacity, live
         self.dials = dials
         """As asked for last; a latency budget may have lowered them"""
         self.turning = threading.Lock()
@@ -45,6 +59,8 @@ class RunningStream:
         self.removed = False
         """Whether it was asked to end: then it is not started again, whatever else it ends of"""
         self._blind = False
+        self._flags: tuple[str, ...] | None = None
+        self._counts: dict[str, OutputCounts] | None = None
         self._source: LiveSource | None = None
 
     def reading(self, source: LiveSource) -> LiveSource:
@@ -64,6 +80,61 @@ class RunningStream:
         """Why the source gives no frames, without credentials; None while they come."""
         error = None if self._source is None else self._source.error
         return None if error is None else str(error)
+
+    def turn(self, given: dict[str, Any], timeout: float) -> bool:
+        """Change the dials, and keep them for whoever starts it again.
+
+        Args:
+            given: those that change.
+            timeout: seconds to wait until they are in effect.
+
+        Returns:
+            Whether they are.
+
+        Raises:
+            AdmissionRefused, ConfigError, StreamClosed: as `ServedStream.set_dials`.
+        """
+        with self.turning:
+            dials, room = self.dials.turned(given), self._capacity
+            for name in ("window", "num_support", "num_reference"):
+                got, most = getattr(dials, name), getattr(room, name)
+                check(got <= most, f"dials.{name}", got, f"at most {most}: more wants a stream added with `capacity`")
+            try:
+                self.served.set_dials(dials, timeout)
+                in_effect = True
+            except TimeoutError:
+                in_effect = False
+            self.dials = dials
+            self.settings = replace(
+                self.settings,
+                dials={**self.settings.dials, **given},
+                capacity={name: getattr(room, name) for name in ("window", "num_support", "num_reference")},
+            )
+        return in_effect
+
+    def again(self) -> StreamSettings:
+        """What it is to be started again with: with the dials that were asked for last."""
+        if self.settings.restart_seconds is not None:
+            return self.settings
+        return replace(self.settings, restart_seconds=RESTART_SECONDS if self._live else 0)
+
+    def retire(self) -> None:
+        """It has ended: what is shown of it from now on is what is so now, and its pictures go."""
+        self._flags = self.preview.flags
+        self._counts = {name: output.forget(self.name) for name, output in self.outputs.items()}
+        self.preview = Preview(self.name, options=self.settings.preview)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is wrong with its pictures."""
+        return self.preview.flags if self._flags is None else self._flags
+
+    def counts(self) -> dict[str, OutputCounts]:
+        """What its outputs have done with its results, by name; of one that has ended, until then."""
+        none = OutputCounts()  # before its first result
+        if self._counts is not None:
+            return self._counts
+        return {name: output.counts().get(self.name, none) for name, output in self.outputs.items()}
 
     @property
     def served(self) -> ServedStream:

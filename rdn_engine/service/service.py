@@ -12,7 +12,7 @@ from typing import Any
 from rdn_engine.detector import Detector
 from rdn_engine.errors import RDNError
 from rdn_engine.media.given import given_value
-from rdn_engine.media.live import LiveSource
+from rdn_engine.media.live import LiveSource, is_live
 from rdn_engine.plain import check
 from rdn_engine.serve.events import Event
 from rdn_engine.serve.scheduler import Scheduler
@@ -148,16 +148,7 @@ class Service:
             KeyError: for a stream that is not there.
             StreamClosed: for one that ends.
         """
-        running = self._of(name)
-        with running.turning:
-            dials = running.dials.turned(given)
-            try:
-                running.served.set_dials(dials, DIALS_SECONDS)
-                in_effect = True
-            except TimeoutError:
-                in_effect = False
-            running.dials = dials
-        return in_effect
+        return self._of(name).turn(given, DIALS_SECONDS)
 
     def preview(self, name: str) -> Preview:
         """What a stream shows.
@@ -183,7 +174,7 @@ class Service:
         """What is wrong with the pictures of the streams that run, by name."""
         with self._changed:
             running = dict(self._running)
-        return {name: one.preview.flags for name, one in running.items()}
+        return {name: one.flags for name, one in running.items()}
 
     def restarts(self) -> dict[str, int]:
         """How often the streams that run were started anew after a failure, by name."""
@@ -262,9 +253,9 @@ class Service:
     def _start(self, name: str, settings: StreamSettings, failures: int) -> None:
         source = given_value(settings.source)
         dials = self._dials.turned(settings.dials, f"streams.{name}.dials")
-        capacity = dials.turned(settings.capacity, f"streams.{name}.capacity") if settings.capacity else None
+        capacity = dials.turned(settings.capacity, f"streams.{name}.capacity")
         outputs = {one: self._outputs[one] for one in settings.outputs}
-        running = RunningStream(name, settings, dials, failures, outputs)
+        running = RunningStream(name, settings, dials, capacity, failures, outputs, live=is_live(source))
         running.stream = self._scheduler.add(
             name,
             lambda wake: WatchedSource(running.reading(LiveSource(source, settings.live, on_change=wake)), running.see),
@@ -316,6 +307,8 @@ class Service:
             try:
                 self._start(name, settings, failures)
             except Exception as error:  # a thread that the system does not give: other streams still need this one
+                if self._closing:
+                    continue
                 words = str(error) if isinstance(error, (RDNError, OSError)) else type(error).__name__
                 log_failure(name, f"could not be started again: {words}")
                 self._restart(name, settings, failures + 1)
@@ -329,10 +322,9 @@ class Service:
                 del self._running[one.name]
                 last = one.served.snapshot()
                 self._ended.append((one, last))
-                for output in one.outputs.values():
-                    output.forget(one.name)
+                one.retire()
                 if last.end_reason in ("failed", "source") and not one.removed:
-                    self._restart(one.name, one.settings, 1 if last.frames_out else one.failures + 1)
+                    self._restart(one.name, one.again(), 1 if last.frames_out else one.failures + 1)
 
     def _restart(self, name: str, settings: StreamSettings, failures: int) -> None:
         """A stream that failed is started again, later each time; one that had given results begins anew."""

@@ -12,7 +12,6 @@ from urllib.parse import quote
 from rdn_engine.serve.account import AgeHistogram
 from rdn_engine.serve.snapshot import SchedulerSnapshot, StreamSnapshot
 from rdn_engine.service.config import shown_source
-from rdn_engine.service.outputs import OutputCounts
 from rdn_engine.service.running import RunningStream
 
 _PLAIN = (
@@ -28,8 +27,6 @@ def stream_status(running: RunningStream, snapshot: StreamSnapshot) -> dict[str,
         running: what the service knows of it.
         snapshot: its counters.
     """
-    none = OutputCounts()  # before its first result
-    counts = {name: output.counts().get(running.name, none) for name, output in running.outputs.items()}
     return {
         **{name: getattr(snapshot, name) for name in _PLAIN},
         "source": shown_source(running.settings.source),
@@ -42,11 +39,12 @@ def stream_status(running: RunningStream, snapshot: StreamSnapshot) -> dict[str,
             "p99": _quantile(snapshot.ages, 0.99),
         },
         "picture": f"/streams/{quote(running.name, safe='')}/picture.jpg",
-        "flags": list(running.preview.flags),
+        "flags": list(running.flags),
         "dials": dataclasses.asdict(snapshot.dials),
         "seconds": snapshot.seconds,
         "outputs": {
-            name: {**dataclasses.asdict(one), "trouble": running.outputs[name].trouble} for name, one in counts.items()
+            name: {**dataclasses.asdict(one), "trouble": running.outputs[name].trouble}
+            for name, one in running.counts().items()
         },
     }
 

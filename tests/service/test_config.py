@@ -91,8 +91,8 @@ def test_least_file_is_enough(tmp_path: Path) -> None:
         ("engines: e\nstreams: {a: x}", "streams.a is 'x'; wanted a mapping"),
         ("engines: e\nstreams: {a: {}}", "wanted a source among them"),
         (
-            "engines: e\nstreams: {a: {source: 0}}",
-            "streams.a.source is of type int (not shown, as it may be secret); wanted text",
+            "engines: e\nstreams: {a: {source: 0.5}}",
+            "streams.a.source is of type float (not shown, as it may be secret); wanted text",
         ),
         (
             "engines: e\nstreams: {a: {source: x, rom: 3}}",
@@ -161,6 +161,10 @@ def test_pictures_and_checks_of_a_stream_are_set() -> None:
     assert (preview.checks.frozen_seconds, preview.checks.dark_seconds, preview.checks.shifted_seconds) == (None, 9, 5)
     with pytest.raises(ConfigError, match=r"streams\.a.*checks.*dark"):
         service_settings({"engines": "e", "streams": {"a": {"source": "x", "preview": {"checks": {"dark": 9}}}}})
+
+
+def test_number_of_a_camera_is_a_source(tmp_path: Path) -> None:
+    assert read_settings(write(tmp_path, "engines: e\nstreams: {a: {source: 0}}")).streams["a"].source == "0"
 
 
 def test_source_is_shown_without_credentials() -> None:

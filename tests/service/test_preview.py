@@ -59,16 +59,27 @@ def preview(clock: Clock) -> Preview:
     return Preview("door", clock=clock, options=OPTIONS)
 
 
-def test_there_is_no_picture_before_somebody_has_looked(preview: Preview) -> None:
-    preview.see(Frame(picture(90), 0, None, "door"))
-    preview.show(result(0))
+def test_while_nobody_looks_there_is_a_picture_now_and_then(preview: Preview, clock: Clock) -> None:
+    """So that a camera that goes dark has a last one."""
     assert preview.jpeg() is None
-    preview.see(Frame(picture(90), 1, None, "door"))
-    assert preview.jpeg() is None
-    preview.show(result(1))
+    clock.now += 11
+    for i in range(12):
+        preview.see(Frame(picture(50 + 10 * i), i, None, "door"))
+        preview.show(result(i))
+        clock.now += 1
     image = decoded(preview.jpeg())
     assert image.shape == (32, 64, 3)
-    assert abs(int(image.mean()) - 90) <= 2
+    assert abs(int(image.mean()) - 150) <= 2, "the first and every fifth after it"
+
+
+def test_whoever_looks_gets_the_next_picture(preview: Preview, clock: Clock) -> None:
+    preview.see(Frame(picture(90), 0, None, "door"))
+    preview.show(result(0))
+    clock.now += 0.1
+    preview.jpeg()
+    preview.see(Frame(picture(150), 1, None, "door"))
+    preview.show(result(1))
+    assert abs(int(decoded(preview.jpeg()).mean()) - 150) <= 2
 
 
 def test_a_result_gets_the_picture_of_its_own_frame(preview: Preview, clock: Clock) -> None:
@@ -129,10 +140,8 @@ def test_an_old_picture_is_not_shown_beside_new_results(preview: Preview, clock:
     preview.show(result(0))
     clock.now += 11
     assert preview.jpeg() is not None, "no newer result has come"
-    clock.now += 11
-    preview.see(Frame(picture(90), 1, None, "door"))
     preview.show(result(1))
-    assert preview.jpeg() is None, "nobody looked when frame 1 came"
+    assert preview.jpeg() is None, "of frame 1 there is none"
 
 
 def test_the_picture_does_not_change_with_the_frame_it_was_made_of(preview: Preview) -> None:

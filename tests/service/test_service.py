@@ -74,8 +74,30 @@ def of(running: Service, name: str) -> dict[str, Any]:
     return next(one for one in running.status()["streams"] if one["name"] == name)
 
 
-def test_stream_that_must_not_be_started_again_has_ended_badly(tmp_path: Path) -> None:
-    data = whole(tmp_path, restart_seconds=None)
+def test_dials_that_were_changed_are_those_of_a_stream_that_is_started_again(tmp_path: Path) -> None:
+    """With the room that it had, so that they can be turned up again."""
+    detector, encoder = watched_detector()
+    free, broken = threading.Event(), threading.Event()
+
+    def fail(_: int) -> None:
+        assert free.wait(WAIT)
+        if not broken.is_set():
+            raise MemoryError("no room")
+
+    encoder.watch = fail
+    data = whole(tmp_path, frames=40, restart_seconds=0.05, max_failures=1)
+    with service(data, detector) as running:
+        threading.Timer(0.05, free.set).start()
+        assert running.set_dials("door", {"window": 1})
+        until(lambda: running.restarts().get("door"))
+        assert running.status()["streams"][0]["dials"]["window"] == 1
+        assert running.set_dials("door", {"window": 2})
+        broken.set()
+        assert running.wait(WAIT)
+
+
+def test_file_is_not_started_again_unless_that_is_asked_for(tmp_path: Path) -> None:
+    data = whole(tmp_path)
     (tmp_path / "clip.mp4").unlink()
     with service(data) as running:
         assert running.wait(WAIT)
