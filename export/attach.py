@@ -39,20 +39,12 @@ from export.verify import BUNDLE_TOLERANCES
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import write_bundle, write_manifest
 from rdn_engine.bundle.manifest import ENCODER, GOLDEN
-from rdn_engine.config import (
-    AttachedConfig,
-    DetectionConfig,
-    Dials,
-    Fit,
-    InputConfig,
-    RDNConfig,
-    RelationConfig,
-    RoIConfig,
-)
+from rdn_engine.config import AttachedConfig, DetectionConfig, Dials, RDNConfig, RelationConfig, RoIConfig
 from rdn_engine.errors import AttachError, RDNError
 from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.model import HostModel
+from rdn_engine.input_config import Fit, InputConfig
 from rdn_engine.text import read_text
 from rdn_engine.verify import StageReport, stages_of
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from export.reading import Reading
 from export.surgery import Surgery
-from rdn_engine.config import Fit
 from rdn_engine.errors import AttachError
+from rdn_engine.input_config import Fit
 
 FamilyName = Literal["yolox", "rtdetr", "dfine", "torchvision", "generic"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rdn_engine.backends import load_backend
 from rdn_engine.backends.graph import TensorSpec
-from rdn_engine.config import DetectionConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, Dials, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.device.batch import DeviceStreamBatch
 from rdn_engine.device.encoder import DeviceGraphs
@@ -23,6 +23,7 @@ from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cpu.boxes import pooled_width
 from rdn_engine.kernels.cuda.view import View

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from benchmarks.frame.models import draw_relation
-from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video
+from rdn_engine.input_config import InputConfig
 from tests.reference_evaluation import Box, Detection
 from training.data.synthetic import CLASS_NAMES
 from training.evaluation.videos import AnnotatedVideos

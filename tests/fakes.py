@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from rdn_engine.bundle.directory import write_manifest
 from rdn_engine.bundle.manifest import GOLDEN, GRAPHS, WEIGHTS
-from rdn_engine.config import Dials, InputConfig, RDNConfig, RelationConfig, RPNConfig
+from rdn_engine.config import Dials, RDNConfig, RelationConfig, RPNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.host.features import EncodedFrame, RelationOutput, SupportPool
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "version"),
     ("plain", "text", "lines", "capture", "process", "cpus", "cache"),
+    ("input_config",),
     ("config",),
     ("results", "frame"),
     ("kernels",),

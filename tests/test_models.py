@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmarks.frame.models import DEVIATIONS, frames, r101_config, write_checkpoint
-from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig
+from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, RoIConfig
+from rdn_engine.input_config import InputConfig
 from training.checkpoints.files import load_checkpoint
 from training.checkpoints.tensors import read_tensors
 from training.model.inference import detect_video

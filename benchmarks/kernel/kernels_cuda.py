@@ -23,7 +23,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.kernel.device_clock import ceilings, emulated_microseconds, microseconds
-from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, RoIConfig, RPNConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu, cuda
 from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cuda.boxes import Resizer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from rdn_engine.bundle.confidence import ConfidenceMap
-from rdn_engine.config import DetectionConfig, InputConfig
+from rdn_engine.config import DetectionConfig
 from rdn_engine.host.features import RelationOutput
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
 

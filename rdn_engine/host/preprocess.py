@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.config import InputConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
 

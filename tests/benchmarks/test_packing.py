@@ -15,7 +15,8 @@ from benchmarks.frame.models import write_checkpoint
 from export.graphs import export_graphs
 from export.half import convert
 from rdn_engine.bundle.manifest import GRAPHS, WEIGHTS
-from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.input_config import InputConfig
 from training.checkpoints.files import load_checkpoint, save_checkpoint
 
 SEED = 3

@@ -18,8 +18,9 @@ from benchmarks.frame.models import draw_relation
 from export.attach import attach
 from export.build_engines import build as build_bundle
 from rdn_engine.cli.exits import BAD_BUNDLE, MISMATCH, NO_BACKEND
-from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.frame import Frame
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import _C
 from rdn_engine.results import Detections
 from rdn_engine.verify import STAGES, verify

@@ -26,8 +26,9 @@ from rdn_engine import Detector
 from rdn_engine.bundle.contract import fused_shapes
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
-from rdn_engine.config import BackboneConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig, RPNConfig
+from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, RoIConfig, RPNConfig
 from rdn_engine.errors import CheckpointError, VideoError
+from rdn_engine.input_config import InputConfig
 from training.checkpoints.files import save_checkpoint
 from training.model.backbone import Backbone
 from training.model.inference import detect_video

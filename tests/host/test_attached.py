@@ -13,7 +13,7 @@ import pytest
 from export.attach import attach
 from rdn_engine import Detector
 from rdn_engine.bundle.directory import Bundle
-from rdn_engine.config import AttachedConfig, Dials, InputConfig, RDNConfig, RelationConfig, RoIConfig
+from rdn_engine.config import AttachedConfig, Dials, RDNConfig, RelationConfig, RoIConfig
 from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError
 from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
@@ -21,6 +21,7 @@ from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.runtime import HostRuntime
+from rdn_engine.input_config import InputConfig
 from rdn_engine.verify import verify
 from tests import reference
 from tests.fakes import FakeGraph, random_boxes, relation_weights

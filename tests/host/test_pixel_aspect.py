@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rdn_engine import Detections, Detector
-from rdn_engine.config import InputConfig
 from rdn_engine.frame import Frame
 from rdn_engine.host.preprocess import network_input
+from rdn_engine.input_config import InputConfig
 from rdn_engine.media.source import open_source
 from training.data.synthetic import write_clip
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import InputConfig
 from rdn_engine.host.preprocess import network_input
+from rdn_engine.input_config import InputConfig
 
 LETTERBOX = InputConfig(
     fit="letterbox", size=(40, 60), channel_order="rgb", mean=(10, 20, 30), std=(2, 4, 5), padding=110

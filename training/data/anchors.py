@@ -10,9 +10,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rdn_engine.config import InputConfig, RPNConfig
+from rdn_engine.config import RPNConfig
 from rdn_engine.errors import ConfigError, DatasetError
 from rdn_engine.evaluation.coco_vid import Dataset
+from rdn_engine.input_config import InputConfig
 from rdn_engine.plain import from_plain
 from rdn_engine.text import read_text
 

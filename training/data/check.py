@@ -24,9 +24,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rdn_engine.config import InputConfig, RPNConfig
+from rdn_engine.config import RPNConfig
 from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.coco_vid import Dataset, Frame, read_dataset
+from rdn_engine.input_config import InputConfig
 from rdn_engine.text import read_text
 from training.data.anchors import fit_anchors, network_sides, read_anchors
 from training.data.doubts import DOUBTS, find_doubts

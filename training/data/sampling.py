@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rdn_engine.config import InputConfig
 from rdn_engine.errors import DatasetError
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu
 from training.data.videos import Example, TrainingVideos
 from training.settings import Phase, Settings

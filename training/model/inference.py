@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rdn_engine.config import Dials, InputConfig, RDNConfig
+from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.input_config import InputConfig
 from training.model import boxes as box_ops
 from training.model.attached import AttachedRDN
 from training.model.rdn import RDN

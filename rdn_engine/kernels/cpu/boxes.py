@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, RoIConfig, RPNConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import _C
 from rdn_engine.kernels.arithmetic import ceil_div
 from rdn_engine.kernels.cpu.arrays import Float, Index

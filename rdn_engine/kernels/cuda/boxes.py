@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, RoIConfig, RPNConfig
 from rdn_engine.frame import YUV_MATRICES, YuvMatrix
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels.cuda.load import load_kernels
 from rdn_engine.kernels.cuda.view import FLOATS, Arrays, Viewer, view_of
 

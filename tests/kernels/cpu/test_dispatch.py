@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdn_engine.config import DetectionConfig, InputConfig, Pooling, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, Pooling, RoIConfig, RPNConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import _C, cpu
 
 ROOT = Path(__file__).resolve().parents[3]

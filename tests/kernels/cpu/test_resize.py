@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rdn_engine.config import InputConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import _C, cpu
 
 pytestmark = pytest.mark.isa

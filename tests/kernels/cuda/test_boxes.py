@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import DetectionConfig, InputConfig, RoIConfig, RPNConfig
+from rdn_engine.config import DetectionConfig, RoIConfig, RPNConfig
+from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cuda.boxes import Kernels, Resizer
 from tests import reference

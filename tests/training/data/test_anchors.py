@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import InputConfig, RPNConfig
+from rdn_engine.config import RPNConfig
 from rdn_engine.errors import ConfigError, DatasetError
 from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video
+from rdn_engine.input_config import InputConfig
 from training.data.anchors import best_iou, fit_anchors, network_sides, propose_sizes, read_anchors
 
 SQUARE = (1.0,)

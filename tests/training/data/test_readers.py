@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import InputConfig, RPNConfig
+from rdn_engine.config import RPNConfig
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.coco_vid import (
     Annotation,
@@ -19,6 +19,7 @@ from rdn_engine.evaluation.coco_vid import (
     to_coco_box,
     write_dataset,
 )
+from rdn_engine.input_config import InputConfig
 from tests.data_files import rows
 from training.data.anchors import fit_anchors, network_sides
 from training.data.builder import Builder
