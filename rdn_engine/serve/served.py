@@ -216,7 +216,7 @@ class ServedStream:
             self._taking = False
             self._frames_left = max(self._frames_left - 1, 0)
         if frame is not None:
-            self._troubles.good("source_down")
+            self._troubles.good("source_down", calm=1)  # its attempts are far enough apart
             self._last_frame = self._around.clock()
             if not self._settings.takes():
                 self._account.leave_out()

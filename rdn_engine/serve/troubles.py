@@ -39,11 +39,12 @@ class Troubles:
         if news:
             self._events.say(trouble, self._stream, message, error)
 
-    def good(self, *troubles: Trouble) -> None:
+    def good(self, *troubles: Trouble, calm: int = CALM) -> None:
         """It could have happened and did not; an event, where it is over.
 
         Args:
             troubles: what.
+            calm: good ones in a row that end them.
         """
         if not self._good:
             return
@@ -52,7 +53,7 @@ class Troubles:
             for trouble in troubles:
                 if trouble in self._good:
                     self._good[trouble] += 1
-                    if self._good[trouble] >= CALM:
+                    if self._good[trouble] >= calm:
                         del self._good[trouble]
                         over.append(trouble)
         if over:
