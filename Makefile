@@ -7,7 +7,7 @@ VIDEO ?=
 PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance faults soak clean
+.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance faults soak serve-benchmarks clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -111,6 +111,14 @@ SOAK_SECONDS ?= 1800
 
 soak: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/serve/soak.py --seconds $(SOAK_SECONDS) --output $(RESULTS)/soak.json
+	$(BIN)/python benchmarks/report/report.py
+
+# Many streams against many processes, and ages of results under load; a quarter of an hour on cores that have nothing else to do.
+serve-benchmarks: $(VENV)/dev.stamp
+	for n in 8 16; do \
+	  $(BIN)/python benchmarks/serve/scheduler.py --streams $$n --output $(RESULTS)/scheduler_$$n.json || exit 1; done
+	$(BIN)/python benchmarks/serve/load.py --output $(RESULTS)/load_demo.json
+	$(BIN)/python benchmarks/report/report.py
 
 clean:
 	rm -rf build dist *.egg-info rdn_engine/kernels/*.so $(VENV) $(DEMO)

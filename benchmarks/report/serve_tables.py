@@ -68,4 +68,57 @@ def soak() -> str:
     return "\n".join([table(["after the warm-up", "least", "median", "most"], rows), "", source])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"faults": faults, "soak": soak}
+def scheduler() -> str:
+    """Many streams on one detector beside as many processes, and what a scheduler adds to one stream."""
+    rows, sources = [], []
+    for name in ("scheduler_8.json", "scheduler_16.json"):
+        try:
+            result = load(name)
+        except Unmeasured:
+            continue
+        many, one = result["many"], result["one"]
+        # A loop on one core, times the cores.
+        whole = many["cores"] * 1e3 / one["loop"]["ms"]["p50"]
+        frames, memory = many["scheduler_over_processes"]["p50"], many["memory_over_processes"]["pss"]
+        rows.append([
+            f"{many['streams']} on {many['cores']} cores", f"{many['scheduler']['fps']['p50']:.0f}",
+            f"{many['processes']['fps']['p50']:.0f}", f"{frames:.3f}", f"{many['scheduler']['fps']['p50'] / whole:.3f}",
+            f"{many['scheduler']['mib']['pss']:.0f}", f"{many['processes']['mib']['pss']:.0f}", f"{memory:.3f}",
+            f"{one['scheduler_over_loop']['p50']:.3f}",
+        ])  # fmt: skip
+        sources.append(f"`{result['command']}`")
+    if not rows:
+        return ""
+    header = ["streams", "frames/s", "processes' frames/s", "ratio", "of a bare loop a core", "MiB", "processes' MiB",
+              "ratio", "one stream / loop"]  # fmt: skip
+    source = (
+        f"MiB are proportional (PSS). rdn_tiny, {result['machine']['cpu']}, commit {store.commit(result)}, "
+        f"{' and '.join(sources)}."
+    )
+    return "\n".join([table(header, rows), "", source])
+
+
+def load_table() -> str:
+    """Ages of results under load and overload."""
+    try:
+        result = load("load_demo.json")
+    except Unmeasured:
+        return ""
+    header = ["streams", "L", "load", "frame time, ms", "in", "out", "dropped", "age p50, ms", "p99, ms", "p99 / p50",
+              "p99, frame times"]  # fmt: skip
+    rows = [
+        [
+            str(row["streams"]), str(row["look_ahead"]), f"{row['load']:.2f}", f"{row['frame_ms']:.1f}", str(row["in"]),
+            str(row["out"]), str(row["dropped"]), f"{row['age_ms']['p50']:.1f}", f"{row['age_ms']['p99']:.1f}",
+            f"{row['p99_over_p50']:.2f}", f"{row['p99_frame_times']:.2f}",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    source = (
+        f"One core; sources have room for {result['room']} frames and drop the oldest. rdn_tiny, "
+        f"{result['machine']['cpu']}, commit {store.commit(result)}, `{result['command']}`."
+    )
+    return "\n".join([table(header, rows), "", source])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"faults": faults, "soak": soak, "scheduler": scheduler, "load": load_table}

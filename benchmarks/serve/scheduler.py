@@ -1,6 +1,6 @@
 """Eight streams on one detector against eight processes with one stream each, on the same cores.
 
-    python benchmarks/frame/scheduler.py --output benchmarks/results/scheduler_demo.json
+    python benchmarks/serve/scheduler.py --output benchmarks/results/scheduler_8.json
 
 Nothing is timed before every stream of the scheduler gives what its process gives, to the bit. The sides run in turns,
 round by round. Then one stream: what the scheduler adds to a frame of a bare loop, on one core, in turns.
