@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.frame import scheduler
+from benchmarks.serve import scheduler
 from benchmarks.serve.scheduler import ROOT, ProcessSide, SchedulerSide, throughput
 
 ENGINES = str(ROOT / "models" / "rdn_tiny" / "engines")
