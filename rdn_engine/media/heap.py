@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-SECONDS = 10.0
-"""Between two times at least: it looks at the whole heap"""
+SECONDS = 2.0
+"""Between two times at least: it looks at the whole heap, some milliseconds"""
 
 
 class Heap:

@@ -257,7 +257,7 @@ class LiveSource:
     def _captured(self, video: VideoSource) -> Iterator[None]:
         """Queue one frame after another."""
         first, session, doubtful = self._next_index, self.sessions, 0
-        for frame in self._paced(video):
+        for number, frame in enumerate(self._paced(video)):
             if self._closing.is_set():
                 return
             self.sessions, self.error = session + 1, None
@@ -269,6 +269,8 @@ class LiveSource:
             self._queue.put(replace(frame, index=first + frame.index, capture=capture))
             self._tell()
             yield
+            if number == 1:
+                HEAP.give_back()  # what opening has freed, and what was probed
 
     def _tell(self) -> None:
         try:
