@@ -77,23 +77,22 @@ def of(running: Service, name: str) -> dict[str, Any]:
 def test_dials_that_were_changed_are_those_of_a_stream_that_is_started_again(tmp_path: Path) -> None:
     """With the room that it had, so that they can be turned up again."""
     detector, encoder = watched_detector()
-    free, broken = threading.Event(), threading.Event()
+    broken = threading.Event()
 
     def fail(_: int) -> None:
-        assert free.wait(WAIT)
-        if not broken.is_set():
+        if broken.is_set():
             raise MemoryError("no room")
 
     encoder.watch = fail
-    data = whole(tmp_path, frames=40, restart_seconds=0.05, max_failures=1)
+    data = whole(tmp_path, frames=400, restart_seconds=0.05, max_failures=1, real_time=True)
     with service(data, detector) as running:
-        threading.Timer(0.05, free.set).start()
         assert running.set_dials("door", {"window": 1})
+        broken.set()
         until(lambda: running.restarts().get("door"))
+        broken.clear()
+        until(lambda: [one["frames_out"] for one in running.status()["streams"] if one["frames_out"]])
         assert running.status()["streams"][0]["dials"]["window"] == 1
         assert running.set_dials("door", {"window": 2})
-        broken.set()
-        assert running.wait(WAIT)
 
 
 def test_file_is_not_started_again_unless_that_is_asked_for(tmp_path: Path) -> None:
