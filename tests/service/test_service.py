@@ -90,7 +90,7 @@ def test_dials_that_were_changed_are_those_of_a_stream_that_is_started_again(tmp
         broken.set()
         until(lambda: running.restarts().get("door"))
         broken.clear()
-        until(lambda: [one["frames_out"] for one in running.status()["streams"] if one["frames_out"]])
+        until(lambda: any(one["state"] == "running" and one["frames_out"] > 3 for one in running.status()["streams"]))
         assert running.status()["streams"][0]["dials"]["window"] == 1
         assert running.set_dials("door", {"window": 2})
 
