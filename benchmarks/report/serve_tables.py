@@ -115,7 +115,7 @@ def load_table() -> str:
         for row in result["rows"]
     ]  # fmt: skip
     source = (
-        f"One core; sources have room for {result['room']} frames and drop the oldest. rdn_tiny, "
+        f"One core; sources have room for {result['room']} and drop the oldest. rdn_tiny, "
         f"{result['machine']['cpu']}, commit {store.commit(result)}, `{result['command']}`."
     )
     return "\n".join([table(header, rows), "", source])
