@@ -84,6 +84,8 @@ def smeared(patch: Image.Image, way: Float) -> Image.Image:
     height, width = pixels.shape[:2]
     for part in np.linspace(-0.5, 0.5, steps + 1):
         x, y = np.round(way * part).astype(int)
+        if abs(x) >= width or abs(y) >= height:
+            continue  # a copy that left the patch
         to = np.s_[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
         origin = np.s_[max(-y, 0) : height + min(-y, 0), max(-x, 0) : width + min(-x, 0)]
         total[to] += pixels[origin]

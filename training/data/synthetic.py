@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image
 
 from rdn_engine.kernels.cpu.arrays import Float
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
+from training.data.occlusion import Passer
 from training.data.weather import Weather, episodes
 
 MIN_VISIBLE = 0.3
@@ -27,6 +28,9 @@ MIN_VISIBLE = 0.3
 
 _HERD = 0.6
 """Part of a video's objects that look like an earlier one of it, each with a size, a path and a blur of its own"""
+
+_PASSED = 0.7
+"""Part of the objects in front of which something passes, where a video hides any"""
 
 _MARGIN = 40  # pixels of background around the frame for the camera to move in
 
@@ -55,6 +59,10 @@ class SyntheticVideos:
     size: tuple[int, int] = (192, 128)
     """(width, height) of a frame, pixels"""
     seed: int = 0
+    hidden: tuple[int, int] | None = None
+    """(shortest, longest) time in frames that something passes in front of objects that are in sight before and after,
+    and hides them wholly; None for nothing of that kind. There are no more objects in a long video than in a short one
+    then, so that it is clear what hides them."""
     _kept: dict[int, Video] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -65,11 +73,13 @@ class SyntheticVideos:
             raise IndexError(f"video {index}; wanted 0..{self.num_videos - 1}")
         if index not in self._kept:
             rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
-            self._kept[index] = render_video(rng, self.num_frames, *self.size)
+            self._kept[index] = render_video(rng, self.num_frames, *self.size, self.hidden)
         return self._kept[index]
 
 
-def render_video(rng: np.random.Generator, num_frames: int, width: int, height: int) -> Video:
+def render_video(
+    rng: np.random.Generator, num_frames: int, width: int, height: int, hidden: tuple[int, int] | None = None
+) -> Video:
     """Draws one video.
 
     Args:
@@ -77,16 +87,19 @@ def render_video(rng: np.random.Generator, num_frames: int, width: int, height: 
         num_frames: 1 or more.
         width: of a frame in pixels.
         height: of a frame in pixels.
+        hidden: as `SyntheticVideos.hidden`.
 
     Returns:
         Frames and their annotations.
     """
     canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
     camera = _camera_path(rng, num_frames)
-    crowd = max(1, round(num_frames / 36))
+    crowd = max(1, round(num_frames / 36)) if hidden is None else 1
     looks = _draw_looks(rng, int(rng.integers(4, 7)) * crowd)
     things = [_Thing.draw(rng, look, num_frames, width, height) for look in looks]
     weather = Weather.draw(rng, num_frames)
+    if hidden is not None:
+        things = [thing.hidden(rng, num_frames, (width, height), hidden) for thing in things]
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     video = Video(frames, [], [], [], weather.strength)
     for t in range(num_frames):
@@ -160,6 +173,7 @@ class _Thing:
     spin: float
     growth: float
     occluder: _Occluder | None
+    passer: Passer | None = None
 
     @classmethod
     def draw(cls, rng: np.random.Generator, look: _Look, num_frames: int, width: int, height: int) -> _Thing:
@@ -183,6 +197,17 @@ class _Thing:
             growth=rng.uniform(-0.3, 0.3) * liveliness,
             occluder=_Occluder.draw(rng, size, hidden) if hidden.any() else None,
         )
+
+    def hidden(
+        self, rng: np.random.Generator, num_frames: int, frame: tuple[int, int], length: tuple[int, int]
+    ) -> _Thing:
+        """The same with something that passes in front of it, where it is in sight for long enough."""
+        smear = float(np.abs(self.velocity).max()) * self.exposure
+        side = int(self.size * (1 + abs(self.growth)) + smear) + 2
+        passer = Passer.draw(
+            rng, self.position, side=side, middle=self.middle, num_frames=num_frames, size=frame, length=length
+        )
+        return self if self.label is None or rng.random() > _PASSED else replace(self, passer=passer)
 
     def position(self, t: float) -> Float:
         """[2] its middle at time t, pixels of the frame"""
@@ -210,6 +235,8 @@ class _Thing:
         visible = paste(frame, owner, patch, inside, corner, index)
         if self.occluder is not None:
             self.occluder.paste(frame, owner, where, t)
+        if self.passer is not None:
+            self.passer.paste(frame, owner, where, t)
         if not visible.any():
             return None
         ys, xs = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))

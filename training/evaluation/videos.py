@@ -53,8 +53,9 @@ def from_synthetic(videos: SyntheticVideos) -> AnnotatedVideos:
     for frame in dataset.frames:
         strength = videos[frame.video_id - 1].strength[frame.frame_id]
         conditions["degraded" if strength > 0 else "clear"].append(frame.id)
+    hidden = "" if videos.hidden is None else f", objects hidden for {videos.hidden[0]} to {videos.hidden[1]} frames"
     return AnnotatedVideos(
-        f"synthetic videos, split {videos.split}, seed {videos.seed}",
+        f"synthetic videos, split {videos.split}, seed {videos.seed}{hidden}",
         dataset,
         lambda frame: videos[frame.video_id - 1].frames[frame.frame_id],
         conditions=conditions,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -99,6 +100,43 @@ def test_hidden_objects_are_not_annotated():
     assert video.labels[0].tolist() == [2]
 
 
+def test_objects_are_hidden_for_as_long_as_is_asked_for():
+    """In front of one object nothing passes but what hides it, and half of it is seen in the frames around."""
+    rng = np.random.default_rng(3)
+    lengths = []
+    for seed in range(40):
+        thing = synthetic._Thing.draw(rng, synthetic._Look(seed % 6, seed), 60, WIDTH, HEIGHT)
+        thing = replace(thing, occluder=None).hidden(rng, 60, (WIDTH, HEIGHT), (5, 12))
+        if thing.passer is None:
+            continue
+        seen = []
+        for t in range(60):
+            owner = np.full((HEIGHT, WIDTH), -1, np.int16)
+            placed = thing.paste(np.zeros((HEIGHT, WIDTH, 3), np.uint8), owner, 7, t)
+            seen.append(placed is not None and (owner == 7).any())
+        gone = range(thing.passer.first, thing.passer.last + 1)
+        assert not any(seen[t] for t in gone)
+        assert seen[gone.start - 1]
+        assert seen[gone.stop]
+        lengths.append(len(gone))
+    assert len(lengths) > 5
+    assert min(lengths) >= 5
+    assert max(lengths) <= 12
+    assert len(set(lengths)) > 2
+
+
+def test_hidden_objects_come_back_in_videos():
+    hidden = SyntheticVideos("test", 6, 60, (WIDTH, HEIGHT), hidden=(5, 20))
+    gaps = []
+    for i in range(6):
+        again = SyntheticVideos("test", 6, 60, (WIDTH, HEIGHT), hidden=(5, 20))[i]
+        assert np.array_equal(hidden[i].frames, again.frames)
+        for track in {k for ids in again.track_ids for k in ids}:
+            times = np.flatnonzero([track in ids for ids in again.track_ids])
+            gaps += (np.diff(times) - 1).tolist()
+    assert sum(5 <= gap <= 20 for gap in gaps) >= 6
+
+
 def overlap(a, b):
     """IoU of two boxes with the last pixel included"""
     sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + 1, 0)
@@ -139,6 +177,15 @@ def test_objects_are_still_slow_and_fast():
     slow, fast = np.mean(np.array(overlaps) > 0.9), np.mean(np.array(overlaps) < 0.7)
     assert 0.2 < slow < 0.45
     assert 0.2 < fast < 0.45
+
+
+def test_a_blur_wider_than_its_patch_is_drawn():
+    """Objects of long videos get fast."""
+    sprite = drawing.draw_sprite(np.random.default_rng(5), 0, 20)
+    patch = drawing.turned(sprite, np.zeros(2), 15, 0.0, 1.0)
+    wide = drawing.smeared(patch, np.array([100.0, 3.0]))
+    assert wide.size == patch.size
+    assert 0 < np.asarray(wide.getchannel("A"), float).sum() < np.asarray(patch.getchannel("A"), float).sum()
 
 
 def test_motion_blurs_an_object_along_its_way():
