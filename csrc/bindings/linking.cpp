@@ -101,9 +101,25 @@ py::array_t<double> group_means(const py::array& group, const py::array& score, 
     return mean;
 }
 
+py::array_t<int64_t> assign(const py::array& gain) {
+    cpu::Assignment args{};
+    args.gain = checked<double>(gain, {kAny, kAny}, "gain [n, m]");
+    args.rows = gain.shape(0), args.columns = gain.shape(1);
+    require_each(args.gain, args.rows * args.columns, "gain must be finite",
+                 [](double number) { return std::isfinite(number); });
+    py::array_t<int64_t> column(args.rows);
+    args.column = column.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::assign(args);
+    }
+    return column;
+}
+
 }  // namespace
 
 void bind_linking(py::module_& module) {
+    module.def("assign", &assign);
     module.def("overlaps", &overlaps);
     module.def("group_means", &group_means);
     module.def("link_paths", &link_paths);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <queue>
 #include <utility>
@@ -194,6 +195,67 @@ int64_t take_paths(Forward& forward, int64_t begin, int64_t end, int64_t number)
     return number;
 }
 
+// The Hungarian method by shortest augmenting paths (Kuhn 1955; Jonker and Volgenant 1987): potentials keep the reduced
+// cost of every pair at 0 or more, and that of every pair that was chosen at 0. Each row has a column of its own beyond
+// the others, worth nothing, so that it may stay alone.
+class Hungarian {
+  public:
+    explicit Hungarian(const Assignment& args)
+        : args_(args),
+          width_(args.columns + args.rows),
+          row_potential_(args.rows),
+          potential_(width_),
+          owner_(width_, -1) {}
+
+    const std::vector<int64_t>& solve() {
+        for (int64_t row = 0; row < args_.rows; ++row)
+            place(row);
+        return owner_;
+    }
+
+  private:
+    double cost(int64_t row, int64_t column) const {
+        if (column >= args_.columns) return column - args_.columns == row ? 0.0 : kNever;
+        const double gain = args_.gain[row * args_.columns + column];
+        return gain > 0.0 ? -gain : kNever;
+    }
+
+    // Finds the cheapest way to give `row` a column, moving others on, and takes it.
+    void place(int64_t row) {
+        std::vector<double> distance(width_, kNever);
+        std::vector<int64_t> before(width_, -1);  // column whose row moves on to this one, -1 for `row` itself
+        std::vector<char> settled(width_, 0);
+        int64_t at = -1, from = row;
+        double least = 0.0;
+        do {
+            int64_t next = -1;
+            for (int64_t column = 0; column < width_; ++column) {
+                if (settled[column]) continue;
+                const double price = cost(from, column);
+                const double way = least + price - row_potential_[from] - potential_[column];
+                if (price < kNever && way < distance[column]) distance[column] = way, before[column] = at;
+                if (distance[column] < kNever && (next < 0 || distance[column] < distance[next])) next = column;
+            }
+            // There always is one: the row's own column, or that of a row that would move.
+            at = next, least = distance[next], settled[next] = 1, from = owner_[next];
+        } while (from >= 0);
+        row_potential_[row] += least;
+        for (int64_t column = 0; column < width_; ++column)
+            if (settled[column] && column != at) {
+                row_potential_[owner_[column]] += least - distance[column];
+                potential_[column] += distance[column] - least;
+            }
+        for (int64_t column = at; column >= 0; column = before[column])
+            owner_[column] = before[column] < 0 ? row : owner_[before[column]];
+    }
+
+    static constexpr double kNever = std::numeric_limits<double>::infinity();
+    const Assignment& args_;
+    int64_t width_;
+    std::vector<double> row_potential_, potential_;
+    std::vector<int64_t> owner_;  // [width] row of each column, -1 for none
+};
+
 Box box_at(const float* boxes, int64_t row) {
     const float* box = boxes + 4 * row;
     return {box[0], box[1], box[2], box[3]};
@@ -252,6 +314,14 @@ void group_means(const GroupMeans& args) {
             sum += first[k];
         args.mean[group] = taken ? sum / static_cast<double>(taken) : 0.0;
     }
+}
+
+void assign(const Assignment& args) {
+    std::fill_n(args.column, args.rows, int64_t{-1});
+    Hungarian method(args);
+    const std::vector<int64_t>& owner = method.solve();
+    for (int64_t column = 0; column < args.columns; ++column)
+        if (owner[column] >= 0) args.column[owner[column]] = column;
 }
 
 }  // namespace rdn::cpu

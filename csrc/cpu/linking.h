@@ -1,4 +1,5 @@
-// Box linking: which boxes may follow each other, the paths through them (paper, equation 9), and their mean scores.
+// Box linking: which boxes may follow each other, the paths through them (paper, equation 9), their mean scores, and
+// which paths go on from which.
 #pragma once
 
 #include <cstdint>
@@ -47,5 +48,14 @@ struct GroupMeans {
 };
 
 void group_means(const GroupMeans& args);
+
+struct Assignment {
+    const double* gain;  // [rows, columns] what a pair is worth; 0 or less for a pair that may not be
+    int64_t rows, columns;
+    int64_t* column;  // [rows] the column of each row, -1 for none
+};
+
+// Pairs of rows and columns, each in one pair at most, whose gains have the largest sum.
+void assign(const Assignment& args);
 
 }  // namespace rdn::cpu

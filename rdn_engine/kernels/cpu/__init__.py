@@ -16,7 +16,7 @@ from rdn_engine.kernels.cpu.boxes import (
     roi_pool,
     suppress,
 )
-from rdn_engine.kernels.cpu.linking import group_means, link_paths, overlaps
+from rdn_engine.kernels.cpu.linking import assign, group_means, link_paths, overlaps
 from rdn_engine.kernels.cpu.relation import (
     CANCELLED,
     RIGHT,
@@ -53,6 +53,7 @@ __all__ = [
     "Refined",
     "RunningSums",
     "SupportBank",
+    "assign",
     "detect",
     "empty_supports",
     "group_means",

@@ -8,6 +8,21 @@ from rdn_engine.kernels import _C
 from rdn_engine.kernels.cpu.arrays import Double, Float, Index
 
 
+def assign(gain: Double) -> Index:
+    """Pair rows with columns, each with one at most, so that the sum of the gains is largest (Kuhn 1955).
+
+    Args:
+        gain: [n, m] what a pair is worth, finite; a pair of 0 or less is none.
+
+    Returns:
+        [n] the column of each row, -1 for none.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.assign(np.ascontiguousarray(gain))
+
+
 def overlaps(
     boxes: Float, classes: Index, *, other_boxes: Float, other_classes: Index, limit: float
 ) -> tuple[Index, Index, Float]:
