@@ -212,10 +212,12 @@ class Dials:
     """What links boxes along the video: `relations` (the paper), `boxes` (the same without relations), `seq_nms`."""
     link_delay: int = 24
     """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
+    link_gap: int = 0
+    """G, frames, 0 or more: an object that is lost for up to so many keeps its identity; 0 gives it another one."""
 
     def __post_init__(self) -> None:
         check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16),
-                      link_delay=(0, WHOLE_VIDEO))  # fmt: skip
+                      link_delay=(0, WHOLE_VIDEO), link_gap=(0, 4096))  # fmt: skip
         look_ahead_ok = self.look_ahead is None or 0 <= self.look_ahead <= self.window
         check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
         check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,
@@ -248,6 +250,11 @@ class Dials:
     def frames_ahead(self) -> int:
         """L with the default resolved."""
         return self.window if self.look_ahead is None else self.look_ahead
+
+    @property
+    def over_gaps(self) -> bool:
+        """Whether identities are kept over gaps: G of linked boxes is not 0."""
+        return self.link != "off" and self.link_gap > 0
 
     @property
     def num_advanced(self) -> int:

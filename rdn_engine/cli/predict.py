@@ -58,6 +58,9 @@ def predict(
     link: Annotated[bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring.")] = False,
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
     link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
+    link_gap: Annotated[
+        int | None, typer.Option(help="G: frames that an object may be lost and keep its identity; 0 for none.")
+    ] = None,
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
     relation_precision: Annotated[
         RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
@@ -104,7 +107,8 @@ def predict(
         )
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
-                 "score_threshold": threshold, "link": link_by, "link_delay": link_delay}  # fmt: skip
+                 "score_threshold": threshold, "link": link_by, "link_delay": link_delay,
+                 "link_gap": link_gap}  # fmt: skip
         dials = detector.config.dials
         dials = dials.turned(_linked(dials, {k: v for k, v in given.items() if v is not None}, link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
@@ -181,6 +185,6 @@ def _linked(dials: Dials, given: dict[str, Any], link: bool) -> dict[str, Any]:
     """What was given, with what `--link` means."""
     if link and dials.link == "off":
         return {"link": "relations", **given}
-    if not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay")):
-        raise ConfigError("--link-by or --link-delay is given without --link; wanted --link too")
+    if not link and dials.link == "off" and not given.keys().isdisjoint(("link", "link_delay", "link_gap")):
+        raise ConfigError("--link-by, --link-delay or --link-gap is given without --link; wanted --link too")
     return given

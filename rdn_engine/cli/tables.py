@@ -174,5 +174,6 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("edges", d.edges, "replicate, clip")
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
     table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
+    table.add_row("link gap (G)", str(d.link_gap), "0 or more frames")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
     return table

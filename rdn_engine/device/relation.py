@@ -77,7 +77,8 @@ class RelationSteps:
 
     All sizes are those of the dials, whatever there is: what is missing counts 0. All work is capturable. omega
     [N, stride]: weights of the reference proposals for those of the next frame, where the dials link by relations and
-    the window reaches so far; else None.
+    the window reaches so far; else None. described [N, D]: features of the reference proposals as the encoder gave
+    them, where the dials link over gaps; else None.
     """
 
     def __init__(self, weights: DeviceRelation, queue: Queue, window: DeviceWindow, dials: Dials) -> None:
@@ -102,6 +103,7 @@ class RelationSteps:
         self.omega = self._sums = None
         if dials.link == "relations" and r.num_basic and dials.frames_ahead:
             self.omega, self._sums = empty((n, window.stride), np.float32), empty((n, r.heads, 2), np.float32)
+        self.described = empty((n, r.dim), weights.kind) if dials.over_gaps else None
         self._scratch = Scratch(queue, self._kernels, r, weights.kind)
         if r.num_basic:
             self._scratch.reserve(n, frames * window.stride, modules=min(r.num_basic, 2))
@@ -193,6 +195,9 @@ class RelationSteps:
         """From the reference proposals of the frame that the window's numbers name to `logits` and `deltas`."""
         r, window, dials, stream = self._relation, self._window, self._dials, self._queue.ptr
         window.load(self.reference)
+        if self.described is not None:
+            # Now, because the modules add to the features in place.
+            self._queue.copy(self.described, self.reference.features)
         x, query = self.reference.features, self.reference.query
         if r.num_modules:
             cuda.list_window(self._kernels, self._ring, rows=self._rows, multiplicity=self._counted, stream=stream)

@@ -55,15 +55,19 @@ class ResultRing:
         self._read: list[list[Event]] = [[] for _ in range(kept)]
         self._results = 0
         self._omega: NDArray[np.float32] = np.zeros((kept, 0, 0), np.float32)
+        self._looks: NDArray[Any] = np.zeros((kept, 0, 0), np.float32)
 
-    def make_room(self, omega: Any) -> None:
-        """Make room on the host for weights that results bring along.
+    def make_room(self, omega: Any, looks: Any) -> None:
+        """Make room on the host for weights and features that results bring along.
 
         Args:
             omega: [N, W] on the device, of the size that comes; None for none.
+            looks: [m, D] likewise.
         """
         if omega is not None and self._omega.shape[1:] != omega.shape:
             self._omega = self._gpu.pinned((self.kept, *omega.shape), np.float32)
+        if looks is not None and self._looks.shape[1:] != looks.shape:
+            self._looks = self._gpu.pinned((self.kept, *looks.shape), looks.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -75,11 +79,12 @@ class ResultRing:
         """What the kernels fill; the same for every result."""
         return _arrays(self._made, self._most)
 
-    def keep(self, omega: Any = None) -> int:
+    def keep(self, omega: Any = None, looks: Any = None) -> int:
         """Put what was made aside, and send it to the host, without a wait.
 
         Args:
             omega: [N, W] weights on the device that go along; None for none.
+            looks: [m, D] features on the device of the first m boxes that go along; None for none.
 
         Returns:
             The number of the result, from 0.
@@ -93,6 +98,8 @@ class ResultRing:
         self._queue.copy(self._host[slot], self._made)
         if omega is not None:
             self._queue.copy(self._omega[slot], omega)
+        if looks is not None:
+            self._queue.copy(self._looks[slot], looks)
         self._copied[slot].record(self._queue.ptr)
         self._results += 1
         return number
@@ -152,6 +159,21 @@ class ResultRing:
         omega: NDArray[np.float32] = self._omega[self._slot(number)]
         return omega
 
+    def looks(self, number: int) -> NDArray[Any]:
+        """The features that went along with a result; as `omega`.
+
+        Args:
+            number: of a result that was kept with features.
+
+        Returns:
+            [m, D] in memory of the host, until `kept` later results were made.
+
+        Raises:
+            RDNError: for a result that made room for later ones.
+        """
+        looks: NDArray[Any] = self._looks[self._slot(number)]
+        return looks
+
     def _slot(self, number: int) -> int:
         if number < self._results - self.kept:
             raise RDNError(f"this result made room for later ones: a stream keeps the last {self.kept} on the device")
@@ -178,6 +200,8 @@ class DeviceDetections(FrameFacts):
     _number: int
     _related: bool
     """Whether weights for the next frame's boxes went along."""
+    _looked: bool
+    """Whether features of the boxes' proposals went along."""
 
     def __reduce__(self) -> NoReturn:
         raise RDNError("a result on the device cannot be pickled; its cpu() gives one that can")
@@ -225,4 +249,5 @@ class DeviceDetections(FrameFacts):
             **{field.name: getattr(self, field.name) for field in fields(FrameFacts)},
         )
         omega = self._results.omega(self._number).copy() if self._related else None
-        return Linkable(detections, found.proposal[:count].astype(np.int64), omega)
+        features = self._results.looks(self._number)[:count].astype(np.float32) if self._looked else None
+        return Linkable(detections, found.proposal[:count].astype(np.int64), omega, features)

@@ -12,6 +12,8 @@ from rdn_engine.device.gpu import CapturedWork, Queue
 from rdn_engine.device.relation import DeviceRelation, RelationSteps
 from rdn_engine.device.results import ResultRing
 from rdn_engine.device.window import DeviceWindow
+from rdn_engine.kernels import cuda
+from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import detection_threshold
 
 
@@ -49,6 +51,8 @@ class DeviceSteps:
         self._relation = RelationSteps(weights, queue, window, dials)
         self._encoded = encoder.encoded(place)
         self._made = results.made
+        described, looks = self._relation.described, min(LOOKS, len(self._made.proposal))
+        self._looks = None if described is None else queue.empty((looks, described.shape[1]), described.dtype)
         detection, kernels = weights.config.detection, weights.gpu.kernels
         classes = len(weights.config.class_names)
         nbytes = kernels.detect_bytes(batch=1, rows=dials.num_reference, classes=classes, config=detection)
@@ -58,7 +62,8 @@ class DeviceSteps:
     @property
     def nbytes(self) -> int:
         """Bytes on the device, without those of the encoder and the window."""
-        return int(self._workspace.nbytes) + self._relation.nbytes
+        looks = 0 if self._looks is None else int(self._looks.nbytes)
+        return int(self._workspace.nbytes) + looks + self._relation.nbytes
 
     def drop(self) -> None:
         """Gives the graphs back, and with the last word of these steps their memory: not when garbage is collected."""
@@ -68,6 +73,11 @@ class DeviceSteps:
     def omega(self) -> Any:
         """As `RelationSteps.omega`."""
         return self._relation.omega
+
+    @property
+    def looks(self) -> Any:
+        """[m, D] features of the proposals of the best boxes; None where the dials do not link over gaps."""
+        return self._looks
 
     def prime(self, frame: int, newest: int) -> None:
         """Take up a window with frames that these steps did not append; once, before the first run.
@@ -138,3 +148,8 @@ class DeviceSteps:
             workspace=self._workspace,
             stream=self._queue.ptr,
         )
+        if self._looks is not None:
+            # Rows of float16 are moved as float32, of which they have half as many.
+            source, out = (array.view(np.float32) for array in (self._relation.described, self._looks))
+            rows = made.proposal[: len(out)]
+            cuda.take_rows(self._weights.gpu.kernels, source, rows, out=out, stream=self._queue.ptr)

@@ -254,10 +254,14 @@ class DeviceStream(Stream):
         while (due := self._order.due(look_ahead)) is not None:
             steps = self._run(due.number, append=self._deferred, result=True)
             omega = steps.omega if due.number < self._order.newest else None
-            number = self._results.keep(omega)
+            number = self._results.keep(omega, steps.looks)
             self._ready.append(
                 DeviceDetections(
-                    _results=self._results, _number=number, _related=omega is not None, **vars(self._facts(due))
+                    _results=self._results,
+                    _number=number,
+                    _related=omega is not None,
+                    _looked=steps.looks is not None,
+                    **vars(self._facts(due)),
                 )
             )
             self._order.done()
@@ -279,7 +283,7 @@ class DeviceStream(Stream):
                 self._queue, self._model.relation, self._window, self._results, self._encoder, self._dials,
                 place=self._place, encodes=self._encodes,
             )  # fmt: skip
-        self._results.make_room(self._steps.omega)
+        self._results.make_room(self._steps.omega, self._steps.looks)
         appended = self._order.newest - self._deferred
         if appended >= 0:
             self._steps.prime(t, appended)

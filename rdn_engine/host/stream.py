@@ -12,6 +12,7 @@ from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
+from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import Linkable, detection_threshold
 from rdn_engine.stream.order import FrameInfo
 
@@ -141,7 +142,9 @@ class HostStream(Stream):
                 tracker_id=None,
                 **vars(self._facts(due)),
             )
-            self._ready += self.linker.push(Linkable(detections, found.proposal, output.omega), dials)
+            looked = dials.over_gaps and not model.config.alone
+            features = reference.features[found.proposal[:LOOKS]] if looked else None
+            self._ready += self.linker.push(Linkable(detections, found.proposal, output.omega, features), dials)
             timings.lap("linking")
             self._order.done()
 

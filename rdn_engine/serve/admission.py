@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import AdmissionRefused, ConfigError
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.stream.identity import LOOKS, MOST_LOST
 
 BOX_BYTES = 4 * 4 + 4 + 8 + 8
 """Of one box of a result: corners, confidence, class and track"""
 LINKED_BOX_BYTES = 4 * BOX_BYTES
 """Of one box that waits for its links: the box, its proposal, and what links it to the frame before"""
+OBJECT_BYTES = 4 * 8 + 2 * 16 + 8
+"""Of one object whose identity is kept over gaps: number, class, time, size, centre, velocity and its weight"""
 THREAD_BYTES = 128 * 1024
 """Of the thread that calls the sink, its queue and the counters"""
 MIB = 2**20
@@ -25,7 +28,7 @@ class StreamCost:
     window: int
     """Arrays of the stream (`Stream.nbytes`): all of them from the start, resident once its window is full"""
     linking: int
-    """Boxes that wait for link_delay later frames; 0 without linking"""
+    """Boxes that wait for link_delay later frames, and with link_gap the objects that are known; 0 without linking"""
     results: int
     """Results that wait for the sink"""
     pictures: int
@@ -39,14 +42,15 @@ class StreamCost:
         return self.window + self.linking + self.results + self.pictures + self.thread
 
 
-def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamOptions) -> StreamCost:
+def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamOptions, *, features: int) -> StreamCost:
     """What a stream may hold.
 
     Args:
         nbytes: of its arrays, `Stream.nbytes`.
-        dials: with `link` and link_delay.
+        dials: with `link`, link_delay and link_gap.
         max_detections: largest number of boxes of a frame.
         options: with results and picture_bytes.
+        features: D, width of a proposal's features; 0 where there are none.
 
     Raises:
         ConfigError: for links that wait for the end of a stream that has none.
@@ -54,6 +58,9 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
     if dials.link != "off" and dials.link_delay >= WHOLE_VIDEO:
         raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
     linked = 0 if dials.link == "off" else (dials.link_delay + 1) * max_detections * LINKED_BOX_BYTES
+    if dials.over_gaps:
+        linked += (dials.link_delay + 1) * LOOKS * 4 * features
+        linked += (max_detections + MOST_LOST) * (OBJECT_BYTES + 4 * features)
     released = dials.window + 1 + (0 if dials.link == "off" else dials.link_delay)
     return StreamCost(
         window=nbytes,

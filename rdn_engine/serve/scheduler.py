@@ -283,7 +283,9 @@ class Scheduler:
         return cost.total
 
     def _cost(self, stream: Stream, dials: Dials, options: StreamOptions) -> StreamCost:
-        return stream_cost(stream.nbytes, dials, self._detector.config.detection.max_detections, options)
+        config = self._detector.config
+        features = 0 if config.alone else config.relation.dim
+        return stream_cost(stream.nbytes, dials, config.detection.max_detections, options, features=features)
 
     def _end(self, stream: ServedStream) -> None:
         with self._lock:

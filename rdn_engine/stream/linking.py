@@ -19,6 +19,7 @@ takes the boxes that overlap its own by more than 0.3 away, and its boxes all ge
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from rdn_engine.config import Dials, LinkMethod
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
 from rdn_engine.results import Detections
+from rdn_engine.stream.identity import Identities, looks_of
 
 FLOOR = 0.001
 """Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
@@ -61,6 +63,8 @@ class Linkable(NamedTuple):
     """[n] reference proposal of each box"""
     omega: Float | None
     """[N, W] weights of the reference proposals for the first W proposals of the next frame; None: no relations"""
+    features: Float | None = None
+    """[m, D] of the proposals of the first m boxes, m <= n; None where there are none, or none are wanted"""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class _Frame:
     """[rivals] row, ascending"""
     rival: Index
     """[rivals] row that leaves when a path takes `rival_of`"""
+    looks: Float | None
+    """[m, D] features of the first m boxes, of length 1"""
 
 
 class _Tubes(NamedTuple):
@@ -109,52 +115,56 @@ class BoxLinker:
         self._waiting: deque[_Frame] = deque()
         self._newest: Linkable | None = None
         self._tubes = _NO_TUBES
-        self._next_id = 1
+        self._numbers = itertools.count(1)
+        self._over_gaps = False
+        self._identities = Identities(self._numbers)
 
     @property
     def nbytes(self) -> int:
         """Bytes of what waits and of the tubes that may go on."""
         held = [a for f in self._waiting for a in (*vars(f).values(), *vars(f.found).values())]
-        held += [*self._tubes, *(self._newest[1:] if self._newest else ())]
-        return sum(a.nbytes for a in held if isinstance(a, np.ndarray))
+        held += [*self._tubes, *(self._newest[1:3] if self._newest else ())]
+        return self._identities.nbytes + sum(a.nbytes for a in held if isinstance(a, np.ndarray))
 
     def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
         """Take the next frame.
 
-        Another `link` than before ends all tubes; with `off` frames pass as they are. `tracker_id` counts from 1 and
-        does not repeat, flushes included.
+        Another `link` than before ends all tubes, as does a `link_gap` that is 0 now and was not, or was and is not;
+        with `off` frames pass as they are. `tracker_id` counts from 1 and does not repeat, flushes included.
 
         Args:
             frame: what was found in it, and what links it to the next one.
-            dials: `link`, `link_delay` and `score_threshold` are read.
+            dials: `link`, `link_delay`, `link_gap` and `score_threshold` are read.
 
         Returns:
             The frames that are ready, rescored, without what has at most the threshold.
         """
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
-        ready = self.flush(dials) if dials.link != self._method else []
-        self._method = dials.link
+        setting = dials.link, dials.over_gaps
+        ready = self.flush(dials) if setting != (self._method, self._over_gaps) else []
+        self._method, self._over_gaps = setting
         self._waiting.append(_linked(self._newest, frame, dials.link))
-        self._newest = frame
+        self._newest = frame._replace(features=None)
         while len(self._waiting) > dials.link_delay:
-            ready += self._give_out(1, dials.score_threshold)
+            ready += self._give_out(1, dials)
         return ready
 
     def flush(self, dials: Dials) -> list[Detections]:
         """End all tubes.
 
         Args:
-            dials: `score_threshold` is read.
+            dials: `link_gap` and `score_threshold` are read.
 
         Returns:
             The frames that waited, rescored, without what has at most the threshold.
         """
-        ready = self._give_out(len(self._waiting), dials.score_threshold)
+        ready = self._give_out(len(self._waiting), dials)
         self._newest, self._tubes = None, _NO_TUBES
+        self._identities = Identities(self._numbers)
         return ready
 
-    def _give_out(self, count: int, threshold: float) -> list[Detections]:
+    def _give_out(self, count: int, dials: Dials) -> list[Detections]:
         """The first `count` frames that wait, by the paths through all of them."""
         if not count:
             return []
@@ -172,7 +182,10 @@ class BoxLinker:
             frame, of = self._waiting.popleft(), leaving[start:stop]
             score = frame.found.confidence
             rescored = mean[of] if self._method == "seq_nms" else (score + mean[of]) / 2
-            ready.append(_result(frame.found, np.where(of >= 0, rescored, 0), ids[of], threshold))
+            rescored, names = np.where(of >= 0, rescored, 0), ids[of]
+            if self._over_gaps:
+                names = self._identities.step(frame.found, rescored, names, frame.looks, dials.link_gap)
+            ready.append(_result(frame.found, rescored, names, dials.score_threshold))
             last = frame, of
         self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
         return ready
@@ -187,8 +200,7 @@ class BoxLinker:
         new, first = np.unique(leaving[ids[leaving] < 0], return_index=True)
         new = new[np.argsort(first)]
         new = new[new >= 0]
-        ids[new] = self._next_id + np.arange(len(new))
-        self._next_id += len(new)
+        ids[new] = list(itertools.islice(self._numbers, len(new)))
         return ids
 
     def _path_means(self, path: Index, scores: Float, leaving: Index, head: Index) -> Double:
@@ -227,7 +239,8 @@ def _linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> _Fram
     if method == "seq_nms":
         value = found.confidence.astype(np.float64)
         rival_of, rival, _ = _overlaps(found, found, SEQ_NMS_RIVAL_IOU)
-    return _Frame(found, source, target, score, value, rival_of, rival)
+    looks = None if now.features is None else looks_of(now.features)
+    return _Frame(found, source, target, score, value, rival_of, rival, looks)
 
 
 def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, iou: Float) -> Double:

@@ -33,8 +33,14 @@ def assert_equal(got: list[Detections], wanted: list[Detections]) -> list[Detect
 
 @pytest.mark.parametrize(
     "dials",
-    [LINKED, replace(LINKED, edges="clip"), replace(LINKED, look_ahead=0), replace(LINKED, link="seq_nms")],
-    ids=["relations", "clip", "no frame ahead", "seq_nms"],
+    [
+        LINKED,
+        replace(LINKED, edges="clip"),
+        replace(LINKED, look_ahead=0),
+        replace(LINKED, link="seq_nms"),
+        replace(LINKED, link_gap=3),
+    ],
+    ids=["relations", "clip", "no frame ahead", "seq_nms", "over gaps"],
 )
 def test_tubes_are_those_of_the_cpu(gpu: Any, dials: Dials) -> None:
     _, there, here = both(gpu, dials)
@@ -71,6 +77,50 @@ def test_weights_are_those_of_the_cpu(
             np.testing.assert_allclose(got.omega[:rows, :columns], wanted.omega, atol=tolerance)
             assert not got.omega[:rows, columns:].any()
     assert [frame.omega is None for frame in seen["there"]] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    ("relation", "precision", "tolerance"),
+    [
+        (BASIC, "float32", 1e-5),
+        (BASIC, "float16", 5e-3),
+        (RelationConfig(32, 2), "float32", 1e-5),
+        (RelationConfig(32, 2, num_basic=0, advanced=False), "float32", 1e-5),
+    ],
+    ids=["basic", "float16", "advanced", "single frame"],
+)
+def test_features_are_those_of_the_cpu(
+    gpu: Any,
+    relation: RelationConfig,
+    precision: DevicePrecision,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the encoder gave them, of the boxes' proposals, best first; none where the dial is 0."""
+    model, _, here = both(gpu, replace(LINKED, link_gap=3), relation)
+    there = model.on(gpu, precision).open_stream()
+    seen: dict[str, list[Any]] = {"there": [], "here": []}
+    for name, stream in (("there", there), ("here", here)):
+        linker, kept = stream.linker, seen[name]  # type: ignore[attr-defined]
+        push = linker.push
+        monkeypatch.setattr(
+            linker, "push", lambda frame, *rest, push=push, kept=kept: kept.append(frame) or push(frame, *rest)
+        )
+    for t, frame in enumerate(frames(6)):
+        if t == 5:
+            there.dials = here.dials = replace(here.dials, link_gap=0)
+        there.push(frame), here.push(frame)
+    there.flush(), here.flush()
+    assert [frame.features is None for frame in seen["there"]] == [frame.features is None for frame in seen["here"]]
+    assert sum(frame.features is None for frame in seen["here"]) == 2  # with one frame ahead
+    for got, wanted in zip(seen["there"], seen["here"], strict=True):
+        if wanted.features is None:
+            continue
+        assert wanted.features.any()
+        # In half precision boxes of almost one confidence may change places.
+        order, its = (np.lexsort(f.found.xyxy.round(1).T) for f in (got, wanted))
+        assert got.features.shape == wanted.features.shape
+        np.testing.assert_allclose(got.features[order], wanted.features[its], atol=tolerance)
 
 
 def test_linking_goes_on_and_off_and_epochs_end_tubes(gpu: Any) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from rdn_engine.config import WHOLE_VIDEO
 from rdn_engine.errors import AdmissionRefused, ConfigError
-from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost
+from rdn_engine.serve.admission import OBJECT_BYTES, MemoryBudget, StreamCost, stream_cost
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.stream.identity import LOOKS, MOST_LOST
 from tests.fakes import DIALS
 from tests.serve.doubles import FakeSource, Log, Sink, serving, watched_detector
 
@@ -40,19 +41,22 @@ def test_another_cost_takes_the_place_of_the_old_one() -> None:
 
 
 def test_links_results_and_pictures_cost() -> None:
-    plain = stream_cost(1000, DIALS, 300, StreamOptions())
-    linked = stream_cost(1000, replace(DIALS, link="boxes", link_delay=9), 300, StreamOptions())
+    plain = stream_cost(1000, DIALS, 300, StreamOptions(), features=16)
+    linked = stream_cost(1000, replace(DIALS, link="boxes", link_delay=9), 300, StreamOptions(), features=16)
     assert plain.linking == 0
     assert linked.linking == 10 * 300 * 4 * 36
     assert plain.results == (64 + DIALS.window + 1) * 300 * 36
     assert linked.results == plain.results + 9 * 300 * 36
-    pictures = stream_cost(1000, DIALS, 300, StreamOptions(picture_bytes=5000))
+    over_gaps = replace(DIALS, link="boxes", link_delay=9, link_gap=5)
+    looks = stream_cost(1000, over_gaps, 300, StreamOptions(), features=16).linking - linked.linking
+    assert looks == 10 * LOOKS * 64 + (300 + MOST_LOST) * (OBJECT_BYTES + 64)
+    pictures = stream_cost(1000, DIALS, 300, StreamOptions(picture_bytes=5000), features=16)
     assert pictures.total == plain.total + 5000
 
 
 def test_links_over_a_whole_video_are_not_for_live_streams() -> None:
     with pytest.raises(ConfigError, match="the whole video"):
-        stream_cost(0, replace(DIALS, link="boxes", link_delay=WHOLE_VIDEO), 300, StreamOptions())
+        stream_cost(0, replace(DIALS, link="boxes", link_delay=WHOLE_VIDEO), 300, StreamOptions(), features=0)
 
 
 def test_scheduler_tells_the_cost_and_keeps_to_the_budget() -> None:

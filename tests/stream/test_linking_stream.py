@@ -19,6 +19,7 @@ from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu.arrays import Float
+from rdn_engine.stream.linking import BoxLinker, Linkable
 from rdn_engine.stream.order import span
 from tests.fakes import DIALS, FakeRelation, encoded, fake_detector, image
 from training.data.synthetic import SyntheticVideos
@@ -242,7 +243,68 @@ def test_predict_link_writes_and_draws_identities(clip: Path, tmp_path: Path) ->
     assert drawn.stat().st_size > 0
 
 
-@pytest.mark.parametrize("option", [["--link-by", "boxes"], ["--link-delay", "3"], ["--link", "--link-delay", "-1"]])
+def test_predict_keeps_identities_over_gaps(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The detector finds nothing in the third and fourth frame."""
+
+    class Blinking(FakeRelation):
+        def __call__(
+            self,
+            boxes: Float,
+            features: Float,
+            query: Float,
+            pool: SupportPool,
+            omega_rows: tuple[int, int] | None = None,
+        ) -> RelationOutput:
+            output = super().__call__(boxes, features, query, pool, omega_rows)
+            output.logits[:, 1] = -20 if 30 < features[0, 0] < 70 else 4
+            return output
+
+    blinking = with_relation(fake_detector()[0], Blinking())
+    monkeypatch.setattr(Detector, "from_pretrained", lambda *_, **__: blinking)
+    shown = {}
+    for gap in (0, 1, 2):
+        out = tmp_path / f"{gap}.jsonl"
+        options = ["--link", "--link-gap", str(gap), "--threshold", "0.5", "--output", str(out), "--quiet"]
+        result = CliRunner().invoke(cli.app, ["predict", str(clip), "--engines", str(tmp_path), *options])
+        assert result.exit_code == 0, result.output
+        shown[gap] = identities([Detections.from_dict(json.loads(line)) for line in out.read_text().splitlines()])
+    for gap, ids in shown.items():
+        assert [len(one) > 0 for one in ids] == [True, True, False, False, True, True]
+        assert (ids[1] == ids[4]) == (gap == 2)
+
+
+def test_features_go_along_where_they_are_wanted() -> None:
+    """Of the boxes' proposals as the encoder gave them; the fake's are the level of their frame."""
+    detector, _, _ = fake_detector()
+    seen: list[Linkable] = []
+
+    class Watching(BoxLinker):
+        def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+            seen.append(frame)
+            return super().push(frame, dials)
+
+    for dials in (replace(LINKED, link_gap=4), LINKED, replace(LINKED, link="off", link_gap=4)):
+        seen.clear()
+        with detector.open_stream(dials) as stream:
+            stream.linker = Watching()
+            for t in range(3):
+                stream.push(image(t))
+            stream.flush()
+        assert len(seen) == 3
+        for t, frame in enumerate(seen):
+            if not dials.over_gaps:
+                assert frame.features is None
+                continue
+            assert frame.features is not None
+            assert len(frame.features) == len(frame.found) > 0
+            assert (frame.features[:, 0] == t).all()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--link-by", "boxes"], ["--link-delay", "3"], ["--link-gap", "3"], ["--link", "--link-delay", "-1"],
+     ["--link", "--link-gap", "-1"]],
+)  # fmt: skip
 def test_linking_options_that_make_no_sense_are_refused(clip: Path, tmp_path: Path, option: list[str]) -> None:
     result = CliRunner().invoke(cli.app, ["predict", str(clip), "--engines", str(tmp_path), *option])
     assert result.exit_code == 2
@@ -252,5 +314,7 @@ def test_linking_options_that_make_no_sense_are_refused(clip: Path, tmp_path: Pa
 def test_dials_of_linking_are_checked() -> None:
     with pytest.raises(ConfigError, match="link_delay"):
         Dials(link_delay=-1)
+    with pytest.raises(ConfigError, match="link_gap"):
+        Dials(link_gap=-1)
     with pytest.raises(ConfigError, match="link"):
         Dials(link="tubes")  # type: ignore[arg-type]
