@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,17 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rdn_engine import Detections, Detector
+from benchmarks.quality.recorded import Recorded, recorded
+from rdn_engine import Detections
+from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
+from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.evaluation.boxes import Detected, Truth, iou
 from rdn_engine.evaluation.score import score
 from rdn_engine.evaluation.tracking import identities
 from rdn_engine.kernels import cpu
-from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker, Linkable
+from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker
 from training.data.synthetic import SyntheticVideos
-from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
 
 CONFIDENCE = 0.3
@@ -45,55 +45,30 @@ DELAYS = (0, 1, 2, 4, 8, 16, 24)
 
 METHODS: tuple[LinkMethod, ...] = ("seq_nms", "boxes", "relations")
 
-Recorded = dict[str, list[Linkable]]
-"""What links the frames of each video, by its name"""
 
-
-class Recorder(BoxLinker):
-    """Keeps what a stream hands to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Linkable] = []
-
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
-        self.seen.append(frame._replace(omega=None if frame.omega is None else frame.omega.copy()))
-        return super().push(frame, dials)
-
-
-def record(detector: Detector, videos: AnnotatedVideos) -> Recorded:
-    recorded = {}
-    for name, frames in videos.videos():
-        with detector.open_stream(replace(detector.config.dials, link="relations", link_delay=0)) as stream:
-            stream.linker = recorder = Recorder()
-            for frame in frames:
-                stream.push(videos.read(frame))
-            stream.flush()
-        recorded[name] = recorder.seen
-    return recorded
-
-
-def linked(recorded: Recorded, videos: AnnotatedVideos, method: LinkMethod | None, delay: int) -> dict[int, Detections]:
+def linked(
+    frames: Recorded, videos: Annotated, method: LinkMethod | None, delay: int, gap: int = 0
+) -> dict[int, Detections]:
     """By `Frame.id`; not linked where the method is None."""
     found: dict[int, Detections] = {}
-    dials = Dials(link=method or "off", link_delay=delay, score_threshold=FLOOR)
-    for name, frames in videos.videos():
+    dials = Dials(link=method or "off", link_delay=delay, link_gap=gap, score_threshold=FLOOR)
+    for name, ids in videos.videos():
         linker = BoxLinker()
         results: list[Detections] = []
-        for at in recorded[name]:
-            results += linker.push(at, dials)
+        for seen in frames[name]:
+            results += linker.push(seen.linkable, dials)
         results += linker.flush(dials)
-        found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
+        found |= {frame.id: result for frame, result in zip(ids, results, strict=True)}
     return found
 
 
-def annotated(videos: AnnotatedVideos) -> Truth:
+def annotated(videos: Annotated) -> Truth:
     """All objects that count."""
     truth = Truth.of(videos.dataset)
     return truth[~truth.ignore]
 
 
-def lasting(found: Mapping[int, Detections], videos: AnnotatedVideos) -> dict[str, float]:
+def lasting(found: Mapping[int, Detections], videos: Annotated) -> dict[str, float]:
     """HOTA, DetA, AssA, MOTA and IDF1 in percent, and identity switches."""
     detected = Detected.of(found, videos.dataset, tuple(next(iter(found.values())).class_names))
     figures = identities(Truth.of(videos.dataset), detected, detected.confidence > CONFIDENCE)
@@ -114,7 +89,7 @@ def objects_of(found: Detections, truth: Truth, names: Sequence[str]) -> NDArray
     return objects
 
 
-def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, float]:
+def relation_factors(seen: Recorded, videos: Annotated) -> dict[str, float]:
     """e^omega of all pairs of boxes that may be linked: how far relations can move a link's score, and where to.
 
     The means are of the pairs on the same object and of those on two, both boxes on one.
@@ -122,7 +97,7 @@ def relation_factors(recorded: Recorded, videos: AnnotatedVideos) -> dict[str, f
     truth, names = annotated(videos), videos.dataset.class_names
     factors, same, other = [], [], []
     for name, ids in videos.videos():
-        frames = recorded[name]
+        frames = [at.linkable for at in seen[name]]
         objects = [objects_of(at.found, truth[truth.image == f.id], names) for at, f in zip(frames, ids, strict=True)]
         for t, (before, now) in enumerate(pairwise(frames)):
             a, b = before.found, now.found
@@ -161,15 +136,14 @@ def figures(result: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 3) for name, value in named.items()}
 
 
-def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
+def measure(bundle: Bundle, videos: Annotated, frames: Recorded) -> dict[str, Any]:
     settings: dict[str, tuple[LinkMethod | None, int]] = {"off": (None, 0)}
     settings |= {method: (method, WHOLE_VIDEO) for method in METHODS}
     settings |= {f"D={delay}": ("relations", delay) for delay in DELAYS}
-    recorded = record(detector, videos)
     rows: dict[str, Any] = {}
     for label, (method, delay) in settings.items():
-        found = linked(recorded, videos, method, delay)
-        result = score(found, videos, detector.config.class_names, detector.config.dials.frames_ahead)
+        found = linked(frames, videos, method, delay)
+        result = score(found, videos, bundle.config.class_names, bundle.config.dials.frames_ahead)
         rows[label] = figures(result) | (lasting(found, videos) if method else {})
         print(label, rows[label], flush=True)
     return {
@@ -178,7 +152,7 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
         "protocol": result["vid"]["protocol"],
         "identity": IDENTITY,
         "rows": rows,
-        "relation_factor": relation_factors(recorded, videos),
+        "relation_factor": relation_factors(frames, videos),
         **environment(),
     }
 
@@ -190,11 +164,14 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--keep", type=Path, help="folder of what the detector said, which a later run takes from there"
+    )
     arguments = parser.parse_args()
-    detector = Detector.from_pretrained(arguments.bundle, threads=arguments.threads)
-    videos = from_synthetic(SyntheticVideos(arguments.split, arguments.videos, arguments.frames))
-    arguments.output.write_text(json.dumps(measure(detector, videos), indent=1) + "\n")
+    bundle = Bundle.open(arguments.bundle)
+    synthetic = SyntheticVideos(arguments.split, arguments.videos, arguments.frames)
+    videos, frames = recorded(bundle, synthetic, scored=False, keep=arguments.keep)
+    arguments.output.write_text(json.dumps(measure(bundle, videos, frames), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,106 @@ def cost() -> str:
     )
 
 
-BLOCKS = {"linking-accuracy": accuracy, "linking-delay": delays, "linking-cost": cost}
+WAYS = {
+    "boxes": "no relations",
+    "window": "share of the window (the paper, `relations`)",
+    "of_the_frame": "share of the next frame",
+    "by_head": "softmax over the next frame, by head",
+    "before_softmax": "scores before the softmax",
+}
+
+
+def relations() -> str:
+    """Ways of taking omega, on each seed."""
+    result = load("linking_relations.json")
+    seeds = result["seeds"].values()
+    header = ["omega", *(f"AP50, seed {seed}" for seed in result["seeds"]), "mean", "IDF1, mean", "switches, sum"]
+    rows = []
+    for way, title in WAYS.items():
+        of = [seed[way] for seed in seeds]
+        ap50 = [row["AP50"] for row in of]
+        rows.append([
+            title,
+            *(f"{value:.2f}" for value in [*ap50, sum(ap50) / len(ap50)]),
+            f"{sum(row['IDF1'] for row in of) / len(of):.1f}",
+            str(sum(row["switches"] for row in of)),
+        ])  # fmt: skip
+    return "\n".join(
+        [
+            table(header, rows),
+            "",
+            f"{result['data']}; linked over whole videos. {store.provenance(result, on=result)}",
+        ]
+    )
+
+
+GAPS = {
+    "off": "24, no gap",
+    "G=30": "24, G = 30",
+    "G=30, place alone": "24, G = 30, without features",
+    "D=0, off": "0, no gap",
+    "D=0, G=30": "0, G = 30",
+}
+
+
+def identity() -> str:
+    """Identities with a gap and without, where objects are hidden, and on ordinary videos."""
+    result = load("identity_accuracy.json")
+    rows = []
+    for part, word in (("hidden", "hidden"), ("ordinary", "ordinary")):
+        seeds = list(result[part].values())
+        for label in seeds[0]["rows"]:
+            of = [seed["rows"][label] for seed in seeds]
+            figures = [f"{sum(row[name] for row in of) / len(of):.1f}" for name in ("HOTA", "AssA", "IDF1")]
+            each = " ".join(str(row["switches"]) for row in of)
+            rows.append([word, GAPS[label], *figures, f"{sum(row['switches'] for row in of)} ({each})"])
+    header = ["videos", "D", "HOTA", "AssA", "IDF1", "switches (of each seed)"]
+    hidden, ordinary = (list(result[part].values()) for part in ("hidden", "ordinary"))
+    gaps, long = (sum(seed[name] for seed in hidden) for name in ("gaps", "gaps_of_5_to_30"))
+    ap50 = [f"{sum(s['rows']['off']['AP50'] for s in part) / len(part):.1f}" for part in (hidden, ordinary)]
+    return "\n".join(
+        [
+            table(header, rows, "llrrrr"),
+            "",
+            f"{store.count(len(hidden), 'seed')}, means of HOTA, AssA and IDF1. Hidden: {hidden[0]['frames']} frames a "
+            f"seed, {gaps} gaps in all, {long} of them of 5 to 30 frames. Ordinary: {ordinary[0]['frames']} frames a "
+            f"seed. AP50 at D = 24, with a gap and without: {ap50[0]} and {ap50[1]}. {result['identity']}. "
+            f"{store.provenance(result, on=result)}",
+        ]
+    )
+
+
+def identity_cost() -> str:
+    """CPU time and memory of a gap beside linking without one."""
+    result = load("identity_cost.json")
+    header = ["live, D", "linking, CPU ms a frame", "with a gap", "more", "more, 90% below", "more MB held"]
+    rows = [
+        [
+            str(r["delay"]),
+            *(f"{r[name]:.2f}" for name in ("ms_without", "ms_with", "more_ms", "more_p90_ms")),
+            f"{r['more_bytes'] / 1e6:.2f}",
+        ]
+        for r in result["rows"]
+    ]
+    return "\n".join(
+        [
+            table(header, rows, "r" * len(header)),
+            "",
+            f"{result['objects']} objects of {result['classes']} classes, {result['rows'][0]['boxes']:.0f} of them in "
+            f"sight on the mean, features of {result['width']} numbers; G = {result['gap']}. "
+            f"{store.provenance(result, on=result)}",
+        ]
+    )
+
+
+BLOCKS = {
+    "linking-accuracy": accuracy,
+    "linking-delay": delays,
+    "linking-cost": cost,
+    "linking-relations": relations,
+    "identity-accuracy": identity,
+    "identity-cost": identity_cost,
+}
 
 
 def draw(path: Path) -> None:

@@ -150,6 +150,7 @@ class DeviceSteps:
         )
         if self._looks is not None:
             # Rows of float16 are moved as float32, of which they have half as many.
-            source, out = (array.view(np.float32) for array in (self._relation.described, self._looks))
+            described: Any = self._relation.described
+            source, out = described.view(np.float32), self._looks.view(np.float32)
             rows = made.proposal[: len(out)]
             cuda.take_rows(self._weights.gpu.kernels, source, rows, out=out, stream=self._queue.ptr)
