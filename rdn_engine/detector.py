@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args, overload
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from rdn_engine.errors import ConfigError, FrameError, RDNError, VideoError
 from rdn_engine.frame import Frame, Image, Source
 from rdn_engine.host.fastest import fastest_backend
 from rdn_engine.host.runtime import Executor, HostRuntime
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.plain import check
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -86,6 +87,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
+        ring_precision: RingPrecision = "float32",
     ) -> Detector: ...
 
     @overload
@@ -99,6 +101,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
+        ring_precision: RingPrecision = "float32",
     ) -> Detector[DeviceStream, DeviceStreamBatch]: ...
 
     @overload
@@ -112,6 +115,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
+        ring_precision: RingPrecision = "float32",
     ) -> Detector[Any, Any]: ...
 
     @classmethod
@@ -124,6 +128,7 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         threads: int | None = None,
         executor: Executor = "fused",
         relation_precision: RelationPrecision = "float32",
+        ring_precision: RingPrecision = "float32",
     ) -> Detector[Any, Any]:
         """Open an engine directory, after checking every file of it.
 
@@ -138,6 +143,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
                 agree within the bundle's tolerances.
             relation_precision: of the products of `fused`: `bfloat16` rounds their operands, where the processor has
                 AVX512-BF16; `float16` is the device's.
+            ring_precision: of what a stream on the CPU keeps of its frames. `float16` takes about half the memory, and
+                rounds keys, values, queries and features to 11 bits; all sums stay as they are (docs/precision.md).
 
         Raises:
             BundleError: for a directory that is missing, damaged, or not one this version can read.
@@ -145,8 +152,9 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             ConfigError: for an option with an unknown value.
         """
         # What was asked for, not what it became: another machine has other CPUs.
-        options = {"backend": backend, "device": device, "threads": threads, "executor": executor}
-        opened = Path(directory).absolute(), options | {"relation_precision": relation_precision}
+        options: dict[str, Any] = {"backend": backend, "device": device, "threads": threads, "executor": executor}
+        options |= {"relation_precision": relation_precision, "ring_precision": ring_precision}
+        opened = Path(directory).absolute(), options
         threads = min(available_cpus(), MOST_THREADS) if threads is None else threads
         if executor not in ("fused", "graph"):
             raise ConfigError(f"executor is {executor!r}; wanted 'fused' or 'graph'")
@@ -154,6 +162,13 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             raise ConfigError(f"relation_precision is {relation_precision!r}; executor 'graph' wants 'float32'")
         if executor == "graph" and device == "cuda":
             raise ConfigError("executor is 'graph', which has its window on device 'cpu'; device 'cuda' wants 'fused'")
+        if ring_precision not in get_args(RingPrecision):
+            raise ConfigError(f"ring_precision is {ring_precision!r}; wanted 'float32' or 'float16'")
+        if device == "cuda" and ring_precision != "float32":
+            raise ConfigError(
+                f"ring_precision is {ring_precision!r}, which streams of device 'cpu' have; wanted 'float32' on device "
+                "'cuda', whose streams keep what relation_precision says"
+            )
         if backend == "auto":
             if device != "cpu":
                 raise ConfigError(f"backend is 'auto', which chooses on device 'cpu'; name one for device {device!r}")
@@ -173,7 +188,14 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         else:
             precision = cast("Precision", relation_precision)
             detector = Detector(
-                HostRuntime.load(bundle, runner, executor=executor, precision=precision, threads=threads)
+                HostRuntime.load(
+                    bundle,
+                    runner,
+                    executor=executor,
+                    precision=precision,
+                    threads=threads,
+                    ring_precision=ring_precision,
+                )
             )
         detector._opened = opened
         detector.backend = runner.name
@@ -187,7 +209,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
         Args:
             dials: settings to start with; None takes the model's own.
             capacity: the largest window (T), num_support (K) and num_reference (N) that the dials may be turned to
-                later; None for those of `dials`.
+                later; None for those of `dials`. A larger advanced_ratio (r) than its own is allowed, but takes longer:
+                part of the proposals is then refined from the whole window at every frame.
             source_id: what results say where they come from.
 
         Raises:

@@ -181,7 +181,7 @@ def fill_bundle(directory: Path, config: RDNConfig, graph: bytes = b"a graph") -
 
 
 def empty_bank(
-    slots: int, room: int, heads: int, head_dim: int, precision: cpu.Precision = "float32"
+    slots: int, room: int, heads: int, head_dim: int, precision: cpu.StoredPrecision = "float32"
 ) -> cpu.SupportBank:
     """Room for `room` support proposals, a multiple of cpu.PANEL, in each slot."""
     return cpu.SupportBank(

@@ -49,7 +49,7 @@ def make_case(
     return draw_case(rng, n, supports, heads, head_dim, kind, scale) | {"counts": np.diff([0, *cuts, supports])}
 
 
-def arguments(case: Case, precision: cpu.Precision = "float32") -> dict[str, Any]:
+def arguments(case: Case, precision: cpu.StoredPrecision = "float32") -> dict[str, Any]:
     """The case for `attend`: frames in shuffled slots, with one slot that is not used."""
     counts, (heads, _) = case["counts"], case["geometry_weight"].shape
     n, dim = case["query"].shape
@@ -69,13 +69,18 @@ def arguments(case: Case, precision: cpu.Precision = "float32") -> dict[str, Any
             "bank": bank,
             "slots": slots,
             "counts": counts,
-            "geometry": cpu.prepare_geometry(case["geometry_weight"], case["geometry_bias"], precision),
+            "geometry": cpu.prepare_geometry(
+                case["geometry_weight"], case["geometry_bias"], "bfloat16" if precision == "bfloat16" else "float32"
+            ),
         }
     )
 
 
 def run(
-    case: Case, omega_range: tuple[int, int] | None = None, threads: int = 1, precision: cpu.Precision = "float32"
+    case: Case,
+    omega_range: tuple[int, int] | None = None,
+    threads: int = 1,
+    precision: cpu.StoredPrecision = "float32",
 ) -> cpu.Attention:
     return attend(**arguments(case, precision), omega_range=omega_range, threads=threads)
 
@@ -122,7 +127,7 @@ def allowed_error(case: Case, unit: float = 0.0) -> np.ndarray:
     Absolute tolerances would not do: where relu(Wg.E + b) is near 0 for all supports, the conditioning is arbitrary.
     Dot products of 64 terms are trusted to 16 roundings; the sums over S supports to all S of them, since many equal
     small weights after a large one are all rounded the same way. `unit` is that of the precision to which query, keys,
-    values, weights and the geometry's coefficients are rounded, if to any: 2^-8 for bfloat16.
+    values, weights and the geometry's coefficients are rounded, if to any: 2^-8 for bfloat16, 2^-11 for float16.
     """
     heads = len(case["geometry_bias"])
     wg, bg = np.float64(case["geometry_weight"]), np.float64(case["geometry_bias"])

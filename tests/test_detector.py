@@ -322,6 +322,10 @@ def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
         Detector.from_pretrained(tmp_path, threads=0)
     with pytest.raises(ConfigError, match="executor 'graph' wants 'float32'"):
         Detector.from_pretrained(tmp_path, executor="graph", relation_precision="bfloat16")
+    with pytest.raises(ConfigError, match="ring_precision is 'bfloat16'; wanted 'float32' or 'float16'"):
+        Detector.from_pretrained(tmp_path, ring_precision="bfloat16")  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="ring_precision is 'float16', which streams of device 'cpu' have"):
+        Detector.from_pretrained(tmp_path, device="cuda", ring_precision="float16")
     with pytest.raises(ConfigError, match="executor is 'fast'"):
         Detector.from_pretrained(tmp_path, executor="fast")  # type: ignore[arg-type]
     with pytest.raises(BackendUnavailable):
@@ -338,7 +342,7 @@ def test_from_pretrained_checks_before_it_loads(tmp_path: Path) -> None:
 def test_a_detector_is_opened_again_where_it_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ENGINES, tmp_path / "engines")
     monkeypatch.chdir(tmp_path)
-    detector = Detector.from_pretrained("engines", threads=1, executor="graph")
+    detector = Detector.from_pretrained("engines", threads=1, executor="graph", ring_precision="float16")
     pickled = pickle.dumps(detector)
     assert len(pickled) < 1000, "a directory and options, no weights"
     monkeypatch.chdir("/")
@@ -347,6 +351,7 @@ def test_a_detector_is_opened_again_where_it_is_unpickled(tmp_path: Path, monkey
     for ours, theirs in zip(detector.predict(frames), again.predict(frames), strict=True):
         np.testing.assert_array_equal(ours.xyxy, theirs.xyxy)
     assert (again.threads, type(again.runtime.model.relation)) == (1, type(detector.runtime.model.relation))
+    assert again.open_stream().nbytes == detector.open_stream().nbytes
     assert pickle.dumps(again) == pickled
     (tmp_path / "engines" / "backbone.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match="has 5 bytes"):

@@ -13,6 +13,7 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import RelationPrecision
 from rdn_engine.host.runtime import Executor
 from rdn_engine.kernels import _C
+from rdn_engine.kernels.cpu import RingPrecision
 
 Kind = Literal["push", "first", "batch"]
 
@@ -28,6 +29,7 @@ class Process:
     device: Device = "cpu"
     executor: Executor = "fused"
     relation_precision: RelationPrecision = "float32"
+    ring_precision: RingPrecision = "float32"
     threads: int = 1
     shorter_side: int | None = None
     """pixels of the network input, the longer side in proportion; None is the bundle's own"""
@@ -84,8 +86,8 @@ ENDS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 PAPER_POINT = Dials(window=18, num_support=75, num_reference=300, advanced_ratio=0.2)
 """T, K, N and r to which the paper's rows and ours are normalised."""
 
-NAMES = ("T", "K", "r", "ends", "N", "executor", "backend", "resolution", "threads", "streams", "batch", "first",
-         "bundles", "baseline")  # fmt: skip
+NAMES = ("T", "K", "r", "ends", "N", "executor", "ring", "backend", "resolution", "threads", "streams", "batch",
+         "first", "bundles", "baseline")  # fmt: skip
 
 
 def paper_dials(config: RDNConfig) -> Dials:
@@ -141,6 +143,9 @@ def make_sweep(
         if _C.isa == "avx512_bf16" and base.device == "cpu":
             executors["fused, bfloat16"] = replace(base, relation_precision="bfloat16")
         return sweep("executor", {name: Setting(process, dials) for name, process in executors.items()}, "fused")
+    if name == "ring" and base.device == "cpu" and relation.num_modules:
+        rings: tuple[RingPrecision, ...] = ("float32", "float16")
+        return sweep("ring", {r: Setting(replace(base, ring_precision=r), dials) for r in rings}, "float32")
     if name == "backend":
         return sweep("backend", {b: Setting(replace(base, backend=b), dials) for b in backends}, base.backend)
     if name == "resolution":

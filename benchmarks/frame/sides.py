@@ -123,6 +123,7 @@ class HostSide:
             threads=process.threads,
             executor=process.executor,
             relation_precision=process.relation_precision,
+            ring_precision=process.ring_precision,
         )
         self.config = resized(detector.config, process.shorter_side)
         assert isinstance(detector.runtime, HostRuntime)

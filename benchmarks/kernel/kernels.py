@@ -1,9 +1,10 @@
-"""Each CPU kernel against its floor, and against what a user would pick instead; one thread, one process.
+"""Each CPU kernel against its floors and against what a user would pick instead; one thread, one process.
 
     python benchmarks/kernel/kernels.py --output benchmarks/results/kernels_cpu.json
 
 Peers are plain torch with torchvision's operators (`torch eager`), the same through torch.compile, and the same as an
-ONNX graph in ONNX Runtime; some kernels have one more. Nothing is timed before it gives what ours gives, and ours what
+ONNX graph in ONNX Runtime; some kernels have one more. A floor is printed for each instruction set that the machine
+has; RDN_ISA says which one the kernels run with. Nothing is timed before it gives what ours gives, and ours what
 float64 gives where the definition is fast enough. Then ours and its peers take turns.
 """
 
@@ -130,6 +131,7 @@ def measure(case: Case, rates: Rates, rounds: int, clock: Callable[[Call, int], 
         for name in sorted(calls, reverse=bool(number % 2)):
             samples[name].append(1e3 * clock(calls[name], repeats[name]) / repeats[name])
     floor = rates.floor_ms(case.moved, case.operations)
+    floors = {isa: rates.floor_ms(case.moved, case.operations, isa) for isa in rates.isa_gflops}
     times: dict[str, dict[str, Any]] = {
         name: {"ms": summary(s), "rounds": [round(v, 5) for v in s]} for name, s in samples.items()
     }
@@ -139,6 +141,7 @@ def measure(case: Case, rates: Rates, rounds: int, clock: Callable[[Call, int], 
         "moved_bytes": case.moved,
         "operations": case.operations,
         "floor_ms": floor,
+        "isa_floor_ms": floors,
         "of_floor": floor / ours,
         "differences": errors,
         "unit": case.unit,
@@ -175,7 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.kernels or device.cases:
         rows.append(measure(device.cases[name](), rates, arguments.rounds, device.clock))
         times = {n: round(t["ms"]["p50"], 4) for n, t in rows[-1]["times"].items()}
-        print(f"{rows[-1]['kernel']}: floor {rows[-1]['floor_ms']:.4f} ms, {times}, {rows[-1]['left_out']}", flush=True)
+        floors = {isa: round(ms, 4) for isa, ms in rows[-1]["isa_floor_ms"].items()}
+        print(f"{rows[-1]['kernel']}: floors {floors or rows[-1]['floor_ms']} ms, {times}, {rows[-1]['left_out']}",
+              flush=True)  # fmt: skip
     about = {
         "device": arguments.device,
         "rates": dataclasses.asdict(rates),

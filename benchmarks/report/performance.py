@@ -13,6 +13,7 @@ from rdn_engine.config import Dials, RelationConfig
 FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
+BUILDS, RING = "relation_builds_avx2.json", "ring_accuracy.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
@@ -68,6 +69,34 @@ def relation() -> str:
     )
     run = store.provenance(results, counted=store.count(results["rounds"], "round"), on=results)
     return "\n".join([store.table(header, rows), "", least, "", run])
+
+
+def builds() -> str:
+    """The relation stage of an earlier commit and of this one, with either ring."""
+    results = store.load(BUILDS)
+    titles = {"before": f"commit {results['before_is']}", "now": "now", "now_float16_ring": "now, ring in float16"}
+    header = ["relation stage", "ms, median", "shortest", "before over this, frame by frame", "error against float64",
+              "MiB a stream"]  # fmt: skip
+    rows = []
+    for name, side in results["sides"].items():
+        error = max(e for errors in side["relative_error"].values() for e in errors.values())
+        ratio = f"{side['before_over_this']['p50']:.2f}"
+        ends = (tables.milliseconds(side["ms"][end]) for end in ("p50", "min"))
+        rows.append([titles[name], *ends, ratio, f"{error:.1e}", f"{side['nbytes'] / 2**20:.1f}"])
+    rounds = len(results["sides"]["now"]["rounds"])
+    run = store.provenance(results, counted=store.count(rounds, "round"), on=results)
+    return "\n".join([store.table(header, rows), "", run])
+
+
+def ring() -> str:
+    """What a float16 ring changes of detections."""
+    results = store.load(RING)
+    header = ["ring of rdn_tiny", "AP50", f"detections of {results['confidence']} or more in common", "MiB a stream"]
+    rows = [[name, f"{r['AP50']:.1f}", f"{r['in_common']:.2%}", f"{r['nbytes'] / 2**20:.2f}"]
+            for name, r in results["rings"].items()]  # fmt: skip
+    detections = results["rings"]["float32"]["detections"]
+    run = store.provenance(results, counted=f"{results['data']}, {detections} detections")
+    return "\n".join([store.table(header, rows), "", run])
 
 
 def compared() -> str:
@@ -197,6 +226,8 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-demo": lambda: sides(DEMO),
     "perf-compared": compared,
     "perf-relation": relation,
+    "perf-builds": builds,
+    "perf-ring": ring,
     "perf-growth": growth,
     "perf-T": lambda: dial("T"),
     "perf-K": lambda: dial("K"),

@@ -12,6 +12,16 @@
 #include "cpu/isa.h"
 #include "cpu/prepare_geometry.h"
 
+// numpy's float16.
+template <>
+struct pybind11::detail::npy_format_descriptor<rdn::Half> {
+    static constexpr auto name = const_name("float16");
+    static pybind11::dtype dtype() {
+        static const auto* half = new pybind11::dtype("float16");  // never destroyed: it may outlive the interpreter
+        return *half;
+    }
+};
+
 namespace rdn {
 
 void bind_relation(py::module_& module);
@@ -39,6 +49,20 @@ int64_t padded(int64_t heads) {
 // bfloat16 comes as uint16, which numpy has.
 bool is_bfloat16(const py::array& array) {
     return py::isinstance<py::array_t<uint16_t>>(array);
+}
+
+Stored stored_as(const py::array& array) {
+    if (is_bfloat16(array)) return Stored::kBfloat16;
+    return py::isinstance<py::array_t<Half>>(array) ? Stored::kFloat16 : Stored::kFloat32;
+}
+
+// The data of keys or values, of the shape that floats have or of the one that pairs of bfloat16 have.
+using Shape = std::initializer_list<py::ssize_t>;
+const void* check_stored(const py::array& array, Stored stored, const Shape& shape, const std::string& wanted,
+                         const Shape& pairs, const std::string& wanted_pairs) {
+    if (stored == Stored::kBfloat16) return checked<uint16_t>(array, pairs, wanted_pairs);
+    if (stored == Stored::kFloat16) return checked<Half>(array, shape, wanted);
+    return checked<float>(array, shape, wanted);
 }
 
 const float* words(const uint16_t* pairs) {
@@ -74,23 +98,18 @@ int64_t check_heads(const Bank& arrays) {
 SupportBank check_bank(const Bank& arrays, int64_t heads, int64_t dim) {
     const auto& [keys, values, key_length, boxes] = arrays;
     SupportBank bank;
-    bank.bfloat16 = is_bfloat16(keys);
+    bank.stored = stored_as(keys);
     const std::string m = std::to_string(heads), d = std::to_string(dim);
-    if (bank.bfloat16)
-        bank.keys = words(checked<uint16_t>(keys, {kAny, heads, kAny, dim / 2, kPanel, 2},
-                                            "keys [slots, M = " + m + ", C / 16, d / 2 with d = " + d + ", 16, 2]"));
-    else
-        bank.keys = checked<float>(keys, {kAny, heads, kAny, dim, kPanel},
-                                   "keys [slots, M = " + m + ", C / 16, d = " + d + ", 16]");
+    bank.keys =
+        check_stored(keys, bank.stored, {kAny, heads, kAny, dim, kPanel},
+                     "keys [slots, M = " + m + ", C / 16, d = " + d + ", 16]", {kAny, heads, kAny, dim / 2, kPanel, 2},
+                     "keys [slots, M = " + m + ", C / 16, d / 2 with d = " + d + ", 16, 2]");
     bank.slots = keys.shape(0), bank.capacity = keys.shape(2) * kPanel;
     const std::string slots = std::to_string(bank.slots), c = std::to_string(bank.capacity);
     const std::string of = "values [slots = " + slots + ", M = " + m + ", C";
-    if (bank.bfloat16)
-        bank.values = words(checked<uint16_t>(values, {bank.slots, heads, bank.capacity / 2, dim, 2},
-                                              of + " / 2 with C = " + c + ", d = " + d + ", 2]"));
-    else
-        bank.values =
-            checked<float>(values, {bank.slots, heads, bank.capacity, dim}, of + " = " + c + ", d = " + d + "]");
+    bank.values =
+        check_stored(values, bank.stored, {bank.slots, heads, bank.capacity, dim}, of + " = " + c + ", d = " + d + "]",
+                     {bank.slots, heads, bank.capacity / 2, dim, 2}, of + " / 2 with C = " + c + ", d = " + d + ", 2]");
     bank.key_length =
         checked<float>(key_length, {bank.slots, heads}, "key_length [slots = " + slots + ", M = " + m + "]");
     bank.boxes =
@@ -133,7 +152,7 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
     args.residual = checked<float>(residual, {args.rows, dim}, sized("residual " + n + ", D = ", dim));
     args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
     args.bank = check_bank(bank, args.heads, args.head_dim);
-    args.geometry = check_geometry(geometry, args.heads, args.bank.bfloat16);
+    args.geometry = check_geometry(geometry, args.heads, args.bank.stored == Stored::kBfloat16);
     int64_t supports = 0;
     args.support = check_frames(slots, counts, args.bank, &supports);
     args.multiplicity = checked<float>(multiplicity, {supports}, sized("multiplicity [S = ", supports));
@@ -156,39 +175,39 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
     return py::make_tuple(out, omega);
 }
 
-py::tuple relation_refine(const py::array& query, const py::array& residual, const py::array& value_bias,
-                          const py::array& rows, const Bank& bank, const py::array& slots, const py::array& counts,
-                          const py::array& change, const py::array& restart, const py::array& geometry,
-                          py::array values, py::array normaliser, py::array peak, py::array shift, int threads) {
+py::tuple relation_refine(const py::array& query, const py::array& boxes, const py::array& residual,
+                          const py::array& value_bias, const py::array& places, const Bank& bank,
+                          const py::array& slots, const py::array& counts, const py::array& change,
+                          const py::array& restart, const py::array& geometry, py::array values, py::array normaliser,
+                          py::array peak, py::array shift, int threads) {
     RelationRefine args{};
     args.heads = check_heads(bank);
-    args.query = checked<float>(query, {kAny, kAny}, "query [R, D]");
-    args.head_dim = check_head_dim(query, args.heads, "query [R, D]");
-    const int64_t storage = query.shape(0), dim = query.shape(1);
-    const std::string r = "[R = " + std::to_string(storage), m = sized(", M = ", args.heads);
-    args.residual = checked<float>(residual, {storage, dim}, sized("residual " + r + ", D = ", dim));
+    args.query = checked<float>(query, {kAny, kAny}, "query [A, D]");
+    args.head_dim = check_head_dim(query, args.heads, "query [A, D]");
+    args.rows = query.shape(0);
+    const int64_t dim = query.shape(1);
+    const std::string a = "[A = " + std::to_string(args.rows);
+    args.boxes = checked<float>(boxes, {args.rows, 4}, "boxes " + a + ", 4]");
+    args.residual = checked<float>(residual, {args.rows, dim}, sized("residual " + a + ", D = ", dim));
     args.value_bias = checked<float>(value_bias, {dim}, sized("value_bias [D = ", dim));
     args.bank = check_bank(bank, args.heads, args.head_dim);
-    args.geometry = check_geometry(geometry, args.heads, args.bank.bfloat16);
-    require(storage == args.bank.slots * args.bank.capacity,
-            "query [R, D]: R must be slots * C = " + std::to_string(args.bank.slots * args.bank.capacity) + ", got " +
-                describe(query));
-    args.row = checked<int64_t>(rows, {kAny}, "rows [A]");
-    args.rows = rows.shape(0);
+    args.geometry = check_geometry(geometry, args.heads, args.bank.stored == Stored::kBfloat16);
+    args.values = written<double>(values, {kAny, dim}, sized("values [P, D = ", dim));
+    const int64_t room = values.shape(0);
+    const std::string p = "[P = " + std::to_string(room), m = sized(", M = ", args.heads);
+    args.normaliser = written<double>(normaliser, {room, args.heads}, "normaliser " + p + m);
+    args.peak = written<double>(peak, {room, args.heads}, "peak " + p + m);
+    args.shift = written<float>(shift, {room, args.heads}, "shift " + p + m);
+    args.place = checked<int64_t>(places, {args.rows}, "places " + a + "]");
     for (int64_t i = 0; i < args.rows; ++i)
-        require(args.row[i] >= 0 && args.row[i] < storage && (i == 0 || args.row[i] != args.row[i - 1]),
-                "rows must be distinct and lie in 0..R-1 with R = " + std::to_string(storage) + ", got " +
-                    std::to_string(args.row[i]) + " at " + std::to_string(i));
+        require(args.place[i] >= 0 && args.place[i] < room && (i == 0 || args.place[i] != args.place[i - 1]),
+                "places must be distinct and lie in 0..P-1 with P = " + std::to_string(room) + ", got " +
+                    std::to_string(args.place[i]) + " at " + std::to_string(i));
     int64_t supports = 0;
     args.support = check_frames(slots, counts, args.bank, &supports);
-    const std::string a = "[A = " + std::to_string(args.rows);
     args.change =
         checked<float>(change, {args.rows, args.support.frames}, sized("change " + a + ", F = ", args.support.frames));
     args.restart = checked<uint8_t>(restart, {args.rows}, "restart " + a + "]");
-    args.values = written<double>(values, {storage, dim}, sized("values " + r + ", D = ", dim));
-    args.normaliser = written<double>(normaliser, {storage, args.heads}, "normaliser " + r + m);
-    args.peak = written<double>(peak, {storage, args.heads}, "peak " + r + m);
-    args.shift = written<float>(shift, {storage, args.heads}, "shift " + r + m);
     args.threads = checked_threads(threads);
     Floats out({args.rows, dim});
     py::array_t<uint8_t> status(args.rows);
@@ -203,24 +222,20 @@ py::tuple relation_refine(const py::array& query, const py::array& residual, con
 void pack_supports(const py::array& keys, const py::array& values, py::array packed_keys, py::array packed_values,
                    py::array key_length) {
     PackSupports args{};
-    args.bfloat16 = is_bfloat16(packed_keys);
+    args.stored = stored_as(packed_keys);
+    const int64_t pair = args.stored == Stored::kBfloat16 ? 2 : 1;
     require(
-        packed_keys.ndim() == (args.bfloat16 ? 5 : 4),
+        packed_keys.ndim() == (pair == 2 ? 5 : 4),
         "wanted packed_keys [M, C / 16, d, 16], or of uint16 [M, C / 16, d / 2, 16, 2], got " + describe(packed_keys));
     args.heads = packed_keys.shape(0), args.capacity = packed_keys.shape(1) * kPanel;
-    args.head_dim = packed_keys.shape(2) * (args.bfloat16 ? 2 : 1);
+    args.head_dim = packed_keys.shape(2) * pair;
     const int64_t dim = args.heads * args.head_dim;
-    if (args.bfloat16) {
-        args.packed_keys = reinterpret_cast<float*>(written<uint16_t>(
-            packed_keys, {args.heads, kAny, args.head_dim / 2, kPanel, 2}, "packed_keys [M, C / 16, d / 2, 16, 2]"));
-        args.packed_values = reinterpret_cast<float*>(written<uint16_t>(
-            packed_values, {args.heads, args.capacity / 2, args.head_dim, 2}, "packed_values [M, C / 2, d, 2]"));
-    } else {
-        args.packed_keys =
-            written<float>(packed_keys, {args.heads, kAny, args.head_dim, kPanel}, "packed_keys [M, C / 16, d, 16]");
-        args.packed_values =
-            written<float>(packed_values, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]");
-    }
+    check_stored(packed_keys, args.stored, {args.heads, kAny, args.head_dim, kPanel}, "packed_keys [M, C / 16, d, 16]",
+                 {args.heads, kAny, args.head_dim / 2, kPanel, 2}, "packed_keys [M, C / 16, d / 2, 16, 2]");
+    check_stored(packed_values, args.stored, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]",
+                 {args.heads, args.capacity / 2, args.head_dim, 2}, "packed_values [M, C / 2, d, 2]");
+    require(packed_keys.writeable() && packed_values.writeable(), "wanted writable packed_keys and packed_values");
+    args.packed_keys = packed_keys.mutable_data(), args.packed_values = packed_values.mutable_data();
     args.key_length = written<float>(key_length, {args.heads}, "key_length [M]");
     args.keys = checked<float>(keys, {kAny, dim}, sized("keys [n, D = ", dim));
     args.rows = keys.shape(0);
@@ -230,6 +245,29 @@ void pack_supports(const py::array& keys, const py::array& values, py::array pac
         checked<float>(values, {args.rows, dim}, sized("values [n = " + std::to_string(args.rows) + ", D = ", dim));
     py::gil_scoped_release release;
     cpu::kernels().pack_supports(args);
+}
+
+void narrow(const py::array& x, py::array out) {
+    Narrow args{};
+    args.from = checked<float>(x, {kAny, kAny}, "x [n, D]");
+    args.count = x.size();
+    const std::string n = std::to_string(x.shape(0));
+    args.out = written<Half>(out, {x.shape(0), x.shape(1)}, sized("out [n = " + n + ", D = ", x.shape(1)));
+    py::gil_scoped_release release;
+    cpu::kernels().narrow(args);
+}
+
+Floats widen(const py::array& x) {
+    Widen args{};
+    args.from = checked<Half>(x, {kAny, kAny}, "x [n, D]");
+    args.count = x.size();
+    Floats out({x.shape(0), x.shape(1)});
+    args.out = out.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().widen(args);
+    }
+    return out;
 }
 
 py::array prepare_geometry(const py::array& weight, const py::array& bias, bool bfloat16) {
@@ -284,10 +322,12 @@ Floats linear(const py::array& x, const py::array& weight, const py::array& bias
 
 void bind_relation(py::module_& module) {
     module.def("linear", &linear);
+    module.def("narrow", &narrow);
     module.def("pack_supports", &pack_supports);
     module.def("prepare_geometry", &prepare_geometry);
     module.def("relation_attention", &relation_attention);
     module.def("relation_refine", &relation_refine);
+    module.def("widen", &widen);
 }
 
 }  // namespace rdn

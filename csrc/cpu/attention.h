@@ -14,8 +14,11 @@ namespace rdn::cpu {
 namespace {
 
 constexpr int64_t kTileRows = 13 * kMostRows;  // most query rows of one task
-constexpr float kBounded = 60.0f;              // score up to which no maximum is subtracted; it is a power of 2
-constexpr float kNone = -1e30f;                // largest of no scores
+// Most rows whose scores are held at once: several products of a head's keys, then as many of its values, so that
+// either stay in the first-level cache meanwhile.
+constexpr int64_t kScoredRows = kLanes == 16 ? kMostRows : 4 * kMostRows;
+constexpr float kBounded = 60.0f;  // score up to which no maximum is subtracted; it is a power of 2
+constexpr float kNone = -1e30f;    // largest of no scores
 
 // Supports first .. first + count of a slot.
 struct Block {
@@ -58,7 +61,7 @@ inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, c
             float* column = blocks.columns + b * kColumnRows * kBlock;
             for (int64_t j = 0; j < blocks.block[b].panels() * kPanel; ++j) {
                 const float times = j >= count ? 0.0f : multiplicity ? multiplicity[position + first + j] : 1.0f;
-                fill_column(j < count ? boxes + 4 * j : no_box, times, bank.bfloat16, column + j);
+                fill_column(j < count ? boxes + 4 * j : no_box, times, bank.stored == Stored::kBfloat16, column + j);
             }
         }
     }
@@ -69,7 +72,14 @@ struct Module {
     SupportBank bank;
     Geometry geometry;
     int64_t heads, head_dim;
+    bool pairs;  // whether products are of pairs of bfloat16
 };
+
+template <class Args>
+Module module_of(const Args& args) {
+    const bool pairs = args.bank.stored == Stored::kBfloat16;
+    return {args.bank, {args.geometry, padded_heads(args.heads), pairs}, args.heads, args.head_dim, pairs};
+}
 
 // What one thread holds of some query rows, in memory that it is lent.
 struct Tile {
@@ -77,23 +87,23 @@ struct Tile {
         : query(memory),
           gates(query + kTileRows * module.heads * module.head_dim),
           scores(gates + kTileRows * module.heads * kBlock),
-          values(scores + kMostRows * kBlock) {}
+          values(scores + kScoredRows * kBlock) {}
 
     static int64_t size(const Module& module) {
-        return kTileRows * module.heads * (2 * module.head_dim + kBlock) + kMostRows * kBlock;
+        return kTileRows * module.heads * (2 * module.head_dim + kBlock) + kScoredRows * kBlock;
     }
 
     int64_t row(int64_t head, int64_t r) const { return head * kTileRows + r; }
 
     float* query;   // [heads][kTileRows][head_dim] times log2(e) / sqrt(head_dim); of words the first half of a row
     float* gates;   // [heads][kTileRows][kBlock]
-    float* scores;  // [kMostRows][kBlock] of one head, base-2 logarithms of the softmax terms; then weights, or words
+    float* scores;  // [kScoredRows][kBlock] of one head, base-2 logarithms of the softmax terms; then weights, or words
     float* values;  // [heads][kTileRows][head_dim] sums of weight times value
     RowBox box[kTileRows];
 };
 
 inline void load_row(const Module& module, const float* query, const float* box, int64_t r, Tile& tile) {
-    tile.box[r] = row_box(box, module.bank.bfloat16);
+    tile.box[r] = row_box(box, module.geometry.bfloat16);
     const float scale = static_cast<float>(1.4426950408889634 / sqrt(static_cast<double>(module.head_dim)));
     for (int64_t head = 0; head < module.heads; ++head) {
         const float* from = query + head * module.head_dim;
@@ -144,9 +154,15 @@ void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, 
         place_pairs<Element>(tile.box[r], columns + panel * kPanel, module.geometry, pairs[panel]);
     for (int64_t panel = 0; panel < panels; ++panel) {
         const int64_t first = panel * kPanel;
-        for (int64_t head = 0; head < module.heads; head += kLanes)
-            gate_heads<Element>(module.geometry, head, module.heads, columns + kWeightRow * kBlock + first,
-                                pairs[panel], tile.gates + r * kBlock + first, kTileRows * kBlock);
+        const float* multiplicity = columns + kWeightRow * kBlock + first;
+        float* gates = tile.gates + r * kBlock + first;
+        for (int64_t head = 0; head < module.heads; head += kTogether * kLanes)
+            if (module.geometry.padded == kPanel)
+                gate_heads<Element, kPanel>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
+                                            kTileRows * kBlock);
+            else
+                gate_heads<Element, 0>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
+                                       kTileRows * kBlock);
     }
 }
 
@@ -159,18 +175,20 @@ inline void gate_rows(const Module& module, const Blocks& blocks, int64_t b, int
     }
 }
 
-// First word of a head's keys or values in a block: floats, or pairs of bfloat16.
-inline const float* head_words(const Module& module, const float* words, const Block& block, int64_t head) {
+// A head's keys or values in a block.
+template <class Element>
+const typename Element::Word* head_words(const Module& module, const void* words, const Block& block, int64_t head) {
     const int64_t column = (block.slot * module.heads + head) * module.bank.capacity + block.first;
-    return words + column * module.head_dim / module.bank.per_word();
+    return static_cast<const typename Element::Word*>(words) + column * module.head_dim / Element::kNumbers;
 }
 
 // Asks the second-level cache for a part of a head's keys and values: `part` of `parts`.
-inline void prefetch_head(const Module& module, const Block& block, int64_t head, int64_t part, int64_t parts) {
-    constexpr int64_t kLine = 64 / sizeof(float);
-    const int64_t lines = block.panels() * kPanel * module.head_dim / module.bank.per_word() / kLine;
-    const float* keys = head_words(module, module.bank.keys, block, head);
-    const float* values = head_words(module, module.bank.values, block, head);
+template <class Element>
+void prefetch_head(const Module& module, const Block& block, int64_t head, int64_t part, int64_t parts) {
+    constexpr int64_t kLine = 64 / sizeof(typename Element::Word);
+    const int64_t lines = block.panels() * kPanel * module.head_dim / Element::kNumbers / kLine;
+    const auto* keys = head_words<Element>(module, module.bank.keys, block, head);
+    const auto* values = head_words<Element>(module, module.bank.values, block, head);
     for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
         __builtin_prefetch(keys + line * kLine, 0, 2);
         __builtin_prefetch(values + line * kLine, 0, 2);
@@ -180,31 +198,58 @@ inline void prefetch_head(const Module& module, const Block& block, int64_t head
 // Calls use(head, first row, rows) with the tile's scores against block b, for rows begin .. end of the tile. A
 // window's keys and values fit no cache, and a tile's rows read a head's many times, so the next head's are asked for
 // meanwhile.
-template <class Use>
+template <class Element, class Use>
 void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile,
                 const Use& use) {
     const Block& block = blocks.block[b];
     const int64_t height = even_part(end - begin, kMostRows), parts = ceil_div(end - begin, height);
-    const int64_t dim = module.head_dim, depth = dim / module.bank.per_word();
+    const int64_t held = kScoredRows / kMostRows * height, dim = module.head_dim, depth = dim / Element::kNumbers;
     for (int64_t head = 0; head < module.heads; ++head) {
-        const Right keys = {head_words(module, module.bank.keys, block, head), depth * kPanel, kPanel};
+        const Right<typename Element::Word> keys = {head_words<Element>(module, module.bank.keys, block, head),
+                                                    depth * kPanel, kPanel};
         const bool last = head + 1 == module.heads;
-        for (int64_t r = begin; r < end; r += height) {
-            const int64_t rows = smaller(height, end - r);
-            if (!last || b + 1 < blocks.count)
-                prefetch_head(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1, (r - begin) / height, parts);
-            const float* query = tile.query + tile.row(head, r) * dim;
-            constexpr int kUsual = 64;
-            if (module.bank.bfloat16 && dim == kUsual)
-                multiply<false, kUsual, Pair>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
-            else if (module.bank.bfloat16)
-                multiply<false, 0, Pair>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
-            else if (dim == kUsual)
-                multiply<false, kUsual>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
-            else
-                multiply<false>(rows, query, dim, keys, block.vectors(), depth, tile.scores, kBlock);
-            use(head, r, rows);
+        for (int64_t first = begin; first < end; first += held) {
+            const int64_t stop = smaller(first + held, end);
+            for (int64_t r = first; r < stop; r += height) {
+                if (!last || b + 1 < blocks.count)
+                    prefetch_head<Element>(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1,
+                                           (r - begin) / height, parts);
+                const int64_t rows = smaller(height, stop - r);
+                const float* query = tile.query + tile.row(head, r) * dim;
+                float* scores = tile.scores + (r - first) * kBlock;
+                constexpr int kUsual = 64;
+                if (dim == kUsual)
+                    multiply<false, kUsual, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                else
+                    multiply<false, 0, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+            }
+            use(head, first, stop - first);
         }
+    }
+}
+
+// The same for a bank of any kind.
+template <class Use>
+void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile,
+                const Use& use) {
+    if (module.bank.stored == Stored::kBfloat16)
+        score_rows<Pair>(module, blocks, b, begin, end, tile, use);
+    else if (module.bank.stored == Stored::kFloat16)
+        score_rows<Mixed>(module, blocks, b, begin, end, tile, use);
+    else
+        score_rows<Single>(module, blocks, b, begin, end, tile, use);
+}
+
+template <bool Add, class Element>
+void sum_values(const Module& module, const Block& block, int64_t head, int64_t first, int64_t rows, Tile& tile) {
+    const Right<typename Element::Word> values = {head_words<Element>(module, module.bank.values, block, head), kPanel,
+                                                  module.head_dim};
+    const int64_t depth = ceil_div(block.count, Element::kNumbers), vectors = module.head_dim / kLanes;
+    const int64_t height = even_part(rows, kMostRows);
+    for (int64_t r = 0; r < rows; r += height) {
+        float* to = tile.values + tile.row(head, first + r) * module.head_dim;
+        multiply<Add, kBlock, Element>(smaller(height, rows - r), tile.scores + r * kBlock, kBlock, values, vectors,
+                                       depth, to, module.head_dim);
     }
 }
 
@@ -212,14 +257,12 @@ void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t b
 // values.
 template <bool Add>
 void sum_values(const Module& module, const Block& block, int64_t head, int64_t first, int64_t rows, Tile& tile) {
-    const Right values = {head_words(module, module.bank.values, block, head), kPanel, module.head_dim};
-    const int64_t depth = ceil_div(block.count, module.bank.per_word());
-    const int64_t vectors = module.head_dim / kLanes;
-    float* to = tile.values + tile.row(head, first) * module.head_dim;
-    if (module.bank.bfloat16)
-        multiply<Add, kBlock, Pair>(rows, tile.scores, kBlock, values, vectors, depth, to, module.head_dim);
+    if (module.bank.stored == Stored::kBfloat16)
+        sum_values<Add, Pair>(module, block, head, first, rows, tile);
+    else if (module.bank.stored == Stored::kFloat16)
+        sum_values<Add, Mixed>(module, block, head, first, rows, tile);
     else
-        multiply<Add, kBlock>(rows, tile.scores, kBlock, values, vectors, depth, to, module.head_dim);
+        sum_values<Add, Single>(module, block, head, first, rows, tile);
 }
 
 // All ones in the lanes that hold a support.
@@ -264,8 +307,7 @@ float weigh_row(const float* gates, int64_t count, float shift, float* scores) {
 
 // The same for rows of a bank's kind.
 inline float weigh_row(const Module& module, const float* gates, int64_t count, float shift, float* scores) {
-    return module.bank.bfloat16 ? weigh_row<Pair>(gates, count, shift, scores)
-                                : weigh_row<Single>(gates, count, shift, scores);
+    return module.pairs ? weigh_row<Pair>(gates, count, shift, scores) : weigh_row<Single>(gates, count, shift, scores);
 }
 
 }  // namespace

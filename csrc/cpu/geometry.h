@@ -165,44 +165,58 @@ void place_pairs(const RowBox& row, const float* columns, const Geometry& geomet
     }
 }
 
-// Of kLanes heads: what a term adds to Wg.E for support j.
+// Vectors of heads that are looked up together: what they share is then read once. AVX-512 has all 16 heads in one.
+constexpr int kTogether = kLanes == 16 ? 1 : 2;
+
+// Of kTogether vectors of heads: what a term adds to Wg.E for a support, whose `spline` are rows of kPanel.
 template <class Element>
-RDN_HD Floats share(const float* table, const Pairs& pairs, int term, int j, int64_t padded) {
-    Floats sum = {};
+RDN_HD void share(const float* table, const float* spline, int64_t padded, Floats* sum) {
+    for (int v = 0; v < kTogether; ++v)
+        sum[v] = Floats{};
 #pragma GCC unroll 4
     for (int i = 0; i < kOrder; i += Element::kNumbers)
-        sum = Element::add(pairs.spline[term][i / Element::kNumbers] + j, table + i * padded, sum);
-    return sum;
+#pragma GCC unroll 2
+        for (int v = 0; v < kTogether; ++v)
+            sum[v] = Element::add(spline + i / Element::kNumbers * kPanel, table + i * padded + v * kLanes, sum[v]);
 }
 
-// Gates of kLanes heads from `first` on with a panel of supports, multiplicity included -> [kLanes][kPanel], rows
-// `stride` apart.
-template <class Element>
+// Gates of kTogether vectors of heads from `first` on with a panel of supports, multiplicity included ->
+// [heads][kPanel], rows `stride` apart. Heads of which there are 16 have a row in a cache line, at distances known when
+// this is compiled.
+template <class Element, int Padded>
 void gate_heads(const Geometry& geometry, int64_t first, int64_t heads, const float* multiplicity, const Pairs& pairs,
                 float* gates, int64_t stride) {
-    const int64_t padded = geometry.padded;
-    const Floats bias = load(geometry.rows + kBiasRow * padded + first);
+    const int64_t padded = Padded != 0 ? Padded : geometry.padded;
+    const float* bias = geometry.rows + kBiasRow * padded + first;
     const float* table = geometry.rows + kTableRow * padded + first;
     for (int column = 0; column < kPanel; column += kLanes) {
-        alignas(64) float pair[kLanes][kLanes];  // [support][head]
+        alignas(64) float pair[kTogether][kLanes][kLanes];  // [][support][head]
+        const float* spline = pairs.spline[0][0] + column;
+        const int32_t* at = pairs.at[0] + column;
         for (int j = 0; j < kLanes; ++j) {
-            Floats shares[kTerms];
+            Floats shares[kTerms][kTogether];
 #pragma GCC unroll 4
             for (int term = 0; term < kTerms; ++term)
-                shares[term] = share<Element>(table + pairs.at[term][column + j], pairs, term, column + j, padded);
-            store(pair[j], gate(bias + ((shares[0] + shares[1]) + (shares[2] + shares[3]))));
+                share<Element>(table + at[term * kPanel + j], spline + term * kOrder * kPanel + j, padded,
+                               shares[term]);
+#pragma GCC unroll 2
+            for (int v = 0; v < kTogether; ++v)
+                store(pair[v][j],
+                      gate(load(bias + v * kLanes) + ((shares[0][v] + shares[1][v]) + (shares[2][v] + shares[3][v]))));
         }
-        Floats row[kLanes];
-#pragma GCC unroll 16
-        for (int j = 0; j < kLanes; ++j)
-            row[j] = load(pair[j]);
-        transpose(row);
         const Floats times = load(multiplicity + column);
-        float* to = gates + first * stride + column;
-        const int64_t present = smaller(kLanes, heads - first);
+        for (int v = 0; v < kTogether; ++v) {
+            Floats row[kLanes];
 #pragma GCC unroll 16
-        for (int head = 0; head < kLanes; ++head)
-            if (head < present) store(to + head * stride, row[head] * times);
+            for (int j = 0; j < kLanes; ++j)
+                row[j] = load(pair[v][j]);
+            transpose(row);
+            const int64_t head = first + v * kLanes, present = smaller(kLanes, heads - head);
+            float* to = gates + head * stride + column;
+#pragma GCC unroll 16
+            for (int h = 0; h < kLanes; ++h)
+                if (h < present) store(to + h * stride, row[h] * times);
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 // CMake compiles every file of RDN_ISA_SOURCES four times (once where the machine is not x86-64) with
 //     RDN_ISA        baseline | avx2 | avx512 | avx512_bf16: the namespace that the file's launchers live in
 //     RDN_ISA_LEVEL  0 | 1 | 2 | 3
-// and the matching -m flags (avx2: AVX2, FMA, BMI, BMI2; avx512: those and F, BW, CD, DQ, VL; avx512_bf16: those and
-// BF16), so __AVX2__, __FMA__, __AVX512F__ and __AVX512BF16__ are also there to ask. A kernel file looks like this:
+// and the matching -m flags (avx2: AVX2, FMA, F16C, BMI, BMI2; avx512: those and F, BW, CD, DQ, VL; avx512_bf16: those
+// and BF16), so __AVX2__, __FMA__, __AVX512F__ and __AVX512BF16__ are also there to ask. A kernel file looks like this:
 //
 //     #include "isa.h"
 //     namespace rdn::cpu::RDN_ISA {
@@ -34,6 +34,8 @@
     X(detect, Detect)                        \
     X(suppress, Suppress)                    \
     X(linear, Linear)                        \
+    X(narrow, Narrow)                        \
+    X(widen, Widen)                          \
     X(pack_supports, PackSupports)           \
     X(relation_attention, RelationAttention) \
     X(relation_refine, RelationRefine)

@@ -60,7 +60,7 @@ void multiply_columns(const Linear& args, int64_t first, const float* x, float* 
     const int64_t vectors = ceil_div(smaller(kColumns, args.columns - first), kPanel) * kPanel / kLanes;
     for (int64_t part = 0; part < parts(args); ++part, x += args.rows * kRowStride) {
         const int64_t begin = part * kDepth, depth = smaller(kDepth, all - begin);
-        const Right weight = {args.weight + first * all + begin * kPanel, all * kPanel, kPanel};
+        const Right<float> weight = {args.weight + first * all + begin * kPanel, all * kPanel, kPanel};
         for (int64_t row = 0; row < args.rows; row += height) {
             const int64_t rows = smaller(height, args.rows - row);
             const float* left = x + row * kRowStride;
@@ -84,7 +84,8 @@ struct PanelRows {
 };
 
 // Keys: channels become rows. Returns the squared lengths' largest, or no number.
-float pack_keys(const PanelRows& keys, int64_t head_dim, bool bfloat16, float* to) {
+template <class Element>
+float pack_keys(const PanelRows& keys, int64_t head_dim, typename Element::Word* to) {
     float longest = 0.0f;
     for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
         Floats squares = {};
@@ -95,7 +96,7 @@ float pack_keys(const PanelRows& keys, int64_t head_dim, bool bfloat16, float* t
             transpose(row);
             for (int64_t i = 0; i < kLanes; ++i) {
                 squares = fused(row[i], row[i], squares);
-                if (!bfloat16)
+                if constexpr (Element::kNumbers == 1)
                     store(to + (channel + i) * kPanel + lane, row[i]);
                 else if (i % 2 == 0)
                     store(to + (channel + i) / 2 * kPanel + lane, bits_as<Floats>(pair_up(row[i], row[i + 1])));
@@ -107,15 +108,34 @@ float pack_keys(const PanelRows& keys, int64_t head_dim, bool bfloat16, float* t
     return longest;
 }
 
-void pack_values(const PanelRows& values, int64_t head_dim, bool bfloat16, float* to) {
-    for (int64_t row = 0; row < kPanel; row += bfloat16 ? 2 : 1) {
+template <class Element>
+void pack_values(const PanelRows& values, int64_t head_dim, typename Element::Word* to) {
+    for (int64_t row = 0; row < kPanel; row += Element::kNumbers) {
         for (int64_t channel = 0; channel < head_dim; channel += kLanes) {
             const Floats first = values.at(row, channel);
-            if (bfloat16)
+            if constexpr (Element::kNumbers == 2)
                 store(to + row / 2 * head_dim + channel, bits_as<Floats>(pair_up(first, values.at(row + 1, channel))));
             else
                 store(to + row * head_dim + channel, first);
         }
+    }
+}
+
+template <class Element>
+void pack(const PackSupports& args) {
+    using Word = typename Element::Word;
+    const int64_t dim = args.heads * args.head_dim;
+    for (int64_t head = 0; head < args.heads; ++head) {
+        float longest = 0.0f;
+        for (int64_t row = 0; row < args.capacity; row += kPanel) {
+            const int64_t from = row * dim + head * args.head_dim, count = larger(0, args.rows - row);
+            const int64_t to = (head * args.capacity + row) * args.head_dim / Element::kNumbers;
+            longest = larger_or_nan(longest, pack_keys<Element>({args.keys + from, dim, count}, args.head_dim,
+                                                                static_cast<Word*>(args.packed_keys) + to));
+            pack_values<Element>({args.values + from, dim, count}, args.head_dim,
+                                 static_cast<Word*>(args.packed_values) + to);
+        }
+        args.key_length[head] = sqrtf(longest);
     }
 }
 
@@ -142,18 +162,12 @@ void linear(const Linear& asked) {
 }
 
 void pack_supports(const PackSupports& args) {
-    const int64_t dim = args.heads * args.head_dim, per_word = args.bfloat16 ? 2 : 1;
-    for (int64_t head = 0; head < args.heads; ++head) {
-        float longest = 0.0f;
-        for (int64_t row = 0; row < args.capacity; row += kPanel) {
-            const int64_t from = row * dim + head * args.head_dim, count = larger(0, args.rows - row);
-            const int64_t to = (head * args.capacity + row) * args.head_dim / per_word;
-            longest = larger_or_nan(longest, pack_keys({args.keys + from, dim, count}, args.head_dim, args.bfloat16,
-                                                       args.packed_keys + to));
-            pack_values({args.values + from, dim, count}, args.head_dim, args.bfloat16, args.packed_values + to);
-        }
-        args.key_length[head] = sqrtf(longest);
-    }
+    if (args.stored == Stored::kBfloat16)
+        pack<Pair>(args);
+    else if (args.stored == Stored::kFloat16)
+        pack<Mixed>(args);
+    else
+        pack<Single>(args);
 }
 
 }  // namespace rdn::cpu::RDN_ISA

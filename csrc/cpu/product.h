@@ -31,26 +31,36 @@ inline int64_t even_part(int64_t whole, int64_t most) {
     return whole == 0 ? 1 : ceil_div(whole, ceil_div(whole, most));
 }
 
+template <class Word>
 struct Right {
-    const float* data;
+    const Word* data;
     int64_t panel_stride, row_stride;
 
     // Column kLanes * vector of row 0.
-    const float* column(int64_t vector) const {
+    const Word* column(int64_t vector) const {
         constexpr int64_t kVectors = kPanel / kLanes;
         return data + vector / kVectors * panel_stride + vector % kVectors * kLanes;
     }
 };
 
-// What an element of the operands is: a float, or two bfloat16 that follow each other along the depth.
+// What an element of the operands is: a float; two bfloat16 that follow each other along the depth; or a float of the
+// left side and a float16 of the right one.
 struct Single {
+    using Word = float;
     static constexpr int kNumbers = 1;
     static constexpr int kExponential = 5;  // degree of exp2_clamped whose error is below its own
     static Floats add(const float* left, const float* right, Floats sum) {
         return fused(broadcast<Floats>(*left), load(right), sum);
     }
 };
+struct Mixed : Single {
+    using Word = Half;
+    static Floats add(const float* left, const Half* right, Floats sum) {
+        return fused(broadcast<Floats>(*left), load(right), sum);
+    }
+};
 struct Pair {
+    using Word = float;
     static constexpr int kNumbers = 2;
     static constexpr int kExponential = 3;
     static Floats add(const float* left, const float* right, Floats sum) {
@@ -63,10 +73,10 @@ struct Pair {
 // c = a b, or c += a b: a [Rows, depth], Vectors * kLanes columns of b from `vector` on, c [Rows, Vectors * kLanes].
 // The sum over depth starts at zero even where it is added: sums of sums lose less than one long sum.
 template <class Element, int Stride, int Rows, int Vectors, bool Add>
-void multiply_tile(const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth, float* c,
-                   int64_t c_stride) {
+void multiply_tile(const float* a, int64_t a_stride, const Right<typename Element::Word>& b, int64_t vector,
+                   int64_t depth, float* c, int64_t c_stride) {
     const int64_t stride = Stride != 0 ? Stride : a_stride;
-    const float* column[Vectors];
+    const typename Element::Word* column[Vectors];
     for (int v = 0; v < Vectors; ++v)
         column[v] = b.column(vector + v);
     Floats total[Rows][Vectors] = {};
@@ -89,8 +99,8 @@ void multiply_tile(const float* a, int64_t a_stride, const Right& b, int64_t vec
 }
 
 template <class Element, int Stride, int Rows, int Vectors, bool Add>
-void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vector, int64_t depth,
-                   float* c, int64_t c_stride) {
+void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right<typename Element::Word>& b,
+                   int64_t vector, int64_t depth, float* c, int64_t c_stride) {
     if (rows == Rows) {
         multiply_tile<Element, Stride, Rows, Vectors, Add>(a, a_stride, b, vector, depth, c, c_stride);
     } else if constexpr (Rows > 1) {
@@ -101,8 +111,8 @@ void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right& 
 // At most kMostRows rows, and the first `vectors` times kLanes columns of b. A stride of a that is known when this is
 // compiled, Stride, saves the registers of a pointer to every row.
 template <bool Add, int Stride = 0, class Element = Single>
-void multiply(int64_t rows, const float* a, int64_t a_stride, const Right& b, int64_t vectors, int64_t depth, float* c,
-              int64_t c_stride) {
+void multiply(int64_t rows, const float* a, int64_t a_stride, const Right<typename Element::Word>& b, int64_t vectors,
+              int64_t depth, float* c, int64_t c_stride) {
     int64_t v = 0;
     for (; v + 1 < vectors; v += 2)
         multiply_rows<Element, Stride, kMostRows, 2, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);

@@ -26,7 +26,7 @@ struct Guard {
 
 bool row_bounded(const RelationRefine& args, const Module& module, int64_t position, int64_t r, const Tile& tile) {
     const float* change = args.change + position * args.support.frames;
-    const float* shift = args.shift + args.row[position] * args.heads;
+    const float* shift = args.shift + args.place[position] * args.heads;
     for (int64_t head = 0; head < args.heads; ++head) {
         if (!args.restart[position] && shift[head] != 0.0f) return false;
         const float length = query_length(module, tile, r, head);
@@ -42,17 +42,17 @@ bool row_bounded(const RelationRefine& args, const Module& module, int64_t posit
 void load_tile(const RelationRefine& args, const Module& module, const Task& task, Tile& tile, Guard& guard) {
     const int64_t dim = args.heads * args.head_dim;
     for (int64_t r = 0; r < task.rows; ++r) {
-        const int64_t position = task.first + r, row = args.row[position];
-        load_row(module, args.query + row * dim, args.bank.boxes + 4 * row, r, tile);
+        const int64_t position = task.first + r, place = args.place[position];
+        load_row(module, args.query + position * dim, args.boxes + 4 * position, r, tile);
         guard.bounded[r] = row_bounded(args, module, position, r, tile);
         guard.over[r] = false;
-        if (module.bank.bfloat16) pair_row(module, r, tile);
+        if (module.pairs) pair_row(module, r, tile);
         if (args.restart[position]) {
-            memset(args.values + row * dim, 0, sizeof(double) * dim);
-            memset(args.normaliser + row * args.heads, 0, sizeof(double) * args.heads);
-            memset(args.peak + row * args.heads, 0, sizeof(double) * args.heads);
+            memset(args.values + place * dim, 0, sizeof(double) * dim);
+            memset(args.normaliser + place * args.heads, 0, sizeof(double) * args.heads);
+            memset(args.peak + place * args.heads, 0, sizeof(double) * args.heads);
             for (int64_t head = 0; head < args.heads; ++head)
-                args.shift[row * args.heads + head] = guard.bounded[r] ? 0.0f : kNone;
+                args.shift[place * args.heads + head] = guard.bounded[r] ? 0.0f : kNone;
         }
     }
 }
@@ -61,7 +61,7 @@ void add_part(const RelationRefine& args, const Module& module, const Block& blo
               int64_t first, int64_t rows, const float* normaliser, Tile& tile) {
     sum_values<false>(module, block, head, first, rows, tile);
     for (int64_t r = 0; r < rows; ++r) {
-        const int64_t position = task.first + first + r, state = args.row[position] * args.heads + head;
+        const int64_t position = task.first + first + r, state = args.place[position] * args.heads + head;
         const double times = args.change[position * args.support.frames + block.frame];
         const float* values = tile.values + tile.row(head, first + r) * args.head_dim;
         double* sums = args.values + state * args.head_dim;
@@ -77,10 +77,10 @@ void change_rows(const RelationRefine& args, const Module& module, const Blocks&
     const Block& block = blocks.block[b];
     gate_rows(module, blocks, b, begin, end, tile);
     score_rows(module, blocks, b, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
-        float normaliser[kMostRows];
+        float normaliser[kScoredRows];
         for (int64_t r = 0; r < rows; ++r) {
             float* scores = tile.scores + r * kBlock;
-            const float shift = args.shift[args.row[task.first + from + r] * args.heads + head];
+            const float shift = args.shift[args.place[task.first + from + r] * args.heads + head];
             if (!guard.bounded[from + r] && largest_score(scores, block.count, shift) > shift + kBounded)
                 guard.over[from + r] = true;
             normaliser[r] =
@@ -112,7 +112,7 @@ void find_shifts(const RelationRefine& args, const Module& module, const Blocks&
         for_rows(args, blocks, b, task, wanted, [&](int64_t begin, int64_t end) {
             score_rows(module, blocks, b, begin, end, tile, [&](int64_t head, int64_t from, int64_t rows) {
                 for (int64_t r = 0; r < rows; ++r) {
-                    float& shift = args.shift[args.row[task.first + from + r] * args.heads + head];
+                    float& shift = args.shift[args.place[task.first + from + r] * args.heads + head];
                     shift = largest_score(tile.scores + r * kBlock, blocks.block[b].count, shift);
                 }
             });
@@ -133,10 +133,10 @@ void change_tile(const RelationRefine& args, const Module& module, const Blocks&
 void finish(const RelationRefine& args, const Task& task, const Guard& guard) {
     const int64_t dim = args.heads * args.head_dim;
     for (int64_t position = task.first; position < task.first + task.rows; ++position) {
-        const int64_t row = args.row[position];
+        const int64_t place = args.place[position];
         bool right = !guard.over[position - task.first];
         for (int64_t head = 0; head < args.heads; ++head) {
-            const int64_t state = row * args.heads + head;
+            const int64_t state = place * args.heads + head;
             const double normaliser = args.normaliser[state];
             if (normaliser > args.peak[state]) args.peak[state] = normaliser;
             right = right && normaliser > kLeft * args.peak[state] && normaliser <= 1e300;
@@ -145,7 +145,7 @@ void finish(const RelationRefine& args, const Task& task, const Guard& guard) {
             float* out = args.out + position * dim + channel;
             float wrong = 0.0f;
             for (int64_t d = 0; d < args.head_dim; ++d) {
-                out[d] = args.residual[row * dim + channel + d] +
+                out[d] = args.residual[position * dim + channel + d] +
                          (static_cast<float>(sums[d] / normaliser) + args.value_bias[channel + d]);
                 wrong += 0.0f * static_cast<float>(sums[d]);
             }
@@ -168,8 +168,7 @@ double operations(const RelationRefine& args) {
 
 void relation_refine(const RelationRefine& args) {
     if (args.rows == 0) return;
-    const Module module = {
-        args.bank, {args.geometry, padded_heads(args.heads), args.bank.bfloat16}, args.heads, args.head_dim};
+    const Module module = module_of(args);
     Blocks blocks(args.support);
     fill_blocks(args.support, args.bank, nullptr, blocks);
     const int threads = worth_waking(args.threads, operations(args));

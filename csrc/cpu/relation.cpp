@@ -59,7 +59,7 @@ void load_tile(const RelationAttention& args, const Module& module, const float*
             softmax.shift[state] = softmax.fixed[state] ? 0.0f : kNone;
             softmax.normaliser[state] = 0.0f;
         }
-        if (module.bank.bfloat16) pair_row(module, r, tile);
+        if (module.pairs) pair_row(module, r, tile);
     }
 }
 
@@ -135,8 +135,7 @@ double operations(const RelationAttention& args, const Blocks& blocks) {
 void relation_attention(const RelationAttention& args) {
     const int64_t size = args.rows * args.heads * args.head_dim;
     memset(args.omega, 0, sizeof(float) * args.rows * (args.omega_end - args.omega_begin));
-    const Module module = {
-        args.bank, {args.geometry, padded_heads(args.heads), args.bank.bfloat16}, args.heads, args.head_dim};
+    const Module module = module_of(args);
     Blocks blocks(args.support);
     if (args.rows == 0 || blocks.count == 0) {
         memcpy(args.out, args.residual, sizeof(float) * size);

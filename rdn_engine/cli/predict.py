@@ -26,6 +26,7 @@ from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
 from rdn_engine.detector import Detector, RelationPrecision
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
 from rdn_engine.media.given import given_value
 from rdn_engine.media.playlist import file_key, files_read
@@ -64,6 +65,9 @@ def predict(
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
     relation_precision: Annotated[
         RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
+    ] = "float32",
+    ring_precision: Annotated[
+        RingPrecision, typer.Option(help="Of what the window keeps: float16 takes about half the memory.")
     ] = "float32",
     backend: ChoiceOption = "onnxruntime",
     device: DeviceOption = "cpu",
@@ -104,6 +108,7 @@ def predict(
             threads=threads,
             executor=executor,
             relation_precision=relation_precision,
+            ring_precision=ring_precision,
         )
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,

@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rdn_engine.kernels import cpu
-from rdn_engine.kernels.cpu.arrays import Float, Index
+from rdn_engine.kernels.cpu.arrays import Float, Half, Index
 
 if TYPE_CHECKING:
     from rdn_engine.host.refinement import Refinement
+
+
+Kept = Float | Half
+"""Rows as a ring keeps them."""
+
+
+def single(rows: Kept) -> Float:
+    """Kept rows in float32.
+
+    Args:
+        rows: [n, D].
+
+    Returns:
+        [n, D]; float32 rows are the same array.
+    """
+    return cpu.widen(rows) if rows.dtype == np.float16 else rows  # type: ignore[arg-type, return-value]
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,7 @@ class SupportPool:
 
     boxes: Float
     """[R, 4] network-input pixels"""
-    features: Float
+    features: Kept
     """[R, D]"""
     keys: cpu.Packed
     """[P, slots, M, C / 16, d, 16] panels of 16 proposals, the layout of cpu.SupportBank, bfloat16 too"""
@@ -52,7 +68,7 @@ class SupportPool:
     """[P, slots, M, C, d]"""
     key_length: Float
     """[P, slots, M]"""
-    refine_query: Float
+    refine_query: Kept
     """[R, D]"""
     slots: Index
     """[F] frames of the window, oldest first"""
@@ -91,8 +107,16 @@ class SupportPool:
         boxes = self.boxes.reshape(len(self.slot_counts), -1, 4)
         return cpu.SupportBank(self.keys[module], self.values[module], self.key_length[module], boxes)
 
+    def queries(self, rows: Index) -> cpu.QueryRows:
+        """Support proposals that look at others: query of the refinement, boxes, features.
+
+        Args:
+            rows: [n] in 0..R - 1.
+        """
+        return cpu.QueryRows(single(self.refine_query[rows]), self.boxes[rows], single(self.features[rows]))
+
     def plain(self) -> tuple[Float, Float]:
-        """Keys and values as the model's graphs have them; of a float32 ring.
+        """Keys and values as the model's graphs have them; of a ring that is not bfloat16.
 
         Returns:
             [P, S, D] each, for `rows`.

@@ -10,7 +10,7 @@ from rdn_engine.bundle.confidence import ConfidenceMap
 from rdn_engine.config import RDNConfig
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.relation import Relation
-from rdn_engine.kernels.cpu import Float
+from rdn_engine.kernels.cpu import Float, RingPrecision
 
 
 class EncoderLike(Protocol):
@@ -44,5 +44,7 @@ class HostModel:
     """The executor of the relation stage."""
     threads: int
     """Bounds the CPU threads of every stage of one call."""
+    ring_precision: RingPrecision = "float32"
+    """Of what streams keep."""
     confidence: ConfidenceMap | None = None
     """What the model's confidences are worth; None gives them out as they are."""

@@ -129,10 +129,8 @@ class FusedRelation:
         value_bias = self._arrays[f"rel.{module}.value.bias"]
         refined, left = pool.refinement.step(pool, module, value_bias, self._geometry[module], self._threads)
         if left.any():
-            rows = pool.advanced_rows[left]
-            whole = self.attend(
-                module, pool.features[rows], pool.refine_query[rows], pool.boxes[rows], Supports.of(pool, module)
-            )
+            queries = pool.queries(pool.advanced_rows[left])
+            whole = self.attend(module, queries.residual, queries.query, queries.boxes, Supports.of(pool, module))
             refined[left] = whole.out
         return refined
 

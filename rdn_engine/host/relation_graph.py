@@ -37,19 +37,19 @@ class GraphRelation:
         # A graph need not accept zero rows. A frame with proposals is in its own window, so its pool is never empty.
         if not len(features):
             return RelationOutput.of_no_rows(self._num_logits, asked)
-        rows, chosen = pool.rows, pool.advanced_rows
+        advanced = pool.queries(pool.advanced_rows)
         keys, values = pool.plain()
         feeds = {
             "features": features,
             "query": query,
             "boxes": boxes,
-            "support_boxes": pool.boxes[rows],
+            "support_boxes": pool.boxes[pool.rows],
             "keys": keys,
             "values": values,
             "log_multiplicity": np.log(pool.multiplicity),
-            "advanced_boxes": pool.boxes[chosen],
-            "advanced_features": pool.features[chosen],
-            "advanced_query": pool.refine_query[chosen],
+            "advanced_boxes": advanced.boxes,
+            "advanced_features": advanced.residual,
+            "advanced_query": advanced.query,
             "advanced_log_multiplicity": np.log(pool.advanced_multiplicity),
         }
         found = self._graph({name: np.ascontiguousarray(feeds[name]) for name in self._graph.inputs})

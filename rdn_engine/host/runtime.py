@@ -15,7 +15,7 @@ from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation, Relation
 from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.stream import HostStream
-from rdn_engine.kernels.cpu import Precision
+from rdn_engine.kernels.cpu import Precision, RingPrecision
 
 Executor = Literal["fused", "graph"]
 
@@ -28,7 +28,14 @@ class HostRuntime:
 
     @classmethod
     def load(
-        cls, bundle: Bundle, backend: Backend, *, executor: Executor, precision: Precision, threads: int
+        cls,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        executor: Executor,
+        precision: Precision,
+        threads: int,
+        ring_precision: RingPrecision = "float32",
     ) -> HostRuntime:
         """Load the graphs and weights of a bundle.
 
@@ -38,6 +45,7 @@ class HostRuntime:
             executor: `fused` (compiled attention) or `graph` (the relation graph on the backend).
             precision: of the products of `fused`.
             threads: bounds the CPU threads of every stage of one call.
+            ring_precision: of what streams keep.
 
         Raises:
             BundleError: for a graph or a weight that is not what the configuration wants.
@@ -52,7 +60,9 @@ class HostRuntime:
             relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
         else:
             relation = GraphRelation(config, backend.load(bundle.path("relation")))
-        return cls(HostModel(config, encoder, relation, threads, bundle.manifest.confidence))
+        # Without relations the window has what is given out, and little of it.
+        ring: RingPrecision = "float32" if config.alone else ring_precision
+        return cls(HostModel(config, encoder, relation, threads, ring, bundle.manifest.confidence))
 
     @property
     def config(self) -> RDNConfig:

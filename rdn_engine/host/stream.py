@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
@@ -23,7 +25,9 @@ class HostStream(Stream):
     def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_id: str) -> None:
         super().__init__(model.config, dials, capacity, source_id)
         self._model = model
-        self._window = Window(model.config.relation, capacity, model.relation.precision)
+        # The dials' own r is at hand from the start, whatever the capacity says.
+        room = replace(capacity, advanced_ratio=max(capacity.advanced_ratio, dials.advanced_ratio))
+        self._window = Window(model.config.relation, room, model.relation.precision, model.ring_precision)
         self._ready: list[Detections] = []
 
     @property

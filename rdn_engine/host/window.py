@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rdn_engine.config import Dials, RelationConfig
-from rdn_engine.host.features import EncodedFrame, SupportPool
+from rdn_engine.host.features import EncodedFrame, Kept, SupportPool, single
 from rdn_engine.host.refinement import Refinement
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.arithmetic import round_up
@@ -17,7 +18,7 @@ from rdn_engine.stream.room import room_for
 
 
 class ReferenceProposals(NamedTuple):
-    """The reference proposals of one frame, in place in the queue."""
+    """The reference proposals of one frame."""
 
     boxes: Float
     """[n, 4] network-input pixels"""
@@ -35,33 +36,53 @@ class Window:
     runs.
     """
 
-    def __init__(self, config: RelationConfig, capacity: Dials, precision: cpu.Precision = "float32") -> None:
-        """precision: of keys and values."""
+    def __init__(
+        self,
+        config: RelationConfig,
+        capacity: Dials,
+        products: cpu.Precision = "float32",
+        ring: cpu.RingPrecision = "float32",
+    ) -> None:
+        """Allocate zeros.
+
+        Args:
+            config: of the model.
+            capacity: the largest T, K and N of the dials. Of more advanced rows than its r has, some are refined from
+                the whole window.
+            products: of the relation stage; keys and values are kept in bfloat16 where they are.
+            ring: of all other keys and values, of features and of queries.
+
+        Raises:
+            ConfigError: for a window that does not fit into memory.
+        """
         self._config = config
         self._slots = 2 * capacity.window + 2
         self._room = round_up(capacity.num_support, cpu.PANEL)
         self._waiting = capacity.window + 1
         with room_for(capacity):
-            self._allocate(config, capacity.num_reference, precision)
+            self._allocate(config, capacity, "bfloat16" if products == "bfloat16" else ring, np.dtype(ring))
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 
-    def _allocate(self, config: RelationConfig, num_reference: int, precision: cpu.Precision) -> None:
+    def _allocate(
+        self, config: RelationConfig, capacity: Dials, stored: cpu.StoredPrecision, kept: np.dtype[Any]
+    ) -> None:
         dim, heads, cached = config.dim, config.heads, config.num_cached
         slots, room = self._slots, self._room
         self._boxes = np.zeros((slots * room, 4), np.float32)
         self._objectness = np.zeros(slots * room, np.float32)
-        self._features = np.zeros((slots * room, dim), np.float32)
-        self._keys, self._values = cpu.empty_supports((cached, slots), room=room, config=config, precision=precision)
+        self._features = np.zeros((slots * room, dim), kept)
+        self._keys, self._values = cpu.empty_supports((cached, slots), room=room, config=config, precision=stored)
         self._key_length = np.zeros((cached, slots, heads), np.float32)
-        self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), np.float32)
+        self._refine_query = np.zeros((slots * room, dim if config.advanced else 0), kept)
         self._support_counts = np.zeros(slots, np.int64)
-        self._refinement = Refinement(config, slots=slots, room=room)
+        advanced = math.ceil(capacity.advanced_ratio * capacity.num_support * (2 * capacity.window + 1))
+        self._refinement = Refinement(config, slots=slots, room=room, places=advanced)
 
-        queue = (self._waiting, num_reference)
+        queue = (self._waiting, capacity.num_reference)
         self._reference_boxes = np.zeros((*queue, 4), np.float32)
-        self._reference_features = np.zeros((*queue, dim), np.float32)
-        self._reference_query = np.zeros((*queue, dim if config.num_modules else 0), np.float32)
+        self._reference_features = np.zeros((*queue, dim), kept)
+        self._reference_query = np.zeros((*queue, dim if config.num_modules else 0), kept)
         self._reference_counts = np.zeros(self._waiting, np.int64)
 
     @property
@@ -90,17 +111,17 @@ class Window:
         rows = slice(slot * self._room, slot * self._room + k)
         self._boxes[rows] = frame.boxes[:k]
         self._objectness[rows] = frame.objectness[:k]
-        self._features[rows] = frame.features[:k]
+        _keep(frame.features[:k], self._features[rows])
         for i, (keys, values) in enumerate(zip(frame.keys, frame.values, strict=True)):
             cpu.pack_supports(keys, values, self._bank(i), slot=slot)
-        self._refine_query[rows] = frame.refine_query
+        _keep(frame.refine_query, self._refine_query[rows])
         self._support_counts[slot] = k
 
         n = len(frame.boxes)
         place = t % self._waiting
         self._reference_boxes[place, :n] = frame.boxes
-        self._reference_features[place, :n] = frame.features
-        self._reference_query[place, :n] = frame.query
+        _keep(frame.features, self._reference_features[place, :n])
+        _keep(frame.query, self._reference_query[place, :n])
         self._reference_counts[place] = n
         self.newest = t
         return t
@@ -110,7 +131,7 @@ class Window:
         return cpu.SupportBank(self._keys[module], self._values[module], self._key_length[module], boxes)
 
     def reference(self, t: int, num_reference: int) -> ReferenceProposals:
-        """The reference proposals of a frame, in place.
+        """The reference proposals of a frame, in place where they are kept in float32.
 
         Args:
             t: number of the frame, one of the last T + 1 appended.
@@ -120,8 +141,8 @@ class Window:
         rows = slice(min(num_reference, int(self._reference_counts[place])))
         return ReferenceProposals(
             self._reference_boxes[place, rows],
-            self._reference_features[place, rows],
-            self._reference_query[place, rows],
+            single(self._reference_features[place, rows]),
+            single(self._reference_query[place, rows]),
         )
 
     def support_rows(self, frame: int, t: int, dials: Dials) -> tuple[int, int] | None:
@@ -183,3 +204,11 @@ class Window:
         if not self._config.advanced:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return cpu.sample_advanced(self._objectness[rows], multiplicity, starts, dials=dials)
+
+
+def _keep(rows: Float, to: Kept) -> None:
+    """Copy rows into the ring."""
+    if to.dtype == np.float16:
+        cpu.narrow(rows, to)  # type: ignore[arg-type]
+    else:
+        to[...] = rows

@@ -7,7 +7,8 @@ _F = NDArray[np.float32]
 _I = NDArray[np.int64]
 _D = NDArray[np.float64]
 _B = NDArray[np.uint8]
-_W = NDArray[np.float32 | np.uint16]
+_H = NDArray[np.float16]
+_W = NDArray[np.float32 | np.float16 | np.uint16]
 
 cuda_built: bool
 """Whether the CUDA kernels are part of this build."""
@@ -43,6 +44,8 @@ def sample_advanced(
     objectness: _F, multiplicity: _F, frame_start: _I, ratio: float, num_support: int, global_: bool, /
 ) -> tuple[_I, _F]: ...
 def linear(x: _F, weight: _W, bias: _F, relu: bool, threads: int, /) -> _F: ...
+def narrow(x: _F, out: _H, /) -> None: ...
+def widen(x: _H, /) -> _F: ...
 def prepare_geometry(weight: _F, bias: _F, bfloat16: bool, /) -> _W: ...
 def pack_supports(keys: _F, values: _F, packed_keys: _W, packed_values: _W, key_length: _F, /) -> None: ...
 def relation_attention(
@@ -61,9 +64,10 @@ def relation_attention(
 ) -> tuple[_F, _F]: ...
 def relation_refine(
     query: _F,
+    boxes: _F,
     residual: _F,
     value_bias: _F,
-    rows: _I,
+    places: _I,
     bank: tuple[_W, ...],
     slots: _I,
     counts: _I,

@@ -11,6 +11,7 @@ from rdn_engine.backends.graph import BackendChoice, Device
 from rdn_engine.detector import RelationPrecision
 from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.host.runtime import Executor
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.media.address import hide_sources, without_credentials
 from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.live import LiveOptions
@@ -129,6 +130,7 @@ class ServiceSettings:
     device: Device = "cpu"
     executor: Executor = "fused"
     relation_precision: RelationPrecision = "float32"
+    ring_precision: RingPrecision = "float32"
     threads: int = 1
     """CPU threads of one call"""
     workers: int | None = None

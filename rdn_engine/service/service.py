@@ -70,6 +70,7 @@ class Service:
             self._detector = detector or Detector.from_pretrained(
                 settings.engines, backend=settings.backend, device=settings.device, threads=settings.threads,
                 executor=settings.executor, relation_precision=settings.relation_precision,
+                ring_precision=settings.ring_precision,
             )  # fmt: skip
             preflight(settings, self._detector.config)
             self._tracer = None if settings.trace is None else Tracer(settings.trace)

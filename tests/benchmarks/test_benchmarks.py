@@ -367,9 +367,10 @@ def test_a_wrong_kernel_is_not_timed() -> None:
 
 
 def test_floor_is_the_slower_of_bytes_and_operations() -> None:
-    rates = Rates(copy_gbs=10, gflops=100)
+    rates = Rates(copy_gbs=10, gflops=100, isa_gflops={"baseline": 25, "avx2": 100})
     assert rates.floor_ms(10e9, 1) == pytest.approx(1000)
-    assert rates.floor_ms(1, 200e9) == pytest.approx(2000)
+    assert rates.floor_ms(1, 200e9) == rates.floor_ms(1, 200e9, "avx2") == pytest.approx(2000)
+    assert rates.floor_ms(1, 200e9, "baseline") == pytest.approx(8000)
 
 
 def test_the_time_of_a_training_is_that_of_its_steps() -> None:

@@ -94,6 +94,21 @@ def test_relation_precision_is_the_processor_s(tmp_path: Path, bundle: Path) -> 
     assert [len(d) for d in found["bfloat16"]] == pytest.approx([len(d) for d in found["float32"]], abs=3)
 
 
+def test_a_float16_ring_finds_the_same(tmp_path: Path, bundle: Path) -> None:
+    video, found, held = write_video(tmp_path / "a.mp4", 4), {}, {}
+    for precision in ("float32", "float16"):
+        out = tmp_path / f"{precision}.jsonl"
+        result = run(
+            "predict", video, "--engines", bundle, "--output", out, "--ring-precision", precision, "--json", "--quiet"
+        )
+        assert result.exit_code == 0, result.output
+        found[precision] = [line["detections"] for line in lines(out)]
+        held[precision] = json.loads(result.stdout)["stream_bytes"]
+    assert found["float16"] != found["float32"]
+    assert [len(d) for d in found["float16"]] == pytest.approx([len(d) for d in found["float32"]], abs=3)
+    assert held["float16"] < 0.7 * held["float32"]
+
+
 def test_info_says_what_there_is(bundle: Path) -> None:
     result = run("info", bundle)
     assert result.exit_code == 0

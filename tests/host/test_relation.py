@@ -45,27 +45,37 @@ def encode(weights: Weights, config: RelationConfig, x: Float) -> dict[str, Floa
     }
 
 
+def to_bfloat16(x: Float) -> Float:
+    bits = x.view(np.uint32)
+    return (bits + 0x7FFF + (bits >> 16 & 1) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def case(
     config: RDNConfig,
     weights: Weights,
     n: int,
     seed: int,
     rows: int = 40,
-    precision: cpu.Precision = "float32",
+    products: cpu.Precision = "float32",
+    ring: cpu.RingPrecision = "float32",
+    rounded: bool = False,
 ) -> tuple[Any, ...]:
     """Reference arrays and the pool of a window whose ring holds more frames and proposals, with repeats counted.
 
-    Also the positions of the advanced proposals in the pool.
+    Also the positions of the advanced proposals in the pool. rounded: to bfloat16, before the ring takes it.
     """
     rng = np.random.default_rng(seed)
     r = config.relation
     dials = Dials(window=2, num_support=9, num_reference=9, advanced_ratio=0.34, edges="clip")
-    window = Window(r, replace(dials, window=4, num_support=16, num_reference=16), precision)
+    window = Window(r, replace(dials, window=4, num_support=16, num_reference=16), products, ring)
     cuts = np.linspace(0, rows, 6).astype(int)  # 5 of the 6 frames are looked at
     for k in [*np.diff(cuts), 16]:
         x = np.maximum(rng.normal(0, 1, (k, r.dim)), 0).astype(np.float32)
         objectness = np.sort(rng.random(k, np.float32))[::-1]
-        window.append(EncodedFrame(random_boxes(rng, k), objectness, x, **encode(weights, r, x)))
+        kept = {"features": x, **encode(weights, r, x)}
+        if rounded:
+            kept = {name: to_bfloat16(array) for name, array in kept.items()}
+        window.append(EncodedFrame(random_boxes(rng, k), objectness, **kept))
     pool = window.pool(2, dials)
     pool = replace(
         pool,
@@ -155,11 +165,48 @@ def test_bfloat16_computes_nearly_the_definition() -> None:
     weights = relation_weights(config)
     boxes, features, query, pool, chosen = case(config, weights, 40, seed=0)
     wanted = expected(config, weights, boxes, features, pool, chosen)
-    pool = case(config, weights, 40, seed=0, precision="bfloat16")[3]
+    pool = case(config, weights, 40, seed=0, products="bfloat16")[3]
     found = FusedRelation(config, weights, 1, "bfloat16")(boxes, features, query, pool)
     for name in ("logits", "deltas"):
         error = np.linalg.norm(getattr(found, name) - wanted[name]) / np.linalg.norm(wanted[name])
         assert 1e-5 < error < 1e-2
+
+
+def test_a_float16_ring_gives_nearly_the_definition() -> None:
+    """Rounding to 11 bits; with the same rows rounded to bfloat16's 8 the error is several times larger."""
+    config = tiny_config(RelationConfig(128, 8))
+    weights = relation_weights(config)
+    boxes, features, query, pool, chosen = case(config, weights, 40, seed=0)
+    wanted = expected(config, weights, boxes, features, pool, chosen)
+    run = FusedRelation(config, weights, 1)
+    errors = {}
+    for kept in ("float16", "bfloat16"):
+        ring: cpu.RingPrecision = "float16" if kept == "float16" else "float32"
+        pool = case(config, weights, 40, seed=0, ring=ring, rounded=kept == "bfloat16")[3]
+        found = run(boxes, features, query, pool)
+        errors[kept] = np.linalg.norm(found.logits - wanted["logits"]) / np.linalg.norm(wanted["logits"])
+    assert 1e-5 < errors["float16"] < 2e-3
+    assert errors["bfloat16"] > 3 * errors["float16"]
+
+
+def test_the_graph_reads_a_float16_ring_in_float32() -> None:
+    config = tiny_config(RelationConfig(128, 8))
+    weights = relation_weights(config)
+    boxes, features, query, pool, _ = case(config, weights, 5, seed=0, ring="float16")
+    single = case(config, weights, 5, seed=0)[3]
+    real, fed = reference_graph(config, weights), {}
+
+    def run(**feeds: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        fed.update(feeds)
+        return {name: np.zeros((5, 1), np.float32) for name in real.outputs}
+
+    GraphRelation(config, FakeGraph(real.inputs, real.outputs, run))(boxes, features, query, pool)
+    keys, values = single.plain()
+    rows = single.queries(single.advanced_rows)
+    exact = {"keys": keys, "values": values, "advanced_query": rows.query, "advanced_features": rows.residual}
+    for name, array in exact.items():
+        assert fed[name].dtype == np.float32
+        np.testing.assert_array_equal(fed[name], array.astype(np.float16))
 
 
 def test_a_precision_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

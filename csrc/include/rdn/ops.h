@@ -78,8 +78,10 @@ struct Suppress {
 
 // rdn/relation.h
 struct Linear;
+struct Narrow;
 struct PackSupports;
 struct RelationAttention;
 struct RelationRefine;
+struct Widen;
 
 }  // namespace rdn

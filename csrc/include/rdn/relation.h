@@ -12,18 +12,19 @@
 
 namespace rdn {
 
+// What a number of keys and values is. Those of bfloat16 are multiplied with such numbers, the others with floats.
+enum class Stored : uint8_t { kFloat32, kBfloat16, kFloat16 };
+
 // Support proposals, packed for the products: `slots` frames of room for `capacity` each, a multiple of kPanel.
-// In bfloat16 a word of keys or values holds two, the first in the low bits: of a key two channels that follow each
-// other, of values one channel of two supports.
+// In float16 they lie as in float32. In bfloat16 a word holds two, the first in the low bits: of a key two channels
+// that follow each other, of values one channel of two supports.
 struct SupportBank {
-    const float* keys;        // [slots][heads][capacity / kPanel][head_dim][kPanel]; [head_dim / 2] of words
-    const float* values;      // [slots][heads][capacity][head_dim]; [capacity / 2] of words
+    const void* keys;         // [slots][heads][capacity / kPanel][head_dim][kPanel]; [head_dim / 2] of words
+    const void* values;       // [slots][heads][capacity][head_dim]; [capacity / 2] of words
     const float* key_length;  // [slots][heads] at least the Euclidean length of every key of the slot
     const float* boxes;       // [slots][capacity][4]
     int64_t slots, capacity;
-    bool bfloat16;
-
-    int64_t per_word() const { return bfloat16 ? 2 : 1; }
+    Stored stored;
 };
 
 // The supports that a call looks at: the first count[f] of slot[f], for each frame f.
@@ -51,22 +52,23 @@ struct RelationAttention {
 };
 
 // Rows whose sums over the window are kept from step to step: what a frame that left had added is computed again, to
-// the same bits, and subtracted. Storage of a row, R = slots * capacity: query, boxes (the bank's), residual, sums.
+// the same bits, and subtracted.
 struct RelationRefine {
-    const float* query;       // [R, heads * head_dim]
-    const float* residual;    // [R, heads * head_dim]
+    const float* query;       // [rows, heads * head_dim]
+    const float* boxes;       // [rows, 4]
+    const float* residual;    // [rows, heads * head_dim]
     const float* value_bias;  // [heads * head_dim]
-    const int64_t* row;       // [rows] in 0..R-1, distinct
+    const int64_t* place;     // [rows] where a row's sums are, distinct
     int64_t rows, heads, head_dim;
     SupportBank bank;
     SupportFrames support;   // every frame that comes or goes
     const float* change;     // [rows, frames] how many times more a frame counts than before, 0 where as often
     const uint8_t* restart;  // [rows] 1: the sums begin at zero
     const float* geometry;   // [geometry_rows][heads, padded to a multiple of kPanel], of cpu/prepare_geometry.h
-    double* values;          // [R, heads * head_dim] sums of weight times value
-    double* normaliser;      // [R, heads] sums of weights
-    double* peak;            // [R, heads] largest normaliser since the restart
-    float* shift;            // [R, heads] what is subtracted from scores, base 2, since the restart
+    double* values;          // [places, heads * head_dim] sums of weight times value
+    double* normaliser;      // [places, heads] sums of weights
+    double* peak;            // [places, heads] largest normaliser since the restart
+    float* shift;            // [places, heads] what is subtracted from scores, base 2, since the restart
     float* out;       // [rows, heads * head_dim] residual + relation, of no meaning where the status is not kRight
     uint8_t* status;  // [rows] RefineStatus
     int threads;
@@ -77,10 +79,22 @@ struct PackSupports {
     const float* keys;    // [rows, heads * head_dim]
     const float* values;  // [rows, heads * head_dim]
     int64_t rows, heads, head_dim, capacity;
-    bool bfloat16;
-    float* packed_keys;    // as of SupportBank, zero where there is no row
-    float* packed_values;  // likewise
-    float* key_length;     // [heads]
+    Stored stored;
+    void* packed_keys;    // as of SupportBank, zero where there is no row
+    void* packed_values;  // likewise
+    float* key_length;    // [heads]
+};
+
+// Rows of floats to the nearest float16, and back.
+struct Narrow {
+    const float* from;  // [count]
+    int64_t count;
+    Half* out;  // [count]
+};
+struct Widen {
+    const Half* from;  // [count]
+    int64_t count;
+    float* out;  // [count]
 };
 
 // out = x W^T + bias, and where asked for no less than 0. With bfloat16, x and W are rounded to it before they are

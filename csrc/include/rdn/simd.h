@@ -37,6 +37,18 @@ RDN_HD uint16_t bfloat16_bits(float x) {
     return static_cast<uint16_t>(x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : bits >> 16 | 0x40u);
 }
 
+// A float16 in memory: the bits of IEEE 754's binary16.
+struct Half {
+    uint16_t bits;
+};
+
+constexpr float kHalfLargest = 65504.0f;
+
+template <class T>
+RDN_HD T broadcast(float x) {
+    return x - T{};
+}
+
 #ifndef __CUDACC__
 
 // What one register of the target holds: a wider vector would be split by the compiler, and split through memory.
@@ -125,6 +137,50 @@ RDN_HD void store(float* to, Floats v) {
     memcpy(to, &v, sizeof v);
 }
 
+#if defined(__AVX512F__)
+constexpr __mmask16 kEvery = 0xffff;  // GCC 12 warns of what intrinsics without a mask leave undefined
+#endif
+
+// kLanes float16, exactly.
+RDN_HD Floats load(const Half* from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_maskz_cvtph_ps(kEvery, _mm256_loadu_si256((const __m256i*)from));
+#elif defined(__F16C__)
+    return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)from));
+#else
+    Ints bits;
+    for (int i = 0; i < kLanes; ++i)
+        bits[i] = from[i].bits;
+    const Ints magnitude = bits & 0x7fff;
+    // The exponent's bias is made up for by a product, which is exact and takes the subnormals along.
+    const Floats finite = bits_as<Floats>(magnitude << 13) * 5.192296858534828e33f;  // 2^112
+    const Ints known = magnitude < 0x7c00 ? bits_as<Ints>(finite) : magnitude << 13 | 0x7f800000;
+    return bits_as<Floats>(known | (bits & 0x8000) << 16);
+#endif
+}
+
+// The nearest float16, ties to even; what lies beyond the largest becomes that, infinities too. NaN stays NaN.
+RDN_HD void store(Half* to, Floats v) {
+    v = v > kHalfLargest ? broadcast<Floats>(kHalfLargest) : v;
+    v = v < -kHalfLargest ? broadcast<Floats>(-kHalfLargest) : v;
+#if defined(__AVX512F__)
+    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    _mm256_storeu_si256((__m256i*)to, _mm512_maskz_cvtps_ph(kEvery, (__m512)v, nearest));
+#elif defined(__F16C__)
+    _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+    const Ints bits = bits_as<Ints>(v), magnitude = bits & 0x7fffffff;
+    const Ints normal = (magnitude + (0xfff - (112 << 23)) + (magnitude >> 13 & 1)) >> 13;
+    // Its last place is that of float16's subnormals, so that the sum rounds to them.
+    const Floats rounder = broadcast<Floats>(0.5f);
+    const Ints subnormal = bits_as<Ints>(bits_as<Floats>(magnitude) + rounder) - bits_as<Ints>(rounder);
+    Ints half = magnitude < 0x38800000 ? subnormal : normal;  // 2^-14
+    half = (v == v ? half : Ints{} + 0x7e00) | (bits >> 16 & 0x8000);
+    for (int i = 0; i < kLanes; ++i)
+        to[i].bits = static_cast<uint16_t>(half[i]);
+#endif
+}
+
 // Lane l of `v` and of its other half, lane l ^ Half.
 template <int Half, int... Lane>
 RDN_HD Floats other_half(Floats v, std::integer_sequence<int, Lane...>) {
@@ -154,11 +210,6 @@ RDN_HD float largest(Floats v) {
 
 template <class T>
 using Bits = typename BitsOf<T>::Type;
-
-template <class T>
-RDN_HD T broadcast(float x) {
-    return x - T{};
-}
 
 // Adding it leaves no bits for a fraction: the sum's low bits are the nearest integer, for |x| < 2^22.
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23

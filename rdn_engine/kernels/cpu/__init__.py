@@ -5,7 +5,17 @@ the threads of one call, the caller's included. Arrays need not be contiguous; t
 Every function raises `ValueError` that quotes the shape or type it got where an argument does not fit.
 """
 
-from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, Packed, Precision
+from rdn_engine.kernels.cpu.arrays import (
+    PANEL,
+    Double,
+    Float,
+    Half,
+    Index,
+    Packed,
+    Precision,
+    RingPrecision,
+    StoredPrecision,
+)
 from rdn_engine.kernels.cpu.boxes import (
     Boxes,
     Proposals,
@@ -28,12 +38,14 @@ from rdn_engine.kernels.cpu.relation import (
     SupportBank,
     empty_supports,
     linear,
+    narrow,
     pack_supports,
     pack_weight,
     prepare_geometry,
     relation_attention,
     relation_refine,
     sample_advanced,
+    widen,
 )
 
 __all__ = [
@@ -44,6 +56,7 @@ __all__ = [
     "Boxes",
     "Double",
     "Float",
+    "Half",
     "Index",
     "Packed",
     "PackedWeight",
@@ -51,7 +64,9 @@ __all__ = [
     "Proposals",
     "QueryRows",
     "Refined",
+    "RingPrecision",
     "RunningSums",
+    "StoredPrecision",
     "SupportBank",
     "assign",
     "detect",
@@ -59,6 +74,7 @@ __all__ = [
     "group_means",
     "linear",
     "link_paths",
+    "narrow",
     "overlaps",
     "pack_supports",
     "pack_weight",
@@ -71,4 +87,5 @@ __all__ = [
     "roi_pool",
     "sample_advanced",
     "suppress",
+    "widen",
 ]

@@ -9,15 +9,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Float = NDArray[np.float32]
+Half = NDArray[np.float16]
 Double = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 
 Precision = Literal["float32", "bfloat16"]
+"""Of the operands of products."""
+RingPrecision = Literal["float32", "float16"]
+"""Of what a stream keeps."""
+StoredPrecision = Literal["float32", "bfloat16", "float16"]
+"""Of kept keys and values: bfloat16 where products are of it."""
 
-
-Packed = NDArray[np.float32 | np.uint16]
-"""float32, or pairs of bfloat16 as uint16: the last axis is 2."""
+Packed = NDArray[np.float32 | np.float16 | np.uint16]
+"""float32, float16, or pairs of bfloat16 as uint16: the last axis is 2."""
 
 
 PANEL = 16

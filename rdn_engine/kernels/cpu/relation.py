@@ -10,14 +10,26 @@ from numpy.typing import NDArray
 from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.kernels import _C
 from rdn_engine.kernels.arithmetic import round_up
-from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, Packed, Precision, aligned, aligned_zeros
+from rdn_engine.kernels.cpu.arrays import (
+    PANEL,
+    Double,
+    Float,
+    Half,
+    Index,
+    Packed,
+    Precision,
+    StoredPrecision,
+    aligned,
+    aligned_zeros,
+)
 
 
 class SupportBank(NamedTuple):
     """Support proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL.
 
-    In bfloat16, keys and values are pairs of it: of a key two channels that follow each other, of values a channel of
-    two supports. Past an odd count, the other support of the pair must be finite.
+    Keys and values are float32 or float16, which are multiplied with floats; or pairs of bfloat16: of a key two
+    channels that follow each other, of values a channel of two supports. Past an odd count, the other support of such a
+    pair must be finite.
     """
 
     keys: Packed
@@ -31,7 +43,7 @@ class SupportBank(NamedTuple):
 
 
 def empty_supports(
-    shape: tuple[int, ...], *, room: int, config: RelationConfig, precision: Precision
+    shape: tuple[int, ...], *, room: int, config: RelationConfig, precision: StoredPrecision
 ) -> tuple[Packed, Packed]:
     """Keys and values of a SupportBank, all zero.
 
@@ -45,28 +57,28 @@ def empty_supports(
         Keys and values, as SupportBank has them.
     """
     heads, head_dim = config.heads, config.head_dim
-    if precision == "float32":
+    if precision == "bfloat16":
         return (
-            aligned_zeros((*shape, heads, room // PANEL, head_dim, PANEL), np.float32),
-            aligned_zeros((*shape, heads, room, head_dim), np.float32),
+            aligned_zeros((*shape, heads, room // PANEL, head_dim // 2, PANEL, 2), np.uint16),
+            aligned_zeros((*shape, heads, room // 2, head_dim, 2), np.uint16),
         )
     return (
-        aligned_zeros((*shape, heads, room // PANEL, head_dim // 2, PANEL, 2), np.uint16),
-        aligned_zeros((*shape, heads, room // 2, head_dim, 2), np.uint16),
+        aligned_zeros((*shape, heads, room // PANEL, head_dim, PANEL), precision),
+        aligned_zeros((*shape, heads, room, head_dim), precision),
     )
 
 
 class RunningSums(NamedTuple):
-    """What refined rows have summed over their windows, R = slots x C rows; `relation_refine` writes to them."""
+    """What refined rows have summed over their windows, with places for P rows; `relation_refine` writes to them."""
 
     values: Double
-    """[R, D] weight times value"""
+    """[P, D] weight times value"""
     normaliser: Double
-    """[R, M] weights"""
+    """[P, M] weights"""
     peak: Double
-    """[R, M] largest normaliser since the row's sums began"""
+    """[P, M] largest normaliser since the row's sums began"""
     shift: Float
-    """[R, M] what is subtracted from its scores since then: logits times log2(e)"""
+    """[P, M] what is subtracted from its scores since then: logits times log2(e)"""
 
 
 class QueryRows(NamedTuple):
@@ -180,7 +192,7 @@ def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32
     Args:
         weight: Wg [M, 64].
         bias: b [M].
-        precision: of the bank beside which it is read.
+        precision: bfloat16 for a bank of it.
 
     Returns:
         What `relation_attention` and `relation_refine` take as `geometry`.
@@ -191,6 +203,34 @@ def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32
     return aligned(
         _C.prepare_geometry(np.ascontiguousarray(weight), np.ascontiguousarray(bias), precision == "bfloat16")
     )
+
+
+def narrow(x: Float, out: Half) -> None:
+    """Round to float16, ties to even; what lies beyond its largest, +-65504, becomes that, NaN stays.
+
+    Args:
+        x: [n, D].
+        out: [n, D] is written to.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    _C.narrow(np.ascontiguousarray(x), out)
+
+
+def widen(x: Half) -> Float:
+    """The same numbers in float32.
+
+    Args:
+        x: [n, D].
+
+    Returns:
+        [n, D].
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.widen(np.ascontiguousarray(x))
 
 
 def pack_supports(keys: Float, values: Float, bank: SupportBank, *, slot: int) -> None:
@@ -264,9 +304,8 @@ def relation_attention(
 
 
 def relation_refine(
-    query: Float,
-    residual: Float,
-    rows: Index,
+    queries: QueryRows,
+    places: Index,
     *,
     bank: SupportBank,
     slots: Index,
@@ -278,20 +317,19 @@ def relation_refine(
     sums: RunningSums,
     threads: int = 1,
 ) -> Refined:
-    """`relation_attention` of some of the bank's own rows, by what changed since their sums were left.
+    """`relation_attention` of rows whose sums are kept, by what changed since they were left.
 
     Args:
-        query: [R, D] of every row of the bank, R = slots x C.
-        residual: [R, D] likewise.
-        rows: [A] distinct, in 0..R-1: those wanted.
-        bank: the supports; the boxes of the rows too.
+        queries: A rows.
+        places: [A] distinct, in 0..P-1: where the sums of each are.
+        bank: the supports.
         slots: [F] of the bank whose frames came or went.
         counts: [F] in 0..C, support proposals of each.
         change: [A, F] how many times more than before the first counts[f] of slots[f] count for a row.
         restart: [A] the sums of a row begin at zero.
         geometry: of `prepare_geometry`.
         value_bias: [D].
-        sums: of all R rows; those of `rows` are updated in place.
+        sums: those at `places` are updated in place.
         threads: of this call, 1 or more.
 
     Returns:
@@ -302,10 +340,11 @@ def relation_refine(
         ValueError: an argument does not fit.
     """
     out, status = _C.relation_refine(
-        np.ascontiguousarray(query),
-        np.ascontiguousarray(residual),
+        np.ascontiguousarray(queries.query),
+        np.ascontiguousarray(queries.boxes),
+        np.ascontiguousarray(queries.residual),
         np.ascontiguousarray(value_bias),
-        np.ascontiguousarray(rows),
+        np.ascontiguousarray(places),
         tuple(np.ascontiguousarray(a) for a in bank),
         np.ascontiguousarray(slots),
         np.ascontiguousarray(counts),

@@ -48,6 +48,21 @@ def test_packing_of_bfloat16_pairs():
     np.testing.assert_array_equal(plain, np.pad(rounded(values), [(0, 13), (0, 0)]))
 
 
+def test_packing_of_float16():
+    """As of float32, but for rounding."""
+    rng = np.random.default_rng(0)
+    bank, single = empty_bank(1, 32, 3, 16, "float16"), empty_bank(1, 32, 3, 16)
+    keys, values = (100 * rng.standard_normal((19, 48)).astype(np.float32) for _ in range(2))
+    keys[2, 3], values[4, 5] = 1e9, -1e9
+    bank.keys[:], bank.values[:] = np.nan, np.nan
+    cpu.pack_supports(keys, values, bank, slot=0)
+    cpu.pack_supports(keys.clip(-65504, 65504), values.clip(-65504, 65504), single, slot=0)
+    assert bank.keys.dtype == bank.values.dtype == np.float16
+    np.testing.assert_array_equal(bank.keys, single.keys.astype(np.float16))
+    np.testing.assert_array_equal(bank.values, single.values.astype(np.float16))
+    assert (bank.key_length >= single.key_length).all()
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(0, 40), depth=st.integers(1, 600), columns=st.integers(1, 70), relu=st.booleans(), seed=st.integers(0)

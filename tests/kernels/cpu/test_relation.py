@@ -32,6 +32,7 @@ from tests.relation_cases import (
 pytestmark = pytest.mark.isa
 
 ROOT = Path(__file__).resolve().parents[3]
+UNIT = {"bfloat16": 2**-8, "float16": 2**-11}
 
 
 @settings(deadline=None, max_examples=150)
@@ -60,12 +61,20 @@ def test_output_is_the_reference_s(n, supports, heads, head_dim, seed, kind, sca
     head_dim=st.sampled_from([16, 32, 48, 64, 80]),
     seed=st.integers(0, 2**32),
     scale=st.sampled_from([0.0, 0.5, 2.0]),
+    precision=st.sampled_from(["bfloat16", "float16"]),
 )
-def test_bfloat16_is_the_reference_but_for_rounding(n, supports, heads, head_dim, seed, scale):
+def test_a_rounded_bank_is_the_reference_but_for_rounding(n, supports, heads, head_dim, seed, scale, precision):
     case = make_case(n, supports, heads, head_dim, seed, scale=scale)
-    got = run(case, precision="bfloat16").out
+    got = run(case, precision=precision).out
     assert got.dtype == np.float32
-    assert (np.abs(got - wanted_out(case)) <= allowed_error(case, 2**-8)).all()
+    assert (np.abs(got - wanted_out(case)) <= allowed_error(case, UNIT[precision])).all()
+
+
+def test_a_float16_bank_is_read_as_the_numbers_it_holds():
+    """Equal to the bit: products and sums are those of float32."""
+    case = make_case(40, 300, 16, 64)
+    rounded = case | {name: case[name].astype(np.float16).astype(np.float32) for name in ("keys", "values")}
+    np.testing.assert_array_equal(run(case, (0, 300), precision="float16").out, run(rounded, (0, 300)).out)
 
 
 @settings(deadline=None, max_examples=100)
@@ -118,11 +127,13 @@ def test_accuracy_at_a_working_size():
     assert relative_error(got.omega, wanted_weights(case).mean(0)) < 1e-5
 
 
-def test_bfloat16_accuracy_at_a_working_size():
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_accuracy_of_a_rounded_bank_at_a_working_size(precision):
     case = make_case(40, 300, 16, 64)
-    got, wanted = run(case, (0, 300), precision="bfloat16"), wanted_out(case)
-    assert 1e-4 < relative_error(got.out, wanted) < 1e-2
-    assert relative_error(got.omega, wanted_weights(case).mean(0)) < 1e-2
+    got, wanted = run(case, (0, 300), precision=precision), wanted_out(case)
+    unit = UNIT[precision]
+    assert unit / 40 < relative_error(got.out, wanted) < 2.5 * unit
+    assert relative_error(got.omega, wanted_weights(case).mean(0)) < 2.5 * unit
 
 
 def test_logits_of_several_hundred_do_not_overflow():
@@ -352,9 +363,10 @@ def test_geometry_that_does_not_fit_is_quoted(weight, bias, message):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_kernels_read_lies_on_cache_lines(precision: cpu.Precision) -> None:
     rng = np.random.default_rng(0)
+    stored: cpu.StoredPrecision = "float16" if precision == "float32" else precision
     for _ in range(8):
         arrays = [
-            *cpu.empty_supports((2,), room=16, config=RelationConfig(dim=32, heads=2), precision=precision),
+            *cpu.empty_supports((2,), room=16, config=RelationConfig(dim=32, heads=2), precision=stored),
             cpu.pack_weight(rng.standard_normal((20, 32), np.float32), precision),
             cpu.prepare_geometry(rng.standard_normal((2, 64), np.float32), np.zeros(2, np.float32), precision),
         ]
