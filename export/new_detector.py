@@ -2,10 +2,13 @@
 
     python export/new_detector.py clips --output detectors/street
     python export/new_detector.py clips/train --validation clips/val --output detectors/street --start-from resnet18.pth
+    python export/new_detector.py clips --unlabelled week/*.mp4 --output detectors/street
 
 Finds the layout, converts, checks, writes a configuration that fits the data, trains, evaluates, exports and verifies.
-Each step prints the command that does the same alone. A step that is done is not done again: stopped at any point, the
-same command goes on. Exit code 1 where a step fails or something is wrong with the data.
+With --unlabelled, what was trained labels those videos (training/data/self_labels.py) and goes on training on both; of
+the two, the one with the higher AP50 on the validation set is exported. Each step prints the command that does the same
+alone. A step that is done is not done again: stopped at any point, the same command goes on. Exit code 1 where a step
+fails or something is wrong with the data.
 """
 
 from __future__ import annotations
@@ -34,8 +37,10 @@ from training.data.convert import convert, with_classes
 from training.data.doubts import find_doubts
 from training.data.formats import FORMATS, find_format
 from training.data.page import page
+from training.data.self_labels import Choice
 from training.data.split import split_dataset
 from training.settings import Settings, override
+from training.validation import METRIC
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "training/configs/own_data.yaml"
@@ -150,6 +155,30 @@ def weights(arguments: argparse.Namespace) -> None:
     torch.save(model.state_dict(), arguments.output / "backbone.pth")
 
 
+def configure_again(arguments: argparse.Namespace) -> None:
+    """again.yaml: the last phase once more, on the annotated frames and on those that the detector labelled itself."""
+    output = arguments.output
+    raw: dict[str, Any] = yaml.safe_load(read_text(output / "config.yaml"))
+    raw["data"]["train"].append({"annotations": str(output / "self.json"), "images": str(output / "frames")})
+    raw["phases"] = [{**raw["phases"][-1], "name": "again"}]
+    (output / "again.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+
+def best_of(output: Path) -> Path:
+    """The checkpoint that is exported: of the run, or of the one on self-labels where that came out higher."""
+    runs = [output / "run"]
+    if (output / "again/best.safetensors").is_file():
+        runs.append(output / "again")
+    reached = {}
+    for run in runs:
+        log = [json.loads(line) for line in read_text(run / "log.jsonl").splitlines()]
+        reached[run] = max(line[METRIC] for line in log if METRIC in line)
+    best = max(runs, key=lambda run: reached[run])
+    if len(runs) > 1:
+        print(", ".join(f"{run.name}: {METRIC} {ap:.1f}" for run, ap in reached.items()) + f"; taken: {best.name}")
+    return best / "best.safetensors"
+
+
 def call(*command: str | Path) -> None:
     """A command of this house, said before it runs; TrainingError where it fails."""
     words = [str(word) for word in command]
@@ -165,39 +194,17 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.output = output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     done_file = output / "done.json"
-    chosen = {key: str(value) for key, value in vars(arguments).items() if key not in ("device",)}
-    done: dict[str, Any] = {"arguments": chosen, "steps": []}
+    done: dict[str, Any] = {"arguments": {}, "steps": []}
     if done_file.is_file():
         done = read_json(done_file)
-    if done["arguments"] != chosen:
-        changed = sorted(k for k in chosen if done["arguments"].get(k) != chosen[k])
+    # What no step that is done has read may still change.
+    free = {"device"} | ({"accept"} if "label" not in done["steps"] else set())
+    chosen = {key: str(value) for key, value in vars(arguments).items() if key not in free}
+    changed = sorted(k for k in chosen if done["arguments"].get(k, chosen[k]) != chosen[k])
+    if changed:
         raise DatasetError(f"{output} was begun with other {', '.join(changed)}; wanted the same, or another --output")
-    start = arguments.start_from or output / "backbone.pth"
-    best, engines = output / "run/best.safetensors", output / "engines"
-    val, images = output / "val.json", _images(arguments, arguments.validation)
-
-    def train() -> None:
-        config = ("--config", output / "config.yaml", "--output", output / "run", "--start-from", start)
-        call("python", "training/train.py", *config, "--device", arguments.device)
-
-    def evaluate() -> None:
-        data = ("--data", val, "--images", images, "--output", output / "accuracy.json")
-        call("python", "export/evaluate.py", "--checkpoint", best, *data)
-
-    def build() -> None:
-        golden = (images / read_dataset(val).frames[0].file_name).parent
-        call("python", "export/build_engines.py", "--checkpoint", best, "--output", engines, "--golden", golden)
-
-    steps: dict[str, Callable[[], None]] = {
-        "prepare": lambda: prepare(arguments),
-        "configure": lambda: configure(arguments),
-        "weights": lambda: weights(arguments),
-        "train": train,
-        "evaluate": evaluate,
-        "export": build,
-        "verify": lambda: call("python", "-m", "rdn_engine.cli.app", "verify", engines),
-    }
-    for name, step in steps.items():
+    done["arguments"] = chosen
+    for name, step in _steps(arguments).items():
         if name in done["steps"]:
             print(f"{name}: done before")
             continue
@@ -206,8 +213,52 @@ def run(arguments: argparse.Namespace) -> None:
         done["steps"].append(name)
         done_file.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     accuracy = json.loads(read_text(output / "accuracy.json"))
-    print(f"\n{engines} is verified; AP50 {accuracy['vid']['AP50']:.1f} on {val}")
-    print(f"try it: rdn-engine predict VIDEO --engines {engines} --save-video out.mp4")
+    print(f"\n{output / 'engines'} is verified; AP50 {accuracy['vid']['AP50']:.1f} on {output / 'val.json'}")
+    print(f"try it: rdn-engine predict VIDEO --engines {output / 'engines'} --save-video out.mp4")
+
+
+def _steps(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """What is done, by name and in order."""
+    output = arguments.output
+    start = arguments.start_from or output / "backbone.pth"
+    val, images = output / "val.json", _images(arguments, arguments.validation)
+
+    def train(config: str, folder: str, begin: Path) -> None:
+        told = ("--config", output / config, "--output", output / folder, "--start-from", begin)
+        call("python", "training/train.py", *told, "--device", arguments.device)
+
+    def evaluate() -> None:
+        data = ("--data", val, "--images", images, "--output", output / "accuracy.json")
+        call("python", "export/evaluate.py", "--checkpoint", best_of(output), *data)
+
+    def build(checkpoint: Path, engines: Path) -> None:
+        golden = (images / read_dataset(val).frames[0].file_name).parent
+        call("python", "export/build_engines.py", "--checkpoint", checkpoint, "--output", engines, "--golden", golden)
+
+    def label() -> None:
+        # As many references as people annotated: more would drown what is known to be right.
+        most = sum(frame.train for frame in read_dataset(output / "train.json").frames)
+        told = ("--engines", output / "teacher", "--images", output / "frames", "--output", output / "self.json")
+        how = ("--accept", str(arguments.accept), "--references", str(most))
+        call("python", "training/data/self_labels.py", *arguments.unlabelled, *told, *how)
+
+    teacher = output / "run/best.safetensors"
+    again: dict[str, Callable[[], None]] = {
+        "teacher": lambda: build(teacher, output / "teacher"),
+        "label": label,
+        "configure again": lambda: configure_again(arguments),
+        "train again": lambda: train("again.yaml", "again", teacher),
+    }
+    return {
+        "prepare": lambda: prepare(arguments),
+        "configure": lambda: configure(arguments),
+        "weights": lambda: weights(arguments),
+        "train": lambda: train("config.yaml", "run", start),
+        **(again if arguments.unlabelled else {}),
+        "evaluate": evaluate,
+        "export": lambda: build(best_of(output), output / "engines"),
+        "verify": lambda: call("python", "-m", "rdn_engine.cli.app", "verify", output / "engines"),
+    }
 
 
 def parser() -> argparse.ArgumentParser:
@@ -218,6 +269,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, required=True, help="a folder for all that is made")
     made.add_argument("--validation", type=Path, help="a second set; default: every fifth video of the first")
     made.add_argument("--images", type=Path, help="the folder of the frames, where they lie elsewhere")
+    made.add_argument("--unlabelled", type=Path, nargs="+", default=[], help="videos that train the relations too")
+    made.add_argument("--accept", type=float, default=Choice().accept, help="confidence of their labels; %(default)s")
     made.add_argument("--format", choices=tuple(FORMATS), help="the layout; found out by default")
     made.add_argument("--config", type=Path, default=BASE, help="the training configuration to begin with")
     made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="settings to replace in it")
@@ -231,6 +284,7 @@ def main() -> None:
     for name in ("data", "validation", "images", "config", "start_from"):
         if getattr(arguments, name) is not None:
             setattr(arguments, name, getattr(arguments, name).resolve())
+    arguments.unlabelled = [video.resolve() for video in arguments.unlabelled]
     try:
         run(arguments)
     except (RDNError, OSError) as error:

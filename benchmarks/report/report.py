@@ -28,6 +28,7 @@ from benchmarks.report import (
     latency_report,
     linking_tables,
     performance,
+    real_tables,
     serve_tables,
     store,
 )
@@ -137,6 +138,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/parity.md": {"parity": parity},
     "docs/linking.md": linking_tables.BLOCKS,
     "docs/evaluation.md": evaluation_tables.BLOCKS,
+    "docs/real_videos.md": real_tables.BLOCKS,
+    "docs/train_your_own.md": {"self-labels": real_tables.self_labels},
     "docs/performance.md": performance.BLOCKS,
     "docs/gpu.md": gpu_tables.BLOCKS,
     "docs/production.md": serve_tables.BLOCKS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, TypeGuard
@@ -104,8 +104,14 @@ class Dataset:
         return [c.name for c in self.categories]
 
 
-def write_dataset(dataset: Dataset, path: Path) -> None:
-    """Writes CocoVID JSON; the old file stays whole until the new one is."""
+def write_dataset(dataset: Dataset, path: Path, info: Mapping[str, Any] | None = None) -> None:
+    """Writes CocoVID JSON; the old file stays whole until the new one is.
+
+    Args:
+        dataset: to write.
+        path: of the file.
+        info: where the data come from, as COCO has it under this name; nothing here reads it.
+    """
     video_of = {f.id: f.video_id for f in dataset.frames}
     rows: dict[str, list[dict[str, Any]]] = {
         "categories": [{"id": c.id, "name": c.name} for c in dataset.categories],
@@ -131,7 +137,8 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
         flags = {"iscrowd": int(a.ignore), "ignore": int(a.ignore)}
         rows["annotations"].append({**row, **track, "bbox": bbox, "area": bbox[2] * bbox[3], **flags})
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
+    about = {} if info is None else {"info": dict(info)}
+    part.write_text(json.dumps({**about, **rows}, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from training.data.drawing import CLASS_NAMES
-from training.data.synthetic import SyntheticVideos
+from training.data.synthetic import SyntheticVideos, write_clip
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -56,22 +56,39 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_from_cvat_to_a_verified_bundle(tmp_path: Path) -> None:
     for video, name in enumerate(("street", "yard")):
         write_export(tmp_path / "exports" / name, video)
+    write_clip(tmp_path / "week.mp4", num_frames=6)
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
     arguments = [tmp_path / "exports", "--output", tmp_path / "made", "--start-from", tmp_path / "resnet18.pth"]
     arguments += [part for setting in SMALL for part in ("--set", setting)]
+    arguments += ["--unlabelled", tmp_path / "week.mp4"]
+    # A detector of two steps is certain of nothing; how certain it has to be may be said anew until it has labelled.
+    unsure = command(*arguments, "--device", "cpu", "--accept", "0.99")
+    assert unsure.returncode == 1
+    assert "in 1 videos no track has 3 boxes of a confidence above 0.99; wanted a lower --accept" in unsure.stderr
+    arguments += ["--accept", "0.1"]
     done = command(*arguments, "--device", "cpu")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done.stdout = unsure.stdout + done.stdout
     assert "is read as cvat-video" in done.stdout
     assert "held out for validation: 1 videos" in done.stdout
     assert f"{tmp_path / 'made/engines'} is verified; AP50" in done.stdout
     assert 0 <= json.loads((tmp_path / "made/accuracy.json").read_text())["vid"]["AP50"] <= 100
     settings = yaml.safe_load((tmp_path / "made/config.yaml").read_text())
     assert settings["data"]["validation"][0]["annotations"] == str(tmp_path / "made/val.json")
+    again = yaml.safe_load((tmp_path / "made/again.yaml").read_text())
+    assert [phase["name"] for phase in again["phases"]] == ["again"]
+    assert again["data"]["train"][0] == settings["data"]["train"][0]
+    assert again["data"]["train"][1]["annotations"] == str(tmp_path / "made/self.json")
+    references = [
+        image["is_vid_train_frame"] for image in json.loads((tmp_path / "made/self.json").read_text())["images"]
+    ]
+    assert 0 < sum(references) <= len(references) == 6
+    assert "run: AP50" in done.stdout
     assert (tmp_path / "made/report.html").read_text().startswith("<!doctype html>")
     stored = (tmp_path / "made/engines/manifest.json").stat().st_mtime_ns
-    again = command(*arguments, "--device", "cpu")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("done before") == 7
+    repeated = command(*arguments, "--device", "cpu")
+    assert repeated.returncode == 0, repeated.stderr
+    assert repeated.stdout.count("done before") == 11
     assert (tmp_path / "made/engines/manifest.json").stat().st_mtime_ns == stored
     other = command(*arguments, "--set", "seed=1")
     assert other.returncode == 1

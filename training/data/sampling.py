@@ -159,20 +159,23 @@ def draw_times(
     return [int(t) for t in rng.choice(inside, count, replace=len(inside) < count)]
 
 
-def draw_support(rng: np.random.Generator, reference: int, num_frames: int, window: int, count: int) -> list[int]:
-    """Support frames from -T..T around a reference, itself included. A still image is its own support.
+def draw_support(
+    rng: np.random.Generator, reference: int, num_frames: int, window: int, ahead: int, count: int
+) -> list[int]:
+    """Support frames from -T..L around a reference, itself included. A still image is its own support.
 
     Args:
         rng: draws them.
         reference: the frame.
         num_frames: of the video.
         window: T, in frames.
+        ahead: L, in frames: how many later ones the model will see.
         count: how many.
 
     Returns:
         Frames in random order; distinct where there are enough.
     """
-    near = np.arange(max(reference - window, 0), min(reference + window, num_frames - 1) + 1)
+    near = np.arange(max(reference - window, 0), min(reference + ahead, num_frames - 1) + 1)
     return [int(t) for t in rng.choice(near, count, replace=len(near) < count)]
 
 
@@ -222,14 +225,16 @@ class Clips(Dataset[Clip]):
         return int(self._order[place])
 
     def _times(self, rng: np.random.Generator, phase: Phase, unit: int) -> tuple[int, list[int]]:
-        window, count = self.settings.model.dials.window, phase.frames_per_clip
+        dials, count = self.settings.model.dials, phase.frames_per_clip
         if phase.references == "all":
             video = int(self._usable[unit])
-            return video, draw_times(rng, self.videos.references(video), self.videos.num_frames(video), window, count)
+            frames = self.videos.num_frames(video)
+            return video, draw_times(rng, self.videos.references(video), frames, dials.window, count)
         video = int(np.searchsorted(self._ends, unit, side="right"))
         references = self.videos.references(video)
         t = int(references[unit - int(self._ends[video])])  # counted from the end of this video's
-        return video, [t, *draw_support(rng, t, self.videos.num_frames(video), window, count - 1)]
+        frames = self.videos.num_frames(video)
+        return video, [t, *draw_support(rng, t, frames, dials.window, dials.frames_ahead, count - 1)]
 
     def _read(self, rng: np.random.Generator, key: Key, video: int, times: Sequence[int], damaged: list[str]) -> Clip:
         data, config, seed = self.settings.data, self.settings.model.input, self.settings.seed

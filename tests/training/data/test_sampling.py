@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.host.preprocess import network_input
-from tests.training_files import micro, phase, synthetic
+from tests.training_files import MODEL, micro, phase, synthetic
 from training.data.sampling import Clip, Clips, collate, draw_support, draw_times, keys_of, load, normalise, prepare
 from training.data.videos import Example, open_sources
 
@@ -39,11 +39,11 @@ def test_clips_stay_within_a_window(seed, num_frames, window, count, data):
 @settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32), num_frames=st.integers(1, 40), window=st.integers(0, 18), data=st.data())
 def test_support_lies_around_the_reference(seed, num_frames, window, data):
-    t = data.draw(st.integers(0, num_frames - 1))
-    support = draw_support(np.random.default_rng(seed), t, num_frames, window, 2)
+    t, ahead = data.draw(st.integers(0, num_frames - 1)), data.draw(st.integers(0, window))
+    support = draw_support(np.random.default_rng(seed), t, num_frames, window, ahead, 2)
     assert len(support) == 2
-    assert all(0 <= s < num_frames and abs(s - t) <= window for s in support)
-    if num_frames > 1 and window:
+    assert all(0 <= s < num_frames and -window <= s - t <= ahead for s in support)
+    if min(t + ahead, num_frames - 1) - max(t - window, 0) >= 1:
         assert len(set(support)) == 2
 
 
@@ -52,8 +52,24 @@ def test_support_is_drawn_from_both_sides():
     every = np.arange(24)
     offsets = {b - a for a, b in (draw_times(rng, every, 24, 3, 2) for _ in range(400))}
     assert offsets == {-3, -2, -1, 1, 2, 3}
-    offsets = {s - 12 for _ in range(400) for s in draw_support(rng, 12, 24, 3, 2)}
+    offsets = {s - 12 for _ in range(400) for s in draw_support(rng, 12, 24, 3, 3, 2)}
     assert offsets == {-3, -2, -1, 0, 1, 2, 3}
+    offsets = {s - 12 for _ in range(400) for s in draw_support(rng, 12, 24, 3, 1, 2)}
+    assert offsets == {-3, -2, -1, 0, 1}
+
+
+@pytest.mark.parametrize(("look_ahead", "latest"), [(None, 3), (0, 0), (2, 2)])
+def test_support_is_what_the_model_will_see(look_ahead, latest):
+    made = clips(
+        phases=[phase(references="first", iterations=30, clips=1, frames_per_clip=3)],
+        model=MODEL | {"dials": MODEL["dials"] | {"window": 3, "look_ahead": look_ahead}},
+    )
+    offsets = set()
+    for iteration in range(30):
+        t, *support = (int(name.rsplit(" ", 1)[1]) for name in made[iteration, 0].names)
+        offsets |= {s - t for s in support}
+    assert max(offsets) == latest
+    assert min(offsets) < 0
 
 
 def test_every_reference_is_drawn_once_in_an_epoch():
