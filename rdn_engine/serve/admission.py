@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import AdmissionRefused, ConfigError
+from rdn_engine.serve.latency import ladder
 from rdn_engine.serve.options import StreamOptions
 
 BOX_BYTES = 4 * 4 + 4 + 8 + 8
@@ -46,7 +47,7 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
         nbytes: of its arrays, `Stream.nbytes`.
         dials: with `link` and link_delay.
         max_detections: largest number of boxes of a frame.
-        options: with results and picture_bytes.
+        options: with results and picture_bytes, and whether a latency budget may turn the dials.
 
     Raises:
         ConfigError: for links that wait for the end of a stream that has none.
@@ -54,7 +55,9 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
     if dials.link != "off" and dials.link_delay >= WHOLE_VIDEO:
         raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
     linked = 0 if dials.link == "off" else (dials.link_delay + 1) * max_detections * LINKED_BOX_BYTES
-    released = dials.window + 1 + (0 if dials.link == "off" else dials.link_delay)
+    # Lower settings hold less, but for a longer interval, whose frames come out together.
+    met = [rung.dials for rung in ladder(dials, True)] if options.latency_seconds is not None else [dials]
+    released = max((d.window + 1 + (0 if d.link == "off" else d.link_delay)) * d.interval for d in met)
     return StreamCost(
         window=nbytes,
         linking=linked,
