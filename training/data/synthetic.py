@@ -55,6 +55,8 @@ class SyntheticVideos:
     size: tuple[int, int] = (192, 128)
     """(width, height) of a frame, pixels"""
     seed: int = 0
+    static_camera: bool = False
+    """Whether the view stays where it begins; everything else is drawn the same"""
     _kept: dict[int, Video] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -65,11 +67,13 @@ class SyntheticVideos:
             raise IndexError(f"video {index}; wanted 0..{self.num_videos - 1}")
         if index not in self._kept:
             rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
-            self._kept[index] = render_video(rng, self.num_frames, *self.size)
+            self._kept[index] = render_video(rng, self.num_frames, *self.size, self.static_camera)
         return self._kept[index]
 
 
-def render_video(rng: np.random.Generator, num_frames: int, width: int, height: int) -> Video:
+def render_video(
+    rng: np.random.Generator, num_frames: int, width: int, height: int, static_camera: bool = False
+) -> Video:
     """Draws one video.
 
     Args:
@@ -77,12 +81,15 @@ def render_video(rng: np.random.Generator, num_frames: int, width: int, height: 
         num_frames: 1 or more.
         width: of a frame in pixels.
         height: of a frame in pixels.
+        static_camera: whether the view stays where it begins.
 
     Returns:
         Frames and their annotations.
     """
     canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
     camera = _camera_path(rng, num_frames)
+    if static_camera:
+        camera[:] = camera[0]
     crowd = max(1, round(num_frames / 36))
     looks = _draw_looks(rng, int(rng.integers(4, 7)) * crowd)
     things = [_Thing.draw(rng, look, num_frames, width, height) for look in looks]
