@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
@@ -73,6 +73,7 @@ def heights(rung: Rung) -> dict[str, float]:
     return {**dials, "interval": -rung.dials.interval, "stride": -rung.stride}
 
 
+@settings(deadline=None)  # a loaded machine takes its time
 @given(DIALS_OF, st.booleans())
 def test_every_step_lowers_one_thing_and_only_in_order(dials: Dials, fills_between: bool) -> None:
     order = ("frames_ahead", "window", "num_support", "advanced_ratio", "interval", "stride")
