@@ -87,13 +87,17 @@ performance: $(VENV)/dev.stamp
 	  --output $(RESULTS)/latency_r101_sides.json
 	for p in float32 int8; do \
 	  $(LATENCY) --engines engines/r101_basic/$$p --sweeps K --output $(RESULTS)/latency_r101_basic_$$p.json && \
-	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch \
+	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch interval still \
 	    --output $(RESULTS)/latency_r101_$$p.json || exit 1; done
 	$(LATENCY) --engines engines/r101/float32 --sweeps backend --backends onnxruntime torch \
 	  --output $(RESULTS)/latency_r101_float32.json
 	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 $(N_B:%=engines/r101_nb%/float32) engines/x101/float32 \
 	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
+	$(LATENCY) --sweeps interval still --output $(RESULTS)/latency_demo_interval.json
+	for what in interval still; do \
+	  $(BIN)/python benchmarks/quality/$${what}_accuracy.py --bundle models/rdn_tiny/engines \
+	    --output $(RESULTS)/$${what}_accuracy.json || exit 1; done
 	$(BIN)/python benchmarks/kernel/kernels.py --output $(RESULTS)/kernels_cpu.json
 	$(BIN)/python benchmarks/kernel/relation.py --output $(RESULTS)/relation_cpu.json
 	$(BIN)/python benchmarks/report/report.py

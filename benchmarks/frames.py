@@ -9,13 +9,15 @@ Image = NDArray[np.uint8]
 _BAND = 32  # rows
 
 
-def make_frame(t: int, size: tuple[int, int]) -> Image:
+def make_frame(t: int, size: tuple[int, int], take: int = 0) -> Image:
     """Frame t, uint8 [H, W, 3]: discs of flat colour that move over a smooth background, some noise; size (H, W).
+
+    Another take shows the same with other noise.
 
     Some rows at a time, because what it takes counts as memory of the process that is measured.
     """
     height, width = size
-    rng, noise = np.random.default_rng(7), np.random.default_rng([8, t])
+    rng, noise = np.random.default_rng(7), np.random.default_rng([8, t] + [take] * (take > 0))
     coarse = rng.uniform(40, 215, (2 + height // 60, 2 + width // 60, 3))
     place, speed = rng.uniform(0, 1, (12, 2)) * size, rng.normal(0, 0.01, (12, 2)) * size
     radius, colour = rng.uniform(0.04, 0.25, 12) * height, rng.uniform(0, 255, (12, 3))

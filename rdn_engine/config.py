@@ -28,6 +28,9 @@ Link = Literal["off", "relations", "boxes", "seq_nms"]
 WHOLE_VIDEO = 2**31 - 1
 """A link_delay that no video outlasts."""
 
+LONGEST_INTERVAL = 4096
+"""Frames: the largest interval."""
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -213,11 +216,20 @@ class Dials:
     link_delay: int = 24
     """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
     link_gap: int = 0
-    """G, frames, 0 or more: an object that is lost for up to so many keeps its identity; 0 gives it another one."""
+    """G, steps, 0 or more: an object that is lost for up to so many keeps its identity; 0 gives it another one."""
+    interval: int = 1
+    """n: every n-th frame is a step, encoded and related; those between get their boxes from the steps beside them. T
+    counts encoded frames, L and D count steps (docs/interval.md)."""
+    still: float = 0.0
+    """Grey levels: a step none of whose blocks changed by more since the last encoded frame is given what was found in
+    that one. 0 encodes every step."""
+    still_run: int = 24
+    """m, steps, 1 or more: at most so many in a row are still."""
 
     def __post_init__(self) -> None:
         check_fields(self, "dials", window=(0, 4096), num_support=(1, 4096), num_reference=(1, 2**16),
-                      link_delay=(0, WHOLE_VIDEO), link_gap=(0, 4096))  # fmt: skip
+                      link_delay=(0, WHOLE_VIDEO), link_gap=(0, 4096), interval=(1, LONGEST_INTERVAL), still=(0, 255),
+                      still_run=(1, 2**20))  # fmt: skip
         look_ahead_ok = self.look_ahead is None or 0 <= self.look_ahead <= self.window
         check(look_ahead_ok, "look_ahead (L)", self.look_ahead, f"0..{self.window} (the window) or None")
         check(self.num_reference >= self.num_support, "num_reference (N)", self.num_reference,
@@ -255,6 +267,11 @@ class Dials:
     def over_gaps(self) -> bool:
         """Whether identities are kept over gaps: G of linked boxes is not 0."""
         return self.link != "off" and self.link_gap > 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether results come late, so that the encoded frames on both sides of one between them are known."""
+        return self.frames_ahead > 0 or (self.link != "off" and self.link_delay > 0)
 
     @property
     def num_advanced(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,12 @@ from rdn_engine.plain import check, from_plain, shown
 if TYPE_CHECKING:
     import supervision
     import torch
+
+
+Basis = Literal["encoded", "still", "interpolated", "extrapolated"]
+"""What a result comes from: `encoded`, its frame's own pixels. `still`: the encoded frame before, from which no block
+differed by more than a threshold. `interpolated`: the steps on both sides. `extrapolated`: those before it
+(docs/interval.md)"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +47,8 @@ class FrameFacts:
     """L, frames: how many later ones the result waited for. `pool_fill` tells how many there were."""
     epoch: int
     """Grows whenever the stream's state was reset; results of two epochs share no frames"""
+    basis: Basis = "encoded"
+    """What the boxes come from"""
     capture: Capture | None = None
     """How the frame was come by; None where it comes from no live source"""
 
@@ -101,6 +109,11 @@ class Detections(FrameFacts):
             **_captured(self.capture),
             "detections": detections,
         }
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the frame itself was encoded."""
+        return self.basis == "encoded"
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], class_names: tuple[str, ...] | None = None) -> Detections:

@@ -165,7 +165,7 @@ def test_a_line_may_carry_more() -> None:
 
 def test_json_line_is_the_documented_one() -> None:
     assert list(make(1, tracked=True).to_dict()) == [
-        "frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch", "detections",
+        "frame_index", "pts", "source_id", "height", "width", "pool_fill", "lookahead", "epoch", "basis", "detections",
     ]  # fmt: skip
     tracked, plain = make(1, tracked=True).to_dict(), make(1).to_dict()
     assert list(tracked["detections"][0]) == ["xyxy", "confidence", "class_id", "class_name", "tracker_id"]

@@ -46,6 +46,10 @@ class Setting:
     """streams that push at once, each in a Python thread; milliseconds are of one frame, wall clock over streams"""
     batch: int = 1
     """images in one call of the encoder; milliseconds are of one image"""
+    frames: int = 1
+    """frames that are pushed in a round; milliseconds are of one"""
+    repeated: int = 0
+    """the last of them, which show the one before them, or of the round before, with other noise"""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -86,8 +90,14 @@ ENDS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 PAPER_POINT = Dials(window=18, num_support=75, num_reference=300, advanced_ratio=0.2)
 """T, K, N and r to which the paper's rows and ours are normalised."""
 
+INTERVALS = (1, 2, 3, 4)
+STILL = 6.0
+"""Grey levels: the standard deviation of the noise of `benchmarks/frames.py`, whose block means are far steadier"""
+STILL_FRAMES = 10
+"""Pushed in a round of `still`"""
+
 NAMES = ("T", "K", "r", "ends", "N", "executor", "ring", "backend", "resolution", "threads", "streams", "batch",
-         "first", "bundles", "baseline")  # fmt: skip
+         "first", "interval", "still", "bundles", "baseline")  # fmt: skip
 
 
 def paper_dials(config: RDNConfig) -> Dials:
@@ -164,6 +174,14 @@ def make_sweep(
     if name == "first":
         ahead = {f"L = {n}": Setting(base, replace(dials, look_ahead=n), "first") for n in (0, 2, dials.window)}
         return sweep("look-ahead", ahead, f"L = {dials.window}")
+    if name == "interval" and base.device == "cpu":
+        points = {str(n): Setting(base, replace(dials, interval=n), frames=n) for n in INTERVALS}
+        return sweep("interval", points, "1")
+    if name == "still" and base.device == "cpu":
+        gate = replace(dials, still=STILL, still_run=2**20)
+        off = Setting(base, dials, frames=STILL_FRAMES, repeated=round(0.9 * STILL_FRAMES))
+        parts = {f"{p:.0%} still": replace(off, dials=gate, repeated=round(p * STILL_FRAMES)) for p in (0, 0.5, 0.9, 1)}
+        return sweep("still", {"off": off} | parts, "off")
     if name == "bundles":
         return sweep("bundle", {bundle_label(p.engines): Setting(p, dials) for p in (base, *others)},
                      bundle_label(base.engines))  # fmt: skip

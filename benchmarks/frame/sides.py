@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.frame.settings import Process, Setting
-from benchmarks.frames import make_frame
+from benchmarks.frames import Image, make_frame
 from benchmarks.measure import energy_counter
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
@@ -138,6 +138,7 @@ class HostSide:
         self._settings: dict[str, Setting] = {}
         self._streams: dict[str, list[Stream]] = {}
         self._pushed: dict[str, int] = {}
+        self._takes = 0
         self._encodings: list[EncodedFrame] = []
         self._encoded_k = USUAL_K
 
@@ -147,10 +148,15 @@ class HostSide:
             self._encoded_k = LARGEST_K
             self._encodings.clear()
         if setting.kind == "push":
-            self._streams[key] = [self._detector.open_stream(setting.dials) for _ in range(setting.streams)]
+            dials = setting.dials
+            # Still comes later: the pictures that windows are filled with are all alike.
+            filled = replace(dials, still=0.0)
+            self._streams[key] = [self._detector.open_stream(filled) for _ in range(setting.streams)]
+            count = (dials.window + dials.frames_ahead) * dials.interval
             for stream in self._streams[key]:
-                self._fill(stream, setting.dials.window + setting.dials.frames_ahead)
-            self._pushed[key] = setting.dials.window + setting.dials.frames_ahead
+                self._fill(stream, count)
+                stream.dials = dials
+            self._pushed[key] = count
 
     def drop(self, key: str) -> None:
         """Gives the memory of a setting back."""
@@ -171,7 +177,8 @@ class HostSide:
         frame = make_frame(self._pushed[key], self._size)
         self._pushed[key] += 1
         # Of all streams, so that their windows stay alike.
-        found = [rows_of(stream.push(frame)[0]) for stream in self._streams[key]]
+        # The last that comes is of a frame that was encoded: the one behind those between.
+        found = [rows_of(stream.push(frame)[-1]) for stream in self._streams[key]]
         return found if encodings is None else [self._related(setting.dials, encodings), self.proposals(key)]
 
     def _related(self, dials: Dials, encodings: Sequence[EncodedFrame]) -> Rows:
@@ -207,13 +214,23 @@ class HostSide:
             frames = [make_frame(t, self._size) for t in range(setting.dials.frames_ahead + 1)]
             with self._detector.open_stream(setting.dials) as stream:
                 return self._timed(lambda: [stream.push(frame) for frame in frames], stream=stream)
-        streams, frame = self._streams[key], make_frame(self._pushed[key], self._size)
-        self._pushed[key] += 1
+        streams, frames = self._streams[key], self._frames(key, setting)
+        frame = frames[0]
         if len(streams) == 1:
-            return self._timed(lambda: streams[0].push(frame), stream=streams[0])
+            return self._timed(lambda: [streams[0].push(frame) for frame in frames], len(frames), streams[0])
         with ThreadPoolExecutor(len(streams)) as pool:
             list(pool.map(lambda _: time.sleep(0.01), streams))  # the threads are there before the clock starts
             return self._timed(lambda: list(pool.map(lambda s: s.push(frame), streams)), len(streams))
+
+    def _frames(self, key: str, setting: Setting) -> list[Image]:
+        """Those of a round."""
+        first = self._pushed[key]
+        new = setting.frames - setting.repeated
+        self._pushed[key] += new
+        last = self._pushed[key] - 1
+        self._takes += setting.repeated
+        repeated = [make_frame(last, self._size, self._takes - i) for i in range(setting.repeated)]
+        return [make_frame(first + i, self._size) for i in range(new)] + repeated
 
     def _timed(self, work: Callable[[], object], frames: int = 1, stream: Stream | None = None) -> Sample:
         """stream: whose stages are read; those of streams that push at once, waiting for each other, say little."""
@@ -224,7 +241,7 @@ class HostSide:
         seconds = time.perf_counter() - begin
         spent = (self._energy() - joules) / frames if self._energy else None
         after = stream.timings.seconds if stream else {}
-        stages = {name: 1000 * (s - before.get(name, 0.0)) for name, s in after.items()}
+        stages = {name: 1000 * (s - before.get(name, 0.0)) / frames for name, s in after.items()}
         return Sample(1000 * seconds / frames, stages, spent, self._replay.proposals)
 
     def _network(self, t: int) -> Float:

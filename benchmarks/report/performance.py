@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.kernel.arithmetic import projection_operations, relation_operations
-from benchmarks.report import store, tables
+from benchmarks.report import interval_tables, store, tables
 from benchmarks.report.store import Results, Unmeasured
 from rdn_engine.config import Dials, RelationConfig
 
@@ -14,6 +14,7 @@ FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
 BUILDS, RING = "relation_builds_avx2.json", "ring_accuracy.json"
+SKIPPING = "latency_demo_interval.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
@@ -165,6 +166,13 @@ def dial(name: str) -> str:
     return _titled({t: _with_run(tables.sweep_table(r, name), r, name) for t, r in store.having(name, **files).items()})
 
 
+def throughput(name: str) -> str:
+    """Frames a second along a dial that leaves the encoder out."""
+    files = {"float32": FLOAT32, "INT8": INT8, "the demo model": SKIPPING}
+    found = store.having(name, **files)
+    return _titled({title: _with_run(tables.throughput_table(r, name), r, name) for title, r in found.items()})
+
+
 def first() -> str:
     """From the first frame to the first result."""
     found = store.having("first", float32=FLOAT32, INT8=INT8)
@@ -241,6 +249,10 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-streams": lambda: dial("streams"),
     "perf-batch": lambda: dial("batch"),
     "perf-bundles": lambda: sweep(BUNDLES, "bundles"),
+    "perf-interval": lambda: throughput("interval"),
+    "perf-still": lambda: throughput("still"),
+    "interval-accuracy": interval_tables.interval,
+    "still-accuracy": interval_tables.still,
     "perf-kernels": kernels,
     "perf-stages-picture": lambda: picture("performance_stages.svg", "Stages of a steady frame"),
     "perf-dials-picture": lambda: picture("performance_dials.svg", "Growth along T, K and r"),

@@ -46,6 +46,21 @@ def sweep_table(results: Results, name: str) -> str:
     return table(header + (["paper, ms (to its own reference point)"] if paper else []), rows)
 
 
+def throughput_table(results: Results, name: str) -> str:
+    """One row a point: milliseconds of a frame, and how many times as many frames a second as at the reference point,
+    round by round.
+    """
+    sweep = results["sweeps"][name]
+    points = sweep["points"]
+    rows = []
+    for value, point in points.items():
+        pairs = zip(points[sweep["reference"]]["rounds"], point["rounds"], strict=True)
+        times = [reference["ms"] / one["ms"] for reference, one in pairs]
+        spread = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
+        rows.append([value, *(milliseconds(point["ms"][k]) for k in ("p50", "p90")), spread])
+    return table([sweep["label"], "ms a frame", "p90", "times as many frames (least to most)"], rows)
+
+
 def _paper(name: str, value: str) -> str:
     return f"{PAPER_MS} (1.000)" if value == PAPER_REFERENCE[name] else ""
 

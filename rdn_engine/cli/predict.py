@@ -62,6 +62,12 @@ def predict(
     link_gap: Annotated[
         int | None, typer.Option(help="G: frames that an object may be lost and keep its identity; 0 for none.")
     ] = None,
+    interval: Annotated[int | None, typer.Option(help="n: encode every n-th frame; boxes move between them.")] = None,
+    still: Annotated[
+        float | None,
+        typer.Option(help="Encode no frame that changed by at most so many grey levels, 0..255; 0 is off."),
+    ] = None,
+    still_run: Annotated[int | None, typer.Option(help="m: still frames in a row at most.")] = None,
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
     relation_precision: Annotated[
         RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
@@ -113,7 +119,7 @@ def predict(
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
                  "score_threshold": threshold, "link": link_by, "link_delay": link_delay,
-                 "link_gap": link_gap}  # fmt: skip
+                 "link_gap": link_gap, "interval": interval, "still": still, "still_run": still_run}  # fmt: skip
         dials = detector.config.dials
         dials = dials.turned(_linked(dials, {k: v for k, v in given.items() if v is not None}, link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))

@@ -46,7 +46,7 @@ class Run:
         self._refusal: FrameError | None = None
         """The first one; those that follow are counted"""
         self._warnings: list[str] = []
-        self._results = 0
+        self._results = self._of_encoded = 0
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)
         self.interrupted = False
@@ -147,6 +147,7 @@ class Run:
 
     def _count(self, result: Detections) -> None:
         self._results += 1
+        self._of_encoded += result.encoded
         self._per_class.update(result.class_names[c] for c in result.class_id)
 
     def _draw(self, writer: VideoWriter, result: Detections) -> None:
@@ -183,6 +184,7 @@ class Run:
         return {
             "source": self._video.source_id,
             "frames": self._results,
+            "encoded": self._of_encoded,
             "skipped": self._video.skipped,
             "doubtful": self._video.doubtful,
             "refused": self._stream.rejected,
@@ -202,19 +204,25 @@ class Run:
 
 
 class _Steady:
-    """Mean seconds a frame of each stage, over the frames pushed once the window is full and before the last flush."""
+    """Mean seconds a frame of each stage, over the frames pushed once the window is full and before the last flush.
+
+    The window counts encoded frames, the mean all: with an interval of n most of the work is every n-th frame's.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._full = stream.dials.window + stream.dials.frames_ahead + 1
+        self._encoded = 0
         self._start: tuple[int, dict[str, float]] | None = None
         self._end: tuple[int, dict[str, float]] | None = None
 
     def mark(self) -> None:
         self._end = (self._stream.accepted, dict(self._stream.timings.seconds))
         # A video shorter than the window has no steady frames proper: all but its first one, which warms up, serve.
-        if self._stream.accepted in (1, self._full):
+        encoded = self._stream.timings.frames
+        if encoded != self._encoded and encoded in (1, self._full):
             self._start = self._end
+        self._encoded = encoded
 
     def summary(self) -> dict[str, Any]:
         frames = self._end[0] - self._start[0] if self._start and self._end else 0

@@ -46,6 +46,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("source", summary["source"])
     refused = f", {summary['refused']} refused" if summary["refused"] else ""
     table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
+    if summary["encoded"] < summary["frames"]:
+        table.add_row("encoded", f"{summary['encoded']}, the others have results of those beside them")
     if summary["incomplete"]:
         table.add_row("incomplete", summary["incomplete"])
     if summary["error"]:
@@ -174,6 +176,9 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("edges", d.edges, "replicate, clip")
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
     table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
-    table.add_row("link gap (G)", str(d.link_gap), "0 or more frames")
+    table.add_row("link gap (G)", str(d.link_gap), "0 or more steps")
+    table.add_row("interval (n)", str(d.interval), "1 or more frames")
+    table.add_row("still", f"{d.still:g}", "0 (off)..255 grey levels")
+    table.add_row("still run (m)", str(d.still_run), "1 or more steps")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
     return table

@@ -51,13 +51,18 @@ class HostStreamBatch(StreamBatch[HostStream]):
             for place, (frame, when) in enumerate(zip(frames, times, strict=True))
             if frame is not None
         }
-        inputs = {place: self._streams[place].preprocess(image, info) for place, (image, info) in accepted.items()}
+        roles = {place: self._streams[place].role(image, info) for place, (image, info) in accepted.items()}
+        inputs = {
+            place: self._streams[place].preprocess(image, info)
+            for place, (image, info) in accepted.items()
+            if roles[place] == "encoded"
+        }
         encoded = self._encode(inputs)
         # Whatever may fail for one stream and leave its frame out comes before any stream takes its own.
         for place, (_, info) in accepted.items():
             self._streams[place].finish_before(info)
-        for place, (_, info) in accepted.items():
-            self._streams[place].append(encoded[place], info)
+        for place, (image, info) in accepted.items():
+            self._streams[place].append(encoded.get(place), info, roles[place], image)
         self._each(HostStream.detect_due)
         return [stream.take_ready() for stream in self._streams]
 

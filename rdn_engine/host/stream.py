@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import relate
+from rdn_engine.host.still import StillGate
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
+from rdn_engine.stream.between import Between
 from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import Linkable, detection_threshold
-from rdn_engine.stream.order import FrameInfo
+from rdn_engine.stream.order import FrameInfo, Role
 
 
 class HostStream(Stream):
     """As every Stream. A push runs to its end; a step that fails is tried again by the next push."""
+
+    fills_between = True
 
     def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_id: str) -> None:
         super().__init__(model.config, dials, capacity, source_id)
@@ -28,6 +34,9 @@ class HostStream(Stream):
         # The dials' own r is at hand from the start, whatever the capacity says.
         room = replace(capacity, advanced_ratio=max(capacity.advanced_ratio, dials.advanced_ratio))
         self._window = Window(model.config.relation, room, model.relation.precision, model.ring_precision)
+        self._still = StillGate(model.config.input)
+        self._between = Between(self._config.detection.max_detections)
+        self._newest = LastPicture()
         self._ready: list[Detections] = []
 
     @property
@@ -36,10 +45,13 @@ class HostStream(Stream):
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
-        network = self.preprocess(image, info)
-        (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
+        role = self.role(image, info)
+        encoded = None
+        if role == "encoded":
+            network = self.preprocess(image, info)
+            (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
         self.finish_before(info)
-        self.append(encoded, info)
+        self.append(encoded, info, role, image)
         self.detect_due()
         return self.take_ready()
 
@@ -59,6 +71,26 @@ class HostStream(Stream):
         # What lower dials released, or what failed before, comes first: the window has room for T + 1 references.
         self.detect_due()
         return image, info
+
+    def role(self, image: Image, info: FrameInfo) -> Role:
+        """What becomes of a frame, by the dials `interval` and `still`.
+
+        Args:
+            image, info: of `accept`.
+
+        Returns:
+            Whether it is to be encoded; what `append` wants.
+        """
+        order, dials = self._order, self._dials
+        if not order.is_step(info, dials.interval):
+            return "between"
+        if not dials.still:
+            return "encoded"
+        self.timings.start()
+        new = order.newest < 0 or order.begins_epoch(info)
+        still = self._still.look(image, info.geometry, dials, new=new)
+        self.timings.lap("still")
+        return "still" if still else "encoded"
 
     def preprocess(self, image: Image, info: FrameInfo) -> Float:
         """Make the network input.
@@ -86,26 +118,36 @@ class HostStream(Stream):
         if self._order.begins_epoch(info):
             self._finish_epoch()
 
-    def append(self, encoded: EncodedFrame, info: FrameInfo) -> None:
+    def append(self, encoded: EncodedFrame | None, info: FrameInfo, role: Role, image: Image) -> None:
         """Make a frame the newest, after `finish_before`.
 
         Args:
-            encoded: with `num_proposals`.
-            info: of `accept`.
+            encoded: with `num_proposals`; None of a frame that is not to be encoded.
+            info, image: of `accept`.
+            role: of `role`.
         """
         if self._order.begins_epoch(info):
             self._window.reset()
             self._order.begin_epoch()
-        self.timings.frames += 1
-        self.timings.start()
-        self._window.append(encoded)
-        self.timings.lap("window")
-        self._order.append(info)
+        if encoded is not None:
+            self.timings.frames += 1
+            self.timings.start()
+            self._window.append(encoded)
+            self.timings.lap("window")
+        if role != "between":
+            self._still.done(self._dials, still=role == "still")
+        if role == "between" and self._dials.waits:
+            self._newest.keep(image, info)
+        else:
+            self._newest.forget()
+        self._order.append(info, role)
+        self._between.append(info, role)
         self.accepted += 1
 
     def detect_due(self) -> None:
         """Compute the results that need not wait any longer; `take_ready` has them."""
         self._detect(self._dials.frames_ahead)
+        self._give([])
 
     def flush(self) -> list[Detections]:
         self.finish()
@@ -119,6 +161,8 @@ class HostStream(Stream):
 
     def close(self) -> None:
         super().close()
+        self._between = Between(self._config.detection.max_detections)
+        self._newest.forget()
         self._ready.clear()
 
     def _detect(self, look_ahead: int) -> None:
@@ -126,6 +170,11 @@ class HostStream(Stream):
         model, dials, timings = self._model, self._dials, self.timings
         while (due := self._order.due(look_ahead)) is not None:
             timings.start()
+            if due.still:
+                linked = self.linker.pass_over(dials)
+                self._order.done()
+                self._give(linked)
+                continue
             reference, output = relate(model.relation, self._window, due.number, dials, timings.lap)
             found = postprocess.detections(
                 output,
@@ -148,19 +197,71 @@ class HostStream(Stream):
             )
             looked = dials.over_gaps and not model.config.alone
             features = reference.features[found.proposal[:LOOKS]] if looked else None
-            self._ready += self.linker.push(Linkable(detections, found.proposal, output.omega, features), dials)
+            linked = self.linker.push(Linkable(detections, found.proposal, output.omega, features), dials)
             timings.lap("linking")
             self._order.done()
+            self._give(linked)
+
+    def _give(self, found: list[Detections], *, ended: bool = False) -> None:
+        """Results of encoded frames are there, and with them those of the frames between.
+
+        Args:
+            found: of the next encoded frames.
+            ended: whether they are the last of the epoch.
+        """
+        if not self._dials.waits:
+            self._newest.forget()
+        self.timings.start()
+        self._ready += self._between.take(found, self._dials, ended=ended)
+        self.timings.lap("between")
+
+    def _encode_last(self) -> None:
+        """The last frame of the epoch is a step too, so that those before it lie between two."""
+        if (kept := self._newest.kept) is None:
+            return
+        network = self.preprocess(*kept)
+        (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
+        self.timings.frames += 1
+        self._window.append(encoded)
+        self.timings.lap("window")
+        self._order.promote()
+        self._between.promote()
+        self._newest.forget()
 
     def _finish_epoch(self) -> None:
         """All results of the epoch are ready, linked ones too."""
+        self._encode_last()
         self._detect(0)
-        self._ready += self.linker.flush(self._dials)
+        self._give(self.linker.flush(self._dials), ended=True)
 
     def take_ready(self) -> list[Detections]:
         """The results that were computed and not taken yet."""
         ready, self._ready = self._ready, []
         return ready
+
+
+class LastPicture:
+    """The pixels of the newest frame, for the end of the epoch: whoever pushed it may use its array again."""
+
+    def __init__(self) -> None:
+        self._room: Image | None = None
+        self._info: FrameInfo | None = None
+
+    @property
+    def kept(self) -> tuple[Image, FrameInfo] | None:
+        """The frame that was kept last; None where it was forgotten."""
+        return None if self._room is None or self._info is None else (self._room, self._info)
+
+    def keep(self, image: Image, info: FrameInfo) -> None:
+        """Copy a frame."""
+        if self._room is None or self._room.shape != image.shape:
+            self._room = np.empty(image.shape, np.uint8)
+        np.copyto(self._room, image)
+        self._info = info
+
+    def forget(self) -> None:
+        """Nothing is wanted of the frames until now."""
+        self._info = None
 
 
 def _sized(image: object) -> tuple[Image, tuple[int, int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import AdmissionRefused, ConfigError
+from rdn_engine.serve.latency import ladder
 from rdn_engine.serve.options import StreamOptions
 from rdn_engine.stream.identity import LOOKS, MOST_LOST
 
@@ -49,7 +50,7 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
         nbytes: of its arrays, `Stream.nbytes`.
         dials: with `link`, link_delay and link_gap.
         max_detections: largest number of boxes of a frame.
-        options: with results and picture_bytes.
+        options: with results and picture_bytes, and whether a latency budget may turn the dials.
         features: D, width of a proposal's features; 0 where there are none.
 
     Raises:
@@ -61,7 +62,9 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
     if dials.over_gaps:
         linked += (dials.link_delay + 1) * LOOKS * 4 * features
         linked += (max_detections + MOST_LOST) * (OBJECT_BYTES + 4 * features)
-    released = dials.window + 1 + (0 if dials.link == "off" else dials.link_delay)
+    # Lower settings hold less, but for a longer interval, whose frames come out together.
+    met = [rung.dials for rung in ladder(dials, True)] if options.latency_seconds is not None else [dials]
+    released = max((d.window + 1 + (0 if d.link == "off" else d.link_delay)) * d.interval for d in met)
     return StreamCost(
         window=nbytes,
         linking=linked,

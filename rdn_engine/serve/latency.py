@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
-from rdn_engine.config import Dials
+from rdn_engine.config import LONGEST_INTERVAL, Dials
 
 SEEN = 16
 """Results that a decision to lower looks at: half of them too late are too many"""
@@ -18,7 +18,7 @@ CALM = 64
 MOST_CALM = 4096
 """The same at most: it doubles whenever what was taken back had to be lowered again"""
 STRIDES = (2, 3, 4)
-"""Every how many frames one is taken, step by step"""
+"""Every how many frames one is encoded, and then taken, step by step"""
 LEAST_SUPPORT = 16
 """K is not halved below it"""
 
@@ -35,16 +35,18 @@ class Rung:
     """What is lower than in the rung before, in words; empty for the first"""
 
 
-def ladder(dials: Dials) -> tuple[Rung, ...]:
+def ladder(dials: Dials, fills_between: bool) -> tuple[Rung, ...]:
     """The steps down, the first of which is what was asked for.
 
     In this order, each to its least before the next: look-ahead L (a result waits for fewer frames), window T, supports
-    K, advanced ratio r (a frame costs less), then the frame rate (fewer frames are detected on). L, T, K and r are
-    halved: L down to 0, T to 1, K not below LEAST_SUPPORT, r as long as one support proposal is left. The rate goes to
-    a half, a third, a quarter.
+    K, advanced ratio r (a frame costs less), interval n (fewer frames are encoded, all have results), then the frame
+    rate (fewer frames are taken). L, T, K and r are halved: L down to 0, T to 1, K not below LEAST_SUPPORT, r as long
+    as one support proposal is left. The interval goes to two, three and four times what it was, the rate to a half, a
+    third, a quarter.
 
     Args:
         dials: that the stream is to run with.
+        fills_between: whether its interval may be turned up (`Stream.fills_between`).
     """
     rungs = [Rung(dials, 1, "")]
 
@@ -64,6 +66,10 @@ def ladder(dials: Dials) -> tuple[Rung, ...]:
     while int(dials.num_support * (dials.advanced_ratio / 2)):
         ratio = dials.advanced_ratio / 2
         dials = lower(f"advanced_ratio (r) {dials.advanced_ratio:g} to {ratio:g}", replace(dials, advanced_ratio=ratio))
+    own = dials.interval
+    for times in STRIDES if fills_between and own * STRIDES[-1] <= LONGEST_INTERVAL else ():
+        more = own * times
+        dials = lower(f"interval (n) {dials.interval} to {more}", replace(dials, interval=more))
     for before, stride in zip((1, *STRIDES), STRIDES, strict=False):
         lower(f"every {before}. frame to every {stride}." if before > 1 else "every frame to every 2.", dials, stride)
     return tuple(rungs)
@@ -72,15 +78,15 @@ def ladder(dials: Dials) -> tuple[Rung, ...]:
 class LatencyBudget:
     """Ages in, a level out. It has no clock and touches no stream."""
 
-    def __init__(self, seconds: float, dials: Dials) -> None:
+    def __init__(self, seconds: float, dials: Dials, fills_between: bool) -> None:
         """Begin at the top.
 
         Args:
             seconds: that a result may be old when the sink gets it.
-            dials: that the stream is to run with.
+            dials, fills_between: as `ladder`.
         """
         self._seconds = seconds
-        self.rungs = ladder(dials)
+        self.rungs = ladder(dials, fills_between)
         """All steps, the first of which is what was asked for"""
         self._ages: deque[float] = deque(maxlen=SEEN)
         self._unsettled = 0

@@ -59,6 +59,8 @@ class StreamRunner:
         self._failures = 0
         self._pending = False
         self._last = _facts(stream)
+        self.fills_between = stream.fills_between
+        """As of the Stream"""
 
     @property
     def facts(self) -> Facts:

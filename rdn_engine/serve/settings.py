@@ -112,7 +112,7 @@ class Settings:
         """One step down or up, and its event."""
         level = self.lowered + by
         rung, lower = budget.rungs[level], budget.rungs[max(level, self.lowered)]
-        # Lower settings hold less; what they were admitted with stays theirs, so that they can come back.
+        # What lower settings hold was admitted with the others, which stay theirs, so that they can come back.
         self._runner.turn(rung.dials, lambda stream, dials: None)
         self.lowered, self._stride = level, rung.stride
         if by > 0:
@@ -121,4 +121,6 @@ class Settings:
             self._events.say("restored", self._name, f"results are early enough again; taken back: {lower.change}")
 
     def _new_budget(self, dials: Dials) -> LatencyBudget | None:
-        return None if self._seconds is None else LatencyBudget(self._seconds, dials)
+        if self._seconds is None:
+            return None
+        return LatencyBudget(self._seconds, dials, self._runner.fills_between)

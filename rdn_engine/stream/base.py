@@ -20,9 +20,13 @@ CheckedT = TypeVar("CheckedT")
 
 
 class Stream(ABC):
-    """One video: frames go in with `push`, each comes out once, in order, L frames later (with linking L + D). One
-    thread at a time. `rdn_engine.stream.order.FrameOrder` says when a new epoch begins.
+    """One video: frames go in with `push`, each comes out once, in order, L frames later (with linking L + D; L and D
+    count steps, every n-th frame). One thread at a time. `rdn_engine.stream.order.FrameOrder` says when a new epoch
+    begins.
     """
+
+    fills_between = False
+    """Whether the dials `interval` and `still` may be turned up: this machine has results for frames not encoded"""
 
     def __init__(self, config: RDNConfig, dials: Dials, capacity: Dials, source_id: str) -> None:
         self._config = config
@@ -69,7 +73,9 @@ class Stream(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes that this stream holds: fixed when it is opened. Linking holds D + 1 results and their links on top."""
+        """Bytes that this stream holds: fixed when it is opened. Linking holds D + 1 results and their links on top,
+        the dial `still` the colours of a frame's blocks, and `interval` the newest picture where results wait.
+        """
 
     @abstractmethod
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
@@ -81,7 +87,8 @@ class Stream(ABC):
 
         Returns:
             The results that became ready: frame t - L's for frame t, linked t - L - D's, and before it the rest of the
-            old epoch's where this frame begins a new one. `frame_index` is the Frame's, else how many frames the
+            old epoch's where this frame begins a new one. Those of frames between two steps come with the second, or
+            at once where results do not wait. `frame_index` is the Frame's, else how many frames the
             stream accepted before.
 
         Raises:
@@ -172,6 +179,12 @@ class Stream(ABC):
                 raise ConfigError(
                     f"{name} ({symbol}) is {got}; this stream has room for {limit}: open it with "
                     f"open_stream(dials, capacity=Dials({name}={got}, ...))"
+                )
+        for name, most in (("interval", 1), ("still", 0.0)):
+            if not self.fills_between and getattr(dials, name) > most:
+                raise ConfigError(
+                    f"{name} is {getattr(dials, name):g}; a {type(self).__name__} encodes every frame: "
+                    f"wanted {most:g}, or device 'cpu'"
                 )
 
     def check_open(self) -> None:

@@ -103,8 +103,8 @@ _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.fl
 
 
 class BoxLinker:
-    """Links the frames of one epoch and gives each out link_delay (D) frames later, over whole tubes where that is
-    longer.
+    """Links the encoded frames of one epoch and gives each out link_delay (D) steps later, over whole tubes where that
+    is longer.
 
     What was given out stays: its tubes go on with their identity, gain and latest scores, and the paths through the
     frames that wait are searched anew from there. Memory is that of D + 1 frames.
@@ -113,6 +113,8 @@ class BoxLinker:
     def __init__(self) -> None:
         self._method: LinkMethod = "relations"
         self._waiting: deque[_Frame] = deque()
+        self._came: deque[int] = deque()  # the step of each that waits
+        self._step = 0
         self._newest: Linkable | None = None
         self._tubes = _NO_TUBES
         self._numbers = itertools.count(1)
@@ -146,7 +148,26 @@ class BoxLinker:
         self._method, self._over_gaps = setting
         self._waiting.append(_linked(self._newest, frame, dials.link))
         self._newest = frame._replace(features=None)
-        while len(self._waiting) > dials.link_delay:
+        self._step += 1
+        self._came.append(self._step)
+        return ready + self._give_out_late(dials)
+
+    def pass_over(self, dials: Dials) -> list[Detections]:
+        """A step has passed that is not linked, because it shows what the frame before it shows.
+
+        Args:
+            dials: as of the frame before it.
+
+        Returns:
+            As `push`.
+        """
+        self._step += 1
+        return self._give_out_late(dials)
+
+    def _give_out_late(self, dials: Dials) -> list[Detections]:
+        """The frames that have waited for link_delay steps."""
+        ready: list[Detections] = []
+        while self._waiting and self._step - self._came[0] >= dials.link_delay:
             ready += self._give_out(1, dials)
         return ready
 
@@ -180,6 +201,7 @@ class BoxLinker:
         ready = []
         for start, stop in zip(starts[:count] - heads, starts[1 : count + 1] - heads, strict=True):
             frame, of = self._waiting.popleft(), leaving[start:stop]
+            self._came.popleft()
             score = frame.found.confidence
             rescored = mean[of] if self._method == "seq_nms" else (score + mean[of]) / 2
             rescored, names = np.where(of >= 0, rescored, 0), ids[of]

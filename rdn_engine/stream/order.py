@@ -6,7 +6,7 @@ import math
 import operator
 import statistics
 from collections import deque
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rdn_engine.capture import Capture
 from rdn_engine.config import Dials
@@ -18,6 +18,11 @@ GAP_SPACINGS = 10.0
 """It is one where the gap is also this many times the median spacing of the latest frames."""
 _SPACINGS_KEPT = 31
 _WIDEST = 16.0
+
+
+Role = Literal["encoded", "still", "between"]
+"""What becomes of a frame: a step is `encoded`, or `still` where it takes what was found in the last encoded frame; a
+frame `between` two steps gets its boxes from theirs"""
 
 
 class FrameInfo(NamedTuple):
@@ -50,12 +55,16 @@ class FrameInfo(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A frame whose result is to be computed now."""
+    """A step whose result is to be computed now."""
 
     number: int
-    """The frame's in its epoch, from 0."""
+    """Among the encoded frames of its epoch, from 0; of a still one, the number of the encoded frame before it."""
     info: FrameInfo
     """What is known of it."""
+    step: int
+    """Its number among the steps of its epoch, from 0: the same where none is still."""
+    still: bool
+    """Whether it takes what was found in frame `number`."""
 
 
 class FrameOrder:
@@ -66,24 +75,32 @@ class FrameOrder:
     the last one, and with a gap of more than GAP_SECONDS that is also more than GAP_SPACINGS times the median spacing
     of the latest frames.
 
-    Frames are numbered 0, 1, ... in each epoch. A frame is due once as many later ones as the look-ahead says were
-    appended; it stays due until `done` is called, so that a step that failed is tried again.
+    The first frame of an epoch is a step, and so is every n-th after it; a step that is not still is encoded. Steps and
+    encoded frames are numbered 0, 1, ... in each epoch. A step is due once as many later ones as the look-ahead says
+    were appended; it stays due until `done` is called, so that one that failed is tried again.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
         """How often the stream's state was reset."""
         self.newest = -1
-        """Number of the last frame appended; -1 before the first of an epoch."""
-        self._waiting: deque[FrameInfo] = deque()
+        """Number of the last encoded frame appended; -1 before the first of an epoch."""
+        self._newest_step = -1
+        self._since_step = 0  # frames appended after it
+        self._waiting: deque[Due] = deque()
         self._last: FrameInfo | None = None
         self._spacings: deque[float] = deque(maxlen=_SPACINGS_KEPT)
         self._ended = False
 
     @property
+    def between(self) -> bool:
+        """Whether the last frame appended is one between two steps."""
+        return self._since_step > 0
+
+    @property
     def next_result(self) -> int:
-        """Number of the frame whose result comes next; newest + 1 where none is to come."""
-        return self.newest + 1 - len(self._waiting)
+        """Number of the encoded frame whose result comes next; newest + 1 where none is to come."""
+        return self._waiting[0].number if self._waiting else self.newest + 1
 
     def begins_epoch(self, frame: FrameInfo) -> bool:
         """Whether a frame, appended now, would be the first of another epoch.
@@ -104,43 +121,66 @@ class FrameOrder:
         # Without a spacing to compare with, a long gap may be the video's own pace.
         return gap > GAP_SECONDS and bool(self._spacings) and gap > GAP_SPACINGS * statistics.median(self._spacings)
 
+    def is_step(self, frame: FrameInfo, interval: int) -> bool:
+        """Whether a frame, appended now, would be a step.
+
+        Args:
+            frame: not appended yet.
+            interval: n, every how many frames one is.
+        """
+        return self._since_step + 1 >= interval or self._last is None or self.begins_epoch(frame)
+
     def begin_epoch(self) -> None:
         """Forget the frames of the epoch: the next one appended is number 0 of another."""
         self._waiting.clear()
         self._spacings.clear()
-        self._last, self._ended, self.newest = None, False, -1
+        self._last, self._ended, self.newest, self._newest_step, self._since_step = None, False, -1, -1, 0
         self.epoch += 1
 
-    def append(self, frame: FrameInfo) -> None:
+    def append(self, frame: FrameInfo, role: Role = "encoded") -> None:
         """Make a frame the newest of the epoch.
 
         Args:
-            frame: of this epoch, or the first of the one that was begun.
+            frame: of this epoch, or the first of the one that was begun, which is encoded.
+            role: what becomes of it.
         """
         if self._last is not None and frame.pts is not None and self._last.pts is not None:
             self._spacings.append(frame.pts - self._last.pts)
         self._last = frame
-        self._waiting.append(frame)
-        self.newest += 1
+        if role == "between":
+            self._since_step += 1
+            return
+        self._since_step = 0
+        self._newest_step += 1
+        self.newest += role == "encoded"
+        self._waiting.append(Due(self.newest, frame, self._newest_step, role == "still"))
+
+    def promote(self) -> None:
+        """Make the last frame appended, which is between two steps, one that is encoded."""
+        assert self._last is not None
+        assert self.between, "it is a step already"
+        frame, self._last = self._last, None  # its spacing is counted
+        self.append(frame)
 
     def end_epoch(self) -> None:
         """Make the next frame the first of another epoch, where this one has any."""
         self._ended = self.newest >= 0
 
     def due(self, look_ahead: int) -> Due | None:
-        """The oldest frame whose result is still to come, if it need not wait.
+        """The oldest step whose result is still to come, if it need not wait.
 
         Args:
-            look_ahead: L, frames, 0 or more; 0 where no more frames of this epoch will come.
+            look_ahead: L, steps, 0 or more; 0 where no more frames of this epoch will come.
 
         Returns:
-            The frame; None where none is due.
+            The step; None where none is due.
         """
-        number = self.next_result
-        return Due(number, self._waiting[0]) if number <= self.newest - look_ahead else None
+        if not self._waiting or self._waiting[0].step > self._newest_step - look_ahead:
+            return None
+        return self._waiting[0]
 
     def done(self) -> None:
-        """The result of the frame that was due has been computed."""
+        """The result of the step that was due has been computed."""
         self._waiting.popleft()
 
     def abandon(self) -> None:
@@ -149,11 +189,11 @@ class FrameOrder:
 
 
 def span(number: int, newest: int, dials: Dials) -> range:
-    """Numbers of the frames that there are in the window t-T..t+L of frame t = `number`.
+    """Numbers of the encoded frames that there are in the window t-T..t+L of frame t = `number`.
 
     Args:
-        number: of the reference frame in its epoch, 0..newest.
-        newest: number of the last frame appended.
+        number: of the reference frame among the encoded ones of its epoch, 0..newest.
+        newest: number of the last encoded frame appended.
         dials: with T and L of the window.
 
     Returns:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window", "relation", "postprocess", "linking")
+STAGES = ("preprocess", "backbone", "proposals", "roi_pool", "roi_head", "window", "relation", "postprocess", "linking",
+          "between", "still")  # fmt: skip
+"""`between`: results of frames that are not encoded. `still`: whether a frame need not be, which is asked first."""
 
 
 @dataclass
@@ -15,7 +17,7 @@ class Timings:
     frames: int = 0
     """Frames encoded."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    """Wall-clock seconds of each stage, in the order they run."""
+    """Wall-clock seconds of each stage, in the order of STAGES."""
     _mark: float = field(default=0.0, init=False, repr=False)
 
     def start(self) -> None:

@@ -255,6 +255,23 @@ def test_a_rounded_relation_stage_is_held_to_the_boxes_of_one_that_is_not() -> N
         latency._check_one("executor", "fused, bfloat16", setting, worker, other, reference)
 
 
+@pytest.mark.parametrize(("name", "encoded"), [("interval", [1, 1, 1, 1]), ("still", [10, 10, 5, 1, 0])])
+def test_a_round_encodes_as_many_frames_as_it_says(name: str, encoded: list[int]) -> None:
+    sweep = make_sweep(name, BASE, Bundle.open(DEMO).config)
+    assert sweep is not None
+    side = HostSide(BASE)
+    for (value, setting), wanted in zip(sweep.points, encoded, strict=True):
+        # A window that is full sooner; the rest as it is measured.
+        side.open(value, replace(setting, dials=replace(setting.dials, window=1, look_ahead=None)))
+        assert len(side.check(value)) == 1
+        for _ in range(2):
+            [stream] = side._streams[value]
+            before, accepted = stream.timings.frames, stream.accepted
+            assert side.time(value).ms > 0
+            assert (stream.timings.frames - before, stream.accepted - accepted) == (wanted, setting.frames)
+        side.drop(value)
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     def point(*ms: float) -> dict[str, Any]:
         return {"rounds": [{"ms": m, "stages": {"relation": m / 2}, "joules": None, "proposals": 7} for m in ms]}

@@ -37,6 +37,21 @@ def test_tables_show_the_paper_at_its_own_point_only() -> None:
     assert "| T = 24 over T = 3 | 1.150 | 1.14 |" in tables.growth_table({"ours": {"T": results}})
 
 
+def test_throughput_is_the_reference_over_the_point_round_by_round() -> None:
+    def point(*ms: float) -> dict[str, Any]:
+        rounds = [{"ms": m, "stages": {}, "joules": None, "proposals": 300} for m in ms]
+        return {"rounds": rounds, "peak_mb": None}
+
+    points = {"1": point(100.0, 120.0, 110.0), "2": point(50.0, 40.0, 55.0)}
+    points = {v: p | latency.summarise(points, v, "1") for v, p in points.items()}
+    results = {"sweeps": {"interval": {"label": "interval", "reference": "1", "points": points}}}
+    lines = tables.throughput_table(results, "interval").splitlines()
+    assert lines[2:] == [
+        "| 1 | 110 | 118 | 1.00 (1.00 to 1.00) |",
+        "| 2 | 50.0 | 54.0 | 2.00 (2.00 to 3.00) |",
+    ]
+
+
 DEMO_RESULTS = store.RESULTS / "latency_demo.json"
 
 

@@ -133,6 +133,13 @@ def test_what_a_device_does_not_do_is_said_when_it_is_asked_for(gpu: Any) -> Non
             unlinked()
     with pytest.raises(ConfigError, match="window \\(T\\) is 3; this stream has room for 1"):
         stream.dials = replace(AT_ONCE, window=3)
+    for turned in ({"interval": 2}, {"still": 1.5}):
+        [(name, value)] = turned.items()
+        wanted = f"{name} is {value:g}; a DeviceStream encodes every frame: wanted [10], or device 'cpu'"
+        with pytest.raises(ConfigError, match=wanted):
+            stream.dials = replace(AT_ONCE, **turned)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=wanted):
+            detector.open_stream(replace(AT_ONCE, **turned))  # type: ignore[arg-type]
     stream.close()
     with pytest.raises(StreamClosed):
         stream.push(frames(1)[0])

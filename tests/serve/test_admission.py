@@ -54,6 +54,16 @@ def test_links_results_and_pictures_cost() -> None:
     assert pictures.total == plain.total + 5000
 
 
+def test_frames_between_come_out_with_their_steps_and_cost_as_results() -> None:
+    plain = stream_cost(1000, DIALS, 300, StreamOptions())
+    longer = stream_cost(1000, replace(DIALS, interval=4), 300, StreamOptions())
+    assert longer.results == plain.results + 3 * (DIALS.window + 1) * 300 * 36
+    # A latency budget goes to four times the interval, with a window of 1 by then.
+    linked = replace(DIALS, link="boxes", link_delay=9)
+    budget = stream_cost(1000, linked, 300, StreamOptions(latency_seconds=1.0))
+    assert budget.results == (64 + 4 * (1 + 1 + 9)) * 300 * 36
+
+
 def test_links_over_a_whole_video_are_not_for_live_streams() -> None:
     with pytest.raises(ConfigError, match="the whole video"):
         stream_cost(0, replace(DIALS, link="boxes", link_delay=WHOLE_VIDEO), 300, StreamOptions(), features=0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
-from rdn_engine.serve.latency import CALM, MOST_CALM, ROOM, SEEN, SETTLE, LatencyBudget, ladder
+from rdn_engine.serve.latency import CALM, MOST_CALM, ROOM, SEEN, SETTLE, LatencyBudget, Rung, ladder
 from rdn_engine.serve.options import StreamOptions
 from tests.fakes import DIALS
 from tests.serve.doubles import WAIT, FakeSource, Log, Sink, balanced, frame, serving, watched_detector
@@ -18,7 +19,7 @@ PAPER = Dials()
 
 
 def test_the_steps_down_of_the_papers_dials() -> None:
-    rungs = ladder(PAPER)
+    rungs = ladder(PAPER, True)
     assert rungs[0].dials is PAPER
     assert [rung.change for rung in rungs[1:]] == [
         "look_ahead (L) 18 to 9",
@@ -33,11 +34,25 @@ def test_the_steps_down_of_the_papers_dials() -> None:
         "num_support (K) 75 to 37",
         "num_support (K) 37 to 18",
         "advanced_ratio (r) 0.2 to 0.1",
+        "interval (n) 1 to 2",
+        "interval (n) 2 to 3",
+        "interval (n) 3 to 4",
         "every frame to every 2.",
         "every 2. frame to every 3.",
         "every 3. frame to every 4.",
     ]
     assert [rung.stride for rung in rungs[-4:]] == [1, 2, 3, 4]
+    assert [rung.dials.interval for rung in rungs[-7:]] == [1, 2, 3, 4, 4, 4, 4]
+
+
+def test_a_stream_without_an_interval_has_no_such_step() -> None:
+    changes = [rung.change for rung in ladder(PAPER, False)]
+    assert changes == [rung.change for rung in ladder(PAPER, True) if not rung.change.startswith("interval")]
+
+
+def test_a_longer_interval_goes_on_from_itself() -> None:
+    assert [rung.dials.interval for rung in ladder(replace(PAPER, interval=5), True)[-6:]] == [10, 15, 20, 20, 20, 20]
+    assert ladder(replace(PAPER, interval=4000), True)[-1].dials.interval == 4000
 
 
 DIALS_OF = st.builds(
@@ -52,19 +67,26 @@ DIALS_OF = st.builds(
 )  # fmt: skip
 
 
-@given(DIALS_OF)
-def test_every_step_lowers_one_thing_and_only_in_order(dials: Dials) -> None:
-    order = ("frames_ahead", "window", "num_support", "advanced_ratio", "stride")
+def heights(rung: Rung) -> dict[str, float]:
+    """What each step takes from."""
+    dials = {name: getattr(rung.dials, name) for name in ("frames_ahead", "window", "num_support", "advanced_ratio")}
+    return {**dials, "interval": -rung.dials.interval, "stride": -rung.stride}
+
+
+@settings(deadline=None)  # a loaded machine takes its time
+@given(DIALS_OF, st.booleans())
+def test_every_step_lowers_one_thing_and_only_in_order(dials: Dials, fills_between: bool) -> None:
+    order = ("frames_ahead", "window", "num_support", "advanced_ratio", "interval", "stride")
     last = 0
-    for before, after in zip(ladder(dials), ladder(dials)[1:], strict=False):
-        was = {**{n: getattr(before.dials, n) for n in order[:-1]}, "stride": -before.stride}
-        now = {**{n: getattr(after.dials, n) for n in order[:-1]}, "stride": -after.stride}
+    rungs = ladder(dials, fills_between)
+    for before, after in pairwise(rungs):
+        was, now = heights(before), heights(after)
         [changed] = [name for name in order if was[name] != now[name]]
         assert now[changed] < was[changed]
         assert order.index(changed) >= last
         last = order.index(changed)
         assert replace(after.dials, window=dials.window, look_ahead=dials.look_ahead, num_support=dials.num_support,
-                       advanced_ratio=dials.advanced_ratio) == dials  # fmt: skip
+                       advanced_ratio=dials.advanced_ratio, interval=dials.interval) == dials  # fmt: skip
 
 
 def feed(budget: LatencyBudget, ages: list[float]) -> list[int]:
@@ -77,7 +99,7 @@ def feed(budget: LatencyBudget, ages: list[float]) -> list[int]:
 
 
 def test_half_of_the_latest_too_late_is_a_step_down() -> None:
-    budget = LatencyBudget(1.0, PAPER)
+    budget = LatencyBudget(1.0, PAPER, True)
     assert feed(budget, [0.9, 1.0] * 50)[-1] == 0
     assert feed(budget, [1.1, 0.9] * (SEEN // 2))[-2:] == [1, 1]
     assert feed(budget, [9.0] * (SETTLE + SEEN // 2 - 2))[-1] == 1
@@ -85,13 +107,13 @@ def test_half_of_the_latest_too_late_is_a_step_down() -> None:
 
 
 def test_the_last_step_is_the_last() -> None:
-    budget = LatencyBudget(1.0, PAPER)
+    budget = LatencyBudget(1.0, PAPER, True)
     feed(budget, [9.0] * 1000)
     assert budget.level == len(budget.rungs) - 1
 
 
 def test_room_for_long_enough_is_a_step_up() -> None:
-    budget = LatencyBudget(1.0, PAPER)
+    budget = LatencyBudget(1.0, PAPER, True)
     feed(budget, [9.0] * (SEEN // 2))
     assert budget.level == 1
     assert feed(budget, [0.1] * (SETTLE + CALM - 1))[-1] == 1
@@ -102,7 +124,7 @@ def test_room_for_long_enough_is_a_step_up() -> None:
 
 
 def test_a_step_that_had_to_be_taken_again_is_tried_less_and_less_often() -> None:
-    budget = LatencyBudget(1.0, PAPER)
+    budget = LatencyBudget(1.0, PAPER, True)
     feed(budget, [9.0] * (SEEN // 2))
     waits = []
     for _ in range(9):
@@ -127,7 +149,7 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
         start = sources[0].captured
         sources[0].put([frame(i, i % 200, clock=now[0] - age) for i in range(start, start + count)])
 
-    steps = len(ladder(DIALS)) - 1
+    steps = len(ladder(DIALS, True)) - 1
     with serving(detector, on_event=log, clock=lambda: now[0]) as scheduler:
         served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
         other = scheduler.add("other", FakeSource, Sink())
@@ -151,7 +173,7 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
     assert kinds == ["added", *["lowered"] * steps, *["restored"] * steps, "ended"]
     lowered = [e.message.partition(": ")[2] for e in log.of("door", "lowered")]
     restored = [e.message.partition(": ")[2] for e in log.of("door", "restored")]
-    assert lowered == [rung.change for rung in ladder(DIALS)[1:]]
+    assert lowered == [rung.change for rung in ladder(DIALS, True)[1:]]
     assert restored == lowered[::-1]
 
 

@@ -63,6 +63,8 @@ class SyntheticVideos:
     """(shortest, longest) time in frames that something passes in front of objects that are in sight before and after,
     and hides them wholly; None for nothing of that kind. There are no more objects in a long video than in a short one
     then, so that it is clear what hides them."""
+    static_camera: bool = False
+    """Whether the view stays where it begins; everything else is drawn the same"""
     _kept: dict[int, Video] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -73,12 +75,17 @@ class SyntheticVideos:
             raise IndexError(f"video {index}; wanted 0..{self.num_videos - 1}")
         if index not in self._kept:
             rng = np.random.default_rng([self.seed, zlib.crc32(self.split.encode()), index])
-            self._kept[index] = render_video(rng, self.num_frames, *self.size, self.hidden)
+            self._kept[index] = render_video(rng, self.num_frames, *self.size, self.hidden, self.static_camera)
         return self._kept[index]
 
 
 def render_video(
-    rng: np.random.Generator, num_frames: int, width: int, height: int, hidden: tuple[int, int] | None = None
+    rng: np.random.Generator,
+    num_frames: int,
+    width: int,
+    height: int,
+    hidden: tuple[int, int] | None = None,
+    static_camera: bool = False,
 ) -> Video:
     """Draws one video.
 
@@ -88,12 +95,15 @@ def render_video(
         width: of a frame in pixels.
         height: of a frame in pixels.
         hidden: as `SyntheticVideos.hidden`.
+        static_camera: whether the view stays where it begins.
 
     Returns:
         Frames and their annotations.
     """
     canvas = draw_background(rng, width + 2 * _MARGIN, height + 2 * _MARGIN)
     camera = _camera_path(rng, num_frames)
+    if static_camera:
+        camera[:] = camera[0]
     crowd = max(1, round(num_frames / 36)) if hidden is None else 1
     looks = _draw_looks(rng, int(rng.integers(4, 7)) * crowd)
     things = [_Thing.draw(rng, look, num_frames, width, height) for look in looks]

@@ -1,0 +1,81 @@
+"""What frames that are not encoded cost in accuracy: tables of docs/performance.md, from benchmarks/results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.report import store
+from benchmarks.report.store import load, table
+
+COLUMNS = {"all": "AP50", "slow": "slow", "medium": "medium", "fast": "fast"}
+LINKS = {"off": "no links", "boxes": "linked by overlap", "relations": "linked with relations"}
+
+
+def interval() -> str:
+    """AP50 by interval, with and without look-ahead and links."""
+    result = load("interval_accuracy.json")
+    rows = []
+    for ahead in ("look-ahead", "causal"):
+        for link in result["links"]:
+            names = [f"{ahead}, {link}, {n}" for n in result["intervals"]]
+            for n, name in zip(result["intervals"], names, strict=True):
+                losses = [_less(of["rows"], name, names[0]) for of in result["seeds"].values()]
+                cells = [f"{result['rows'][name][key]:.1f}" for key in COLUMNS]
+                less = f"{sum(losses) / len(losses):+.2f} ({min(losses):+.2f} to {max(losses):+.2f})"
+                rows.append([f"{ahead}, {LINKS[link]}", str(n), *cells, less if n > 1 else ""])
+    data = next(iter(result["seeds"].values()))
+    header = ["", "interval", *COLUMNS.values(), "AP50 less that of 1 (least to most)"]
+    return "\n".join(
+        [
+            table(header, rows),
+            "",
+            f"{result['protocol']}. Means of {store.count(len(result['seeds']), 'seed')} of {data['frames']} frames of "
+            f"{data['data'].partition(',')[0]}; `{result['model']}`. {store.provenance(result)}",
+        ]
+    )
+
+
+def still() -> str:
+    """AP50 and frames a second by threshold, on static cameras."""
+    result = load("still_accuracy.json")
+    rows = []
+    for label, row in result["rows"].items():
+        cells = [*(f"{row[key]:.1f}" for key in COLUMNS), _loss(result["rows"], label), _times(row)]
+        rows.append([_threshold(label), f"{row['still']:.0%}", *cells])
+    header = ["threshold", "still", *COLUMNS.values(), "AP50 less that without", "times as many frames"]
+    parts = [
+        table(header, rows),
+        "",
+        f"{result['protocol']}. Rendered videos of a static camera, {result['repeated']:.0%} of whose frames show what "
+        f"the one before shows, noise of {result['noise']:g} levels, at most {result['still_run']} still in a row; "
+        f"means of {store.count(len(result['seeds']), 'seed')} of {result['frames']} frames. Processor time of all "
+        f"pushes, one thread; `{result['model']}`. {store.provenance(result)}",
+    ]
+    if result["clip"] is not None:
+        clip = [[_threshold(label), f"{row['still']:.0%}", _times(row)] for label, row in result["clip"].items()]
+        frames = next(iter(result["clip"].values()))["frames"]
+        parts += [
+            "",
+            table(["threshold", "still", "times as many frames"], clip),
+            "",
+            f"`{result['clip_name']}`, {frames} frames of a real static camera, without annotations.",
+        ]
+    return "\n".join(parts)
+
+
+def _less(rows: Mapping[str, Any], name: str, reference: str) -> float:
+    difference: float = rows[name]["all"] - rows[reference]["all"]
+    return difference
+
+
+def _loss(rows: Mapping[str, Any], label: str) -> str:
+    return "" if label == "0" else f"{_less(rows, label, '0'):+.2f}"
+
+
+def _threshold(label: str) -> str:
+    return "off" if label == "0" else label
+
+
+def _times(row: Mapping[str, Any]) -> str:
+    return f"{row['times']:.2f}"

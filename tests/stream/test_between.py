@@ -1,0 +1,232 @@
+"""Boxes of frames between two steps, and the order in which results come out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdn_engine.config import Dials
+from rdn_engine.results import Detections
+from rdn_engine.stream.between import Between, Pairs, extrapolated, interpolated, pair
+from rdn_engine.stream.order import FrameInfo, Role
+
+WIDTH, HEIGHT = 320, 200
+WAITING = Dials(look_ahead=1)
+CAUSAL = Dials(look_ahead=0)
+
+
+def result(
+    boxes: list[list[float]],
+    confidence: list[float] | None = None,
+    classes: list[int] | None = None,
+    ids: list[int] | None = None,
+    index: int = 0,
+) -> Detections:
+    n = len(boxes)
+    return Detections(
+        class_names=("cat", "dog"), frame_index=index, pts=None, source_id="", height=HEIGHT, width=WIDTH, pool_fill=1,
+        lookahead=0, epoch=0,
+        xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        confidence=np.array([0.9 - 0.1 * i for i in range(n)] if confidence is None else confidence, np.float32),
+        class_id=np.array([0] * n if classes is None else classes, np.int64),
+        tracker_id=None if ids is None else np.array(ids, np.int64),
+    )  # fmt: skip
+
+
+def square(x: float, y: float = 50, side: float = 20) -> list[float]:
+    return [x, y, x + side - 1, y + side - 1]
+
+
+def pairs_of(before: Detections, after: Detections) -> set[tuple[int, int]]:
+    return set(zip(*(rows.tolist() for rows in pair(before, after)), strict=True))
+
+
+# Which boxes belong together
+
+
+def test_boxes_of_one_class_that_overlap_belong_together() -> None:
+    before = result([square(10), square(100), square(200)], classes=[0, 0, 1])
+    after = result([square(104), square(12), square(200)], classes=[0, 0, 0])
+    assert pairs_of(before, after) == {(0, 1), (1, 0)}
+
+
+def test_boxes_that_hardly_overlap_are_of_two_objects() -> None:
+    assert pairs_of(result([square(10)]), result([square(18)])) == {(0, 0)}
+    assert pairs_of(result([square(10)]), result([square(20)])) == set()
+
+
+def test_the_more_confident_of_two_goes_on() -> None:
+    before, after = result([square(10), square(12)], [0.2, 0.9]), result([square(11)])
+    assert pairs_of(before, after) == {(1, 0)}
+
+
+def test_each_box_has_one_partner_at_most() -> None:
+    before = result([square(10), square(14)], [0.9, 0.2])
+    after = result([square(12)])
+    assert len(pairs_of(before, after)) == 1
+
+
+def test_a_tube_comes_before_overlap() -> None:
+    before = result([square(10), square(14)], ids=[4, 7])
+    after = result([square(10), square(14)], ids=[7, 4])
+    assert pairs_of(before, after) == {(0, 1), (1, 0)}
+
+
+def test_tubes_that_ended_are_followed_by_overlap() -> None:
+    before = result([square(10), square(100)], ids=[4, 7])
+    after = result([square(104), square(12)], ids=[9, 4])
+    assert pairs_of(before, after) == {(0, 1), (1, 0)}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1), st.booleans())
+def test_rows_are_those_of_the_steps_and_none_comes_twice(n: int, m: int, seed: int, linked: bool) -> None:
+    rng = np.random.default_rng(seed)
+
+    def some(count: int) -> Detections:
+        boxes = [square(float(x), side=30) for x in rng.uniform(0, 120, count)]
+        ids = rng.permutation(8)[:count].tolist() if linked else None
+        return result(boxes, rng.uniform(0, 1, count).tolist(), rng.integers(0, 2, count).tolist(), ids)
+
+    before, after = some(n), some(m)
+    rows, others = pair(before, after)
+    assert len(set(rows.tolist())) == len(rows) == len(others) == len(set(others.tolist()))
+    assert set(rows.tolist()) <= set(range(n))
+    assert set(others.tolist()) <= set(range(m))
+    if linked:
+        assert before.tracker_id is not None
+        assert after.tracker_id is not None
+        ends = set(zip(before.tracker_id[rows].tolist(), after.tracker_id[others].tolist(), strict=True))
+        assert {(i, i) for i in set(before.tracker_id.tolist()) & set(after.tracker_id.tolist())} <= ends
+
+
+# Where they are between
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1))
+def test_a_pair_lies_on_the_line(part: float) -> None:
+    before, after = result([square(10)], [0.8], ids=[3]), result([square(30, 60, 40)], [0.4], ids=[3])
+    found = interpolated(before, after, pair(before, after), part)
+    wanted = (1 - part) * before.xyxy + part * after.xyxy
+    np.testing.assert_allclose(found.xyxy, wanted, atol=1e-4)
+    np.testing.assert_allclose(found.confidence, [0.8 - 0.4 * part], atol=1e-6)
+    assert found.tracker_id is not None
+    assert found.tracker_id.tolist() == [3]
+
+
+def test_a_box_without_a_partner_stays_and_fades() -> None:
+    before, after = result([square(10)], [0.8], ids=[3]), result([square(200)], [0.6], ids=[5])
+    none = pair(before, after)
+    early, late = interpolated(before, after, none, 0.25), interpolated(before, after, none, 0.75)
+    assert early.xyxy[:, 0].tolist() == [10, 200]
+    assert late.xyxy[:, 0].tolist() == [200, 10]
+    np.testing.assert_allclose(early.confidence, [0.6, 0.15], atol=1e-6)
+    np.testing.assert_allclose(late.confidence, [0.45, 0.2], atol=1e-6)
+    assert early.tracker_id is not None
+    assert late.tracker_id is not None
+    assert (early.tracker_id.tolist(), late.tracker_id.tolist()) == ([3, 5], [5, 3])
+
+
+def test_boxes_between_are_best_first() -> None:
+    before = result([square(10), square(100)], [0.9, 0.1])
+    after = result([square(100), square(10)], [0.9, 0.2])
+    found = interpolated(before, after, pair(before, after), 0.75)
+    assert found.confidence.tolist() == sorted(found.confidence.tolist(), reverse=True)
+    assert found.xyxy[0, 0] == 100
+
+
+def test_boxes_that_go_on_stay_on_the_frame() -> None:
+    earlier, last = result([square(250), square(40)]), result([square(290), square(10)])
+    found = extrapolated(earlier, last, Pairs(np.arange(2), np.arange(2)), 1.0)
+    assert found.xyxy[0].tolist() == [WIDTH - 1, 50, WIDTH - 1, 69]
+    assert found.xyxy[1].tolist() == [0, 50, 0, 69]
+    assert found.confidence.tolist() == last.confidence.tolist()
+
+
+def test_nothing_found_is_nothing_between() -> None:
+    empty, some = result([]), result([square(10)])
+    for before, after in ((empty, empty), (empty, some), (some, empty)):
+        none = pair(before, after)
+        assert len(none.before) == 0
+        assert len(interpolated(before, after, none, 0.4)) == len(before) + len(after)
+        assert len(extrapolated(before, after, none, 0.4)) == len(after)
+
+
+# The order
+
+
+def info(t: int, pts: float | None = None) -> FrameInfo:
+    return FrameInfo(t, pts, "cam", HEIGHT, WIDTH)
+
+
+ROLES = st.lists(st.sampled_from(["encoded", "still", "between"]), max_size=20).map(lambda rest: ["encoded", *rest])
+
+
+@settings(deadline=None)
+@given(ROLES, st.integers(0, 3), st.booleans())
+def test_every_frame_has_one_result_in_order(roles: list[Role], late: int, waits: bool) -> None:
+    """Results of encoded frames come `late` encoded frames late; those of the others as soon as they can."""
+    filler, waiting, found = Between(300), [], []
+    dials = WAITING if waits else CAUSAL
+    for t, role in enumerate(roles):
+        filler.append(info(t), role)
+        if role == "encoded":
+            waiting.append(result([square(t)], index=t))
+        ready = waiting[: len(waiting) - late]
+        waiting = waiting[len(ready) :]
+        found += filler.take(ready, dials)
+        if not waits and not late:
+            assert len(found) == t + 1
+    found += filler.take(waiting, dials, ended=True)
+    assert [r.frame_index for r in found] == list(range(len(roles)))
+    for role, one in zip(roles, found, strict=True):
+        assert one.basis == role if role != "between" else one.basis in ("interpolated", "extrapolated")
+
+
+def test_a_stalled_clock_carries_boxes_no_farther_than_they_were_seen_to_move() -> None:
+    filler = Between(300)
+    found = []
+    for t, (when, role) in enumerate([(0.0, "encoded"), (1.0, "encoded"), (50.0, "between")]):
+        filler.append(info(t, when), role)  # type: ignore[arg-type]
+        found += filler.take([result([square(10 + 4 * t)], index=t)] if role == "encoded" else [], CAUSAL)
+    assert found[2].xyxy[0, 0] == pytest.approx(18)
+
+
+def test_an_epoch_forgets_how_boxes_moved() -> None:
+    filler = Between(300)
+    for t in range(2):
+        filler.append(info(t), "encoded")
+        filler.take([result([square(10 + 4 * t)], index=t)], CAUSAL, ended=t == 1)
+    filler.append(info(2), "encoded")
+    filler.append(info(3), "between")
+    [_, between] = filler.take([result([square(30)], index=2)], CAUSAL)
+    assert between.xyxy[0, 0] == 30
+
+
+def test_what_faded_below_the_threshold_is_not_given_out_and_no_more_than_the_most() -> None:
+    before = result([square(10), square(100), square(200)], [0.9, 0.8, 0.3])
+    after = result([square(12), square(102)], [0.9, 0.8])
+    for dials, most, wanted in (
+        (WAITING, 300, [0.9, 0.8, 0.15]),
+        (replace(WAITING, score_threshold=0.2), 300, [0.9, 0.8]),
+        (WAITING, 1, [0.9]),
+    ):
+        filler = Between(most)
+        for t, role in enumerate(("encoded", "between", "encoded")):
+            filler.append(info(t), role)  # type: ignore[arg-type]
+        [_, between, _] = filler.take([before, after], dials)
+        np.testing.assert_allclose(between.confidence, wanted, atol=1e-6)
+
+
+def test_a_threshold_that_was_raised_holds_for_what_goes_on() -> None:
+    filler = Between(300)
+    for t, role in enumerate(("encoded", "between")):
+        filler.append(info(t), role)  # type: ignore[arg-type]
+    [first] = filler.take([result([square(10), square(100)], [0.9, 0.3])], WAITING)
+    [second] = filler.take([], replace(CAUSAL, score_threshold=0.5))
+    assert (len(first), len(second), second.basis) == (2, 1, "extrapolated")
