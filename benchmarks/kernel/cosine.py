@@ -143,8 +143,7 @@ class Baseline:
     def _relate(self, n: int) -> Any:
         torch, w, heads = self._torch, self._weights, SETTINGS.heads
         cls, reg, confidence, objectness = (
-            torch.from_numpy(np.concatenate(part))
-            for part in zip(*(frame.arrays for frame in self._kept), strict=True)
+            torch.from_numpy(np.concatenate(part)) for part in zip(*(frame.arrays for frame in self._kept), strict=True)
         )
         rows, dim = cls.shape
 

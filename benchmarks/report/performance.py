@@ -82,7 +82,13 @@ def cosine() -> str:
             ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
             error = max(side["relative_error"].values())
             rows.append(
-                [f"{case['proposals']} proposals, {name}", *ends, f"{faster:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"]
+                [
+                    f"{case['proposals']} proposals, {name}",
+                    *ends,
+                    f"{faster:.1f}",
+                    f"{error:.1e}",
+                    f"{side['peak_mb']:.0f}",
+                ]
             )
         taken = sum(case["taken"]) / len(case["taken"])
         notes.append(
