@@ -92,11 +92,11 @@ def cosine() -> str:
             )
         taken = sum(case["taken"]) / len(case["taken"])
         notes.append(
-            f"{case['proposals']} proposals: {case['frames']} frames, {store.count(case['rounds'], 'round')}, the second round "
-            f"takes {taken:.0%} of the pairs; a window is {case['window_bytes'] / 1e6:.1f} MB."
+            f"{case['proposals']} proposals: {case['frames']} frames, {store.count(case['rounds'], 'round')}; the "
+            f"second round takes {taken:.0%} of the pairs; a window is {case['window_bytes'] / 1e6:.1f} MB."
         )
-    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "ours is times faster", "error against float64",
-              "peak MB"]  # fmt: skip
+    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "ours is times faster",
+              "error against float64", "peak MB"]  # fmt: skip
     run = store.provenance(results, counted=store.count(len(results["cases"]), "size"), on=results)
     return "\n".join([store.table(header, rows), "", *(f"- {note}" for note in notes), "", run])
 

@@ -39,6 +39,9 @@ def check(
     place = list(frames).index(reference)
     begin = sum(len(one.confidence) for one in shown[:place])
     rows = slice(begin, begin + len(shown[place].confidence))
+    if not any(len(one.confidence) for one in shown):
+        assert memory.relate(reference, frames, most).shape == (0, 4 * kind.dim)
+        return
     found = definition(kind, weights, shown)
     assume(not undecided(kind, found))
     bound = allowed(kind, weights, found, rows)
