@@ -171,7 +171,7 @@ class Stages(NamedTuple):
     attention: Float
     """[n, S] mean of both attentions over heads"""
     weights: Float
-    """[n, S] of the second round"""
+    """[n, S] of the second round; zeros of a row that keeps its own"""
     out: Float
     """[n, 4 D]"""
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.errors import BundleError, ConfigError
@@ -43,7 +43,8 @@ def check(
         assert memory.relate(reference, frames, most).shape == (0, 4 * kind.dim)
         return
     found = definition(kind, weights, shown)
-    assume(not undecided(kind, found))
+    if undecided(kind, found):
+        return
     bound = allowed(kind, weights, found, rows)
     got = memory.stages(reference, frames, most)
     attention = (found["attn_cls"] + found["attn_reg"]).mean(0)[rows] / 2
@@ -109,8 +110,8 @@ def test_frames_that_are_kept_outlast_newer_ones():
         memory.append(*pushed[-1].arrays)
         frames = memory.held
         check(SMALL, weights, memory, newest, frames, pushed)
-        memory.keep([0, newest - 1, 99])
-        assert memory.held == sorted({0, max(newest - 1, 0)})
+        memory.keep([0, newest, 99])
+        assert memory.held == sorted({0, newest})
 
 
 def test_a_frame_leaves_nothing_behind():
@@ -158,8 +159,12 @@ def test_values_of_no_length_keep_their_own():
     frame = Objects(rng, 32).frame(4)
     frame.features_cls[1] = 0
     memory.append(*frame.arrays)
-    check(SMALL, weights, memory, 0, [0], [frame])
-    assert (memory.stages(0, [0]).weights[1] == 0).all()
+    found, got = definition(SMALL, weights, [frame]), memory.stages(0, [0])
+    assert not undecided(SMALL, found)
+    bound = allowed(SMALL, weights, found, slice(4))
+    assert (np.abs(got.x - found["x"]) <= bound["x"]).all()
+    assert (np.abs(got.out - found["out"]) <= bound["out"]).all()
+    assert (got.weights[1] == 0).all()
 
 
 def test_no_proposals_at_all():
