@@ -1,4 +1,4 @@
-"""The blocks of docs/performance.md, from the results of latency.py, kernels.py and relation.py."""
+"""The blocks of docs/performance.md, from the results of latency.py, kernels.py, relation.py and cosine.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "
 BUILDS, RING = "relation_builds_avx2.json", "ring_accuracy.json"
 SKIPPING = "latency_demo_interval.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
+COSINE = "cosine_cpu.json"
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
 
@@ -98,6 +99,36 @@ def ring() -> str:
     detections = results["rings"]["float32"]["detections"]
     run = store.provenance(results, counted=f"{results['data']}, {detections} detections")
     return "\n".join([store.table(header, rows), "", run])
+
+
+def cosine() -> str:
+    """YOLOV's relation stage by itself: every side of cosine.py against ours."""
+    results = store.load(COSINE)
+    rows, notes = [], []
+    for case in results["cases"]:
+        for name in ("ours", *case["ratios"]):
+            side = case[name]
+            ratio = case["ratios"].get(name, {"median_ratio": 1.0, "median_cpu_ratio": 1.0})
+            ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
+            error = max(side["relative_error"].values())
+            rows.append(
+                [
+                    f"{case['proposals']} proposals, {name}",
+                    *ends,
+                    *(f"{ratio[f'median_{kind}']:.1f}" for kind in ("ratio", "cpu_ratio")),
+                    f"{error:.1e}",
+                    f"{side['peak_mb']:.0f}",
+                ]
+            )
+        taken = sum(case["taken"]) / len(case["taken"])
+        notes.append(
+            f"{case['proposals']} proposals: {case['frames']} frames, {store.count(case['rounds'], 'round')}; the "
+            f"second round takes {taken:.0%} of the pairs; a window is {case['window_bytes'] / 1e6:.1f} MB."
+        )
+    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "times as long", "in processor time",
+              "error against float64", "peak MB"]  # fmt: skip
+    run = store.provenance(results, counted=store.count(len(results["cases"]), "size"), on=results)
+    return "\n".join([store.table(header, rows), "", *(f"- {note}" for note in notes), "", run])
 
 
 def compared() -> str:
@@ -236,6 +267,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-relation": relation,
     "perf-builds": builds,
     "perf-ring": ring,
+    "perf-cosine": cosine,
     "perf-growth": growth,
     "perf-T": lambda: dial("T"),
     "perf-K": lambda: dial("K"),

@@ -84,4 +84,11 @@ struct RelationAttention;
 struct RelationRefine;
 struct Widen;
 
+// rdn/cosine.h
+struct LinearExact;
+struct PackCosine;
+struct CosineRefine;
+struct CosineAverage;
+struct LocalAverage;
+
 }  // namespace rdn
