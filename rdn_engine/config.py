@@ -24,6 +24,8 @@ Sampling = Literal["per_frame", "global"]
 Edges = Literal["replicate", "clip"]
 LinkMethod = Literal["relations", "boxes", "seq_nms"]
 Link = Literal["off", "relations", "boxes", "seq_nms"]
+Attention = Literal["relation", "cosine_score"]
+MemoryOrder = Literal["time", "shuffled"]
 
 WHOLE_VIDEO = 2**31 - 1
 """A link_delay that no video outlasts."""
@@ -111,6 +113,8 @@ class RoIConfig:
 class RelationConfig:
     """The relation modules (paper, section 3); DESIGN section 2 (Stages)."""
 
+    attention: Attention = "relation"
+    """`relation`: RDN's modules; `cosine_score`: YOLOV's attention, which has no modules of these (config.cosine)."""
     dim: int = 1024
     """D: width of a proposal's feature; of a detector that is attached alone, its class scores are that feature."""
     heads: int = 16
@@ -124,6 +128,9 @@ class RelationConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "relation", dim=(1, 2**14), heads=(1, 1024), num_basic=(0, 16))
+        if self.attention == "cosine_score":
+            check(not self.num_modules, "relation.num_basic, advanced", (self.num_basic, self.advanced),
+                  "0 and no advanced stage for cosine_score")  # fmt: skip
         fits = self.dim % self.heads == 0 and (self.head_dim % 16 == 0 or not self.num_modules)
         check(fits, "relation.dim / relation.heads", (self.dim, self.heads), "heads of a multiple of 16 channels")
 
@@ -144,6 +151,32 @@ class RelationConfig:
 
 
 @dataclass(frozen=True)
+class CosineConfig:
+    """YOLOV's attention (Shi et al., AAAI 2023); read where `relation.attention` is `cosine_score`. docs/yolov.md."""
+
+    scale: float = 25.0
+    """Cosines are multiplied by it in front of a softmax."""
+    similarity: float = 0.75
+    """Mean cosine of two values above which the second round averages them."""
+    score_in_regression: bool = True
+    """Whether the objectness scales the box branch too. The public online head and the paper's weights have it; the
+    offline head has been without it since the end of 2023, on the same parameters."""
+    least_memory: int = 2
+    """Frames in front of one, with look-ahead 0, that its relations want; with fewer the detector's own scores stand."""
+    memory_order: MemoryOrder = "time"
+    """With look-ahead 0: `time` remembers the last T frames; `shuffled` draws T of the last 600 as the public online
+    head does, by a fixed seed, for results to be compared with its."""
+    local_frames: int = 20
+    """With look-ahead 0: the last frames whose related features are averaged with those that overlap them; 0 for none."""
+    local_margin: float = -0.3
+    """A box of the past takes part in that average where its score is above the box's own plus this."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "cosine", scale=(1e-3, 1e4), similarity=(-1, 1), least_memory=(1, 4096),
+                      local_frames=(0, 4096), local_margin=(-1, 1))  # fmt: skip
+
+
+@dataclass(frozen=True)
 class AttachedConfig:
     """An encoder made of somebody's detector, in place of backbone and RPN (docs/own_detector.md)."""
 
@@ -153,6 +186,11 @@ class AttachedConfig:
     """Of the detector's own scores. The results' are `class_names`, which a relation stage may have been taught."""
     features: int = 0
     """Width of a proposal's feature as the detector gives it; 0 where it gives none."""
+    features_reg: int = 0
+    """Width of a second feature, of the box branch, for cosine_score; 0 where there is none."""
+    objectness: bool = False
+    """Whether the graph gives each box an objectness beside its class scores, for cosine_score: candidates enter NMS by
+    it, and are ordered there by its product with the best class's score."""
     map_stride: int | None = None
     """Pixels from one cell to the next of the map that `roi` pools features from; None where the detector gives them
     row by row."""
@@ -166,8 +204,8 @@ class AttachedConfig:
     """IoU in 0..1 within a class; a box that overlaps a better one by more goes."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), map_stride=(1, 1024),
-                      boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
+        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), features_reg=(0, 2**16),
+                      map_stride=(1, 1024), boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -271,6 +309,8 @@ class RDNConfig:
     """From a proposal to its feature."""
     relation: RelationConfig = field(default_factory=RelationConfig)
     """From features to features that know of the other frames."""
+    cosine: CosineConfig = field(default_factory=CosineConfig)
+    """Of that stage where its attention is `cosine_score`."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """From the heads' output to detections."""
     dials: Dials = field(default_factory=Dials)
@@ -285,12 +325,25 @@ class RDNConfig:
         relation, attached = self.relation, self.attached
         if attached is not None and not attached.relations:
             check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
-            check(relation.dim == len(names) and not relation.num_modules, "relation", relation,
-                   f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
+            check(relation.dim == len(names) and not relation.num_modules and relation.attention == "relation",
+                   "relation", relation, f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
             return
-        check(relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
+        cosine = relation.attention == "cosine_score"
+        check(cosine or relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
                "heads of a multiple of 16 channels")  # fmt: skip
         check(attached is None or attached.features > 0, "attached.features", 0, "1 or more for a relation stage")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """cosine_score takes the two features of a detector as they are, and its objectness; RDN's modules do not."""
+        dim, a, wanted = self.relation.dim, self.attached, "no features_reg and no objectness for relation"
+        got = None if a is None else (a.features, a.features_reg, a.objectness, a.map_stride)
+        if self.relation.attention == "cosine_score":
+            wanted = f"a detector with features and features_reg of relation.dim = {dim} and an objectness, row by row"
+            fits = got == (dim, dim, True, None)
+        else:
+            fits = a is None or (a.features_reg, a.objectness) == (0, False)
+        check(fits, "attached.features, features_reg, objectness, map_stride", got, wanted)
 
     @property
     def alone(self) -> bool:
