@@ -154,8 +154,6 @@ class RelationConfig:
 class CosineConfig:
     """YOLOV's attention (Shi et al., AAAI 2023); read where `relation.attention` is `cosine_score`. docs/yolov.md."""
 
-    scale: float = 25.0
-    """Cosines are multiplied by it in front of a softmax."""
     similarity: float = 0.75
     """Mean cosine of two values above which the second round averages them."""
     score_in_regression: bool = True
@@ -168,12 +166,10 @@ class CosineConfig:
     head does, by a fixed seed, for results to be compared with its."""
     local_frames: int = 20
     """With look-ahead 0: the last frames whose related features are averaged with those that overlap them; 0 for none."""
-    local_margin: float = -0.3
-    """A box of the past takes part in that average where its score is above the box's own plus this."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "cosine", scale=(1e-3, 1e4), similarity=(-1, 1), least_memory=(1, 4096),
-                      local_frames=(0, 4096), local_margin=(-1, 1))  # fmt: skip
+        check_fields(self, "cosine", similarity=(-1, 1), least_memory=(1, 4096), local_frames=(0, 4096))
+        check(self.similarity < 1, "cosine.similarity", self.similarity, "less than 1, the value with itself")
 
 
 @dataclass(frozen=True)
@@ -323,12 +319,13 @@ class RDNConfig:
         names = self.class_names
         check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
         relation, attached = self.relation, self.attached
-        if attached is not None and not attached.relations:
+        cosine = relation.attention == "cosine_score"
+        if attached is not None and (cosine or not attached.relations):
             check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
+        if attached is not None and not attached.relations:
             check(relation.dim == len(names) and not relation.num_modules and relation.attention == "relation",
                    "relation", relation, f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
             return
-        cosine = relation.attention == "cosine_score"
         check(cosine or relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
                "heads of a multiple of 16 channels")  # fmt: skip
         check(attached is None or attached.features > 0, "attached.features", 0, "1 or more for a relation stage")

@@ -6,9 +6,8 @@ from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
 from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.memory import open_memory
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.relation import relate
-from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -22,12 +21,12 @@ class HostStream(Stream):
     def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_id: str) -> None:
         super().__init__(model.config, dials, capacity, source_id)
         self._model = model
-        self._window = Window(model.config.relation, capacity, model.relation.precision)
+        self._memory = open_memory(model.relation, model.config, capacity)
         self._ready: list[Detections] = []
 
     @property
     def nbytes(self) -> int:
-        return self._window.nbytes
+        return self._memory.nbytes
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
@@ -89,11 +88,11 @@ class HostStream(Stream):
             info: of `accept`.
         """
         if self._order.begins_epoch(info):
-            self._window.reset()
+            self._memory.reset()
             self._order.begin_epoch()
         self.timings.frames += 1
         self.timings.start()
-        self._window.append(encoded)
+        self._memory.append(encoded)
         self.timings.lap("window")
         self._order.append(info)
         self.accepted += 1
@@ -121,10 +120,10 @@ class HostStream(Stream):
         model, dials, timings = self._model, self._dials, self.timings
         while (due := self._order.due(look_ahead)) is not None:
             timings.start()
-            reference, output = relate(model.relation, self._window, due.number, dials, timings.lap)
+            boxes, output = self._memory.relate(due.number, dials, timings.lap)
             found = postprocess.detections(
                 output,
-                reference.boxes,
+                boxes,
                 due.info.geometry,
                 input_config=model.config.input,
                 config=model.config.detection,

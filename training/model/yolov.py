@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rdn_engine.config import CosineConfig
+from rdn_engine.host.cosine_stage import LOCAL_MARGIN, SHARPNESS
 from training.model.yolox import PAFPN, Anchors, Head, YOLOXSize
 
 HEADS = 4
@@ -45,13 +46,13 @@ class Related:
     lin1: Tensor
     """[S, 2 D]"""
     sim: Tensor
-    """[S, S] cosines of the values, the mean over heads"""
+    """[n, S] cosines of the values of the n reference rows, or of all, the mean over heads"""
     omega: Tensor
-    """[S, S] mean of both attentions over heads"""
+    """[n, S] mean of both attentions over heads"""
     weights2: Tensor
-    """[S, S] of the second round"""
+    """[n, S] of the second round"""
     out: Tensor
-    """[S, 4 D]"""
+    """[n, 4 D]"""
 
 
 class _Projections(nn.Module):
@@ -69,13 +70,14 @@ class CosineAttention(nn.Module):
         self.linear1, self.linear2 = nn.Linear(2 * dim, 2 * dim), nn.Linear(4 * dim, 4 * dim)
 
     def forward(self, features: Tensor, features_reg: Tensor, scale_cls: Tensor, scale_reg: Tensor,
-                similarity: Tensor) -> Related:  # fmt: skip
+                similarity: Tensor, reference: Tensor | None = None) -> Related:  # fmt: skip
         """Relate proposals.
 
         Args:
             features, features_reg: [S, D].
             scale_cls, scale_reg: [S] that cosines with the key of each are multiplied by, in front of the softmax.
             similarity: [] mean cosine of two values above which the second round averages them.
+            reference: [n] rows that the second round is wanted of; None for all.
 
         Returns:
             The last and all intermediate results.
@@ -87,11 +89,14 @@ class CosineAttention(nn.Module):
         attention = (attn_cls + attn_reg) / 2
         x_cls = torch.cat([_joined(attention @ value), _joined(value)], 1)
         lin1 = self.linear1(x_cls)
-        unit_value = _joined(_unit(value))
-        sim, omega = unit_value @ unit_value.transpose(0, 1) / HEADS, attention.mean(0)
+        unit_value, omega, own = _joined(_unit(value)), attention.mean(0), lin1
+        asking = unit_value
+        if reference is not None:
+            asking, omega, own = (rows.index_select(0, reference) for rows in (unit_value, omega, lin1))
+        sim = asking @ unit_value.transpose(0, 1) / HEADS
         weights = torch.where(sim > similarity, omega.exp(), 0)
         weights = weights / weights.sum(1, keepdim=True)
-        out = self.linear2(torch.cat([weights @ lin1, lin1], 1))
+        out = self.linear2(torch.cat([weights @ lin1, own], 1))
         return Related(qkv_cls, qkv_reg, attn_cls, attn_reg, x_cls, lin1, sim, omega, weights, out)
 
 
@@ -150,13 +155,15 @@ class YOLOV(nn.Module):
         Returns:
             What the attention makes of them.
         """
-        scale = self.config.scale
-        scale_reg = rows.objectness * scale if self.config.score_in_regression else torch.full_like(rows.objectness, scale)
         similarity = rows.objectness.new_tensor(self.config.similarity)
         related: Related = self.head.trans(
-            rows.features, rows.features_reg, rows.confidence * scale, scale_reg, similarity
+            rows.features, rows.features_reg, rows.confidence * SHARPNESS, self.keyed(rows) * SHARPNESS, similarity
         )
         return related
+
+    def keyed(self, rows: Rows) -> Tensor:
+        """[S] what the keys of the box branch are multiplied by: objectness, or 1 (config.score_in_regression)."""
+        return rows.objectness if self.config.score_in_regression else torch.ones_like(rows.objectness)
 
     def classify(self, out: Tensor) -> Tensor:
         """Class logits.
@@ -184,10 +191,10 @@ class YOLOV(nn.Module):
             [n, 4 D]; a row whose box overlaps none of the past is as it was.
         """
         cosine = _unit(out) @ _unit(past).transpose(0, 1)
-        close = past_score > score[:, None] + self.config.local_margin
+        close = past_score > score[:, None] + LOCAL_MARGIN
         # The public implementation has overlaps in half precision.
         overlap = _iou(boxes, past_boxes).half().to(out.dtype)
-        weights = _softmax(torch.where(close, self.config.scale * cosine, 0)) * overlap
+        weights = _softmax(torch.where(close, SHARPNESS * cosine, 0)) * overlap
         total = weights.sum(1, keepdim=True)
         averaged = (weights / total.where(total > 0, 1) @ past + out) / 2
         return torch.where(total > 0, averaged, out)
