@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from rich.console import Console
@@ -34,7 +35,7 @@ from export.yolov_graphs import Difference, Yardstick, describe, relation_weight
 from rdn_engine.bundle.contract import fused_shapes
 from rdn_engine.bundle.directory import write_bundle, write_manifest
 from rdn_engine.bundle.manifest import ENCODER, GOLDEN, GRAPHS, WEIGHTS
-from rdn_engine.config import CosineConfig
+from rdn_engine.config import CosineConfig, MemoryOrder
 from rdn_engine.errors import AttachError, RDNError
 from rdn_engine.verify import StageReport
 from training.checkpoints.files import read_config
@@ -152,6 +153,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--score-in-regression", choices=("yes", "no"), default="yes",
                         help="whether objectness scales the box branch's attention; no: the offline head since 2024")  # fmt: skip
+    parser.add_argument("--memory-order", choices=get_args(MemoryOrder), default="time",
+                        help="shuffled: as the public online head draws its memory; default: time")  # fmt: skip
     parser.add_argument("--name", help="of the model; default: the name of the directory")
     parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
     return parser.parse_args(argv)
@@ -167,7 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.output,
             classes,
             input_size=tuple(arguments.size),
-            cosine=CosineConfig(score_in_regression=arguments.score_in_regression == "yes"),
+            cosine=CosineConfig(
+                score_in_regression=arguments.score_in_regression == "yes", memory_order=arguments.memory_order
+            ),
             window=arguments.window,
             look_ahead=arguments.look_ahead,
             name=arguments.name,

@@ -165,7 +165,7 @@ class CosineConfig:
     """With look-ahead 0: `time` remembers the last T frames; `shuffled` draws T of the last 600 as the public online
     head does, by a fixed seed, for results to be compared with its."""
     local_frames: int = 20
-    """With look-ahead 0: the last frames whose related features are averaged with those that overlap them; 0 for none."""
+    """With look-ahead 0: the last frames whose related features are averaged with the new ones that overlap; 0 for none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "cosine", similarity=(-1, 1), least_memory=(1, 4096), local_frames=(0, 4096))
@@ -201,7 +201,8 @@ class AttachedConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), features_reg=(0, 2**16),
-                      map_stride=(1, 1024), boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
+                      map_stride=(1, 1024), boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20),
+                      nms_threshold=(0, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -323,8 +324,8 @@ class RDNConfig:
         if attached is not None and (cosine or not attached.relations):
             check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
         if attached is not None and not attached.relations:
-            check(relation.dim == len(names) and not relation.num_modules and relation.attention == "relation",
-                   "relation", relation, f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
+            check(relation.dim == len(names) and not relation.num_modules and not cosine, "relation", relation,
+                   f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
             return
         check(cosine or relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
                "heads of a multiple of 16 channels")  # fmt: skip

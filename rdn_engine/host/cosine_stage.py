@@ -156,7 +156,7 @@ class CosineMemory:
         self._counts = np.zeros(self._waiting, np.int64)
         self._shuffled = None
         if config.cosine.memory_order == "shuffled":
-            self._shuffled = ShuffledMemory(frames=capacity.window, kept=KEPT)
+            self._shuffled = ShuffledMemory(frames=KEPT, kept=KEPT)
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 
@@ -212,16 +212,16 @@ class CosineMemory:
         frames = self._frames(t, dials)
         lap("window")
         output = self._alone(own) if frames is None else self._related(t, frames, own, dials)
-        if self._shuffled is not None:
+        if self._shuffled is not None and not dials.frames_ahead:
             self._attention.keep(self._shuffled.append(t))
         lap("relation")
         return own.boxes, output
 
     def _frames(self, t: int, dials: Dials) -> list[int] | None:
         """Numbers of the frames that the frame looks at, itself among them; None where there are too few."""
-        if self._shuffled is not None:
+        if self._shuffled is not None and not dials.frames_ahead:
             drawn = self._shuffled()
-            return None if drawn is None else [t, *drawn]
+            return None if drawn is None else [t, *drawn[: dials.window]]
         frames = span(t, self.newest, dials)
         least = 1 if dials.frames_ahead else self._config.cosine.least_memory
         return list(frames) if len(frames) > least else None
