@@ -113,8 +113,6 @@ class RoIConfig:
 class RelationConfig:
     """The relation modules (paper, section 3); DESIGN section 2 (Stages)."""
 
-    attention: Attention = "relation"
-    """`relation`: RDN's modules; `cosine_score`: YOLOV's attention, which has no modules of these (config.cosine)."""
     dim: int = 1024
     """D: width of a proposal's feature; of a detector that is attached alone, its class scores are that feature."""
     heads: int = 16
@@ -125,6 +123,8 @@ class RelationConfig:
     """Whether there is the advanced stage: refinement and distillation."""
     advanced_fc: bool = True
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
+    attention: Attention = "relation"
+    """`relation`: RDN's modules; `cosine_score`: YOLOV's attention, which has no modules of these (config.cosine)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "relation", dim=(1, 2**14), heads=(1, 1024), num_basic=(0, 16))
@@ -157,13 +157,13 @@ class CosineConfig:
     similarity: float = 0.75
     """Mean cosine of two values above which the second round averages them."""
     score_in_regression: bool = True
-    """Whether the objectness scales the box branch too. The public online head and the paper's weights have it; the
-    offline head has been without it since the end of 2023, on the same parameters."""
+    """Whether the objectness scales the box branch too. The public online head has it; the offline head had it until
+    the end of 2023, and since then not, on the same parameters."""
     least_memory: int = 2
     """Frames in front of one, with look-ahead 0, that its relations want; with fewer the detector's own scores stand."""
     memory_order: MemoryOrder = "time"
     """With look-ahead 0: `time` remembers the last T frames; `shuffled` draws T of the last 600 as the public online
-    head does, by a fixed seed, for results to be compared with its."""
+    head does, by a fixed seed, for comparison with its results."""
     local_frames: int = 20
     """With look-ahead 0: the last frames whose related features are averaged with the new ones that overlap; 0 for none."""
 
@@ -320,7 +320,7 @@ class RDNConfig:
         names = self.class_names
         check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
         relation, attached = self.relation, self.attached
-        cosine = relation.attention == "cosine_score"
+        cosine = self.cosine_score
         if attached is not None and (cosine or not attached.relations):
             check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
         if attached is not None and not attached.relations:
@@ -336,12 +336,17 @@ class RDNConfig:
         """cosine_score takes the two features of a detector as they are, and its objectness; RDN's modules do not."""
         dim, a, wanted = self.relation.dim, self.attached, "no features_reg and no objectness for relation"
         got = None if a is None else (a.features, a.features_reg, a.objectness, a.map_stride)
-        if self.relation.attention == "cosine_score":
+        if self.cosine_score:
             wanted = f"a detector with features and features_reg of relation.dim = {dim} and an objectness, row by row"
             fits = got == (dim, dim, True, None)
         else:
             fits = a is None or (a.features_reg, a.objectness) == (0, False)
         check(fits, "attached.features, features_reg, objectness, map_stride", got, wanted)
+
+    @property
+    def cosine_score(self) -> bool:
+        """Whether the relation stage is YOLOV's attention."""
+        return self.relation.attention == "cosine_score"
 
     @property
     def alone(self) -> bool:

@@ -127,7 +127,7 @@ def stages_of(config: RDNConfig) -> tuple[str, ...]:
     Args:
         config: of its model.
     """
-    cosine = config.relation.attention == "cosine_score"
+    cosine = config.cosine_score
     left_out = {"logits", "deltas"} if config.alone else {"deltas"} if cosine else set()
     return tuple(stage for stage in STAGES if stage not in left_out)
 
@@ -151,7 +151,7 @@ def _load_golden(bundle: Bundle) -> Golden:
         got = None if frames is None else f"{frames.dtype} {list(frames.shape)}"
         raise BundleError(f"golden frames are {got}; wanted uint8 [F, H, W, 3]")
     dim, logits = bundle.config.relation.dim, bundle.config.num_logits
-    if bundle.config.relation.attention == "cosine_score":  # both features side by side, and no background
+    if bundle.config.cosine_score:  # both features side by side, and no background
         dim, logits = 2 * dim, logits - 1
     # Rows of the proposals, then of the detections; each group agrees on how many there are.
     widths = {"boxes": (4,), "objectness": (), "features": (dim,), "logits": (logits,), "deltas": (4 * logits,)}

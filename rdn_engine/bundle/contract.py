@@ -24,7 +24,7 @@ def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     Returns:
         Name -> shape: `X.weight` is [outputs, inputs], `X.bias` [outputs].
     """
-    if config.relation.attention == "cosine_score":
+    if config.cosine_score:
         return _cosine_shapes(config)
     r = config.relation
     linear: dict[str, tuple[int, int]] = {

@@ -58,7 +58,7 @@ def graphs_of(config: RDNConfig) -> dict[str, str]:
     if config.attached is None:
         return dict(GRAPHS)
     # cosine_score takes the detector's features as they are.
-    roles = ["relation"] if config.relation.attention == "cosine_score" else ["roi_head", "relation"]
+    roles = ["relation"] if config.cosine_score else ["roi_head", "relation"]
     behind = {} if config.alone else {role: GRAPHS[role] for role in roles}
     return {"encoder": ENCODER, **behind}
 

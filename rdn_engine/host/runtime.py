@@ -84,7 +84,7 @@ def load_relation(
     config = bundle.config
     if config.alone:
         return DetectorScores()
-    if config.relation.attention == "cosine_score":
+    if config.cosine_score:
         if precision != "float32":
             raise BackendUnavailable(f"relation_precision is {precision!r}; cosine_score has 'float32' alone")
         graph = backend.load(bundle.path("relation")) if executor == "graph" else None
@@ -106,7 +106,7 @@ def load_encoder(bundle: Bundle, backend: Backend, threads: int) -> Encoder | At
         BundleError: for a graph that is not what the configuration wants.
     """
     config = bundle.config
-    if config.alone or config.relation.attention == "cosine_score":
+    if config.alone or config.cosine_score:
         return AttachedEncoder(config, backend.load(bundle.path("encoder")), None, threads)
     # The larger one first: loading takes several times its size, of which the other uses some again.
     roi_head = backend.load(bundle.path("roi_head"))

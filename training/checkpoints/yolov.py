@@ -6,6 +6,7 @@ The layout is `{'model': {name: tensor}}`, with an optimiser's state beside it i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,13 +67,13 @@ class YOLOVCheckpoint:
         return model.eval()
 
 
-def is_yolov(tensors: State) -> bool:
-    """Whether the names of tensors are those of the public YOLOV layout, complete or not.
+def is_yolov(names: Iterable[str]) -> bool:
+    """Whether names of tensors are those of the public YOLOV layout, complete or not.
 
     Args:
-        tensors: by name.
+        names: of a checkpoint's tensors.
     """
-    return any(name.startswith(("backbone.backbone.stem.", "head.cls_convs", "head.trans.", _PLUS)) for name in tensors)
+    return any(name.startswith(("backbone.backbone.stem.", "head.cls_convs", "head.trans.", _PLUS)) for name in names)
 
 
 def load_yolov(

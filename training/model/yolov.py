@@ -112,7 +112,8 @@ def _joined(heads: Tensor) -> Tensor:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=-1, keepdim=True)
+    length: Tensor = rows.norm(dim=-1, keepdim=True)
+    return rows / length
 
 
 def _softmax(logits: Tensor) -> Tensor:
