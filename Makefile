@@ -49,7 +49,7 @@ ISA ?= avx2 baseline
 
 test-isa: $(VENV)/dev.stamp
 	for isa in $(ISA); do RDN_ISA=$$isa $(BIN)/python -m pytest -m isa \
-	  tests/kernels/cpu tests/host/test_refinement.py tests/test_verify.py || exit 1; done
+	  tests/kernels/cpu tests/host tests/test_verify.py || exit 1; done
 
 # Parity and kernels under every library's own lower instruction sets, one by one: half an hour.
 instruction-sets: $(VENV)/dev.stamp
@@ -96,6 +96,7 @@ performance: $(VENV)/dev.stamp
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
 	$(BIN)/python benchmarks/kernel/kernels.py --output $(RESULTS)/kernels_cpu.json
 	$(BIN)/python benchmarks/kernel/relation.py --output $(RESULTS)/relation_cpu.json
+	$(BIN)/python benchmarks/kernel/cosine.py --output $(RESULTS)/cosine_cpu.json
 	$(BIN)/python benchmarks/report/report.py
 
 # Every fault of a camera against real servers (scripts/test_servers.sh), and the table of docs/production.md: minutes.

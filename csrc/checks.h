@@ -44,6 +44,14 @@ const T* checked(const py::array& array, std::initializer_list<py::ssize_t> shap
     return static_cast<const T*>(array.data());
 }
 
+// The data of an array that the kernel writes to.
+template <class T>
+T* written(py::array& array, std::initializer_list<py::ssize_t> shape, const std::string& wanted) {
+    checked<T>(array, shape, wanted);
+    require(array.writeable(), "wanted a writable " + wanted);
+    return static_cast<T*>(array.mutable_data());
+}
+
 inline int checked_threads(int threads) {
     require(threads >= 1, "threads must be at least 1, got " + std::to_string(threads));
     return threads < kMostThreads ? threads : kMostThreads;

@@ -53,6 +53,9 @@ SETTINGS = (
 TESTS = [
     "tests/test_parity.py",
     "tests/test_verify.py",
+    "tests/host/test_cosine.py",
+    "tests/host/test_cosine_memory.py",
+    "tests/host/test_cosine_parity.py",
     "tests/host/test_refinement.py",
     "tests/kernels/cpu",
 ]

@@ -1,4 +1,4 @@
-"""The blocks of docs/performance.md, from the results of latency.py, kernels.py and relation.py."""
+"""The blocks of docs/performance.md, from the results of latency.py, kernels.py, relation.py and cosine.py."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
+COSINE = "cosine_cpu.json"
 
 NOT_MEASURED = "Not measured yet: no results file of it is committed."
 
@@ -68,6 +69,30 @@ def relation() -> str:
     )
     run = store.provenance(results, counted=store.count(results["rounds"], "round"), on=results)
     return "\n".join([store.table(header, rows), "", least, "", run])
+
+
+def cosine() -> str:
+    """YOLOV's relation stage by itself: every side of cosine.py against ours."""
+    results = store.load(COSINE)
+    rows, notes = [], []
+    for case in results["cases"]:
+        for name in ("ours", *case["ratios"]):
+            side = case[name]
+            faster = case["ratios"][name]["median_ratio"] if name != "ours" else 1.0
+            ends = (tables.milliseconds(side[f"{end}_ms"]) for end in ("median", "min", "max"))
+            error = max(side["relative_error"].values())
+            rows.append(
+                [f"{case['proposals']} proposals, {name}", *ends, f"{faster:.1f}", f"{error:.1e}", f"{side['peak_mb']:.0f}"]
+            )
+        taken = sum(case["taken"]) / len(case["taken"])
+        notes.append(
+            f"{case['proposals']} proposals: {case['frames']} frames, {store.count(case['rounds'], 'round')}, the second round "
+            f"takes {taken:.0%} of the pairs; a window is {case['window_bytes'] / 1e6:.1f} MB."
+        )
+    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "ours is times faster", "error against float64",
+              "peak MB"]  # fmt: skip
+    run = store.provenance(results, counted=store.count(len(results["cases"]), "size"), on=results)
+    return "\n".join([store.table(header, rows), "", *(f"- {note}" for note in notes), "", run])
 
 
 def compared() -> str:
@@ -197,6 +222,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-demo": lambda: sides(DEMO),
     "perf-compared": compared,
     "perf-relation": relation,
+    "perf-cosine": cosine,
     "perf-growth": growth,
     "perf-T": lambda: dial("T"),
     "perf-K": lambda: dial("K"),

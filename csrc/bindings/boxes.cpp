@@ -15,6 +15,7 @@
 namespace rdn {
 
 void bind_linking(py::module_& module);   // linking.cpp
+void bind_cosine(py::module_& module);    // cosine.cpp
 void bind_relation(py::module_& module);  // relation.cpp
 
 namespace {
@@ -234,6 +235,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("sample_advanced", &sample_advanced);
     module.def("detect", &detect);
     module.def("suppress", &suppress);
+    bind_cosine(module);
     bind_linking(module);
     bind_relation(module);
 }

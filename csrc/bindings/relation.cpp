@@ -24,14 +24,6 @@ std::string sized(const std::string& text, int64_t size) {
     return text + std::to_string(size) + "]";
 }
 
-// The data of an array that the kernel writes to.
-template <class T>
-T* written(py::array& array, std::initializer_list<py::ssize_t> shape, const std::string& wanted) {
-    checked<T>(array, shape, wanted);
-    require(array.writeable(), "wanted a writable " + wanted);
-    return static_cast<T*>(array.mutable_data());
-}
-
 int64_t padded(int64_t heads) {
     return (heads + kPanel - 1) / kPanel * kPanel;
 }

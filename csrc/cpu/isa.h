@@ -36,7 +36,12 @@
     X(linear, Linear)                        \
     X(pack_supports, PackSupports)           \
     X(relation_attention, RelationAttention) \
-    X(relation_refine, RelationRefine)
+    X(relation_refine, RelationRefine)       \
+    X(linear_exact, LinearExact)             \
+    X(pack_cosine, PackCosine)               \
+    X(cosine_refine, CosineRefine)           \
+    X(cosine_average, CosineAverage)         \
+    X(local_average, LocalAverage)
 
 namespace rdn::cpu {
 

@@ -77,6 +77,53 @@ def relation_refine(
     threads: int,
     /,
 ) -> tuple[_F, _B]: ...
+def linear_exact(x: _F, weight: _W, bias: _D, threads: int, /) -> _D: ...
+def pack_cosine(
+    projected_cls: _D,
+    projected_reg: _D,
+    score_cls: _F,
+    score_reg: _F,
+    bank: tuple[_F, ...],
+    slot: int,
+    values_of_reg: bool,
+    /,
+) -> None: ...
+def cosine_refine(
+    rows: _I,
+    bank: tuple[_F, ...],
+    sums: tuple[_F | _D, ...],
+    slots: _I,
+    counts: _I,
+    change: NDArray[np.int8],
+    restart: _B,
+    threads: int,
+    /,
+) -> _B: ...
+def cosine_average(
+    slot: int,
+    rows: int,
+    bank: tuple[_F, ...],
+    sums: tuple[_F | _D, ...],
+    slots: _I,
+    counts: _I,
+    thresholds: _F,
+    whole: bool,
+    threads: int,
+    /,
+) -> tuple[_F, _F, _F]: ...
+def local_average(
+    x: _F,
+    boxes: _F,
+    score: _F,
+    past: _F,
+    past_length: _D,
+    past_boxes: _F,
+    past_score: _F,
+    counts: _I,
+    whole: bool,
+    threads: int,
+    /,
+) -> tuple[_F, _F]: ...
 def detect(
     logits: _F,
     deltas: _F,

@@ -82,4 +82,11 @@ struct PackSupports;
 struct RelationAttention;
 struct RelationRefine;
 
+// rdn/cosine.h
+struct LinearExact;
+struct PackCosine;
+struct CosineRefine;
+struct CosineAverage;
+struct LocalAverage;
+
 }  // namespace rdn

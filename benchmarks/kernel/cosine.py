@@ -1,0 +1,302 @@
+"""YOLOV's relation stage of a steady stream against the straightforward torch implementation, one thread each.
+
+    python benchmarks/kernel/cosine.py --output benchmarks/results/cosine_cpu.json
+
+Ours is what a stream runs for a frame after its encoder: CosineWindow.append, relate, and the class logits. `baseline`
+keeps the features of the window and computes every projection, both attentions and the values' cosines of all pairs for
+each frame, and the last layers of the frame's own rows; `lean` leaves out the cosines that no row of the frame needs.
+Each side is a process of its own, on the same core, and they take turns, frame by frame. None is timed before its
+logits match float64, nor reported if the last ones do not, nor if ours are off by more than a third of the baseline's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.kernel.relation import ENVIRONMENT, spread
+from benchmarks.measure import peak_megabytes
+from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu.arrays import Float
+from tests.reference_cosine import SHARPNESS, branch
+from training.provenance import environment
+
+SETTINGS = CosineSettings(dim=128)
+FRAMES, CLASSES, OBJECTS = 31, 30, 8
+NOISE = 0.7  # of a proposal's features, beside its object's
+WARM_UP = 2  # rounds that are not counted
+TOLERANCE = 1e-5
+"""Relative error against float64, norm over norm, above which nothing is timed."""
+TIE = 1e-6
+"""A row with a cosine this near to the threshold is not compared: float32 cannot tell which side it is on."""
+SHARE = 1 / 3
+"""Of the baseline's error that ours may have."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes, and how many frames each side is timed on."""
+
+    proposals: int
+    rounds: int
+    frames: int = FRAMES
+    seed: int = 0
+
+
+FULL = (Case(30, rounds=41), Case(75, rounds=21))
+QUICK = (Case(8, rounds=5, frames=7),)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Of one frame: features [P, D], scores [P]."""
+
+    features_cls: Float
+    features_reg: Float
+    confidence: Float
+    objectness: Float
+
+    @property
+    def arrays(self) -> tuple[Float, Float, Float, Float]:
+        return self.features_cls, self.features_reg, self.confidence, self.objectness
+
+
+def make_weights(case: Case) -> dict[str, Float]:
+    """Every stage is about as large as its input; the logits' layer is `classify`."""
+    rng = np.random.default_rng([case.seed, 0])
+    shapes = SETTINGS.shapes() | {"classify.weight": (CLASSES, 4 * SETTINGS.dim), "classify.bias": (CLASSES,)}
+    return {
+        name: np.float32(shape[-1] ** -0.5 if len(shape) == 2 else 0.1) * rng.standard_normal(shape, np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def make_frame(case: Case, t: int) -> Proposals:
+    """Frame t: proposals of eight objects that stay, each with noise of its own."""
+    objects = np.random.default_rng([case.seed, 1]).standard_normal((2, OBJECTS, SETTINGS.dim))
+    rng = np.random.default_rng([case.seed, 2, t])
+    which = rng.integers(0, OBJECTS, case.proposals)
+    cls, reg = (o[which] + NOISE * rng.standard_normal((case.proposals, SETTINGS.dim)) for o in objects)
+    scores = rng.random((2, case.proposals), np.float32)
+    return Proposals(cls.astype(np.float32), reg.astype(np.float32), *scores)
+
+
+class Ours:
+    def __init__(self, case: Case, weights: Mapping[str, Float]) -> None:
+        self._memory = CosineWindow(CosineBranch(SETTINGS, weights), frames=case.frames, proposals=case.proposals)
+        self._frames = case.frames
+        self._classify = cpu.pack_weight(weights["classify.weight"]), np.float64(weights["classify.bias"])
+        self.parts: dict[str, float] = {}
+        """Seconds of the last frame."""
+
+    def push(self, frame: Proposals) -> Float | None:
+        """The frame's logits, once the window is full."""
+        times = [time.perf_counter()]
+        t = self._memory.append(*frame.arrays)
+        times.append(time.perf_counter())
+        out = self._memory.relate(t, range(max(0, t - self._frames + 1), t + 1))
+        times.append(time.perf_counter())
+        logits = cpu.linear_exact(out, *self._classify).astype(np.float32)
+        times.append(time.perf_counter())
+        self.parts = dict(zip(("append", "relate", "logits"), np.diff(times).tolist(), strict=True))
+        return logits
+
+
+class Baseline:
+    """Features and scores of the window are kept, nothing else. Starts once the window is full."""
+
+    def __init__(self, case: Case, weights: Mapping[str, Float], lean: bool = False) -> None:
+        # Here, so that our side's process has no torch in its memory.
+        import torch
+
+        torch.set_num_threads(1)
+        self._torch, self._lean = torch, lean
+        self._weights = {name: torch.from_numpy(array) for name, array in weights.items()}
+        self._kept: deque[Proposals] = deque(maxlen=case.frames)
+        self.parts: dict[str, float] = {}
+
+    def push(self, frame: Proposals) -> Float | None:
+        self._kept.appendleft(frame)  # the reference first
+        if len(self._kept) < (self._kept.maxlen or 0):
+            return None
+        with self._torch.inference_mode():
+            logits: Float = self._relate(len(frame.confidence)).numpy()
+        return logits
+
+    def _relate(self, n: int) -> Any:
+        torch, w, heads = self._torch, self._weights, SETTINGS.heads
+        cls, reg, confidence, objectness = (
+            torch.from_numpy(np.concatenate(part))
+            for part in zip(*(frame.arrays for frame in self._kept), strict=True)
+        )
+        rows, dim = cls.shape
+
+        def attend(features: Any, weight: Any, score: Any) -> tuple[Any, Any]:
+            q, k, v = (features @ weight.T).reshape(rows, 3, heads, -1).permute(1, 2, 0, 3)
+            q, k = (x / x.norm(dim=-1, keepdim=True) for x in (q, k))
+            return torch.softmax(q @ k.transpose(1, 2) * (SHARPNESS * score), -1), v
+
+        attention, v = attend(cls, w["qkv_cls.weight"], confidence)
+        attention_reg, _ = attend(reg, w["qkv_reg.weight"], objectness)
+        attention = (attention + attention_reg) / 2
+        values = v.transpose(0, 1).reshape(rows, dim)
+        x = torch.cat([(attention @ v).transpose(0, 1).reshape(rows, dim), values], 1)
+        first = torch.nn.functional.linear(x, w["linear1.weight"], w["linear1.bias"])
+        unit = v / v.norm(dim=-1, keepdim=True)
+        similarity = (unit[:, :n] if self._lean else unit) @ unit.transpose(1, 2)
+        taken = similarity.mean(0)[:n] > SETTINGS.similarity
+        weights = torch.softmax(attention[:, :n].mean(0), -1) * taken
+        weights = weights / weights.sum(1, keepdim=True)
+        second = torch.cat([weights @ first, first[:n]], 1)
+        out = torch.nn.functional.linear(second, w["linear2.weight"], w["linear2.bias"])
+        return torch.nn.functional.linear(out, w["classify.weight"], w["classify.bias"])
+
+
+SIDES: dict[str, Callable[[Case, Mapping[str, Float]], Ours | Baseline]] = {
+    "ours": Ours,
+    "baseline": Baseline,
+    "lean": partial(Baseline, lean=True),
+}
+
+
+def serve(name: str, case: Case, core: int, pipe: Connection) -> None:
+    """One side's process: answers each frame number with the frame's logits and seconds, None with its peak memory."""
+    os.sched_setaffinity(0, {core})
+    side = SIDES[name](case, make_weights(case))
+    loaded = peak_megabytes()
+    while (t := pipe.recv()) is not None:
+        frame = make_frame(case, t)
+        begin = time.perf_counter()
+        logits = side.push(frame)
+        pipe.send((logits, time.perf_counter() - begin, side.parts))
+    pipe.send({"loaded_mb": loaded, "peak_mb": peak_megabytes()})
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the definition says of a frame, from the same inputs."""
+
+    logits: NDArray[np.float64]
+    decided: NDArray[np.bool_]
+    """[P] rows that float32 can compare"""
+    taken: float
+    """share of the pairs that the second round takes"""
+
+
+def float64_logits(case: Case, newest: int) -> Truth:
+    window = [make_frame(case, t) for t in range(newest, newest - case.frames, -1)]
+    weights = make_weights(case)
+    found = branch(weights, *(np.concatenate(part) for part in zip(*(f.arrays for f in window), strict=True)))
+    rows = slice(case.proposals)
+    logits = found["out"][rows] @ np.float64(weights["classify.weight"]).T + weights["classify.bias"]
+    similar = found["sim"][rows]
+    return Truth(
+        logits, (np.abs(similar - SETTINGS.similarity) > TIE).all(1), float((similar > SETTINGS.similarity).mean())
+    )
+
+
+def relative_error(name: str, when: str, logits: Float, truth: Truth) -> float:
+    """Norm of the difference over the norm of what was wanted; exits where it is too large."""
+    wanted = truth.logits[truth.decided]
+    error = float(np.linalg.norm(logits[truth.decided] - wanted) / np.linalg.norm(wanted))
+    if not error <= TOLERANCE:
+        raise SystemExit(f"{name}, {when} steady frame: relative error {error} against float64; wanted {TOLERANCE}")
+    return error
+
+
+def measure(case: Case) -> dict[str, Any]:
+    os.environ.update(ENVIRONMENT)  # For the processes to come: allocator and BLAS read it as they start.
+    context = multiprocessing.get_context("spawn")
+    core = max(os.sched_getaffinity(0))
+    pipes: dict[str, Connection] = {}
+    sides: dict[str, dict[str, Any]] = {name: {"relative_error": {}, "ms": [], "parts": []} for name in SIDES}
+    first, last = case.frames - 1, case.frames - 1 + WARM_UP + case.rounds
+    truth = float64_logits(case, first)
+    for name in SIDES:
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(name, case, core, theirs), daemon=True).start()
+        theirs.close()
+        for t in range(case.frames):
+            pipes[name].send(t)
+            logits, _, _ = pipes[name].recv()
+        sides[name]["relative_error"]["first"] = relative_error(name, "first", logits, truth)
+    for t in range(first + 1, last + 1):
+        for name, side in sides.items():
+            pipes[name].send(t)
+            side["logits"], seconds, parts = pipes[name].recv()
+            if t > first + WARM_UP:
+                side["ms"].append(round(1000 * seconds, 3))
+                side["parts"].append(parts)
+    ends = [truth, float64_logits(case, last)]
+    for name, side in sides.items():
+        side["relative_error"]["last"] = relative_error(name, "last", side.pop("logits"), ends[1])
+        pipes[name].send(None)
+        side |= pipes[name].recv() | spread(side["ms"], "ms")
+        parts = side.pop("parts")
+        side["parts_ms"] = {part: round(1000 * float(np.median([p[part] for p in parts])), 3) for part in parts[0]}
+    for when, error in sides["ours"]["relative_error"].items():
+        least = min(sides[name]["relative_error"][when] for name in SIDES if name != "ours")
+        if error > SHARE * least:
+            raise SystemExit(f"ours, {when} steady frame: error {error} against float64; wanted a third of {least}")
+    memory = CosineWindow.nbytes_for(SETTINGS, frames=case.frames, proposals=case.proposals)
+    return {
+        **asdict(case),
+        "rows": case.frames * case.proposals,
+        "taken": [round(end.taken, 4) for end in ends],
+        "left_out": [int((~end.decided).sum()) for end in ends],
+        "window_bytes": memory,
+        **sides,
+        "ratios": {
+            name: spread([b / a for a, b in zip(sides["ours"]["ms"], sides[name]["ms"], strict=True)], "ratio")
+            for name in SIDES
+            if name != "ours"
+        },
+        "process": {"threads": 1, "core": core, "environment": ENVIRONMENT},
+    }
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = []
+    for result in results:
+        lines.append(f"{result['proposals']} proposals, {result['frames']} frames, taken {result['taken']}")
+        for name in SIDES:
+            s = result[name]
+            error = max(s["relative_error"].values())
+            times = " ".join(f"{s[f'{kind}_ms']:9.2f}" for kind in ("median", "min", "max"))
+            ratio = result["ratios"].get(name, {}).get("median_ratio", 1.0)
+            lines.append(f"  {name:9} {times} ms, {ratio:6.1f} x, {s['peak_mb']:5.0f} MB, error {error:.1e}")
+        lines.append("  ours: " + ", ".join(f"{part} {ms:.2f} ms" for part, ms in result["ours"]["parts_ms"].items()))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    arguments = parser.parse_args()
+    results = [measure(case) for case in (QUICK if arguments.quick else FULL)]
+    settings = asdict(SETTINGS) | {"classes": CLASSES}
+    document = {"settings": settings, "cases": results, **environment()}
+    arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+// Checks, dispatch and call of the cosine attention's kernels; their faces and documentation are in
+// rdn_engine/kernels/cpu/cosine.py.
+#include "rdn/cosine.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <tuple>
+
+#include "checks.h"
+#include "cpu/isa.h"
+
+namespace rdn {
+
+void bind_cosine(py::module_& module);
+
+namespace {
+
+// query, keys, values, unit, unit_panels
+using BankArrays = std::tuple<py::array, py::array, py::array, py::array, py::array>;
+// values, normaliser, peak, mean
+using SumsArrays = std::tuple<py::array, py::array, py::array, py::array>;
+
+std::string named(const std::string& name, int64_t size) {
+    return name + " = " + std::to_string(size);
+}
+
+CosineBank check_bank(BankArrays& arrays) {
+    auto& [query, keys, values, unit, unit_panels] = arrays;
+    CosineBank bank{};
+    require(values.ndim() == 4 && values.shape(1) >= 1 && values.shape(2) % kPanel == 0 && values.shape(3) >= 1 &&
+                values.shape(3) % 16 == 0,
+            "wanted values [slots, M >= 1, C, d], C and d multiples of 16, got " + describe(values));
+    bank.slots = values.shape(0), bank.heads = values.shape(1), bank.capacity = values.shape(2);
+    bank.head_dim = values.shape(3);
+    require(unit.ndim() == 4 && unit.shape(1) >= 1 && unit.shape(1) <= 2,
+            "wanted unit [slots, 1 or 2 masks, C, M d], got " + describe(unit));
+    bank.masks = unit.shape(1);
+    const int64_t width = bank.width(), panels = bank.capacity / kPanel;
+    const std::string slots = "[" + named("slots", bank.slots), heads = named("M", bank.heads);
+    const std::string room = named("C", bank.capacity), dim = named("d", bank.head_dim), md = named("M d", width);
+    const std::string masks = named("masks", bank.masks);
+    bank.values = written<float>(values, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
+                                 "values " + slots + ", " + heads + ", " + room + ", " + dim + "]");
+    bank.query = written<float>(query, {bank.slots, bank.capacity, kAttentions, width},
+                                "query " + slots + ", " + room + ", 2, " + md + "]");
+    bank.keys = written<float>(keys, {bank.slots, kAttentions, bank.heads, panels, bank.head_dim, kPanel},
+                               "keys " + slots + ", 2, " + heads + ", C / 16 with " + room + ", " + dim + ", 16]");
+    bank.unit = written<float>(unit, {bank.slots, bank.masks, bank.capacity, width},
+                               "unit " + slots + ", " + masks + ", " + room + ", " + md + "]");
+    bank.unit_panels =
+        written<float>(unit_panels, {bank.slots, bank.masks, panels, width, kPanel},
+                       "unit_panels " + slots + ", " + masks + ", C / 16 with " + room + ", " + md + ", 16]");
+    return bank;
+}
+
+CosineSums check_sums(SumsArrays& arrays, const CosineBank& bank) {
+    auto& [values, normaliser, peak, mean] = arrays;
+    const int64_t rows = bank.slots * bank.capacity, width = bank.width();
+    const std::string r = "[" + named("R", rows) + ", 2, ", heads = named("M", bank.heads) + "]";
+    CosineSums sums{};
+    sums.values = written<double>(values, {rows, kAttentions, width}, "values " + r + named("M d", width) + "]");
+    sums.normaliser = written<double>(normaliser, {rows, kAttentions, bank.heads}, "normaliser " + r + heads);
+    sums.peak = written<double>(peak, {rows, kAttentions, bank.heads}, "peak " + r + heads);
+    sums.mean = written<float>(mean, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
+                               "mean [" + named("slots", bank.slots) + ", " + named("M", bank.heads) + ", " +
+                                   named("C", bank.capacity) + ", " + named("d", bank.head_dim) + "]");
+    return sums;
+}
+
+void check_slot(int64_t slot, const CosineBank& bank) {
+    require(slot >= 0 && slot < bank.slots,
+            "slot must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " + std::to_string(slot));
+}
+
+// Frames of the bank; the number of their proposals in *total.
+SupportFrames check_frames(const py::array& slots, const py::array& counts, const CosineBank& bank, int64_t* total) {
+    SupportFrames frames{};
+    frames.slot = checked<int64_t>(slots, {kAny}, "slots [F]");
+    frames.frames = slots.shape(0);
+    frames.count = checked<int64_t>(counts, {frames.frames}, "counts [" + named("F", frames.frames) + "]");
+    *total = 0;
+    for (int64_t f = 0; f < frames.frames; ++f) {
+        check_slot(frames.slot[f], bank);
+        require(frames.count[f] >= 0 && frames.count[f] <= bank.capacity,
+                "counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
+                    std::to_string(frames.count[f]) + " at " + std::to_string(f));
+        *total += frames.count[f];
+    }
+    return frames;
+}
+
+py::array_t<double> linear_exact(const py::array& x, const py::array& weight, const py::array& bias, int threads) {
+    LinearExact args{};
+    args.weight = checked<float>(weight, {kAny, kAny, kPanel}, "weight [panels, K, 16]");
+    args.depth = weight.shape(1);
+    args.x = checked<float>(x, {kAny, args.depth}, "x [n, " + named("K", args.depth) + "]");
+    args.rows = x.shape(0);
+    args.bias = checked<double>(bias, {kAny}, "bias [columns]");
+    args.columns = bias.shape(0);
+    require(
+        (args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
+        "weight must have the panels that " + std::to_string(args.columns) + " columns fill, got " + describe(weight));
+    args.threads = checked_threads(threads);
+    py::array_t<double> out({args.rows, args.columns});
+    args.out = out.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().linear_exact(args);
+    }
+    return out;
+}
+
+void pack_cosine(const py::array& projected_cls, const py::array& projected_reg, const py::array& score_cls,
+                 const py::array& score_reg, BankArrays bank, int64_t slot, bool values_of_reg) {
+    PackCosine args{};
+    args.bank = check_bank(bank);
+    check_slot(slot, args.bank);
+    const int64_t columns = 3 * args.bank.width();
+    const std::string wide = named("3 M d", columns) + "]";
+    args.projected[0] = checked<double>(projected_cls, {kAny, columns}, "projected_cls [n, " + wide);
+    args.rows = projected_cls.shape(0);
+    require(args.rows <= args.bank.capacity, "projected_cls [n, " + wide + ": n must be at most C = " +
+                                                 std::to_string(args.bank.capacity) + ", got " +
+                                                 describe(projected_cls));
+    const std::string n = "[" + named("n", args.rows);
+    args.projected[1] = checked<double>(projected_reg, {args.rows, columns}, "projected_reg " + n + ", " + wide);
+    args.score[0] = checked<float>(score_cls, {args.rows}, "score_cls " + n + "]");
+    args.score[1] = checked<float>(score_reg, {args.rows}, "score_reg " + n + "]");
+    for (const float* score : args.score)
+        require_each(score, args.rows, "scores must lie in 0..1", [](float s) { return s >= 0.0f && s <= 1.0f; });
+    args.slot = slot, args.values_of = values_of_reg;
+    py::gil_scoped_release release;
+    cpu::kernels().pack_cosine(args);
+}
+
+py::array_t<uint8_t> cosine_refine(const py::array& rows, BankArrays bank, SumsArrays sums, const py::array& slots,
+                                   const py::array& counts, const py::array& change, const py::array& restart,
+                                   int threads) {
+    CosineRefine args{};
+    args.bank = check_bank(bank);
+    args.sums = check_sums(sums, args.bank);
+    args.row = checked<int64_t>(rows, {kAny}, "rows [A]");
+    args.rows = rows.shape(0);
+    const int64_t storage = args.bank.slots * args.bank.capacity;
+    // The message is not made for each of thousands of rows.
+    for (int64_t i = 0; i < args.rows; ++i)
+        if (args.row[i] < 0 || args.row[i] >= storage || (i > 0 && args.row[i] == args.row[i - 1]))
+            throw py::value_error(
+                "rows must be distinct and lie in 0..R-1 with R = " + std::to_string(storage) + ", got " +
+                    std::to_string(args.row[i]) + " at " + std::to_string(i));
+    int64_t supports = 0;
+    args.support = check_frames(slots, counts, args.bank, &supports);
+    const std::string a = "[" + named("A", args.rows);
+    args.change = checked<int8_t>(change, {args.rows, args.support.frames},
+                                  "change " + a + ", " + named("F", args.support.frames) + "]");
+    require_each(args.change, args.rows * args.support.frames, "change must be -1, 0 or 1",
+                 [](int8_t times) { return times >= -1 && times <= 1; });
+    args.restart = checked<uint8_t>(restart, {args.rows}, "restart " + a + "]");
+    args.threads = checked_threads(threads);
+    py::array_t<uint8_t> status(args.rows);
+    args.status = status.mutable_data();
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().cosine_refine(args);
+    }
+    return status;
+}
+
+py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays sums, const py::array& slots,
+                         const py::array& counts, const py::array& thresholds, bool whole, int threads) {
+    CosineAverage args{};
+    args.bank = check_bank(bank);
+    args.sums = check_sums(sums, args.bank);
+    check_slot(slot, args.bank);
+    require(rows >= 0 && rows <= args.bank.capacity, "rows must lie in 0..C with C = " +
+                                                         std::to_string(args.bank.capacity) + ", got " +
+                                                         std::to_string(rows));
+    args.slot = slot, args.rows = rows;
+    args.support = check_frames(slots, counts, args.bank, &args.supports);
+    args.thresholds =
+        checked<float>(thresholds, {args.bank.masks}, "thresholds [" + named("masks", args.bank.masks) + "]");
+    args.threads = checked_threads(threads);
+    py::array_t<float> out({rows, 4 * args.bank.width()});
+    const int64_t kept = whole ? args.supports : 0;
+    py::array_t<float> attention({rows, kept}), weights({rows, kept});
+    args.out = out.mutable_data();
+    args.attention = whole ? attention.mutable_data() : nullptr;
+    args.weights = whole ? weights.mutable_data() : nullptr;
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().cosine_average(args);
+    }
+    return py::make_tuple(out, attention, weights);
+}
+
+py::tuple local_average(const py::array& x, const py::array& boxes, const py::array& score, const py::array& past,
+                        const py::array& past_length, const py::array& past_boxes, const py::array& past_score,
+                        const py::array& counts, bool whole, int threads) {
+    LocalAverage args{};
+    args.x = checked<float>(x, {kAny, kAny}, "x [n, D]");
+    args.rows = x.shape(0), args.width = x.shape(1);
+    const std::string n = "[" + named("n", args.rows), d = named("D", args.width) + "]";
+    args.boxes = checked<float>(boxes, {args.rows, 4}, "boxes " + n + ", 4]");
+    args.score = checked<float>(score, {args.rows}, "score " + n + "]");
+    args.past = checked<float>(past, {kAny, kAny, args.width}, "past [F, C, " + d);
+    args.frames = past.shape(0), args.capacity = past.shape(1);
+    const std::string fc = "[" + named("F", args.frames) + ", " + named("C", args.capacity);
+    args.past_length = checked<double>(past_length, {args.frames, args.capacity}, "past_length " + fc + "]");
+    args.past_boxes = checked<float>(past_boxes, {args.frames, args.capacity, 4}, "past_boxes " + fc + ", 4]");
+    args.past_score = checked<float>(past_score, {args.frames, args.capacity}, "past_score " + fc + "]");
+    args.count = checked<int64_t>(counts, {args.frames}, "counts [" + named("F", args.frames) + "]");
+    int64_t supports = 0;
+    for (int64_t f = 0; f < args.frames; supports += args.count[f++])
+        require(args.count[f] >= 0 && args.count[f] <= args.capacity,
+                "counts must lie in 0..C with C = " + std::to_string(args.capacity) + ", got " +
+                    std::to_string(args.count[f]) + " at " + std::to_string(f));
+    args.threads = checked_threads(threads);
+    py::array_t<float> out({args.rows, args.width}), weights({args.rows, whole ? supports : int64_t{0}});
+    args.out = out.mutable_data();
+    args.weights = whole ? weights.mutable_data() : nullptr;
+    {
+        py::gil_scoped_release release;
+        cpu::kernels().local_average(args);
+    }
+    return py::make_tuple(out, weights);
+}
+
+}  // namespace
+
+void bind_cosine(py::module_& module) {
+    module.def("linear_exact", &linear_exact);
+    module.def("pack_cosine", &pack_cosine);
+    module.def("cosine_refine", &cosine_refine);
+    module.def("cosine_average", &cosine_average);
+    module.def("local_average", &local_average);
+}
+
+}  // namespace rdn

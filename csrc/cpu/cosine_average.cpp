@@ -1,0 +1,226 @@
+// The second round of the cosine attention: a masked, renormalised mean of what is like a proposal.
+#include "cosine.h"
+#include "isa.h"
+#include "parallel.h"
+
+namespace rdn::cpu::RDN_ISA {
+namespace {
+
+constexpr float kLog2E = 1.44269504f;
+// A cosine of `width` float32 products is this near to the exact one; nearer to a threshold it is computed in float64.
+constexpr float kNear = 4e-6f;
+
+// Rows first .. first + rows of the slot.
+struct Task {
+    int64_t first, rows;
+};
+
+struct Tile {
+    Tile(const CosineBank& bank, float* memory, double* sums)
+        : query(memory),
+          unit(query + kTileRows * kAttentions * bank.width()),
+          attention(unit + kTileRows * bank.masks * bank.width()),
+          weights(attention + kTileRows * kColumns),
+          scores(weights + kTileRows * kColumns),
+          values(scores + kMostRows * kColumns),
+          sums(sums),
+          total(sums + kTileRows * 2 * bank.width()) {}
+
+    static int64_t size(const CosineBank& bank) {
+        return kTileRows * ((kAttentions + bank.masks) * bank.width() + 2 * kColumns) +
+               kMostRows * (kColumns + bank.head_dim);
+    }
+    static int64_t doubles(const CosineBank& bank) { return kTileRows * (2 * bank.width() + 1); }
+
+    float* query;
+    float* unit;       // [masks][kTileRows][width]
+    float* attention;  // [kTileRows][kColumns] B of a block
+    float* weights;    // [kTileRows][kColumns] ones where a pair is taken, then exp(B) there
+    float* scores;     // [kMostRows][kColumns]
+    float* values;     // [kMostRows][head_dim]
+    double* sums;      // [kTileRows][2][width] of X and V
+    double* total;     // [kTileRows] of the weights
+};
+
+void load_tile(const CosineAverage& args, const Task& task, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t width = bank.width();
+    for (int64_t r = 0; r < task.rows; ++r)
+        load_query(bank, args.slot * bank.capacity + task.first + r, r, tile.query);
+    for (int64_t mask = 0; mask < bank.masks; ++mask)
+        memcpy(tile.unit + mask * kTileRows * width,
+               bank.unit + ((args.slot * bank.masks + mask) * bank.capacity + task.first) * width,
+               sizeof(float) * task.rows * width);
+    memset(tile.sums, 0, sizeof(double) * Tile::doubles(bank));
+}
+
+// B of a block: the mean over heads and attentions of complete softmaxes.
+void attend(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t heads = kAttentions * bank.heads, height = even_part(task.rows, kMostRows);
+    memset(tile.attention, 0, sizeof(float) * task.rows * kColumns);
+    for (int64_t head = 0; head < heads; ++head) {
+        for (int64_t first = 0; first < task.rows; first += height) {
+            const int64_t rows = smaller(height, task.rows - first);
+            score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
+            for (int64_t r = 0; r < rows; ++r) {
+                const int64_t row = args.slot * bank.capacity + task.first + first + r;
+                const float share = static_cast<float>(1.0 / (heads * args.sums.normaliser[row * heads + head]));
+                float* to = tile.attention + (first + r) * kColumns;
+                for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes)
+                    store(to + j, fused(exp2_clamped(load(tile.scores + r * kColumns + j)), broadcast<Floats>(share),
+                                        load(to + j)));
+            }
+        }
+    }
+}
+
+double exact_cosine(const CosineBank& bank, const float* a, const float* b) {
+    double product = 0.0;
+    for (int64_t d = 0; d < bank.width(); ++d)
+        product += static_cast<double>(a[d]) * b[d];
+    return product / static_cast<double>(bank.heads);
+}
+
+// Which of a block's pairs are alike enough, of a mask; returns whether any is.
+bool take_row(const CosineAverage& args, const Block& block, int64_t mask, const float* own, const float* scores,
+              float* taken) {
+    const CosineBank& bank = args.bank;
+    const float threshold = args.thresholds[mask];
+    const float* others =
+        bank.unit + ((block.slot * bank.masks + mask) * bank.capacity + block.first) * bank.width();
+    Ints any = {};
+    for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes) {
+        const Floats score = load(scores + j), off = score - threshold;
+        const Ints lanes = taken_lanes(block.count - j);
+        Ints alike = (off > 0.0f) & lanes;
+        const Ints near = (off > -kNear) & (off < kNear) & lanes;
+        for (int i = 0; i < kLanes; ++i)
+            if (near[i]) alike[i] = exact_cosine(bank, own, others + (j + i) * bank.width()) > threshold ? -1 : 0;
+        if (mask > 0) alike &= load(taken + j) > 0.0f;
+        any |= alike;
+        store(taken + j, only(alike, broadcast<Floats>(1.0f)));
+    }
+    Ints none = {};
+    return memcmp(&any, &none, sizeof any) != 0;
+}
+
+// Returns whether any pair of the tile is taken.
+bool take_pairs(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t width = bank.width(), height = even_part(task.rows, kMostRows);
+    bool any = true;
+    for (int64_t mask = 0; any && mask < bank.masks; ++mask) {
+        any = false;
+        const float* panels = bank.unit_panels + (block.slot * bank.masks + mask) * bank.capacity * width;
+        for (int64_t first = 0; first < task.rows; first += height) {
+            const int64_t rows = smaller(height, task.rows - first);
+            const float* own = tile.unit + (mask * kTileRows + first) * width;
+            multiply_panels(rows, own, width, panels, block, tile.scores);
+            for (int64_t r = 0; r < rows; ++r)
+                any |= take_row(args, block, mask, own + r * width, tile.scores + r * kColumns,
+                                tile.weights + (first + r) * kColumns);
+        }
+    }
+    return any;
+}
+
+void weigh(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+    for (int64_t r = 0; r < task.rows; ++r) {
+        Floats total = {};
+        for (int64_t j = r * kColumns; j < r * kColumns + block.vectors() * kLanes; j += kLanes) {
+            const Floats weight = load(tile.weights + j) * exp2_clamped(load(tile.attention + j) * kLog2E);
+            total += weight;
+            store(tile.weights + j, weight);
+        }
+        tile.total[r] += sum(total);
+        if (args.weights)
+            memcpy(args.weights + (task.first + r) * args.supports + block.position, tile.weights + r * kColumns,
+                   sizeof(float) * block.count);
+    }
+}
+
+void add_block(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t width = bank.width(), height = even_part(task.rows, kMostRows);
+    const float* summed[2] = {args.sums.mean, bank.values};
+    for (int64_t which = 0; which < 2; ++which) {
+        for (int64_t head = 0; head < bank.heads; ++head) {
+            for (int64_t first = 0; first < task.rows; first += height) {
+                const int64_t rows = smaller(height, task.rows - first);
+                sum_values(bank, rows, tile.weights + first * kColumns, summed[which], block, head, tile.values);
+                for (int64_t r = 0; r < rows; ++r) {
+                    double* to = tile.sums + ((first + r) * 2 + which) * width + head * bank.head_dim;
+                    for (int64_t d = 0; d < bank.head_dim; ++d)
+                        to[d] += tile.values[r * bank.head_dim + d];
+                }
+            }
+        }
+    }
+}
+
+// A row that is like none, itself neither because its value is zero, keeps its own.
+void finish(const CosineAverage& args, const Task& task, const Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t width = bank.width();
+    const float* summed[2] = {args.sums.mean, bank.values};
+    for (int64_t r = 0; r < task.rows; ++r) {
+        const int64_t row = task.first + r;
+        float* out = args.out + row * 4 * width;
+        for (int64_t which = 0; which < 2; ++which) {
+            for (int64_t c = 0; c < width; ++c) {
+                const int64_t head = args.slot * bank.heads + c / bank.head_dim;
+                const float own =
+                    summed[which][(head * bank.capacity + row) * bank.head_dim + c % bank.head_dim];
+                const double mean = tile.sums[(r * 2 + which) * width + c] / tile.total[r];
+                out[(2 + which) * width + c] = own;
+                out[which * width + c] = tile.total[r] > 0.0 ? static_cast<float>(mean) : own;
+            }
+        }
+        if (!args.weights) continue;
+        float* weights = args.weights + row * args.supports;
+        const float share = tile.total[r] > 0.0 ? static_cast<float>(1.0 / tile.total[r]) : 0.0f;
+        for (int64_t j = 0; j < args.supports; ++j)
+            weights[j] *= share;
+    }
+}
+
+double operations(const CosineAverage& args) {
+    const double per_pair = 2.0 * (kAttentions + args.bank.masks + 2.0) * args.bank.width();
+    return static_cast<double>(args.rows) * args.supports * (per_pair + 30.0 * kAttentions * args.bank.heads);
+}
+
+}  // namespace
+
+void cosine_average(const CosineAverage& args) {
+    if (args.rows == 0) return;
+    const int64_t count = count_blocks(args.support);
+    Array<Block> blocks(larger(count, 1));
+    fill_blocks(args.support, blocks);
+    if (args.weights) memset(args.weights, 0, sizeof(float) * args.rows * args.supports);
+    const int threads = worth_waking(args.threads, operations(args));
+    const int64_t height = tile_height(args.rows, threads), tiles = ceil_div(args.rows, height);
+    const int64_t workers = smaller(threads, tiles), size = Tile::size(args.bank), doubles = Tile::doubles(args.bank);
+    Array<float> scratch(workers * size);
+    Array<double> sums(workers * doubles);
+    parallel_for(tiles, threads, [&](int64_t index, int worker) {
+        Tile tile(args.bank, scratch + worker * size, sums + worker * doubles);
+        const Task task = {index * height, smaller(height, args.rows - index * height)};
+        load_tile(args, task, tile);
+        for (int64_t b = 0; b < count; ++b) {
+            const bool any = take_pairs(args, blocks[b], task, tile);
+            if (!any && !args.attention) continue;
+            attend(args, blocks[b], task, tile);
+            if (args.attention)
+                for (int64_t r = 0; r < task.rows; ++r)
+                    memcpy(args.attention + (task.first + r) * args.supports + blocks[b].position,
+                           tile.attention + r * kColumns, sizeof(float) * blocks[b].count);
+            if (!any) continue;
+            weigh(args, blocks[b], task, tile);
+            add_block(args, blocks[b], task, tile);
+        }
+        finish(args, task, tile);
+    });
+}
+
+}  // namespace rdn::cpu::RDN_ISA

@@ -1,0 +1,398 @@
+"""YOLOV's relation of proposals over a window: cosine attention with the score on the key, and a masked second round.
+
+Shi et al., *YOLOV: Making Still Image Object Detectors Great at Video Object Detection*, AAAI 2023; YOLOV++ has two
+branches of it. DESIGN section 2, Cosine score attention. What depends on one proposal alone is computed once, when its
+frame is appended; of the attention of all rows of a window only what changed since the last window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.arithmetic import round_up
+from rdn_engine.kernels.cpu.arrays import Double, Float, Index
+
+
+@dataclass(frozen=True)
+class CosineSettings:
+    """What a branch computes. The defaults are YOLOV's online head.
+
+    Raises:
+        ConfigError: for a value outside its range.
+    """
+
+    dim: int
+    """D, channels of a description; a multiple of the heads"""
+    heads: int = 4
+    """M"""
+    objectness_on_key: bool = True
+    """whether a key's objectness multiplies the logits of the attention of reg, as its confidence those of cls"""
+    values: Literal["cls", "reg"] = "cls"
+    """whose values are summed; `reg` is YOLOV++'s objectness branch"""
+    similarity: float = 0.75
+    """of the values of cls, above which the second round takes a pair"""
+    value_similarity: float | None = None
+    """of the values that are summed, likewise; None asks for no more than `similarity`"""
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.dim < self.heads or self.dim % self.heads:
+            raise ConfigError(f"dim is {self.dim} with {self.heads} heads; wanted a positive multiple of the heads")
+        if self.values not in ("cls", "reg"):
+            raise ConfigError(f"values is {self.values!r}; wanted 'cls' or 'reg'")
+        for name in ("similarity", "value_similarity"):
+            threshold = getattr(self, name)
+            if threshold is not None and not -1 <= threshold < 1:
+                raise ConfigError(f"{name} is {threshold}; wanted a cosine in -1..1, less than 1")
+
+    @property
+    def head_room(self) -> int:
+        """Channels of a head in memory: whole panels."""
+        return round_up(self.dim // self.heads, cpu.PANEL)
+
+    @property
+    def thresholds(self) -> Float:
+        """[masks] of the second round."""
+        both = (self.similarity, self.value_similarity)
+        return np.array([threshold for threshold in both if threshold is not None], np.float32)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of a branch's weights."""
+        d = self.dim
+        return {
+            "qkv_cls.weight": (3 * d, d),
+            "qkv_reg.weight": (3 * d, d),
+            "linear1.weight": (2 * d, 2 * d),
+            "linear1.bias": (2 * d,),
+            "linear2.weight": (4 * d, 4 * d),
+            "linear2.bias": (4 * d,),
+        }
+
+    def spread(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Put room between heads.
+
+        Args:
+            rows: [..., M d] channels head after head.
+
+        Returns:
+            [..., M head_room], zeros past a head's channels.
+        """
+        apart = rows.reshape(*rows.shape[:-1], self.heads, -1)
+        padding = [(0, 0)] * (apart.ndim - 1) + [(0, self.head_room - apart.shape[-1])]
+        return np.pad(apart, padding).reshape(*rows.shape[:-1], -1)
+
+
+def branch_weights(
+    tensors: Mapping[str, NDArray[Any]], settings: CosineSettings, prefix: str, suffix: str = ""
+) -> dict[str, Float]:
+    """A branch's weights out of a model's, by the names of the public checkpoints.
+
+    Args:
+        tensors: by name; others are ignored.
+        settings: say what shapes are wanted.
+        prefix: `head.trans` (YOLOV), `head.agg` or `head.agg_iou` (YOLOV++), or what stands for it.
+        suffix: of the two linear layers' names, `_obj` of YOLOV++'s objectness branch.
+
+    Returns:
+        As `CosineBranch` takes them.
+
+    Raises:
+        BundleError: for a weight that is missing or of another shape.
+    """
+    found = {}
+    for name, shape in settings.shapes().items():
+        layer, part = name.split(".")
+        whole = f"{prefix}.msa.{name}" if layer.startswith("qkv") else f"{prefix}.{layer}{suffix}.{part}"
+        array = tensors.get(whole)
+        if array is None or array.shape != shape:
+            got = "is missing" if array is None else f"is {list(array.shape)}"
+            raise BundleError(f"weight {whole} {got}; wanted {list(shape)}")
+        found[name] = np.asarray(array, np.float32)
+    return found
+
+
+class CosineBranch:
+    """The weights of one branch, as the kernels want them. Holds no state of any video."""
+
+    def __init__(self, settings: CosineSettings, weights: Mapping[str, Float], threads: int = 1) -> None:
+        """Prepare the weights.
+
+        The rows of W add up to 1, so that W linear1(x) = linear1(W x), and the two linear layers become one.
+
+        Args:
+            settings: of the branch.
+            weights: of `branch_weights`.
+            threads: bounds the CPU threads of every call.
+        """
+        self.settings, self.threads = settings, threads
+        dim = settings.dim
+        self._project = tuple(
+            cpu.pack_weight(
+                np.ascontiguousarray(settings.spread(weights[f"qkv_{name}.weight"].T.reshape(dim, 3, dim)).reshape(dim, -1).T)
+            )
+            for name in ("cls", "reg")
+        )
+        self._no_bias = np.zeros(3 * settings.heads * settings.head_room)
+        first, first_bias, last, last_bias = (
+            np.float64(weights[f"{layer}.{part}"]) for layer in ("linear1", "linear2") for part in ("weight", "bias")
+        )
+        halves = last[:, : 2 * dim], last[:, 2 * dim :]
+        both = np.concatenate([half @ first for half in halves], 1)
+        self._last = cpu.pack_weight(
+            np.float32(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1))
+        )
+        self._last_bias = sum(half @ first_bias for half in halves) + last_bias
+
+    def project(self, features_cls: Float, features_reg: Float) -> tuple[Double, Double]:
+        """Queries, keys and values [n, 3 M head_room] of descriptions [n, D], of cls and of reg."""
+        cls, reg = (
+            cpu.linear_exact(features, weight, self._no_bias, threads=self.threads)
+            for features, weight in zip((features_cls, features_reg), self._project, strict=True)
+        )
+        return cls, reg
+
+    def finish(self, rounds: Float) -> Float:
+        """What the second round gives, [n, 4 M head_room], through both linear layers -> [n, 4 D]."""
+        return cpu.linear_exact(rounds, self._last, self._last_bias, threads=self.threads).astype(np.float32)
+
+
+class Stages(NamedTuple):
+    """What `CosineWindow.stages` shows of a frame."""
+
+    x: Float
+    """[n, 2 D] X, then V: the first round beside the values"""
+    attention: Float
+    """[n, S] mean of both attentions over heads"""
+    weights: Float
+    """[n, S] of the second round"""
+    out: Float
+    """[n, 4 D]"""
+
+
+class CosineWindow:
+    """The memory of one stream and one branch: proposals of frames, and the attention of each of them over a window.
+
+    Fixed arrays for `frames` + 1 frames: the one that has just left a window stays, so that its part of running sums
+    can be taken back. Nothing here grows while a stream runs.
+    """
+
+    def __init__(self, branch: CosineBranch, *, frames: int, proposals: int) -> None:
+        """Room for the frames; none is held yet.
+
+        Args:
+            branch: weights, shared by all streams.
+            frames: largest number of frames of a window, the reference frame included, 1 or more.
+            proposals: largest number of proposals of a frame, 1 or more.
+        """
+        if frames < 1 or proposals < 1:
+            raise ConfigError(f"window of {frames} frames of {proposals} proposals; wanted 1 or more of both")
+        settings = branch.settings
+        self._branch, self._most = branch, proposals
+        self._slots, self._room = frames + 1, round_up(proposals, cpu.PANEL)
+        self._bank, self._sums = cpu.empty_cosine(
+            self._slots,
+            room=self._room,
+            heads=settings.heads,
+            head_dim=settings.head_room,
+            masks=len(settings.thresholds),
+        )
+        self._counts = np.zeros(self._slots, np.int64)  # proposals of the frame in a slot
+        self._summed = np.zeros(self._slots, np.int64)  # those of them that sums hold
+        self._included = np.zeros((self._slots, self._slots), np.int8)  # whether a slot's rows have summed another
+        self._slot_of: dict[int, int] = {}  # by frame, oldest first
+        self.newest = -1
+        """Number of the last frame appended; -1 after `clear`."""
+
+    @staticmethod
+    def nbytes_for(settings: CosineSettings, *, frames: int, proposals: int) -> int:
+        """`nbytes` of a window before there is one.
+
+        Args:
+            settings, frames, proposals: as of the window.
+        """
+        slots, room, heads = frames + 1, round_up(proposals, cpu.PANEL), settings.heads
+        width, masks = heads * settings.head_room, len(settings.thresholds)
+        floats = (2 + 2 + 1 + 2 * masks + 1) * width
+        doubles = 2 * width + 2 * 2 * heads
+        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 16)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays; the same from the first frame to the last."""
+        own = (self._counts, self._summed, self._included)
+        return sum(array.nbytes for array in (*self._bank, *self._sums, *own))
+
+    @property
+    def held(self) -> list[int]:
+        """Frames that a window may have, oldest first."""
+        return list(self._slot_of)
+
+    def clear(self) -> None:
+        """Forget every frame; the next one appended is frame 0."""
+        self._slot_of.clear()
+        self._included[:] = 0
+        self.newest = -1
+
+    def keep(self, frames: Collection[int]) -> None:
+        """Forget all frames but some; without it the oldest makes room for a new one.
+
+        Args:
+            frames: that stay; those not held are ignored.
+        """
+        wanted = set(frames)
+        self._slot_of = {frame: slot for frame, slot in self._slot_of.items() if frame in wanted}
+
+    def append(self, features_cls: Float, features_reg: Float, confidence: Float, objectness: Float) -> int:
+        """Project a frame's proposals, over the oldest frame where all slots are taken.
+
+        Args:
+            features_cls: [n, D] descriptions for the class, n at most `proposals`.
+            features_reg: [n, D] for the box.
+            confidence: [n] of the best class, in 0..1.
+            objectness: [n] in 0..1.
+
+        Returns:
+            The number of the frame, from 0 since the last `clear`.
+
+        Raises:
+            BundleError: for arrays of another shape, numbers that are not finite, scores outside 0..1; nothing changed.
+        """
+        rows, settings = len(confidence), self._branch.settings
+        self._check("features_cls", features_cls, (rows, settings.dim))
+        self._check("features_reg", features_reg, (rows, settings.dim))
+        for name, scores in (("confidence", confidence), ("objectness", objectness)):
+            self._check(name, scores, (rows,))
+            if not (scores.max(initial=0) <= 1 and scores.min(initial=0) >= 0):
+                raise BundleError(f"{name} lies in {scores.min():g}..{scores.max():g}; wanted scores in 0..1")
+        projected = self._branch.project(features_cls, features_reg)
+        on_reg = objectness if settings.objectness_on_key else np.ones_like(objectness)
+        slot = self._free_slot()
+        self._included[slot] = 0
+        self._included[self._included[:, slot] != 0] = 0
+        of_reg = settings.values == "reg"
+        cpu.pack_cosine(projected, (confidence, on_reg), self._bank, slot=slot, values_of_reg=of_reg)
+        self._counts[slot] = rows
+        self.newest += 1
+        self._slot_of[self.newest] = slot
+        return self.newest
+
+    def _check(self, name: str, array: Float, shape: tuple[int, ...]) -> None:
+        if array.shape != shape or array.dtype != np.float32 or len(array) > self._most:
+            wanted = f"float32 {list(shape)} with at most {self._most} rows"
+            raise BundleError(f"{name} is {array.dtype} {list(array.shape)}; wanted {wanted}")
+        if not math.isfinite(array.sum(dtype=np.float64)):
+            raise BundleError(f"{name} has a number that is not finite; wanted finite numbers")
+
+    def _free_slot(self) -> int:
+        if len(self._slot_of) == self._slots:
+            return self._slot_of.pop(next(iter(self._slot_of)))
+        taken = set(self._slot_of.values())
+        return next(slot for slot in range(self._slots) if slot not in taken)
+
+    def relate(self, reference: int, frames: Sequence[int], most: int | None = None) -> Float:
+        """Both rounds of a frame's proposals over a window, and the linear layers.
+
+        Args:
+            reference: number of the frame.
+            frames: of the window in any order, distinct, `reference` among them; at most as many as the memory is for.
+            most: only so many proposals of every frame, its first; None: all.
+
+        Returns:
+            [n, 4 D]
+
+        Raises:
+            ConfigError: for frames that are not held, or not as above.
+        """
+        found = self._average(reference, frames, most, whole=False)
+        return self._branch.finish(found.out)
+
+    def stages(self, reference: int, frames: Sequence[int], most: int | None = None) -> Stages:
+        """What `relate` computes, stage by stage, for tests and for linking.
+
+        Args:
+            reference, frames, most: as of `relate`; the columns of S are in the order of `frames`.
+        """
+        found, settings = self._average(reference, frames, most, whole=True), self._branch.settings
+        apart = found.out.reshape(len(found.out), 4, settings.heads, -1)[..., : settings.dim // settings.heads]
+        x = np.ascontiguousarray(apart[:, 2:]).reshape(len(apart), 2 * settings.dim)
+        return Stages(x, found.attention, found.weights, self._branch.finish(found.out))
+
+    def _average(
+        self, reference: int, frames: Sequence[int], most: int | None, *, whole: bool
+    ) -> cpu.CosineAverage:
+        missing = [frame for frame in frames if frame not in self._slot_of]
+        if missing or reference not in frames or len(set(frames)) != len(frames):
+            raise ConfigError(
+                f"window {list(frames)} of frame {reference}; wanted distinct frames, {reference} among them, of those "
+                f"held: {self.held}"
+            )
+        slots = np.array([self._slot_of[frame] for frame in frames], np.int64)
+        self._refine(slots, self._counts if most is None else np.minimum(self._counts, most))
+        slot = self._slot_of[reference]
+        return cpu.cosine_average(
+            slot,
+            int(self._summed[slot]),
+            bank=self._bank,
+            sums=self._sums,
+            slots=slots,
+            counts=self._summed[slots],
+            thresholds=self._branch.settings.thresholds,
+            whole=whole,
+            threads=self._branch.threads,
+        )
+
+    def _refine(self, slots: Index, counts: Index) -> None:
+        """Bring the sums of all rows of a window to that window."""
+        included = self._included
+        # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there may
+        # be more.
+        changed = (counts != self._summed) & included.any(0)
+        included[included[:, changed].any(1)] = 0
+        included[counts != self._summed] = 0
+        self._summed[:] = counts
+        wanted = np.zeros(self._slots, np.int8)
+        wanted[slots] = 1
+        held = included[slots]
+        change = wanted - held
+        restart = ~held.any(1) | (np.count_nonzero(change, 1) >= len(slots))
+        change[restart] = wanted
+        stale = change.any(1)
+        if not stale.any():
+            return
+        slots, change, restart = slots[stale], change[stale], restart[stale]
+        of_each = counts[slots]
+        starts = np.cumsum(of_each) - of_each
+        rows = np.arange(of_each.sum()) + np.repeat(slots * self._room - starts, of_each)
+        # Held by nobody, should the kernel fail half way.
+        included[slots] = 0
+        status = self._change(rows, np.repeat(change, of_each, 0), np.repeat(restart, of_each))
+        cancelled = status != cpu.RIGHT
+        if (again := cancelled & ~np.repeat(restart, of_each)).any():
+            whole = np.tile(wanted, (int(again.sum()), 1))
+            status[again] = self._change(rows[again], whole, np.ones(len(whole), np.bool_))
+        # Rows that are still not right, because something is not finite, take their slot with them.
+        wrong = np.unique(rows[status != cpu.RIGHT] // self._room)
+        included[slots] = wanted
+        included[wrong] = 0
+
+    def _change(
+        self, rows: Index, change: NDArray[np.int8], restart: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        touched = np.flatnonzero(change.any(0))
+        return cpu.cosine_refine(
+            rows,
+            bank=self._bank,
+            sums=self._sums,
+            slots=touched,
+            counts=self._summed[touched],
+            change=change[:, touched],
+            restart=restart,
+            threads=self._branch.threads,
+        )

@@ -1,0 +1,283 @@
+"""Cosine attention with the score on the key, YOLOV's: the kernels of csrc/bindings/cosine.cpp.
+
+Shi et al., *YOLOV: Making Still Image Object Detectors Great at Video Object Detection*, AAAI 2023. M heads of d
+channels, padded with zeros to a multiple of PANEL; two attentions, of a proposal's class and of its box description.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.kernels import _C
+from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, aligned_zeros
+from rdn_engine.kernels.cpu.relation import PackedWeight
+
+
+class CosineBank(NamedTuple):
+    """Proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL."""
+
+    query: Float
+    """[slots, C, 2, M d] queries, of length 1 a head"""
+    keys: Float
+    """[slots, 2, M, C / 16, d, 16] keys of length 1 times 25 log2(e) and their score"""
+    values: Float
+    """[slots, M, C, d]"""
+    unit: Float
+    """[slots, masks, C, M d] values of each mask, of length 1 a head"""
+    unit_panels: Float
+    """[slots, masks, C / 16, M d, 16] the same over M"""
+
+
+class CosineSums(NamedTuple):
+    """What rows have summed over their windows, R = slots x C; `cosine_refine` writes to them."""
+
+    values: Double
+    """[R, 2, M d] softmax term times value"""
+    normaliser: Double
+    """[R, 2, M] softmax terms"""
+    peak: Double
+    """[R, 2, M] largest normaliser since the row's sums began"""
+    mean: Float
+    """[slots, M, C, d] X, the mean of both attentions"""
+
+
+class CosineAverage(NamedTuple):
+    out: Float
+    """[n, 4 M d] W X, W V, X, V: each [M, d]"""
+    attention: Float
+    """[n, S] mean of both attentions over heads; [n, 0] where it is not wanted"""
+    weights: Float
+    """[n, S] W of the second round; likewise"""
+
+
+class LocalAverage(NamedTuple):
+    out: Float
+    """[n, D]"""
+    weights: Float
+    """[n, S]; [n, 0] where they are not wanted"""
+
+
+def empty_cosine(
+    slots: int, *, room: int, heads: int, head_dim: int, masks: int
+) -> tuple[CosineBank, CosineSums]:
+    """All zero.
+
+    Args:
+        slots: of frames, 1 or more.
+        room: C, a multiple of PANEL.
+        heads: M.
+        head_dim: d, a multiple of PANEL.
+        masks: of the second round, 1 or 2.
+
+    Returns:
+        A bank, and the sums of its rows.
+    """
+    width, panels, rows = heads * head_dim, room // PANEL, slots * room
+
+    def floats(*shape: int) -> Float:
+        return aligned_zeros(shape, np.float32).view(np.float32)
+
+    bank = CosineBank(
+        query=floats(slots, room, 2, width),
+        keys=floats(slots, 2, heads, panels, head_dim, PANEL),
+        values=floats(slots, heads, room, head_dim),
+        unit=floats(slots, masks, room, width),
+        unit_panels=floats(slots, masks, panels, width, PANEL),
+    )
+    sums = CosineSums(
+        np.zeros((rows, 2, width)),
+        np.zeros((rows, 2, heads)),
+        np.zeros((rows, 2, heads)),
+        floats(slots, heads, room, head_dim),
+    )
+    return bank, sums
+
+
+def linear_exact(x: Float, weight: PackedWeight, bias: Double, *, threads: int = 1) -> Double:
+    """x W^T + bias, products and sums in float64.
+
+    Args:
+        x: [n, K].
+        weight: float32 of `pack_weight`.
+        bias: [columns].
+        threads: of this call, 1 or more.
+
+    Returns:
+        [n, columns]
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.linear_exact(np.ascontiguousarray(x), weight, np.ascontiguousarray(bias), threads)
+
+
+def pack_cosine(
+    projected: tuple[Double, Double],
+    scores: tuple[Float, Float],
+    bank: CosineBank,
+    *,
+    slot: int,
+    values_of_reg: bool = False,
+) -> None:
+    """Write the proposals of a frame into a slot; what it held is gone.
+
+    Args:
+        projected: [n, 3 M d] queries, keys and values of cls and of reg, n at most C.
+        scores: [n] in 0..1 that multiply the logits of a key, of cls and of reg.
+        bank: is written to.
+        slot: of the bank.
+        values_of_reg: the values that are summed, and the second mask, are those of reg.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    cls, reg = (np.ascontiguousarray(array) for array in projected)
+    of_cls, of_reg = (np.ascontiguousarray(array) for array in scores)
+    _C.pack_cosine(cls, reg, of_cls, of_reg, tuple(bank), slot, values_of_reg)
+
+
+def cosine_refine(
+    rows: Index,
+    *,
+    bank: CosineBank,
+    sums: CosineSums,
+    slots: Index,
+    counts: Index,
+    change: NDArray[np.int8],
+    restart: NDArray[np.bool_],
+    threads: int = 1,
+) -> NDArray[np.uint8]:
+    """X = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since their sums were left.
+
+    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise.
+
+    Args:
+        rows: [A] distinct, in 0..R-1: those wanted.
+        bank: the rows and what they look at.
+        sums: of all R rows; those of `rows` are updated in place.
+        slots: [F] of the bank whose frames came or went.
+        counts: [F] in 0..C, proposals of each.
+        change: [A, F] 1 where a frame comes into a row's sums, -1 where it goes, else 0.
+        restart: [A] the sums of a row begin at zero.
+        threads: of this call, 1 or more.
+
+    Returns:
+        [A] RIGHT; or CANCELLED where no more than 1e-6 of the largest normaliser is left, or something is not finite:
+        restart it.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.cosine_refine(
+        np.ascontiguousarray(rows),
+        tuple(bank),
+        tuple(sums),
+        np.ascontiguousarray(slots),
+        np.ascontiguousarray(counts),
+        np.ascontiguousarray(change),
+        np.ascontiguousarray(restart, np.uint8),
+        threads,
+    )
+
+
+def cosine_average(
+    slot: int,
+    rows: int,
+    *,
+    bank: CosineBank,
+    sums: CosineSums,
+    slots: Index,
+    counts: Index,
+    thresholds: Float,
+    whole: bool = False,
+    threads: int = 1,
+) -> CosineAverage:
+    """The second round: W_ij = [S_ij > threshold] exp(B_ij), renormalised, over a window whose sums are complete.
+
+    B is the mean of both attentions over heads, S the mean over heads of the cosines of values.
+
+    Args:
+        slot: of the bank whose rows look.
+        rows: n, its first.
+        bank: with the proposals.
+        sums: complete over the same frames for the rows of all of them.
+        slots: [F] of the window, in the order in which `whole` lists their proposals.
+        counts: [F] in 0..C, proposals of each.
+        thresholds: [masks] of S, all of which a pair must exceed.
+        whole: B and W are wanted too.
+        threads: of this call, 1 or more.
+
+    Returns:
+        What the last layers take. A row that is like none, not even itself since its value is zero, keeps its own.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return CosineAverage(
+        *_C.cosine_average(
+            slot,
+            rows,
+            tuple(bank),
+            tuple(sums),
+            np.ascontiguousarray(slots),
+            np.ascontiguousarray(counts),
+            np.ascontiguousarray(thresholds),
+            whole,
+            threads,
+        )
+    )
+
+
+def local_average(
+    x: Float,
+    boxes: Float,
+    score: Float,
+    *,
+    past: Float,
+    past_length: Double,
+    past_boxes: Float,
+    past_score: Float,
+    counts: Index,
+    whole: bool = False,
+    threads: int = 1,
+) -> LocalAverage:
+    """Half of x, and half a mean of past rows: weights exp(25 cos) IoU, renormalised (YOLOV's online head).
+
+    A past row whose score is 0.3 or more below the row's own counts with a cosine of 0. IoU is of sides x2 - x1,
+    rounded to float16 as the public code does. A box that overlaps none keeps its own row.
+
+    Args:
+        x: [n, D].
+        boxes: [n, 4].
+        score: [n].
+        past: [F, C, D] earlier rows.
+        past_length: [F, C] their Euclidean lengths.
+        past_boxes: [F, C, 4].
+        past_score: [F, C].
+        counts: [F] in 0..C, rows of each frame.
+        whole: the weights are wanted too.
+        threads: of this call, 1 or more.
+
+    Returns:
+        The mean, and the weights of the S = sum(counts) past rows.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return LocalAverage(
+        *_C.local_average(
+            np.ascontiguousarray(x),
+            np.ascontiguousarray(boxes),
+            np.ascontiguousarray(score),
+            np.ascontiguousarray(past),
+            np.ascontiguousarray(past_length),
+            np.ascontiguousarray(past_boxes),
+            np.ascontiguousarray(past_score),
+            np.ascontiguousarray(counts),
+            whole,
+            threads,
+        )
+    )
