@@ -151,10 +151,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--look-ahead", type=int, default=0, help="L, frames that results wait for; default: 0, the online head"
     )
-    parser.add_argument("--score-in-regression", choices=("yes", "no"), default="yes",
-                        help="whether objectness scales the box branch's attention; no: the offline head since 2024")  # fmt: skip
-    parser.add_argument("--memory-order", choices=get_args(MemoryOrder), default="time",
-                        help="shuffled: as the public online head draws its memory; default: time")  # fmt: skip
+    parser.add_argument(
+        "--score-in-regression",
+        choices=("yes", "no"),
+        default="yes",
+        help="whether objectness scales the box branch's attention too; no: the offline head since 2024",
+    )
+    parser.add_argument(
+        "--memory-order",
+        choices=get_args(MemoryOrder),
+        default="time",
+        help="shuffled: as the public online head draws its memory; default: time",
+    )
     parser.add_argument("--name", help="of the model; default: the name of the directory")
     parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
     return parser.parse_args(argv)

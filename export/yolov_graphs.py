@@ -11,7 +11,6 @@ Between them: choice of proposals and NMS; behind them the average with the past
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,9 +168,10 @@ class Yardstick:
         backend = load_backend("onnxruntime", "cpu", 1)
         got = backend.load(directory / ENCODER)({"image": self.images.numpy()})
         got["boxes"] = got["boxes"] + np.array(LAST_PIXEL, np.float32)
-        rows = []
-        for name in OUTPUTS:
-            rows.append(_difference("encoder", name, got[name], _of(self.anchors, name), _of(self.exact_anchors, name)))
+        rows = [
+            _difference("encoder", name, got[name], _of(self.anchors, name), _of(self.exact_anchors, name))
+            for name in OUTPUTS
+        ]
         joined = joined_rows(self.proposals)
         feeds = {
             "features": joined.features,
@@ -189,7 +189,6 @@ class Yardstick:
 
     def golden(self) -> Arrays:
         """The arrays of `golden.npz`, as `export.golden.golden_results` has them, and `t{t}/rows`."""
-        size = self._frames.shape[1:3]
         last_pixel = torch.tensor(LAST_PIXEL)
         arrays: Arrays = {"frames": self._frames}
         for t, result in enumerate(self.results):
@@ -205,7 +204,6 @@ class Yardstick:
                 f"t{t}/confidence": confidence,
                 f"t{t}/class_id": class_id,
             }
-        assert len(size) == 2
         return arrays
 
     def tolerances(self) -> dict[str, float]:

@@ -160,12 +160,12 @@ class CosineConfig:
     """Whether the objectness scales the box branch too. The public online head has it; the offline head had it until
     the end of 2023, and since then not, on the same parameters."""
     least_memory: int = 2
-    """Frames in front of one, with look-ahead 0, that its relations want; with fewer the detector's own scores stand."""
+    """Frames in front of one that its relations want, with look-ahead 0; with fewer the detector's own scores stand."""
     memory_order: MemoryOrder = "time"
     """With look-ahead 0: `time` remembers the last T frames; `shuffled` draws T of the last 600 as the public online
     head does, by a fixed seed, for comparison with its results."""
     local_frames: int = 20
-    """With look-ahead 0: the last frames whose related features are averaged with the new ones that overlap; 0 for none."""
+    """With look-ahead 0: the last frames whose related features are averaged with new ones that overlap; 0: none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "cosine", similarity=(-1, 1), least_memory=(1, 4096), local_frames=(0, 4096))
