@@ -320,7 +320,7 @@ class CosineWindow:
             reference, frames, most: as of `relate`; the columns of S are in the order of `frames`.
         """
         found, settings = self._average(reference, frames, most, whole=True), self._branch.settings
-        apart = found.out.reshape(len(found.out), 4, settings.heads, -1)[..., : settings.dim // settings.heads]
+        apart = found.out.reshape(len(found.out), 4, settings.heads, settings.head_room)[..., : settings.dim // settings.heads]
         x = np.ascontiguousarray(apart[:, 2:]).reshape(len(apart), 2 * settings.dim)
         return Stages(x, found.attention, found.weights, self._branch.finish(found.out))
 
