@@ -116,8 +116,7 @@ def expected() -> Mapping[str, Array]:
 
 def write_checkpoint(path: Path) -> Path:
     """The generated checkpoint in the public layout, 41 MB."""
-    tensors = weights(str(DATA / "weights_yolov.npz"))
-    torch.save({"model": {name: torch.from_numpy(array) for name, array in tensors.items()}}, path)
+    torch.save({"model": weights(DATA / "weights_yolov.npz")}, path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ SIZE = (64, 96)
 SMALL = YOLOXSize(stem=8, depth=1, classes=len(CLASSES))
 
 
-def small_state() -> dict[str, Tensor]:
-    """By the public names; scores are all over 0..1, and proposals have values that are alike and that are not."""
+def small_state(classes: int = len(CLASSES)) -> dict[str, Tensor]:
+    """By the public names; scores are all over 0..1."""
     torch.manual_seed(3)
-    model = YOLOV(SMALL, CosineConfig())
+    model = YOLOV(replace(SMALL, classes=classes), CosineConfig())
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(1.5, 2.5)
@@ -30,6 +31,6 @@ def small_state() -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def small_checkpoint(path: Path, **beside: Any) -> Path:
-    torch.save({"model": small_state(), **beside}, path)
+def small_checkpoint(path: Path, classes: int = len(CLASSES), **beside: Any) -> Path:
+    torch.save({"model": small_state(classes), **beside}, path)
     return path

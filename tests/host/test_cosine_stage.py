@@ -1,4 +1,4 @@
-"""YOLOV's relation stage in streams: which frames take part, what is averaged, and what stands where there is nothing."""
+"""YOLOV's relation stage in streams: which frames take part, what is averaged, and what stands where nothing is."""
 
 from __future__ import annotations
 
