@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +29,13 @@ def small_state(classes: int = len(CLASSES)) -> dict[str, Tensor]:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # what one batch has is the statistics
             module.bias.normal_(0, 0.3)
-    for name, spread in (("cls", 2.0), ("obj", 2.0), ("reg", 0.5)):
+    for name, spread in (("cls", 1.0), ("obj", 1.0), ("reg", 0.3)):
         for level in cast("nn.ModuleList", getattr(model.head, f"{name}_preds")):
             assert isinstance(level, nn.Conv2d)
             level.weight.normal_(0, spread * level.in_channels**-0.5)
-    frames = torch.from_numpy(SyntheticVideos("small yolov", num_videos=1, num_frames=4)[0].frames)
-    model.train().anchors(nn.functional.interpolate(frames.permute(0, 3, 1, 2).flip(1).float(), SIZE))
+    videos = SyntheticVideos("train", num_videos=16, num_frames=1)
+    frames = torch.from_numpy(np.concatenate([videos[v].frames for v in range(16)])).permute(0, 3, 1, 2).flip(1).float()
+    model.train().anchors(torch.cat([nn.functional.interpolate(frames, SIZE), 255 * torch.rand(8, 3, *SIZE)]))
     return model.state_dict()
 
 

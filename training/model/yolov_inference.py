@@ -83,7 +83,9 @@ def propose(model: YOLOV, config: RDNConfig, images: Tensor, num_proposals: int)
     for b in range(len(images)):
         objectness, scores = anchors.objectness[b], anchors.class_scores[b]
         confidence, label = scores.max(1)
-        entering = objectness.argsort(descending=True, stable=True)[: config.attached.pre_nms_top_n]
+        known = torch.nonzero(anchors.boxes[b].isfinite().all(1)).squeeze(1)
+        order = objectness[known].argsort(descending=True, stable=True)
+        entering = known[order[: config.attached.pre_nms_top_n]]
         kept = suppress(
             anchors.boxes[b, entering],
             objectness[entering] * confidence[entering],
