@@ -4,7 +4,8 @@
 
 One core, one worker, cameras that deliver at a fixed rate into queues of one frame that drop the oldest. A frame time
 is what all streams together take for a frame each: the closed loop of the same streams, measured before and after.
-Every stream's account must add up, or nothing is written.
+Beside the scheduler, in turns, the same cameras before a loop without threads: how late that is says how late this
+machine makes any program. Every stream's account must add up, or nothing is written.
 """
 
 from __future__ import annotations
@@ -140,6 +141,48 @@ def play(
     return [age for one in ages for age in one.seconds], totals, seconds
 
 
+def loop(detector: Detector, look_ahead: int, streams: int, interval: float, count: int) -> list[float]:
+    """The same cameras before the simplest program: one thread, which sleeps until a frame comes and pushes it.
+
+    Args:
+        interval: seconds from a camera's frame to its next.
+        count: frames of each stream.
+
+    Returns:
+        Ages of the results once the windows are full, seconds.
+    """
+    dials = replace(detector.config.dials, look_ahead=look_ahead)
+    size = detector.config.input.shorter_side, detector.config.input.longer_side
+    pictures = [make_frame(t, size) for t in range(PICTURES)]
+    opened = [detector.open_stream(dials=dials) for _ in range(streams)]
+    ages = [Ages(2 * dials.window) for _ in range(streams)]
+    begin = time.monotonic() + 0.05
+    first = [begin + interval * number / streams for number in range(streams)]
+    due = [0] * streams
+    while min(due) < count:
+        now = time.monotonic()
+        for i in range(streams):  # a newer frame takes the place of one that waits
+            due[i] = max(due[i], min(int((now - first[i]) / interval), count - 1))
+        arrival, i = min((first[i] + due[i] * interval, i) for i in range(streams) if due[i] < count)
+        if arrival > now:
+            time.sleep(arrival - now)
+            arrival = time.monotonic()  # as a reader's thread stamps a frame once it runs
+        index, due[i] = due[i], due[i] + 1
+        capture = Capture(time.time(), 0, False, 0, arrival)
+        for result in opened[i].push(Frame(pictures[index % PICTURES], index, index / 10, "camera", capture=capture)):
+            ages[i](result)
+    return [age for one in ages for age in one.seconds]
+
+
+def described(ages: Sequence[float], frame_time: float) -> dict[str, Any]:
+    """What is said of ages; both in seconds."""
+    p50, p99, most = percentile(ages, 50), percentile(ages, 99), max(ages)
+    return {
+        "age_ms": {"p50": round(1e3 * p50, 3), "p99": round(1e3 * p99, 3), "max": round(1e3 * most, 3)},
+        "p99_over_p50": round(p99 / p50, 3), "p99_frame_times": round(p99 / frame_time, 3),
+    }  # fmt: skip
+
+
 def measure(engines: Path, core: int, look_aheads: Sequence[int], streams: Sequence[int], count: int) -> list[Any]:
     """A row for each number of streams, L and load."""
     os.sched_setaffinity(0, {core})
@@ -150,16 +193,17 @@ def measure(engines: Path, core: int, look_aheads: Sequence[int], streams: Seque
         for look_ahead in look_aheads:
             frames = max(count // number, 4 * detector.config.dials.window)
             before = play(detector, look_ahead, number, None, frames)[2] / frames
-            loaded = [(load, play(detector, look_ahead, number, before / load, frames)) for load in LOADS]
+            loaded = []
+            for load in LOADS:
+                ages, totals, _ = play(detector, look_ahead, number, before / load, frames)
+                loaded.append((load, ages, totals, loop(detector, look_ahead, number, before / load, frames)))
             after = play(detector, look_ahead, number, None, frames)[2] / frames
             frame_time = (before + after) / 2
-            for load, (ages, totals, _) in loaded:
-                p50, p99, most = percentile(ages, 50), percentile(ages, 99), max(ages)
+            for load, ages, totals, bare in loaded:
                 rows.append({
                     "streams": number, "look_ahead": look_ahead, "load": round(load * frame_time / before, 3),
                     "frame_ms": round(1e3 * frame_time, 3), "results": len(ages), **totals,
-                    "age_ms": {"p50": round(1e3 * p50, 3), "p99": round(1e3 * p99, 3), "max": round(1e3 * most, 3)},
-                    "p99_over_p50": round(p99 / p50, 3), "p99_frame_times": round(p99 / frame_time, 3),
+                    **described(ages, frame_time), "loop": {"results": len(bare), **described(bare, frame_time)},
                 })  # fmt: skip
                 print(json.dumps(rows[-1]), flush=True)
     return rows

@@ -3,7 +3,8 @@
     python benchmarks/serve/scheduler.py --output benchmarks/results/scheduler_8.json
 
 Nothing is timed before every stream of the scheduler gives what its process gives, to the bit. The sides run in turns,
-round by round. Then one stream: what the scheduler adds to a frame of a bare loop, on one core, in turns.
+round by round; a third one is a bare loop with one stream on each core, all cores at once, which is the most that the
+cores can give. Then one stream: what the scheduler adds to a frame of a bare loop, on one core, in turns.
 """
 
 from __future__ import annotations
@@ -272,35 +273,42 @@ def wall(sides: Sequence[Side], frames: int) -> float:
 def throughput(
     engines: str, streams: int, cores: Sequence[int], rounds: int, frames: int, begin: int
 ) -> dict[str, Any]:
-    """Frames a second of all streams, and memory, of both sides."""
+    """Frames a second of all streams, and memory, of every side."""
     everyone = list(range(streams))
     sides = {
         "scheduler": [Side("scheduler", engines, everyone, cores)],
         "processes": [Side("process", engines, [i], cores) for i in everyone],
+        "loops": [Side("process", engines, [i], [core]) for i, core in enumerate(cores)],
     }
     seen = {name: [digest for answer in ask(side, "begin", begin) for digest in answer] for name, side in sides.items()}
-    if seen["scheduler"] != seen["processes"]:
+    if seen["scheduler"] != seen["processes"] or seen["scheduler"][: len(cores)] != seen["loops"][:streams]:
         raise SystemExit("the scheduler and the processes do not detect the same; nothing is compared")
+    share = {"scheduler": frames, "processes": frames, "loops": -(-streams * frames // len(cores))}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         order = list(sides.items())[:: 1 if turn % 2 else -1]
         for name, side in order:
-            took = wall(side, frames)
+            took = wall(side, share[name])
             if turn:  # the first round warms up
                 seconds[name].append(took)
     held = {name: ask(side, "resident") for name, side in sides.items()}
     for side in sides.values():
         for one in side:
             one.close()
-    rates = {name: [streams * frames / s for s in took] for name, took in seconds.items()}
-    ratios = [a / b for a, b in zip(rates["scheduler"], rates["processes"], strict=True)]
+    done = {"scheduler": streams * frames, "processes": streams * frames, "loops": share["loops"] * len(cores)}
+    rates = {name: [done[name] / s for s in took] for name, took in seconds.items()}
+    ratios = {
+        other: summary([a / b for a, b in zip(rates["scheduler"], rates[other], strict=True)])
+        for other in ("processes", "loops")
+    }
     totals = {name: {kind: sum(one[kind] for one in each) for kind in ("rss", "pss")} for name, each in held.items()}
     return {
         "streams": streams,
         "cores": len(cores),
         "frames_a_round": frames,
         **{name: {"fps": summary(rates[name]), "rounds": rates[name], "mib": totals[name]} for name in sides},
-        "scheduler_over_processes": summary(ratios),
+        "scheduler_over_processes": ratios["processes"],
+        "scheduler_over_loops": ratios["loops"],
         "memory_over_processes": {
             kind: totals["scheduler"][kind] / totals["processes"][kind] for kind in ("rss", "pss")
         },
@@ -334,11 +342,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines, rounds, frames, begin = str(arguments.engines), arguments.rounds, arguments.frames, arguments.begin
     both = throughput(engines, arguments.streams, arguments.cores, rounds, frames, begin)
     one = overhead(engines, arguments.cores[0], rounds, frames, begin)
-    for name in ("scheduler", "processes"):
+    for name in ("scheduler", "processes", "loops"):
         print(f"{name}: {both[name]['fps']['p50']:.1f} frames/s, {both[name]['mib']['pss']:.0f} MiB (PSS), "
               f"{both[name]['mib']['rss']:.0f} MiB resident")  # fmt: skip
     print(f"scheduler / processes: {both['scheduler_over_processes']['p50']:.3f} of the frames, "
-          f"{both['memory_over_processes']['pss']:.3f} of the memory")  # fmt: skip
+          f"{both['memory_over_processes']['pss']:.3f} of the memory; "
+          f"scheduler / a loop on each core: {both['scheduler_over_loops']['p50']:.3f}")  # fmt: skip
     print(f"one stream: loop {one['loop']['ms']['p50']:.3f} ms, scheduler {one['scheduler']['ms']['p50']:.3f} ms, "
           f"ratio {one['scheduler_over_loop']['p50']:.4f}; least times "
           f"{one['loop']['ms']['min']:.3f} and {one['scheduler']['ms']['min']:.3f} ms")  # fmt: skip

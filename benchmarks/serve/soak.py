@@ -96,7 +96,8 @@ def run(detector: Detector, seconds: float, streams: int, interval: float) -> tu
         interval: seconds between two measurements.
     """
     chance, samples = random.Random(0), []
-    options = LiveOptions(room=4, first_delay=0.1, longest_delay=0.5, source=SourceOptions(timeout=5.0))
+    # One frame may wait: what more of them hold comes and goes with what else the machine does, and is no growth.
+    options = LiveOptions(room=1, first_delay=0.1, longest_delay=0.5, source=SourceOptions(timeout=5.0))
     dials = replace(detector.config.dials, look_ahead=1)
     with ExitStack() as stack:
         cameras = [stack.enter_context(http_camera(rate=1)) for _ in range(streams)]

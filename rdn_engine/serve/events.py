@@ -10,7 +10,7 @@ from typing import Literal
 from rdn_engine.serve.listener import Listener
 from rdn_engine.serve.snapshot import StreamSnapshot, Trouble
 
-EventKind = Literal["added", "dials", "lowered", "restored", Trouble, "recovered", "ended"]
+EventKind = Literal["added", "dials", "dials_refused", "lowered", "restored", Trouble, "recovered", "ended"]
 
 
 @dataclass(frozen=True)

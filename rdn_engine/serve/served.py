@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from typing import get_args
 
 from rdn_engine.config import Dials
@@ -102,14 +103,30 @@ class ServedStream:
             ConfigError: for dials above the capacity of the stream.
             AdmissionRefused: for results or links that the byte budget has no room for.
             StreamClosed: where the stream ends or has ended.
-            TimeoutError: where they are not in effect in time; they will be.
+            TimeoutError: where they are not in effect in time; they will be, or an event says why not.
+        """
+        timeout = seconds_to_wait("timeout", timeout)
+        self.ask_dials(dials).result(timeout)
+
+    def ask_dials(self, dials: Dials) -> Future[None]:
+        """As `set_dials`, without waiting.
+
+        Args:
+            dials: as `Stream.dials` takes them.
+
+        Returns:
+            Done when they are in effect; holds the error where they are refused. What is refused changes nothing, and
+            is an event.
+
+        Raises:
+            ConfigError: for what are no dials.
+            StreamClosed: where the stream ends or has ended.
         """
         self._around.home.check()
         check(isinstance(dials, Dials), "dials", dials, "Dials")
-        timeout = seconds_to_wait("timeout", timeout)
         asked = self._settings.ask(dials)
         self.wake()
-        asked.result(timeout)
+        return asked
 
     def remove(self, *, drain: bool, reason: EndReason = "removed") -> None:
         """End the stream; `wait` says when it has ended.

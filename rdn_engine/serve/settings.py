@@ -84,6 +84,8 @@ class Settings:
                 self._runner.turn(dials, self._admit)
             except Exception as error:
                 asked.set_exception(error)
+                # Whoever asked may no longer wait.
+                self._events.say("dials_refused", self._name, f"dials stay as they are: {error}", error)
                 continue
             self._budget, self.lowered, self._stride = self._new_budget(dials), 0, 1
             self._events.say("dials", self._name, f"dials are {dials}")

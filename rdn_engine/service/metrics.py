@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rdn_engine.errors import BackendUnavailable
 from rdn_engine.serve.account import AGE_BOUNDS
 from rdn_engine.serve.snapshot import SchedulerSnapshot
+from rdn_engine.service.outputs import OutputCounts
 from rdn_engine.service.service import Service
 
 if TYPE_CHECKING:
@@ -133,18 +134,36 @@ def _of_pictures(flags: dict[str, tuple[str, ...]]) -> Iterable[Metric]:
 
 
 def _of_outputs(service: Service) -> Iterable[Metric]:
-    written = _counter("output_written", "Results that the output has taken", labels=["output", "stream"])
-    dropped = _counter("output_dropped", "Results that the output has not taken", labels=["output", "stream", "reason"])
-    waiting = _gauge("output_waiting", "Results that wait for the output", labels=["output", "stream"])
     trouble = _gauge("output_in_trouble", "1 where its last attempt failed", labels=["output"])
+    # A stream that comes and goes between two scrapes is in the sums alone.
+    everyone = _accounts("output", ["output"])
+    each = _accounts("stream_output", ["stream", "output"])
     for name, output in service.outputs.items():
         trouble.add_metric([name], float(output.trouble is not None))
+        _add_account(everyone, [name], output.totals())
         for stream, counts in output.counts().items():
-            written.add_metric([name, stream], float(counts.written))
-            waiting.add_metric([name, stream], float(counts.waiting))
-            for reason, count in counts.dropped.items():
-                dropped.add_metric([name, stream, reason], float(count))
-    yield from (written, dropped, waiting, trouble)
+            _add_account(each, [stream, name], counts)
+    yield from (*everyone, *each, trouble)
+
+
+def _accounts(prefix: str, labels: list[str]) -> tuple[CounterMetricFamily, CounterMetricFamily, GaugeMetricFamily]:
+    return (
+        _counter(f"{prefix}_written", "Results that the output has taken", labels=labels),
+        _counter(f"{prefix}_dropped", "Results that the output has not taken", labels=[*labels, "reason"]),
+        _gauge(f"{prefix}_waiting", "Results that wait for the output", labels=labels),
+    )
+
+
+def _add_account(
+    families: tuple[CounterMetricFamily, CounterMetricFamily, GaugeMetricFamily],
+    labels: list[str],
+    counts: OutputCounts,
+) -> None:
+    written, dropped, waiting = families
+    written.add_metric(labels, float(counts.written))
+    waiting.add_metric(labels, float(counts.waiting))
+    for reason, count in counts.dropped.items():
+        dropped.add_metric([*labels, reason], float(count))
 
 
 def _counter(name: str, words: str, value: float | None = None, labels: list[str] | None = None) -> CounterMetricFamily:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 from rdn_engine.config import Dials
+from rdn_engine.errors import StreamClosed
 from rdn_engine.frame import Frame
 from rdn_engine.media.live import LiveSource
 from rdn_engine.plain import check
@@ -49,7 +51,9 @@ class RunningStream:
         self.name, self.settings, self.failures, self.outputs = name, settings, failures, outputs
         self._capacity, self._live = capacity, live
         self.dials = dials
-        """As asked for last; a latency budget may have lowered them"""
+        """As asked for last and not refused; a latency budget may have lowered them"""
+        self._pending: list[tuple[Future[None], Dials, StreamSettings]] = []
+        """Dials that are not in effect yet, with what was so before them"""
         self.turning = threading.Lock()
         """Held while the dials are changed"""
         self.preview = Preview(name, options=settings.preview)
@@ -95,15 +99,18 @@ class RunningStream:
             AdmissionRefused, ConfigError, StreamClosed: as `ServedStream.set_dials`.
         """
         with self.turning:
+            self._settle()
             dials, room = self.dials.turned(given), self._capacity
             for name in ("window", "num_support", "num_reference"):
                 got, most = getattr(dials, name), getattr(room, name)
                 check(got <= most, f"dials.{name}", got, f"at most {most}: more wants a stream added with `capacity`")
+            asked = self.served.ask_dials(dials)
             try:
-                self.served.set_dials(dials, timeout)
+                asked.result(timeout)
                 in_effect = True
             except TimeoutError:
                 in_effect = False
+                self._pending.append((asked, self.dials, self.settings))
             self.dials = dials
             self.settings = replace(
                 self.settings,
@@ -112,8 +119,22 @@ class RunningStream:
             )
         return in_effect
 
+    def _settle(self) -> None:
+        """Take back the dials that were refused after nobody waited for them any more."""
+        while self._pending and self._pending[0][0].done():
+            asked, dials, settings = self._pending.pop(0)
+            # Dials that a stream ended before are those that it is started again with.
+            refused = asked.exception() is not None and not isinstance(asked.exception(), StreamClosed)
+            if refused and self._pending:  # the later ones stand on what these would have stood on
+                later, _, _ = self._pending[0]
+                self._pending[0] = (later, dials, settings)
+            elif refused:
+                self.dials, self.settings = dials, settings
+
     def again(self) -> StreamSettings:
         """What it is to be started again with: with the dials that were asked for last."""
+        with self.turning:
+            self._settle()
         if self.settings.restart_seconds is not None:
             return self.settings
         return replace(self.settings, restart_seconds=RESTART_SECONDS if self._live else 0)

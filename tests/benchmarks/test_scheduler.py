@@ -39,12 +39,22 @@ class FakeSide:
 
 def test_sums_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "Side", FakeSide)
-    took = iter([9.0, 9.0, 2.0, 4.0, 8.0, 4.0])  # the warm-up; scheduler, processes; processes, scheduler
-    monkeypatch.setattr(scheduler, "wall", lambda sides, frames: next(took))
+    # The warm-up; scheduler, processes, loops; loops, processes, scheduler.
+    took = iter([9.0, 9.0, 9.0, 2.0, 4.0, 1.0, 1.6, 8.0, 4.0])
+    asked = []
+
+    def wall(sides: list[Any], frames: int) -> float:
+        asked.append((len(sides), frames))
+        return next(took)
+
+    monkeypatch.setattr(scheduler, "wall", wall)
     found = throughput("", 8, [0, 1], 2, 10, 5)
     assert found["processes"]["rounds"] == [20.0, 10.0]
     assert found["scheduler"]["rounds"] == [40.0, 20.0]
+    assert found["loops"]["rounds"] == [80.0, 50.0]
+    assert set(asked) == {(1, 10), (8, 10), (2, 40)}
     assert found["scheduler_over_processes"]["p50"] == 2.0
+    assert found["scheduler_over_loops"]["p50"] == pytest.approx(0.45)
     assert found["processes"]["mib"] == {"rss": 640.0, "pss": 480.0}
     assert found["memory_over_processes"] == {"rss": 100 / 640, "pss": 60 / 480}
 

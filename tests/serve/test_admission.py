@@ -11,7 +11,7 @@ from rdn_engine.errors import AdmissionRefused, ConfigError
 from rdn_engine.serve.admission import MemoryBudget, StreamCost, stream_cost
 from rdn_engine.serve.options import StreamOptions
 from tests.fakes import DIALS
-from tests.serve.doubles import FakeSource, Sink, serving, watched_detector
+from tests.serve.doubles import FakeSource, Log, Sink, serving, watched_detector
 
 
 def cost(window: int) -> StreamCost:
@@ -65,7 +65,8 @@ def test_scheduler_tells_the_cost_and_keeps_to_the_budget() -> None:
         opened.append("source")
         raise AssertionError
 
-    with serving(detector, byte_budget=2 * one + 1) as scheduler:
+    log = Log()
+    with serving(detector, byte_budget=2 * one + 1, on_event=log) as scheduler:
         first = scheduler.add("a", FakeSource, Sink())
         scheduler.add("b", FakeSource, Sink())
         assert first.nbytes == first.snapshot().nbytes == one
@@ -76,6 +77,7 @@ def test_scheduler_tells_the_cost_and_keeps_to_the_budget() -> None:
         with pytest.raises(AdmissionRefused):
             first.set_dials(replace(DIALS, link="boxes", link_delay=1000))
         assert first.snapshot().dials == DIALS
+        log.wait("dials_refused", "a")
         assert scheduler.snapshot().admitted_bytes == 2 * one
         first.remove(drain=False)
         assert first.wait(60)

@@ -68,7 +68,7 @@ def test_stream_is_counted(running: Service, accept: str) -> None:
     assert of("stage_seconds_total", ("stage", "backbone")) > 0
     assert {of("camera_flag", ("flag", flag)) for flag in ("dark", "frozen", "shifted")} <= {0.0, 1.0}
     output = ("output", "lines")
-    assert of("output_written_total", output) + of("output_waiting", output) > 0
+    assert of("stream_output_written_total", output) + of("stream_output_waiting", output) > 0
 
 
 def test_process_is_counted(running: Service) -> None:
@@ -86,4 +86,7 @@ def test_stream_that_has_ended_is_gone(running: Service) -> None:
     until(lambda: not running.snapshot().streams)
     read = samples(running)
     assert not [key for key in read if key[0] == "rdn_frames_in_total"]
+    assert not [key for key in read if key[0] == "rdn_stream_output_written_total"]
     assert read["rdn_streams_ended_total", ()] == 1
+    # What the output did for it stays in the sums.
+    assert read["rdn_output_written_total", (("output", "lines"),)] == running.outputs["lines"].totals().written > 0

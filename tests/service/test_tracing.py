@@ -79,20 +79,14 @@ def test_endpoint_named_elsewhere_must_be_there(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_collector_that_does_not_answer_holds_up_no_end_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    over = threading.Event()
-
-    def keep(path: str, body: bytes) -> int:
-        over.wait(WAIT)
-        return 200
-
-    with receiving(keep) as port:
-        tracer = Tracer(TraceSettings(f"http://127.0.0.1:{port}/v1/traces?token=hush", 1.0))
+    with receiving() as server:
+        server.answers.append("silent")
+        tracer = Tracer(TraceSettings(f"http://127.0.0.1:{server.server_port}/v1/traces?token=hush", 1.0))
         tracer.take(PUSH)
         closer = threading.Thread(target=tracer.close, args=(0.1,), daemon=True)
         closer.start()
         closer.join(4.0)  # less than one attempt of the library takes
         late = closer.is_alive()
-        over.set()
     assert not late
     assert "hush" not in caplog.text
 
@@ -121,24 +115,16 @@ def test_collector_that_is_away_is_told_once_without_its_token(caplog: pytest.Lo
 
 def test_collector_gets_every_frame_of_a_service(tmp_path: Path) -> None:
     clip = str(encode(tmp_path / "clip.mp4", frames=9))
-    got: list[ExportTraceServiceRequest] = []
-    came = threading.Event()
-
-    def take(path: str, body: bytes) -> int:
-        assert path == "/v1/traces"
-        got.append(ExportTraceServiceRequest.FromString(body))
-        came.set()
-        return 200
-
-    with receiving(take) as port:
+    with receiving() as server:
         data = {
-            "trace": {"endpoint": f"http://127.0.0.1:{port}/v1/traces", "part": 1.0},
+            "trace": {"endpoint": f"http://127.0.0.1:{server.server_port}/v1/traces", "part": 1.0},
             "streams": {"door": {"source": clip, "real_time": False, "policy": "wait"}},
         }
         with service(data) as running:
             assert running.wait(WAIT)
             running.close(drain=True, deadline_s=WAIT)
-        assert came.wait(WAIT)
+    assert {request.path for request in server.requests} == {"/v1/traces"}
+    got = [ExportTraceServiceRequest.FromString(request.body) for request in server.accepted]
     names = [
         (span.name, next((a.value.int_value for a in span.attributes if a.key == "rdn.frame_index"), None))
         for request in got

@@ -13,7 +13,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.service.outputs import MqttSettings, Output, OutputCounts, open_output
 from tests.service.outputs.broker import Broker, Subscriber, free_port
 from tests.service.outputs.doubles import QUICK, WAIT, Listener, line, until
-from tests.service.outputs.receivers import certify
+from tests.service.receivers import certify
 
 
 def opened(port: int, listener: Listener | None = None, **options: Any) -> Output:

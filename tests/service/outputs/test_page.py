@@ -12,8 +12,8 @@ import yaml
 
 from rdn_engine.service.outputs import JsonlSettings, MqttSettings, OutputOptions, WebhookSettings, parse_output
 from tests.service.outputs.doubles import WAIT, Listener, line
-from tests.service.outputs.receivers import receiving
 from tests.service.outputs.test_webhook import opened
+from tests.service.receivers import receiving
 
 PAGE = (Path(__file__).parents[3] / "docs" / "outputs.md").read_text(encoding="utf-8")
 

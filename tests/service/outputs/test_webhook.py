@@ -20,7 +20,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.service.outputs import Output, OutputCounts, WebhookSettings, open_output
 from rdn_engine.service.outputs.webhook import _seconds
 from tests.service.outputs.doubles import QUICK, WAIT, Listener, line, until
-from tests.service.outputs.receivers import Receiver, certify, receiving
+from tests.service.receivers import Receiver, certify, receiving
 
 SECRET = "hush"
 
