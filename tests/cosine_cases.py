@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.host.cosine import CosineSettings
-from tests.reference_cosine import Double, branch, normalised
+from tests.reference_cosine import Double, branch
 
 UNIT = 2.0**-24
 Float = NDArray[np.float32]
@@ -108,10 +107,3 @@ def allowed(
     z_off = np.concatenate([mean_off, x_off[rows]], 1) + 2 * UNIT * np.abs(z)
     out = z_off @ np.abs(both).T + UNIT * np.abs(found["out"][rows])
     return {"x": x_off[rows], "weights": w_off + UNIT, "attention": (2 * e * mean.mean(0) + 8 * UNIT)[rows], "out": out}
-
-
-def like_rows(values: NDArray[Any]) -> Double:
-    """Cosines of rows with each other."""
-    unit = normalised(values)
-    found: Double = unit @ unit.T
-    return found

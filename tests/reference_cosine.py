@@ -101,9 +101,10 @@ def overlaps(boxes: Array, others: Array) -> NDArray[np.float32]:
 def average(
     out: Array, boxes: Array, confidence: Array, objectness: Array, memory: tuple[Array, Array, Array, Array]
 ) -> dict[str, Double]:
-    """The online head's mean with what the same place was before: memory has out [m, 4 D], boxes, confidence, objectness.
+    """The online head's mean with what the same place was before.
 
-    A box that overlaps none of them keeps its own (the public code makes it NaN).
+    memory has out [m, 4 D], boxes, confidence, objectness. A box that overlaps none of them keeps its own (the public
+    code makes it NaN).
     """
     own, past = np.asarray(out, np.float64), np.asarray(memory[0], np.float64)
     found: dict[str, Double] = {"cos": normalised(own) @ normalised(past).T}

@@ -69,8 +69,9 @@ CosineSums check_sums(SumsArrays& arrays, const CosineBank& bank) {
 }
 
 void check_slot(int64_t slot, const CosineBank& bank) {
-    require(slot >= 0 && slot < bank.slots,
-            "slot must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " + std::to_string(slot));
+    if (slot < 0 || slot >= bank.slots)
+        throw py::value_error("slot must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " +
+                              std::to_string(slot));
 }
 
 // Frames of the bank; the number of their proposals in *total.
@@ -82,9 +83,9 @@ SupportFrames check_frames(const py::array& slots, const py::array& counts, cons
     *total = 0;
     for (int64_t f = 0; f < frames.frames; ++f) {
         check_slot(frames.slot[f], bank);
-        require(frames.count[f] >= 0 && frames.count[f] <= bank.capacity,
-                "counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
-                    std::to_string(frames.count[f]) + " at " + std::to_string(f));
+        if (frames.count[f] < 0 || frames.count[f] > bank.capacity)
+            throw py::value_error("counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
+                                  std::to_string(frames.count[f]) + " at " + std::to_string(f));
         *total += frames.count[f];
     }
     return frames;
@@ -120,9 +121,9 @@ void pack_cosine(const py::array& projected_cls, const py::array& projected_reg,
     const std::string wide = named("3 M d", columns) + "]";
     args.projected[0] = checked<double>(projected_cls, {kAny, columns}, "projected_cls [n, " + wide);
     args.rows = projected_cls.shape(0);
-    require(args.rows <= args.bank.capacity, "projected_cls [n, " + wide + ": n must be at most C = " +
-                                                 std::to_string(args.bank.capacity) + ", got " +
-                                                 describe(projected_cls));
+    require(args.rows <= args.bank.capacity, "projected_cls [n, " + wide +
+                                                 ": n must be at most C = " + std::to_string(args.bank.capacity) +
+                                                 ", got " + describe(projected_cls));
     const std::string n = "[" + named("n", args.rows);
     args.projected[1] = checked<double>(projected_reg, {args.rows, columns}, "projected_reg " + n + ", " + wide);
     args.score[0] = checked<float>(score_cls, {args.rows}, "score_cls " + n + "]");
@@ -134,37 +135,37 @@ void pack_cosine(const py::array& projected_cls, const py::array& projected_reg,
     cpu::kernels().pack_cosine(args);
 }
 
-py::array_t<uint8_t> cosine_refine(const py::array& rows, BankArrays bank, SumsArrays sums, const py::array& slots,
-                                   const py::array& counts, const py::array& change, const py::array& restart,
+py::array_t<uint8_t> cosine_refine(const py::array& row_slots, const py::array& row_counts, BankArrays bank,
+                                   SumsArrays sums, const py::array& slots, const py::array& counts,
+                                   const py::array& wanted, const py::array& change, const py::array& restart,
                                    int threads) {
     CosineRefine args{};
     args.bank = check_bank(bank);
     args.sums = check_sums(sums, args.bank);
-    args.row = checked<int64_t>(rows, {kAny}, "rows [A]");
-    args.rows = rows.shape(0);
-    const int64_t storage = args.bank.slots * args.bank.capacity;
-    // The message is not made for each of thousands of rows.
-    for (int64_t i = 0; i < args.rows; ++i)
-        if (args.row[i] < 0 || args.row[i] >= storage || (i > 0 && args.row[i] == args.row[i - 1]))
-            throw py::value_error(
-                "rows must be distinct and lie in 0..R-1 with R = " + std::to_string(storage) + ", got " +
-                    std::to_string(args.row[i]) + " at " + std::to_string(i));
-    int64_t supports = 0;
-    args.support = check_frames(slots, counts, args.bank, &supports);
-    const std::string a = "[" + named("A", args.rows);
-    args.change = checked<int8_t>(change, {args.rows, args.support.frames},
-                                  "change " + a + ", " + named("F", args.support.frames) + "]");
-    require_each(args.change, args.rows * args.support.frames, "change must be -1, 0 or 1",
+    int64_t total = 0;
+    args.rows = check_frames(row_slots, row_counts, args.bank, &total);
+    for (int64_t i = 1; i < args.rows.frames; ++i)
+        for (int64_t j = 0; j < i; ++j)
+            if (args.rows.slot[i] == args.rows.slot[j])
+                throw py::value_error("slots of rows must be distinct, got " + std::to_string(args.rows.slot[i]) +
+                                      " at " + std::to_string(j) + " and " + std::to_string(i));
+    args.support = check_frames(slots, counts, args.bank, &total);
+    const std::string r = "[" + named("R", args.rows.frames), f = named("F", args.support.frames) + "]";
+    args.wanted = checked<int8_t>(wanted, {args.support.frames}, "wanted [" + f);
+    args.change = checked<int8_t>(change, {args.rows.frames, args.support.frames}, "change " + r + ", " + f);
+    require_each(args.wanted, args.support.frames, "wanted must be 0 or 1",
+                 [](int8_t times) { return times == 0 || times == 1; });
+    require_each(args.change, args.rows.frames * args.support.frames, "change must be -1, 0 or 1",
                  [](int8_t times) { return times >= -1 && times <= 1; });
-    args.restart = checked<uint8_t>(restart, {args.rows}, "restart " + a + "]");
+    args.restart = checked<uint8_t>(restart, {args.rows.frames}, "restart " + r + "]");
     args.threads = checked_threads(threads);
-    py::array_t<uint8_t> status(args.rows);
-    args.status = status.mutable_data();
+    py::array_t<uint8_t> right(args.rows.frames);
+    args.right = right.mutable_data();
     {
         py::gil_scoped_release release;
         cpu::kernels().cosine_refine(args);
     }
-    return status;
+    return right;
 }
 
 py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays sums, const py::array& slots,
@@ -173,9 +174,8 @@ py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays
     args.bank = check_bank(bank);
     args.sums = check_sums(sums, args.bank);
     check_slot(slot, args.bank);
-    require(rows >= 0 && rows <= args.bank.capacity, "rows must lie in 0..C with C = " +
-                                                         std::to_string(args.bank.capacity) + ", got " +
-                                                         std::to_string(rows));
+    require(rows >= 0 && rows <= args.bank.capacity,
+            "rows must lie in 0..C with C = " + std::to_string(args.bank.capacity) + ", got " + std::to_string(rows));
     args.slot = slot, args.rows = rows;
     args.support = check_frames(slots, counts, args.bank, &args.supports);
     args.thresholds =

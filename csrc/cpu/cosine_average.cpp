@@ -23,11 +23,12 @@ struct Tile {
           weights(attention + kTileRows * kColumns),
           scores(weights + kTileRows * kColumns),
           values(scores + kMostRows * kColumns),
+          share(values + kMostRows * bank.head_dim),
           sums(sums),
           total(sums + kTileRows * 2 * bank.width()) {}
 
     static int64_t size(const CosineBank& bank) {
-        return kTileRows * ((kAttentions + bank.masks) * bank.width() + 2 * kColumns) +
+        return kTileRows * ((kAttentions + bank.masks) * bank.width() + 2 * kColumns + kAttentions * bank.heads) +
                kMostRows * (kColumns + bank.head_dim);
     }
     static int64_t doubles(const CosineBank& bank) { return kTileRows * (2 * bank.width() + 1); }
@@ -38,6 +39,7 @@ struct Tile {
     float* weights;    // [kTileRows][kColumns] ones where a pair is taken, then exp(B) there
     float* scores;     // [kMostRows][kColumns]
     float* values;     // [kMostRows][head_dim]
+    float* share;      // [kTileRows][kAttentions][heads] of a term of a softmax in B
     double* sums;      // [kTileRows][2][width] of X and V
     double* total;     // [kTileRows] of the weights
 };
@@ -45,8 +47,13 @@ struct Tile {
 void load_tile(const CosineAverage& args, const Task& task, Tile& tile) {
     const CosineBank& bank = args.bank;
     const int64_t width = bank.width();
-    for (int64_t r = 0; r < task.rows; ++r)
-        load_query(bank, args.slot * bank.capacity + task.first + r, r, tile.query);
+    const int64_t heads = kAttentions * bank.heads;
+    for (int64_t r = 0; r < task.rows; ++r) {
+        const int64_t row = args.slot * bank.capacity + task.first + r;
+        load_query(bank, row, r, tile.query);
+        for (int64_t head = 0; head < heads; ++head)
+            tile.share[r * heads + head] = static_cast<float>(1.0 / (heads * args.sums.normaliser[row * heads + head]));
+    }
     for (int64_t mask = 0; mask < bank.masks; ++mask)
         memcpy(tile.unit + mask * kTileRows * width,
                bank.unit + ((args.slot * bank.masks + mask) * bank.capacity + task.first) * width,
@@ -64,8 +71,7 @@ void attend(const CosineAverage& args, const Block& block, const Task& task, Til
             const int64_t rows = smaller(height, task.rows - first);
             score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
             for (int64_t r = 0; r < rows; ++r) {
-                const int64_t row = args.slot * bank.capacity + task.first + first + r;
-                const float share = static_cast<float>(1.0 / (heads * args.sums.normaliser[row * heads + head]));
+                const float share = tile.share[(first + r) * heads + head];
                 float* to = tile.attention + (first + r) * kColumns;
                 for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes)
                     store(to + j, fused(exp2_clamped(load(tile.scores + r * kColumns + j)), broadcast<Floats>(share),
@@ -87,8 +93,7 @@ bool take_row(const CosineAverage& args, const Block& block, int64_t mask, const
               float* taken) {
     const CosineBank& bank = args.bank;
     const float threshold = args.thresholds[mask];
-    const float* others =
-        bank.unit + ((block.slot * bank.masks + mask) * bank.capacity + block.first) * bank.width();
+    const float* others = bank.unit + ((block.slot * bank.masks + mask) * bank.capacity + block.first) * bank.width();
     Ints any = {};
     for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes) {
         const Floats score = load(scores + j), off = score - threshold;
@@ -166,22 +171,24 @@ void finish(const CosineAverage& args, const Task& task, const Tile& tile) {
     const float* summed[2] = {args.sums.mean, bank.values};
     for (int64_t r = 0; r < task.rows; ++r) {
         const int64_t row = task.first + r;
-        float* out = args.out + row * 4 * width;
+        const bool any = tile.total[r] > 0.0;
+        const double inverse = any ? 1.0 / tile.total[r] : 0.0;
         for (int64_t which = 0; which < 2; ++which) {
-            for (int64_t c = 0; c < width; ++c) {
-                const int64_t head = args.slot * bank.heads + c / bank.head_dim;
-                const float own =
-                    summed[which][(head * bank.capacity + row) * bank.head_dim + c % bank.head_dim];
-                const double mean = tile.sums[(r * 2 + which) * width + c] / tile.total[r];
-                out[(2 + which) * width + c] = own;
-                out[which * width + c] = tile.total[r] > 0.0 ? static_cast<float>(mean) : own;
+            for (int64_t head = 0; head < bank.heads; ++head) {
+                const int64_t at = ((args.slot * bank.heads + head) * bank.capacity + row) * bank.head_dim;
+                const double* sums = tile.sums + (r * 2 + which) * width + head * bank.head_dim;
+                float* mean = args.out + row * 4 * width + which * width + head * bank.head_dim;
+                for (int64_t d = 0; d < bank.head_dim; ++d) {
+                    const float own = summed[which][at + d];
+                    mean[2 * width + d] = own;
+                    mean[d] = any ? static_cast<float>(sums[d] * inverse) : own;
+                }
             }
         }
         if (!args.weights) continue;
         float* weights = args.weights + row * args.supports;
-        const float share = tile.total[r] > 0.0 ? static_cast<float>(1.0 / tile.total[r]) : 0.0f;
         for (int64_t j = 0; j < args.supports; ++j)
-            weights[j] *= share;
+            weights[j] = static_cast<float>(weights[j] * inverse);
     }
 }
 

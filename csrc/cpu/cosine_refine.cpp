@@ -11,6 +11,11 @@ namespace {
 
 constexpr double kLeft = 1e-6;  // part of the largest normaliser that must be left
 
+// A row of the bank, and which of the call's slots it is of.
+struct Row {
+    int64_t row, of;
+};
+
 // The call's rows first .. first + rows, in one tile.
 struct Task {
     int64_t first, rows;
@@ -29,18 +34,25 @@ struct Tile {
     float* query;
     float* scores;  // [kMostRows][kColumns] of one head; then softmax terms
     float* values;  // [kMostRows][head_dim]
+    int64_t row[kTileRows];
+    const int8_t* change[kTileRows];  // of each frame of the call
 };
 
-void load_tile(const CosineRefine& args, const Task& task, Tile& tile) {
+void clear_row(const CosineRefine& args, int64_t row) {
     const CosineBank& bank = args.bank;
+    const int64_t heads = kAttentions * bank.heads;
+    memset(args.sums.values + row * heads * bank.head_dim, 0, sizeof(double) * heads * bank.head_dim);
+    memset(args.sums.normaliser + row * heads, 0, sizeof(double) * heads);
+    memset(args.sums.peak + row * heads, 0, sizeof(double) * heads);
+}
+
+void load_tile(const CosineRefine& args, const Row* rows, const Task& task, Tile& tile) {
     for (int64_t r = 0; r < task.rows; ++r) {
-        const int64_t row = args.row[task.first + r];
-        load_query(bank, row, r, tile.query);
-        if (!args.restart[task.first + r]) continue;
-        const int64_t heads = kAttentions * bank.heads;
-        memset(args.sums.values + row * kAttentions * bank.width(), 0, sizeof(double) * kAttentions * bank.width());
-        memset(args.sums.normaliser + row * heads, 0, sizeof(double) * heads);
-        memset(args.sums.peak + row * heads, 0, sizeof(double) * heads);
+        const Row& row = rows[task.first + r];
+        load_query(args.bank, row.row, r, tile.query);
+        tile.row[r] = row.row;
+        tile.change[r] = args.change + row.of * args.support.frames;
+        if (args.restart[row.of]) clear_row(args, row.row);
     }
 }
 
@@ -62,8 +74,7 @@ float weigh_row(int64_t count, float* scores) {
 }
 
 // Rows begin .. end of the tile, which all take part in the block.
-void change_rows(const CosineRefine& args, const Block& block, const Task& task, int64_t begin, int64_t end,
-                 Tile& tile) {
+void change_rows(const CosineRefine& args, const Block& block, int64_t begin, int64_t end, Tile& tile) {
     const CosineBank& bank = args.bank;
     const int64_t height = even_part(end - begin, kMostRows), heads = kAttentions * bank.heads;
     for (int64_t head = 0; head < heads; ++head) {
@@ -75,8 +86,8 @@ void change_rows(const CosineRefine& args, const Block& block, const Task& task,
                 normaliser[r] = weigh_row(block.count, tile.scores + r * kColumns);
             sum_values(bank, rows, tile.scores, bank.values, block, head % bank.heads, tile.values);
             for (int64_t r = 0; r < rows; ++r) {
-                const int64_t position = task.first + first + r, state = args.row[position] * heads + head;
-                const double times = args.change[position * args.support.frames + block.frame];
+                const int64_t state = tile.row[first + r] * heads + head;
+                const double times = tile.change[first + r][block.frame];
                 const float* values = tile.values + r * bank.head_dim;
                 double* sums = args.sums.values + state * bank.head_dim;
                 for (int64_t d = 0; d < bank.head_dim; ++d)
@@ -87,16 +98,15 @@ void change_rows(const CosineRefine& args, const Block& block, const Task& task,
     }
 }
 
-// Neighbours that take part in the block go together.
-void change_tile(const CosineRefine& args, const Block* blocks, int64_t count, const Task& task, Tile& tile) {
+// Rows begin .. end of the tile; neighbours that take part in a block go together.
+void change_tile(const CosineRefine& args, const Block* blocks, int64_t count, int64_t first, int64_t last,
+                 Tile& tile) {
     for (int64_t b = 0; b < count; ++b) {
-        const auto takes_part = [&](int64_t r) {
-            return args.change[(task.first + r) * args.support.frames + blocks[b].frame] != 0;
-        };
-        for (int64_t begin = 0, end = 0; begin < task.rows; begin = larger(end, begin + 1)) {
-            for (end = begin; end < task.rows && takes_part(end);)
+        const auto takes_part = [&](int64_t r) { return tile.change[r][blocks[b].frame] != 0; };
+        for (int64_t begin = first, end = first; begin < last; begin = larger(end, begin + 1)) {
+            for (end = begin; end < last && takes_part(end);)
                 ++end;
-            if (begin < end) change_rows(args, blocks[b], task, begin, end, tile);
+            if (begin < end) change_rows(args, blocks[b], begin, end, tile);
         }
     }
 }
@@ -131,31 +141,48 @@ bool finish_row(const CosineRefine& args, int64_t row) {
 // A pair costs each head of either attention its channels twice, and some thirty for the softmax.
 double operations(const CosineRefine& args) {
     double pairs = 0;
-    for (int64_t i = 0; i < args.rows; ++i)
+    for (int64_t i = 0; i < args.rows.frames; ++i)
         for (int64_t f = 0; f < args.support.frames; ++f)
-            if (args.change[i * args.support.frames + f] != 0) pairs += static_cast<double>(args.support.count[f]);
+            if (args.change[i * args.support.frames + f] != 0)
+                pairs += static_cast<double>(args.rows.count[i]) * args.support.count[f];
     return pairs * kAttentions * args.bank.heads * (4.0 * args.bank.head_dim + 30.0);
 }
 
 }  // namespace
 
 void cosine_refine(const CosineRefine& args) {
-    if (args.rows == 0) return;
+    int64_t all = 0;
+    for (int64_t i = 0; i < args.rows.frames; all += args.rows.count[i++])
+        args.right[i] = 1;
+    if (all == 0) return;
+    Array<Row> rows(all);
+    for (int64_t i = 0, at = 0; i < args.rows.frames; ++i)
+        for (int64_t r = 0; r < args.rows.count[i]; ++r)
+            rows[at++] = {args.rows.slot[i] * args.bank.capacity + r, i};
     const int64_t count = count_blocks(args.support);
     Array<Block> blocks(larger(count, 1));
     fill_blocks(args.support, blocks);
     const int threads = worth_waking(args.threads, operations(args));
-    const int64_t height = tile_height(args.rows, threads), tiles = ceil_div(args.rows, height);
+    const int64_t height = tile_height(all, threads), tiles = ceil_div(all, height);
     const int64_t tile_size = Tile::size(args.bank);
     Array<float> scratch(smaller(threads, tiles) * tile_size);
+    Array<uint8_t> right(all);
     parallel_for(tiles, threads, [&](int64_t index, int worker) {
         Tile tile(args.bank, scratch + worker * tile_size);
-        const Task task = {index * height, smaller(height, args.rows - index * height)};
-        load_tile(args, task, tile);
-        change_tile(args, blocks, count, task, tile);
-        for (int64_t position = task.first; position < task.first + task.rows; ++position)
-            args.status[position] = finish_row(args, args.row[position]) ? kRight : kCancelled;
+        const Task task = {index * height, smaller(height, all - index * height)};
+        load_tile(args, rows, task, tile);
+        change_tile(args, blocks, count, 0, task.rows, tile);
+        for (int64_t r = 0; r < task.rows; ++r) {
+            right[task.first + r] = finish_row(args, tile.row[r]);
+            if (right[task.first + r] || args.restart[rows[task.first + r].of]) continue;
+            clear_row(args, tile.row[r]);
+            tile.change[r] = args.wanted;
+            change_tile(args, blocks, count, r, r + 1, tile);
+            right[task.first + r] = finish_row(args, tile.row[r]);
+        }
     });
+    for (int64_t i = 0; i < all; ++i)
+        if (!right[i]) args.right[rows[i].of] = 0;
 }
 
 }  // namespace rdn::cpu::RDN_ISA

@@ -135,7 +135,9 @@ class CosineBranch:
         dim = settings.dim
         self._project = tuple(
             cpu.pack_weight(
-                np.ascontiguousarray(settings.spread(weights[f"qkv_{name}.weight"].T.reshape(dim, 3, dim)).reshape(dim, -1).T)
+                np.ascontiguousarray(
+                    settings.spread(weights[f"qkv_{name}.weight"].T.reshape(dim, 3, dim)).reshape(dim, -1).T
+                )
             )
             for name in ("cls", "reg")
         )
@@ -145,9 +147,7 @@ class CosineBranch:
         )
         halves = last[:, : 2 * dim], last[:, 2 * dim :]
         both = np.concatenate([half @ first for half in halves], 1)
-        self._last = cpu.pack_weight(
-            np.float32(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1))
-        )
+        self._last = cpu.pack_weight(np.float32(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1)))
         self._last_bias = sum(half @ first_bias for half in halves) + last_bias
 
     def project(self, features_cls: Float, features_reg: Float) -> tuple[Double, Double]:
@@ -171,7 +171,7 @@ class Stages(NamedTuple):
     attention: Float
     """[n, S] mean of both attentions over heads"""
     weights: Float
-    """[n, S] of the second round"""
+    """[n, S] of the second round; zeros of a row that keeps its own"""
     out: Float
     """[n, 4 D]"""
 
@@ -320,13 +320,13 @@ class CosineWindow:
             reference, frames, most: as of `relate`; the columns of S are in the order of `frames`.
         """
         found, settings = self._average(reference, frames, most, whole=True), self._branch.settings
-        apart = found.out.reshape(len(found.out), 4, settings.heads, settings.head_room)[..., : settings.dim // settings.heads]
+        apart = found.out.reshape(len(found.out), 4, settings.heads, settings.head_room)[
+            ..., : settings.dim // settings.heads
+        ]
         x = np.ascontiguousarray(apart[:, 2:]).reshape(len(apart), 2 * settings.dim)
         return Stages(x, found.attention, found.weights, self._branch.finish(found.out))
 
-    def _average(
-        self, reference: int, frames: Sequence[int], most: int | None, *, whole: bool
-    ) -> cpu.CosineAverage:
+    def _average(self, reference: int, frames: Sequence[int], most: int | None, *, whole: bool) -> cpu.CosineAverage:
         missing = [frame for frame in frames if frame not in self._slot_of]
         if missing or reference not in frames or len(set(frames)) != len(frames):
             raise ConfigError(
@@ -363,36 +363,21 @@ class CosineWindow:
         change = wanted - held
         restart = ~held.any(1) | (np.count_nonzero(change, 1) >= len(slots))
         change[restart] = wanted
-        stale = change.any(1)
-        if not stale.any():
+        if not change.any():
             return
-        slots, change, restart = slots[stale], change[stale], restart[stale]
-        of_each = counts[slots]
-        starts = np.cumsum(of_each) - of_each
-        rows = np.arange(of_each.sum()) + np.repeat(slots * self._room - starts, of_each)
+        touched = np.flatnonzero(wanted | change.any(0))
         # Held by nobody, should the kernel fail half way.
         included[slots] = 0
-        status = self._change(rows, np.repeat(change, of_each, 0), np.repeat(restart, of_each))
-        cancelled = status != cpu.RIGHT
-        if (again := cancelled & ~np.repeat(restart, of_each)).any():
-            whole = np.tile(wanted, (int(again.sum()), 1))
-            status[again] = self._change(rows[again], whole, np.ones(len(whole), np.bool_))
-        # Rows that are still not right, because something is not finite, take their slot with them.
-        wrong = np.unique(rows[status != cpu.RIGHT] // self._room)
-        included[slots] = wanted
-        included[wrong] = 0
-
-    def _change(
-        self, rows: Index, change: NDArray[np.int8], restart: NDArray[np.bool_]
-    ) -> NDArray[np.uint8]:
-        touched = np.flatnonzero(change.any(0))
-        return cpu.cosine_refine(
-            rows,
+        right = cpu.cosine_refine(
+            slots,
+            counts[slots],
             bank=self._bank,
             sums=self._sums,
             slots=touched,
-            counts=self._summed[touched],
+            counts=counts[touched],
+            wanted=wanted[touched],
             change=change[:, touched],
             restart=restart,
             threads=self._branch.threads,
         )
+        included[slots[right]] = wanted

@@ -89,11 +89,13 @@ def pack_cosine(
     /,
 ) -> None: ...
 def cosine_refine(
-    rows: _I,
+    row_slots: _I,
+    row_counts: _I,
     bank: tuple[_F, ...],
     sums: tuple[_F | _D, ...],
     slots: _I,
     counts: _I,
+    wanted: NDArray[np.int8],
     change: NDArray[np.int8],
     restart: _B,
     threads: int,

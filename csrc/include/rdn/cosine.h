@@ -58,16 +58,16 @@ struct PackCosine {
 };
 
 // Rows whose sums over the window are kept from step to step: what a frame that left had added is computed again, to
-// the same bits, and subtracted.
+// the same bits, and subtracted. A row of which too little is left is summed anew.
 struct CosineRefine {
     CosineBank bank;
     CosineSums sums;
-    const int64_t* row;  // [rows] in 0..R-1, distinct
-    int64_t rows;
-    SupportFrames support;  // every frame that comes or goes
-    const int8_t* change;   // [rows, frames] 1: the frame comes, -1: it goes, 0: it stays as it was
-    const uint8_t* restart;  // [rows] 1: the sums begin at zero
-    uint8_t* status;         // [rows] RefineStatus
+    SupportFrames rows;      // slots, distinct, whose first proposals are wanted
+    SupportFrames support;   // every frame that stays, comes or goes
+    const int8_t* wanted;    // [support.frames] 1: part of the window
+    const int8_t* change;    // [rows.frames, support.frames] 1: the frame comes, -1: it goes, 0: it is as it was
+    const uint8_t* restart;  // [rows.frames] 1: the sums begin at zero
+    uint8_t* right;          // [rows.frames] 0: some row's sums are no finite numbers
     int threads;
 };
 

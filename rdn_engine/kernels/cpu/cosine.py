@@ -60,9 +60,7 @@ class LocalAverage(NamedTuple):
     """[n, S]; [n, 0] where they are not wanted"""
 
 
-def empty_cosine(
-    slots: int, *, room: int, heads: int, head_dim: int, masks: int
-) -> tuple[CosineBank, CosineSums]:
+def empty_cosine(slots: int, *, room: int, heads: int, head_dim: int, masks: int) -> tuple[CosineBank, CosineSums]:
     """All zero.
 
     Args:
@@ -140,47 +138,54 @@ def pack_cosine(
 
 
 def cosine_refine(
-    rows: Index,
+    row_slots: Index,
+    row_counts: Index,
     *,
     bank: CosineBank,
     sums: CosineSums,
     slots: Index,
     counts: Index,
+    wanted: NDArray[np.int8],
     change: NDArray[np.int8],
     restart: NDArray[np.bool_],
     threads: int = 1,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.bool_]:
     """X = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since their sums were left.
 
-    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise.
+    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. A row of which no more than 1e-6
+    of the largest normaliser is left is summed anew.
 
     Args:
-        rows: [A] distinct, in 0..R-1: those wanted.
+        row_slots: [R] distinct, of the bank, whose rows are wanted.
+        row_counts: [R] in 0..C, how many rows of each.
         bank: the rows and what they look at.
-        sums: of all R rows; those of `rows` are updated in place.
-        slots: [F] of the bank whose frames came or went.
+        sums: of all rows of the bank; those wanted are updated in place.
+        slots: [F] of the bank, of every frame that stays in a window, comes or goes.
         counts: [F] in 0..C, proposals of each.
-        change: [A, F] 1 where a frame comes into a row's sums, -1 where it goes, else 0.
-        restart: [A] the sums of a row begin at zero.
+        wanted: [F] 1 for the frames of the window, else 0.
+        change: [R, F] 1 where a frame comes into the sums of a slot's rows, -1 where it goes, else 0.
+        restart: [R] the sums of a slot's rows begin at zero.
         threads: of this call, 1 or more.
 
     Returns:
-        [A] RIGHT; or CANCELLED where no more than 1e-6 of the largest normaliser is left, or something is not finite:
-        restart it.
+        [R] whether all rows of a slot are finite numbers; restart those that are not.
 
     Raises:
         ValueError: an argument does not fit.
     """
-    return _C.cosine_refine(
-        np.ascontiguousarray(rows),
+    right = _C.cosine_refine(
+        np.ascontiguousarray(row_slots),
+        np.ascontiguousarray(row_counts),
         tuple(bank),
         tuple(sums),
         np.ascontiguousarray(slots),
         np.ascontiguousarray(counts),
+        np.ascontiguousarray(wanted),
         np.ascontiguousarray(change),
         np.ascontiguousarray(restart, np.uint8),
         threads,
     )
+    return right.view(np.bool_)
 
 
 def cosine_average(

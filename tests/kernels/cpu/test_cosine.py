@@ -48,7 +48,8 @@ def test_a_frame_must_fit_its_slot():
          lambda: cpu.pack_cosine((projected[0][:, 1:], projected[1]), scores, bank, slot=0)),
         ("projected_reg .n = 3, 3 M d = 96., got float64 .2, 96.",
          lambda: cpu.pack_cosine((projected[0], projected[1][1:]), scores, bank, slot=0)),
-        ("scores must lie in 0..1, got 2", lambda: cpu.pack_cosine(projected, (scores[0], scores[1] * 2), bank, slot=0)),
+        ("scores must lie in 0..1, got 2",
+         lambda: cpu.pack_cosine(projected, (scores[0], scores[1] * 2), bank, slot=0)),
         ("wanted contiguous float32 keys .slots = 2, 2, M = 2, C / 16 with C = 16, d = 16, 16.",
          lambda: cpu.pack_cosine(projected, scores, bank._replace(keys=bank.keys[:1]), slot=0)),
     ):  # fmt: skip
@@ -60,25 +61,29 @@ def test_rows_and_frames_must_be_the_bank_s():
     bank, sums, projected, scores = packed()
     cpu.pack_cosine(projected, scores, bank, slot=0)
 
-    def refine(rows=(0, 1), slots=(0,), counts=(3,), change=1, restart=2, sums=sums):
+    def refine(rows=(0, 1), row_counts=(3, 0), slots=(0,), counts=(3,), wanted=1, change=1, restart=2, sums=sums):
         return cpu.cosine_refine(
             np.array(rows, np.int64),
+            np.array(row_counts, np.int64),
             bank=bank,
             sums=sums,
             slots=np.array(slots, np.int64),
             counts=np.array(counts, np.int64),
+            wanted=np.full(len(slots), wanted, np.int8),
             change=np.full((len(rows), len(slots)), change, np.int8),
             restart=np.ones(restart, np.bool_),
         )
 
-    assert (refine() == cpu.RIGHT).all()
+    assert refine().all()
     for message, wrong in (
-        ("rows must be distinct and lie in 0..R-1 with R = 32, got 32 at 1", {"rows": (0, 32)}),
-        ("rows must be distinct and lie in 0..R-1 with R = 32, got 4 at 1", {"rows": (4, 4)}),
-        ("slots must lie in|slot must lie in 0..slots-1 with slots = 2, got -1", {"slots": (-1,)}),
+        ("slot must lie in 0..slots-1 with slots = 2, got 2", {"rows": (0, 2)}),
+        ("slots of rows must be distinct, got 1 at 0 and 1", {"rows": (1, 1)}),
+        ("counts .F = 2., got int64 .1.", {"row_counts": (3,)}),
+        ("slot must lie in 0..slots-1 with slots = 2, got -1", {"slots": (-1,)}),
         ("counts must lie in 0..C with C = 16, got 17 at 0", {"counts": (17,)}),
+        ("wanted must be 0 or 1, got -1", {"wanted": -1}),
         ("change must be -1, 0 or 1, got 2", {"change": 2}),
-        ("wanted contiguous uint8 restart .A = 2., got uint8 .1.", {"restart": 1}),
+        ("wanted contiguous uint8 restart .R = 2., got uint8 .1.", {"restart": 1}),
         ("wanted contiguous float64 peak .R = 32, 2, M = 2., got float64 .31, 2, 2.",
          {"sums": sums._replace(peak=sums.peak[1:])}),
     ):  # fmt: skip

@@ -105,5 +105,5 @@ def test_classes_and_sizes_that_disagree_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_front_door_of_rdn_says_where_it_belongs(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="YOLOV checkpoint; wanted export/attach_yolov.py"):
+    with pytest.raises(CheckpointError, match=r"YOLOV checkpoint; wanted export/attach_yolov\.py"):
         load_checkpoint(small_checkpoint(tmp_path / "w.pth"))
