@@ -1,4 +1,4 @@
-"""Imported YOLOV checkpoints give the public implementation's results: every row of `tests/parity_yolov.py`.
+"""Imported YOLOV checkpoints give the public implementation's results: every row of `tests/parity_yolov_table.py`.
 
 And its comparisons see wrong readings of the formulas: each of MUTATIONS.
 """
@@ -20,17 +20,13 @@ from tests.parity_yolov import (
     Detections,
     Row,
     Rows,
-    build,
-    bundle_fed_rows,
-    bundle_rows,
     clip_dials,
     expected,
     load,
-    stage_rows,
     stored_proposals,
-    torch_rows,
     write_checkpoint,
 )
+from tests.parity_yolov_table import build, bundle_fed_rows, bundle_rows, stage_rows, torch_rows
 from training.model import yolov, yolox
 from training.model.yolov import YOLOV
 from training.model.yolov_inference import detect_video, joined_rows
