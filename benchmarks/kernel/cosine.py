@@ -103,7 +103,7 @@ class Ours:
     def __init__(self, case: Case, weights: Mapping[str, Float]) -> None:
         self._memory = CosineWindow(CosineBranch(SETTINGS, weights), frames=case.frames, proposals=case.proposals)
         self._frames = case.frames
-        self._classify = cpu.pack_weight(weights["classify.weight"]), np.float64(weights["classify.bias"])
+        self._classify = cpu.pack_weight(weights["classify.weight"]), np.asarray(weights["classify.bias"], np.float64)
         self.parts: dict[str, float] = {}
         """Seconds of the last frame."""
 
@@ -206,7 +206,7 @@ def float64_logits(case: Case, newest: int) -> Truth:
     weights = make_weights(case)
     found = branch(weights, *(np.concatenate(part) for part in zip(*(f.arrays for f in window), strict=True)))
     rows = slice(case.proposals)
-    logits = found["out"][rows] @ np.float64(weights["classify.weight"]).T + weights["classify.bias"]
+    logits = found["out"][rows] @ np.asarray(weights["classify.weight"], np.float64).T + weights["classify.bias"]
     similar = found["sim"][rows]
     return Truth(
         logits, (np.abs(similar - SETTINGS.similarity) > TIE).all(1), float((similar > SETTINGS.similarity).mean())

@@ -85,7 +85,7 @@ def cosine() -> str:
                 [
                     f"{case['proposals']} proposals, {name}",
                     *ends,
-                    f"{faster:.1f}",
+                    *(f"{ratio[f'median_{kind}']:.1f}" for kind in ("ratio", "cpu_ratio")),
                     f"{error:.1e}",
                     f"{side['peak_mb']:.0f}",
                 ]
@@ -95,7 +95,7 @@ def cosine() -> str:
             f"{case['proposals']} proposals: {case['frames']} frames, {store.count(case['rounds'], 'round')}; the "
             f"second round takes {taken:.0%} of the pairs; a window is {case['window_bytes'] / 1e6:.1f} MB."
         )
-    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "ours is times faster", "in processor time",
+    header = ["YOLOV's stage, D = 128", "ms, median", "shortest", "longest", "times as long", "in processor time",
               "error against float64", "peak MB"]  # fmt: skip
     run = store.provenance(results, counted=store.count(len(results["cases"]), "size"), on=results)
     return "\n".join([store.table(header, rows), "", *(f"- {note}" for note in notes), "", run])

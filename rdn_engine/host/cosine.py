@@ -143,11 +143,15 @@ class CosineBranch:
         )
         self._no_bias = np.zeros(3 * settings.heads * settings.head_room)
         first, first_bias, last, last_bias = (
-            np.float64(weights[f"{layer}.{part}"]) for layer in ("linear1", "linear2") for part in ("weight", "bias")
+            np.asarray(weights[f"{layer}.{part}"], np.float64)
+            for layer in ("linear1", "linear2")
+            for part in ("weight", "bias")
         )
         halves = last[:, : 2 * dim], last[:, 2 * dim :]
         both = np.concatenate([half @ first for half in halves], 1)
-        self._last = cpu.pack_weight(np.float32(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1)))
+        self._last = cpu.pack_weight(
+            np.asarray(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1), np.float32)
+        )
         self._last_bias = sum(half @ first_bias for half in halves) + last_bias
 
     def project(self, features_cls: Float, features_reg: Float) -> tuple[Double, Double]:
