@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.report import store
 from benchmarks.report.store import Unmeasured, load, table
+from benchmarks.serve.settled import Sample, judge, settled
 
 _COUNTS = ("waiting", "inside", "doubtful", "damaged", "lost_packets", "sessions", "failures", "epochs")
 
@@ -52,17 +53,20 @@ def soak() -> str:
         result = load("soak.json")
     except Unmeasured:
         return ""
-    settled = result["samples"][result["warm_up_samples"] :]
-    memory = [one["resident_mib"] for one in settled]
+    samples = [Sample(**one) for one in result["samples"]]
+    judged, found = settled(samples), judge(samples)
+    memory = [one.resident_mib for one in judged]
     middle = statistics.median(memory)
     rows = [["resident memory, MiB", f"{min(memory):.1f}", f"{middle:.1f}", f"{max(memory):.1f}"]]
     for name in ("threads", "descriptors"):
-        seen = [one[name] for one in settled]
+        seen = [getattr(one, name) for one in judged]
         rows.append([name, str(min(seen)), f"{statistics.median(seen):g}", str(max(seen))])
     account = result["account"]
     source = (
         f"{result['streams']} streams that flap, {result['seconds']:g} s, {account['sessions']} sessions, "
-        f"{account['frames_in']} frames in, {account['frames_out']} out; {len(settled)} samples after the warm-up. "
+        f"{account['frames_in']} frames in, {account['frames_out']} out; {len(judged)} samples after a warm-up of "
+        f"{judged[0].seconds / 60:.0f} minutes, before which the least was "
+        f"{min(one.resident_mib for one in samples):.1f} MiB. {'. '.join(found) or 'Nothing grows'}. "
         f"Commit {store.commit(result)}, `{result['command']}`."
     )
     return "\n".join([table(["after the warm-up", "least", "median", "most"], rows), "", source])
@@ -77,6 +81,8 @@ def scheduler() -> str:
         except Unmeasured:
             continue
         many, one = result["many"], result["one"]
+        if "scheduler_over_loops" not in many:
+            continue
         frames, memory = many["scheduler_over_processes"]["p50"], many["memory_over_processes"]["pss"]
         rows.append([
             f"{many['streams']} on {many['cores']} cores", f"{many['scheduler']['fps']['p50']:.0f}",
@@ -101,6 +107,8 @@ def load_table() -> str:
     try:
         result = load("load_demo.json")
     except Unmeasured:
+        return ""
+    if "loop" not in result["rows"][0]:
         return ""
     header = ["streams", "L", "load", "frame time, ms", "in", "out", "dropped", "age p50, ms", "p99, ms", "p99 / p50",
               "a loop's", "p99, frame times", "a loop's"]  # fmt: skip

@@ -3,8 +3,8 @@
     python benchmarks/serve/soak.py --seconds 1800 --streams 16 --output benchmarks/results/soak.json
 
 Servers are killed and started again at random. At intervals all are let come back, and with every stream connected the
-process is measured: resident memory, threads, descriptors. After the warm-up memory may move by 1% of its median, and
-threads and descriptors not at all; otherwise this ends with exit code 1.
+process is measured: resident memory, threads, descriptors. After the warm-up (`benchmarks/serve/settled.py`) memory
+may move by 1% of its median, and threads and descriptors not at all; otherwise this ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import argparse
 import json
 import os
 import random
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import environment_of
 from benchmarks.serve.faults import any_result, flap
 from benchmarks.serve.observed import PATIENCE, Fate, Observed, total
+from benchmarks.serve.settled import Sample, judge
 from rdn_engine.detector import Detector
 from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.live import LiveOptions
@@ -33,21 +33,6 @@ from rdn_engine.serve.scheduler import Scheduler
 from tests.cameras.processes import http_camera
 
 ROOT = Path(__file__).resolve().parents[2]
-WARM_UP = 0.2
-"""Part of all samples that is not judged"""
-ROOM = 0.01
-"""By how much resident memory may lie off its median"""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the process holds at one moment."""
-
-    seconds: float
-    """Since the start"""
-    resident_mib: float
-    threads: int
-    descriptors: int
 
 
 def sample(begin: float) -> Sample:
@@ -60,30 +45,6 @@ def sample(begin: float) -> Sample:
     resident = int(status["VmRSS"].split()[0]) / 1024
     descriptors = len(os.listdir("/proc/self/fd")) - 1  # without that of the listing
     return Sample(time.monotonic() - begin, resident, int(status["Threads"]), descriptors)
-
-
-def warm_up(samples: Sequence[Sample]) -> int:
-    """How many samples are not judged."""
-    return int(len(samples) * WARM_UP)
-
-
-def judge(samples: Sequence[Sample]) -> list[str]:
-    """What is not as it should be, in words; empty where all is well.
-
-    Args:
-        samples: in order, with those of the warm-up.
-    """
-    settled = samples[warm_up(samples) :]
-    found = []
-    middle = statistics.median(one.resident_mib for one in settled)
-    worst = max((one.resident_mib for one in settled), key=lambda resident: abs(resident - middle))
-    if abs(worst - middle) > ROOM * middle:
-        found.append(f"resident memory of {worst:.1f} MiB is {worst / middle - 1:+.2%} off the median {middle:.1f}")
-    for name in ("threads", "descriptors"):
-        seen = sorted({getattr(one, name) for one in settled})
-        if len(seen) > 1:
-            found.append(f"{name} are {', '.join(map(str, seen))}; wanted one number")
-    return found
 
 
 def run(detector: Detector, seconds: float, streams: int, interval: float) -> tuple[list[Sample], Fate]:
@@ -138,10 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "engines": arguments.engines.name,
             "streams": arguments.streams,
             "seconds": arguments.seconds,
-            "warm_up_samples": warm_up(samples),
             "samples": [asdict(one) for one in samples],
             "account": asdict(replace(fate, said="")),
-            "found": found,
             **environment(),
         }
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
