@@ -96,7 +96,7 @@ class CosineStage:
             proposals: most of a frame.
         """
         if self._graph is not None:
-            return GraphAttention(self._config, self._graph, frames)
+            return GraphAttention(self._config, self._graph, frames, proposals)
         assert self._branch is not None
         return CosineWindow(self._branch, frames=frames, proposals=proposals)
 
@@ -233,7 +233,7 @@ class CosineMemory:
             # Edges, as the detector has them.
             out = self._local(out, own.boxes + _LAST_PIXEL, confidence, own.objectness)
         logits = self._stage.classify(out)
-        scores = own.objectness[:, None] / (1 + np.exp(-logits))
+        scores = own.objectness[:, None] * np.exp(-np.logaddexp(np.float32(0), -logits))
         return RelationOutput(logits, np.zeros((len(logits), 0), np.float32), None, scores)
 
     def _alone(self, own: _Scores) -> RelationOutput:
@@ -256,34 +256,48 @@ def window_frames(config: RDNConfig, capacity: Dials) -> int:
 
 
 class GraphAttention:
-    """The relation graph over features that are gathered for every frame anew."""
+    """The relation graph over the rows of a window, gathered for every frame anew. Memory is fixed."""
 
-    def __init__(self, config: RDNConfig, graph: Graph, frames: int) -> None:
+    def __init__(self, config: RDNConfig, graph: Graph, frames: int, proposals: int) -> None:
         self._config, self._graph = config, graph
-        self._frames: dict[int, tuple[Float, Float, Float, Float]] = {}
-        self._room = frames + 1
+        dim, room = config.relation.dim, (frames + 1, proposals)
+        self._arrays = (
+            np.zeros((*room, dim), np.float32),
+            np.zeros((*room, dim), np.float32),
+            np.zeros(room, np.float32),
+            np.zeros(room, np.float32),
+        )
+        self._counts = np.zeros(frames + 1, np.int64)
+        self._slot_of: dict[int, int] = {}  # by frame, oldest first
         self._newest = -1
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the frames that are held."""
-        return sum(array.nbytes for frame in self._frames.values() for array in frame)
+        return sum(array.nbytes for array in (*self._arrays, self._counts))
 
     def append(self, features_cls: Float, features_reg: Float, confidence: Float, objectness: Float) -> int:
+        if len(self._slot_of) == len(self._counts):
+            slot = self._slot_of.pop(next(iter(self._slot_of)))
+        else:
+            slot = min(set(range(len(self._counts))) - set(self._slot_of.values()))
+        given = features_cls, features_reg, confidence, objectness
+        for array, rows in zip(self._arrays, given, strict=True):
+            array[slot, : len(rows)] = rows
+        self._counts[slot] = len(confidence)
         self._newest += 1
-        self._frames[self._newest] = features_cls, features_reg, confidence, objectness
-        while len(self._frames) > self._room:
-            del self._frames[min(self._frames)]
+        self._slot_of[self._newest] = slot
         return self._newest
 
     def relate(self, reference: int, frames: Sequence[int], most: int | None = None) -> Float:
         cosine = self._config.cosine
         # The reference first; the others in any order.
-        order = [reference, *(frame for frame in frames if frame != reference)]
-        parts = zip(*([array[:most] for array in self._frames[frame]] for frame in order), strict=True)
-        features, features_reg, confidence, objectness = (np.concatenate(part) for part in parts)
-        count = len(self._frames[reference][0][:most])
-        if not count:
+        slots = [self._slot_of[frame] for frame in (reference, *(frame for frame in frames if frame != reference))]
+        counts = [int(self._counts[slot]) if most is None else min(most, int(self._counts[slot])) for slot in slots]
+        features, features_reg, confidence, objectness = (
+            np.concatenate([array[slot, :count] for slot, count in zip(slots, counts, strict=True)])
+            for array in self._arrays
+        )
+        if not counts[0]:
             return np.zeros((0, 4 * features.shape[1]), np.float32)
         keyed = objectness if cosine.score_in_regression else np.ones_like(objectness)
         feeds = {
@@ -292,13 +306,14 @@ class GraphAttention:
             "scale_cls": confidence * np.float32(SHARPNESS),
             "scale_reg": keyed * np.float32(SHARPNESS),
             "similarity": np.array(cosine.similarity, np.float32),
-            "reference": np.arange(count),
+            "reference": np.arange(counts[0]),
         }
         return self._graph({name: np.ascontiguousarray(feeds[name]) for name in self._graph.inputs})["out"]
 
     def keep(self, frames: Collection[int]) -> None:
-        self._frames = {number: frame for number, frame in self._frames.items() if number in frames}
+        wanted = set(frames)
+        self._slot_of = {frame: slot for frame, slot in self._slot_of.items() if frame in wanted}
 
     def clear(self) -> None:
-        self._frames.clear()
+        self._slot_of.clear()
         self._newest = -1

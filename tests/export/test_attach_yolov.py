@@ -91,6 +91,11 @@ def test_executors_and_batches_agree(engines: Path) -> None:
         for s in range(2):
             found = [r for pushed in both for r in pushed[s]] + rest[s]
             assert [len(r) for r in found] == [len(r) for r in results[0]]
+    with graph.open_stream() as stream:
+        nbytes = stream.nbytes
+        for frame in frames:
+            stream.push(frame)
+        assert stream.nbytes == nbytes > 0
     with pytest.raises(BackendUnavailable, match="cosine_score has 'float32' alone"):
         Detector.from_pretrained(engines, relation_precision="bfloat16")
 
