@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -229,7 +230,8 @@ def export_graph(graph: Graph, role: str, path: Path) -> int:
     """
     dims = {name: Dim(name) for i in graph.inputs.values() for name in i.axes.values()}
     shapes: list[Any] = [{axis: dims[name] for axis, name in i.axes.items()} for i in graph.inputs.values()]
-    if role == "relation" and len(shapes) > 1:  # a starred parameter takes all that follow as one
+    kinds = [p.kind for p in inspect.signature(graph.module.forward).parameters.values()]
+    if len(shapes) > 1 and inspect.Parameter.VAR_POSITIONAL in kinds:  # it takes all that follow as one
         shapes = [shapes[0], tuple(shapes[1:])]
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -266,11 +268,21 @@ def fold_norms(backbone: Backbone) -> None:
         for conv_name, norm_name in pairs:
             norm = getattr(module, norm_name, None)
             if isinstance(norm, (FrozenBatchNorm2d, nn.BatchNorm2d)):
-                _fold(getattr(module, conv_name), norm, f"backbone.{name}.{norm_name}")
+                fold_norm(getattr(module, conv_name), norm, f"backbone.{name}.{norm_name}")
                 setattr(module, norm_name, nn.Identity())
 
 
-def _fold(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d, where: str) -> None:
+def fold_norm(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d, where: str) -> None:
+    """Put a batch norm into the convolution before it.
+
+    Args:
+        conv: which is changed in place; the products are computed in float64.
+        norm: with its stored statistics.
+        where: its name, for messages.
+
+    Raises:
+        CheckpointError: a variance has a root without a finite inverse.
+    """
     state: dict[str, Tensor] = norm.state_dict()
     weight, bias, mean, var = (state[name].double() for name in ("weight", "bias", "running_mean", "running_var"))
     scale = weight / (var + norm.eps).sqrt()

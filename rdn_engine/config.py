@@ -24,6 +24,8 @@ Sampling = Literal["per_frame", "global"]
 Edges = Literal["replicate", "clip"]
 LinkMethod = Literal["relations", "boxes", "seq_nms"]
 Link = Literal["off", "relations", "boxes", "seq_nms"]
+Attention = Literal["relation", "cosine_score"]
+MemoryOrder = Literal["time", "shuffled"]
 
 WHOLE_VIDEO = 2**31 - 1
 """A link_delay that no video outlasts."""
@@ -124,9 +126,14 @@ class RelationConfig:
     """Whether there is the advanced stage: refinement and distillation."""
     advanced_fc: bool = True
     """FC + ReLU after the refinement of the advanced stage: in the public checkpoints, not in the paper."""
+    attention: Attention = "relation"
+    """`relation`: RDN's modules; `cosine_score`: YOLOV's attention, which has no modules of these (config.cosine)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "relation", dim=(1, 2**14), heads=(1, 1024), num_basic=(0, 16))
+        if self.attention == "cosine_score":
+            check(not self.num_modules, "relation.num_basic, advanced", (self.num_basic, self.advanced),
+                  "0 and no advanced stage for cosine_score")  # fmt: skip
         fits = self.dim % self.heads == 0 and (self.head_dim % 16 == 0 or not self.num_modules)
         check(fits, "relation.dim / relation.heads", (self.dim, self.heads), "heads of a multiple of 16 channels")
 
@@ -147,6 +154,28 @@ class RelationConfig:
 
 
 @dataclass(frozen=True)
+class CosineConfig:
+    """YOLOV's attention (Shi et al., AAAI 2023); read where `relation.attention` is `cosine_score`. docs/yolov.md."""
+
+    similarity: float = 0.75
+    """Mean cosine of two values above which the second round averages them."""
+    score_in_regression: bool = True
+    """Whether the objectness scales the box branch too. The public online head has it; the offline head had it until
+    the end of 2023, and since then not, on the same parameters."""
+    least_memory: int = 2
+    """Frames in front of one that its relations want, with look-ahead 0; with fewer the detector's own scores stand."""
+    memory_order: MemoryOrder = "time"
+    """With look-ahead 0: `time` remembers the last T frames; `shuffled` draws T of the last 600 as the public online
+    head does, by a fixed seed, for comparison with its results."""
+    local_frames: int = 20
+    """With look-ahead 0: the last frames whose related features are averaged with new ones that overlap; 0: none."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "cosine", similarity=(-1, 1), least_memory=(1, 4096), local_frames=(0, 4096))
+        check(self.similarity < 1, "cosine.similarity", self.similarity, "less than 1, the value with itself")
+
+
+@dataclass(frozen=True)
 class AttachedConfig:
     """An encoder made of somebody's detector, in place of backbone and RPN (docs/own_detector.md)."""
 
@@ -156,6 +185,11 @@ class AttachedConfig:
     """Of the detector's own scores. The results' are `class_names`, which a relation stage may have been taught."""
     features: int = 0
     """Width of a proposal's feature as the detector gives it; 0 where it gives none."""
+    features_reg: int = 0
+    """Width of a second feature, of the box branch, for cosine_score; 0 where there is none."""
+    objectness: bool = False
+    """Whether the graph gives each box an objectness beside its class scores, for cosine_score: candidates enter NMS by
+    it, and are ordered there by its product with the best class's score."""
     map_stride: int | None = None
     """Pixels from one cell to the next of the map that `roi` pools features from; None where the detector gives them
     row by row."""
@@ -169,8 +203,9 @@ class AttachedConfig:
     """IoU in 0..1 within a class; a box that overlaps a better one by more goes."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), map_stride=(1, 1024),
-                      boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20), nms_threshold=(0, 1))  # fmt: skip
+        check_fields(self, "attached", num_classes=(1, 2**16), features=(0, 2**16), features_reg=(0, 2**16),
+                      map_stride=(1, 1024), boxes_per_feature=(1, 1024), pre_nms_top_n=(1, 2**20),
+                      nms_threshold=(0, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -295,6 +330,8 @@ class RDNConfig:
     """From a proposal to its feature."""
     relation: RelationConfig = field(default_factory=RelationConfig)
     """From features to features that know of the other frames."""
+    cosine: CosineConfig = field(default_factory=CosineConfig)
+    """Of that stage where its attention is `cosine_score`."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """From the heads' output to detections."""
     dials: Dials = field(default_factory=Dials)
@@ -307,14 +344,33 @@ class RDNConfig:
         names = self.class_names
         check(len(names) >= 1 and len(set(names)) == len(names), "class_names", names, "one or more distinct names")
         relation, attached = self.relation, self.attached
-        if attached is not None and not attached.relations:
+        cosine = self.cosine_score
+        if attached is not None and (cosine or not attached.relations):
             check(attached.num_classes == len(names), "attached.num_classes", attached.num_classes, len(names))
-            check(relation.dim == len(names) and not relation.num_modules, "relation", relation,
+        if attached is not None and not attached.relations:
+            check(relation.dim == len(names) and not relation.num_modules and not cosine, "relation", relation,
                    f"no modules and dim {len(names)}, the class scores of a detector alone")  # fmt: skip
             return
-        check(relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
+        check(cosine or relation.head_dim % 16 == 0, "relation.dim / relation.heads", (relation.dim, relation.heads),
                "heads of a multiple of 16 channels")  # fmt: skip
         check(attached is None or attached.features > 0, "attached.features", 0, "1 or more for a relation stage")
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        """cosine_score takes the two features of a detector as they are, and its objectness; RDN's modules do not."""
+        dim, a, wanted = self.relation.dim, self.attached, "no features_reg and no objectness for relation"
+        got = None if a is None else (a.features, a.features_reg, a.objectness, a.map_stride)
+        if self.cosine_score:
+            wanted = f"a detector with features and features_reg of relation.dim = {dim} and an objectness, row by row"
+            fits = got == (dim, dim, True, None)
+        else:
+            fits = a is None or (a.features_reg, a.objectness) == (0, False)
+        check(fits, "attached.features, features_reg, objectness, map_stride", got, wanted)
+
+    @property
+    def cosine_score(self) -> bool:
+        """Whether the relation stage is YOLOV's attention."""
+        return self.relation.attention == "cosine_score"
 
     @property
     def alone(self) -> bool:

@@ -21,15 +21,14 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
 from rdn_engine.host import preprocess
-from rdn_engine.host import relation as relation_stage
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
+from rdn_engine.host.cosine_stage import CosineStage
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.features import EncodedFrame, RelationOutput
+from rdn_engine.host.memory import open_memory
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.relation import FusedRelation, Relation
-from rdn_engine.host.relation_graph import GraphRelation
-from rdn_engine.host.runtime import HostRuntime, load_encoder
-from rdn_engine.host.window import Window
+from rdn_engine.host.relation import Relation
+from rdn_engine.host.runtime import Executor, HostRuntime, load_encoder, load_relation
 from rdn_engine.kernels.cpu.arrays import Float
 
 STAGES = ("boxes", "objectness", "features", "logits", "deltas", "detections")
@@ -89,12 +88,10 @@ def verify(
     golden = _load_golden(bundle)
     config = bundle.config
     encoder = load_encoder(bundle, runner, threads)
-    relations: dict[str, Relation] = {BOTH: DetectorScores()}
+    relations: dict[str, Relation | CosineStage] = {BOTH: DetectorScores()}
     if not config.alone:
-        relations = {
-            "fused": FusedRelation(config, bundle.arrays("weights"), threads),
-            "graph": GraphRelation(config, runner.load(bundle.path("relation"))),
-        }
+        executors: tuple[Executor, ...] = ("fused", "graph")
+        relations = {e: load_relation(bundle, runner, e, "float32", threads) for e in executors}
     reports = _Reports(bundle.manifest.tolerances, stages_of(config))
 
     found = []
@@ -116,7 +113,7 @@ def verify(
     reports.add("features", BOTH, max(_relative(found[t].features, golden[f"t{t}/features"]) for t in times))
     for executor, relation in relations.items():
         outputs = relate_all(relation, config, [one.frame for one in found])
-        for stage in () if config.alone else ("logits", "deltas"):
+        for stage in (s for s in ("logits", "deltas") if s in stages_of(config)):
             worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
             reports.add(stage, executor, worst)
         detector = Detector(HostRuntime(HostModel(config, encoder, relation, threads)))
@@ -130,7 +127,9 @@ def stages_of(config: RDNConfig) -> tuple[str, ...]:
     Args:
         config: of its model.
     """
-    return tuple(stage for stage in STAGES if not (config.alone and stage in ("logits", "deltas")))
+    cosine = config.cosine_score
+    left_out = {"logits", "deltas"} if config.alone else {"deltas"} if cosine else set()
+    return tuple(stage for stage in STAGES if stage not in left_out)
 
 
 class _Reports:
@@ -152,6 +151,8 @@ def _load_golden(bundle: Bundle) -> Golden:
         got = None if frames is None else f"{frames.dtype} {list(frames.shape)}"
         raise BundleError(f"golden frames are {got}; wanted uint8 [F, H, W, 3]")
     dim, logits = bundle.config.relation.dim, bundle.config.num_logits
+    if bundle.config.cosine_score:  # both features side by side, and no background
+        dim, logits = 2 * dim, logits - 1
     # Rows of the proposals, then of the detections; each group agrees on how many there are.
     widths = {"boxes": (4,), "objectness": (), "features": (dim,), "logits": (logits,), "deltas": (4 * logits,)}
     widths = {name: width for name, width in widths.items() if name in stages_of(bundle.config)}
@@ -205,7 +206,8 @@ def _encode_attached(encoder: AttachedEncoder, network: Float, config: RDNConfig
             "candidates of the encoder"
         )
     rows = encoder.describe(encoder.pool(found, stored), np.arange(min(len(stored), config.dials.num_support)))
-    return _found(found.boxes[chosen], found.score[chosen], rows, golden, t)
+    frame = _found(found.boxes[chosen], found.importance[chosen], rows, golden, t)
+    return replace(frame, frame=replace(frame.frame, class_scores=found.class_scores[stored]))
 
 
 def _found(boxes: Float, objectness: Float, rows: dict[str, Float], golden: Golden, t: int) -> _Found:
@@ -214,7 +216,9 @@ def _found(boxes: Float, objectness: Float, rows: dict[str, Float], golden: Gold
     return _Found(boxes, objectness, features, frame)
 
 
-def relate_all(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFrame]) -> list[RelationOutput]:
+def relate_all(
+    relation: Relation | CosineStage, config: RDNConfig, frames: Sequence[EncodedFrame]
+) -> list[RelationOutput]:
     """The relation stage as a stream runs it: frame t - L when frame t has come, the rest at the end.
 
     Args:
@@ -226,16 +230,16 @@ def relate_all(relation: Relation, config: RDNConfig, frames: Sequence[EncodedFr
         An output for each frame, in order.
     """
     dials = replace(config.dials, link="off")
-    window = Window(config.relation, dials, relation.precision)
+    memory = open_memory(relation, config, dials)
     outputs: list[RelationOutput] = []
 
     def emit(upto: int) -> None:
         due = range(len(outputs), upto + 1)
-        outputs.extend(relation_stage.relate(relation, window, t, dials)[1] for t in due)
+        outputs.extend(memory.relate(t, dials, lambda stage: None)[1] for t in due)
 
     for frame in frames:
-        emit(window.append(frame) - dials.frames_ahead)
-    emit(window.newest)
+        emit(memory.append(frame) - dials.frames_ahead)
+    emit(memory.newest)
     return outputs
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.data.parity.make_checkpoint import weights
 from tests.own_detectors import CLASSES, columns, yolox
+from tests.yolov_files import small_checkpoint
 from training.data.readers.imagenet_vid import SYNSETS
 from training.data.synthetic import CLASS_NAMES, SyntheticVideos, write_clip
 
@@ -216,3 +217,16 @@ def test_own_detector(checkout: Path) -> None:
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/own_detector.md").read_text(), re.M | re.S)
     (checkout / "snippet.py").write_text(snippet)
     assert len(run("python snippet.py", checkout).splitlines()) >= 12
+
+
+@pytest.mark.long
+def test_yolov(checkout: Path) -> None:
+    small_checkpoint(checkout / "yolov_s.pth", classes=30)
+    write_clip(checkout / "street.mp4", index=7, num_frames=6)
+    page = commands("docs/yolov.md")
+    assert len(page) == 4
+    for command in page:
+        run(command, checkout)
+    assert len((checkout / "street.jsonl").read_text().splitlines()) == 6
+    assert (checkout / "street-out.mp4").stat().st_size > 0
+    assert (checkout / "engines" / "yolov_s_offline" / "manifest.json").is_file()

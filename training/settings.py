@@ -190,6 +190,9 @@ class Settings:
         _require(0 <= self.warm_up_factor <= 1, f"warm_up_factor is {self.warm_up_factor}; wanted 0..1")
         _require(0 <= self.momentum < 1, f"momentum is {self.momentum}; wanted 0 or more, below 1")
         _require(0 <= self.frozen_stages <= 5, f"frozen_stages is {self.frozen_stages}; wanted 0..5")
+        attention = self.model.relation.attention
+        _require(attention == "relation", f"model.relation.attention is {attention!r}; wanted 'relation': YOLOV's "
+                 "checkpoints are imported (export/attach_yolov.py), not trained here")  # fmt: skip
         attached = self.model.attached is not None
         _require(attached == bool(self.detector), f"detector is {self.detector!r}; wanted one where model.attached is")
         augmented = [name for name in ("flip", "exchange_colours") if getattr(self.data, name)]

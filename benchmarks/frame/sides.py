@@ -27,6 +27,7 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
 from rdn_engine.host import preprocess
+from rdn_engine.host.cosine_stage import CosineStage
 from rdn_engine.host.features import EncodedFrame, RelationOutput, SupportPool
 from rdn_engine.host.relation import Relation
 from rdn_engine.host.runtime import HostRuntime
@@ -129,6 +130,7 @@ class HostSide:
         assert isinstance(detector.runtime, HostRuntime)
         self._replay = Replay(detector.runtime.model.encoder)
         model = replace(detector.runtime.model, config=self.config, encoder=self._replay)
+        assert not isinstance(model.relation, CosineStage)
         self._idle = Idle(model.relation, self.config.num_logits) if process.executor == "graph" else None
         if self._idle:
             model = replace(model, relation=self._idle)

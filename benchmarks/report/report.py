@@ -130,12 +130,27 @@ def parity() -> str:
     return "\n".join([table(header, rows, "lllrrrrrl"), "", source])
 
 
+def parity_yolov() -> str:
+    """The public YOLOV implementation's results against ours, of each stage the largest difference."""
+    result = load("parity_yolov.json")
+    header = ["what", "stage", "apart", "allowed", "unit", "compared", "near-ties"]
+    rows = [
+        [r["what"], r["stage"], f"{r['apart']:.2g}", f"{r['tolerance']:.2g}", r["unit"], f"{r['compared']:,}",
+         "; ".join(r["near_ties"])]
+        for r in result["rows"]
+    ]  # fmt: skip
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("torch", "onnxruntime", "numpy"))
+    source = f"Commit {store.commit(result)}, {versions}, kernels {result['machine']['kernels']}."
+    return "\n".join([table(header, rows, "llrrlrl"), "", source])
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README | gpu_tables.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
     "docs/own_detector.md": {"frozen-detector": frozen_detector},
     "docs/parity.md": {"parity": parity},
+    "docs/yolov.md": {"parity-yolov": parity_yolov},
     "docs/linking.md": linking_tables.BLOCKS,
     "docs/evaluation.md": evaluation_tables.BLOCKS,
     "docs/real_videos.md": real_tables.BLOCKS,

@@ -24,6 +24,8 @@ def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     Returns:
         Name -> shape: `X.weight` is [outputs, inputs], `X.bias` [outputs].
     """
+    if config.cosine_score:
+        return _cosine_shapes(config)
     r = config.relation
     linear: dict[str, tuple[int, int]] = {
         "classify": (config.num_logits, r.dim),
@@ -44,6 +46,18 @@ def fused_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
     if r.advanced:
         # The distillation's support is what the refinement put out; the bias of its keys has no effect.
         shapes.update({f"rel.{r.num_basic + 1}.{part}.weight": (r.dim, r.dim) for part in ("key", "value")})
+    return shapes
+
+
+def _cosine_shapes(config: RDNConfig) -> dict[str, tuple[int, ...]]:
+    dim, classes = config.relation.dim, len(config.class_names)
+    shapes: dict[str, tuple[int, ...]] = {f"qkv_{branch}.weight": (3 * dim, dim) for branch in ("cls", "reg")}
+    for name, outputs, inputs in (
+        ("linear1", 2 * dim, 2 * dim),
+        ("linear2", 4 * dim, 4 * dim),
+        ("classify", classes, 4 * dim),
+    ):
+        shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
     return shapes
 
 
@@ -105,6 +119,8 @@ def require_encoder(config: RDNConfig, encoder: _Named) -> None:
     wanted = ["boxes", "class_scores"]
     if config.attached is not None and config.attached.relations:
         wanted.append("features" if config.attached.map_stride is None else "feature_map")
+    if config.attached is not None and config.attached.objectness:
+        wanted += ["objectness", "features_reg"]
     _require(encoder, "encoder", ["image"], wanted)
 
 

@@ -57,7 +57,9 @@ def graphs_of(config: RDNConfig) -> dict[str, str]:
     """
     if config.attached is None:
         return dict(GRAPHS)
-    behind = {} if config.alone else {role: GRAPHS[role] for role in ("roi_head", "relation")}
+    # cosine_score takes the detector's features as they are.
+    roles = ["relation"] if config.cosine_score else ["roi_head", "relation"]
+    behind = {} if config.alone else {role: GRAPHS[role] for role in roles}
     return {"encoder": ENCODER, **behind}
 
 

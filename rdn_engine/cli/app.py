@@ -18,7 +18,7 @@ from rdn_engine.cli.service import run
 from rdn_engine.cli.streams import emit, open_streams, say
 from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, model_rows, new_table, tables_text
 from rdn_engine.errors import BackendUnavailable
-from rdn_engine.host.window import Window
+from rdn_engine.host.memory import stream_nbytes
 from rdn_engine.version import version
 
 app = typer.Typer(
@@ -68,7 +68,7 @@ def info(engines: EnginesArgument) -> None:
             "parameters": ", ".join(f"{k} {v:,}" for k, v in manifest.parameters.items()),
             "source": ", ".join(f"{k} {v}" for k, v in manifest.source.items()),
             "written with": ", ".join(f"{k} {v}" for k, v in manifest.producers.items()),
-            "memory per stream": f"{Window(config.relation, config.dials).nbytes / 2**20:.1f} MiB with the dials below",
+            "memory per stream": f"{stream_nbytes(config, config.dials) / 2**20:.1f} MiB with the dials below",
             "checksums": f"{len(manifest.files)} files, all as recorded",
         }.items():
             facts.add_row(name, value)

@@ -82,6 +82,7 @@ def model_rows(config: RDNConfig) -> dict[str, str]:
         Heading -> text.
     """
     roi, relation, given, attached = config.roi, config.relation, config.input, config.attached
+    cosine = config.cosine
     sides = f"shorter side {given.shorter_side}, longer at most {given.longer_side}"
     if given.size is not None:
         sides = f"{given.fit}, {given.size[1]} x {given.size[0]}"
@@ -94,6 +95,8 @@ def model_rows(config: RDNConfig) -> dict[str, str]:
         rows["RoI"] = f"{roi.pooling} {roi.size}x{roi.size}"
     advanced = " + advanced" if relation.advanced else ""
     stages = f"{relation.num_basic} basic{advanced}, {relation.heads} heads of {relation.head_dim}"
+    if relation.attention == "cosine_score":
+        stages = f"cosine_score, {relation.heads} heads of {relation.head_dim}, memory order {cosine.memory_order}"
     rows["relation"] = "none: the detector's own scores" if config.alone else stages
     return rows
 

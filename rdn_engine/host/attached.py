@@ -5,12 +5,17 @@ The graph's outputs, B images of A candidates each (docs/own_detector.md, the co
     boxes         [B, A, 4] xyxy, network-input pixels, the last pixel included: a side is x2 - x1 + 1
     class_scores  [B, A, C] in 0..1, without a background
     features      [B, A / boxes_per_feature, D], or feature_map [B, H, W, C'] that RoI pooling makes rows of
+
+and for cosine_score
+
+    objectness    [B, A] in 0..1, that a score is the product of with a class's
+    features_reg  [B, A / boxes_per_feature, D] of the box branch
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,11 +38,20 @@ class Candidates:
     class_scores: Float
     """[A, C] in 0..1"""
     score: Float
-    """[A] of the best class; NaN where the box is not finite"""
+    """[A] of the best class, times the objectness where there is one; NaN where the box is not finite"""
     label: Index
     """[A] the best class"""
     features: Float | None
     """[A / boxes_per_feature, D], or the map [H, W, C']; None of a detector alone"""
+    objectness: Float | None = None
+    """[A] in 0..1; None where the detector gives none"""
+    features_reg: Float | None = None
+    """[A / boxes_per_feature, D] of the box branch; None where the detector gives none"""
+
+    @property
+    def importance(self) -> Float:
+        """[A] what a proposal's frame calls its objectness: the detector's, else the score."""
+        return self.score if self.objectness is None else self.objectness
 
 
 class AttachedEncoder:
@@ -49,7 +63,8 @@ class AttachedEncoder:
         Args:
             config: of the model, with `attached`.
             encoder: the detector's graph.
-            roi_head: from its features to those of the relation stage; None of a detector alone.
+            roi_head: from its features to those of the relation stage; None of a detector alone, and for cosine_score,
+                which takes them as they are.
             threads: bounds the CPU threads of the kernels of one call.
 
         Raises:
@@ -89,8 +104,13 @@ class AttachedEncoder:
         pooled = np.concatenate([self.pool(one, rows) for one, rows in zip(found, chosen, strict=True)])
         lap("roi_pool")
         boxes = [one.boxes[rows] for one, rows in zip(found, chosen, strict=True)]
-        scores = [one.score[rows] for one, rows in zip(found, chosen, strict=True)]
+        scores = [one.importance[rows] for one, rows in zip(found, chosen, strict=True)]
         frames = encoded_frames(boxes, scores, pooled, num_support, self.describe)
+        if self._attached.objectness:
+            frames = [
+                replace(frame, class_scores=one.class_scores[rows])
+                for frame, one, rows in zip(frames, found, chosen, strict=True)
+            ]
         lap("roi_head")
         return frames
 
@@ -123,11 +143,18 @@ class AttachedEncoder:
         if not (score.max(initial=0) <= 1 and class_scores.min(initial=0) >= 0):
             low, high = class_scores.min(), class_scores.max()
             raise BundleError(f"graph encoder gave class_scores in {low:g}..{high:g}; wanted scores in 0..1")
+        objectness = outputs["objectness"][image] if self._attached.objectness else None
+        if objectness is not None:
+            if not (objectness.max(initial=0) <= 1 and objectness.min(initial=0) >= 0):
+                low, high = objectness.min(), objectness.max()
+                raise BundleError(f"graph encoder gave objectness in {low:g}..{high:g}; wanted 0..1")
+            score = score * objectness
         score = np.where(np.isfinite(boxes).all(1), score, np.float32(np.nan))
         features = None
         if self._attached.relations:
             features = outputs["features" if self._attached.map_stride is None else "feature_map"][image]
-        return Candidates(boxes, class_scores, score, label, features)
+        features_reg = outputs["features_reg"][image] if self._attached.features_reg else None
+        return Candidates(boxes, class_scores, score, label, features, objectness, features_reg)
 
     def select(self, found: Candidates, num_reference: int) -> Index:
         """The proposals of an image.
@@ -139,10 +166,20 @@ class AttachedEncoder:
         Returns:
             [n] rows of the candidates, best first, those that overlap a better one of their class left out.
         """
+        if found.objectness is None:
+            return self._suppress(found.boxes, found.score, found.label, num_reference)
+        # Best first in the graph's order, which is that of equal scores in NMS.
+        known = np.flatnonzero(~np.isnan(found.score))
+        entering = known[np.argsort(-found.objectness[known], kind="stable")[: self._attached.pre_nms_top_n]]
+        return entering[
+            self._suppress(found.boxes[entering], found.score[entering], found.label[entering], num_reference)
+        ]
+
+    def _suppress(self, boxes: Float, scores: Float, labels: Index, num_reference: int) -> Index:
         return cpu.suppress(
-            found.boxes,
-            found.score,
-            found.label,
+            boxes,
+            scores,
+            labels,
             num_classes=self._attached.num_classes,
             top_n=self._attached.pre_nms_top_n,
             nms_threshold=self._attached.nms_threshold,
@@ -158,13 +195,16 @@ class AttachedEncoder:
             rows: [n] among its candidates.
 
         Returns:
-            [n, D].
+            [n, D]; both features side by side, [n, 2 D], where there are two.
         """
         attached = self._attached
         if found.features is None:
             return found.class_scores[rows]
         if attached.map_stride is None:
-            return found.features[rows // attached.boxes_per_feature]
+            row = rows // attached.boxes_per_feature
+            if found.features_reg is None:
+                return found.features[row]
+            return np.concatenate([found.features[row], found.features_reg[row]], 1)
         pooled = cpu.roi_pool(
             found.features[None],
             found.boxes[rows],
@@ -176,7 +216,7 @@ class AttachedEncoder:
         return pooled[:, : attached.features]
 
     def describe(self, pooled: Float, support: Index) -> dict[str, Float]:
-        """Run roi_head; of a detector alone the rows are the features.
+        """Run roi_head; of a detector alone, and for cosine_score, the rows are the features.
 
         Args:
             pooled: R rows of `pool`.
@@ -217,6 +257,9 @@ def check_outputs(config: RDNConfig, attached: AttachedConfig, outputs: Mapping[
         wanted["features"] = (images, count // attached.boxes_per_feature, attached.features)
     elif attached.relations:
         wanted["feature_map"] = (images, None, None, attached.features // config.roi.size**2)
+    if attached.objectness:
+        wanted["objectness"] = (images, count)
+        wanted["features_reg"] = (images, count // attached.boxes_per_feature, attached.features_reg)
     for name, shape in wanted.items():
         array = outputs[name]
         fits = array.ndim == len(shape) and all(w in (None, g) for w, g in zip(shape, array.shape, strict=True))

@@ -39,7 +39,7 @@ class EncodedFrame:
     objectness: Float
     """[n] in 0..1"""
     features: Float
-    """[n, D] after the RoI FC and its ReLU"""
+    """[n, D] after the RoI FC and its ReLU; for cosine_score [n, 2 D], of the class branch and of the box branch"""
     query: Float
     """[n, D] query of the first relation module applied to the reference; [n, 0] where there is none"""
     keys: Float
@@ -48,6 +48,8 @@ class EncodedFrame:
     """[P, k, D] values, projected, without their bias"""
     refine_query: Float
     """[k, D] query of the refinement; [k, 0] without the advanced stage"""
+    class_scores: Float | None = None
+    """[n, C] of the detector itself, without the objectness, for cosine_score; None where no stage reads them"""
 
 
 @dataclass(frozen=True)

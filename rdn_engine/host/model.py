@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rdn_engine.bundle.confidence import ConfidenceMap
 from rdn_engine.config import RDNConfig
+from rdn_engine.host.cosine_stage import CosineStage
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.relation import Relation
 from rdn_engine.kernels.cpu import Float, RingPrecision
@@ -40,7 +41,7 @@ class HostModel:
     config: RDNConfig
     encoder: EncoderLike
     """From network inputs to proposals with their features."""
-    relation: Relation
+    relation: Relation | CosineStage
     """The executor of the relation stage."""
     threads: int
     """Bounds the CPU threads of every stage of one call."""

@@ -8,8 +8,10 @@ from typing import Literal
 from rdn_engine.backends.graph import Backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.errors import BackendUnavailable
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.batch import HostStreamBatch
+from rdn_engine.host.cosine_stage import CosineStage
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation, Relation
@@ -53,13 +55,9 @@ class HostRuntime:
         """
         config = bundle.config
         encoder = load_encoder(bundle, backend, threads)
-        relation: Relation
-        if config.alone:
-            relation = DetectorScores()
-        elif executor == "fused":
-            relation = FusedRelation(config, bundle.arrays("weights"), threads, precision)
-        else:
-            relation = GraphRelation(config, backend.load(bundle.path("relation")))
+        relation = load_relation(bundle, backend, executor, precision, threads)
+        if config.cosine_score and ring_precision != "float32":
+            raise BackendUnavailable(f"ring_precision is {ring_precision!r}; cosine_score has 'float32' alone")
         # Without relations the window has what is given out, and little of it.
         ring: RingPrecision = "float32" if config.alone else ring_precision
         return cls(HostModel(config, encoder, relation, threads, ring, bundle.manifest.confidence))
@@ -79,6 +77,35 @@ class HostRuntime:
         return HostStreamBatch(self.model, dials, capacity, source_ids)
 
 
+def load_relation(
+    bundle: Bundle, backend: Backend, executor: Executor, precision: Precision, threads: int
+) -> Relation | CosineStage:
+    """Load the relation stage.
+
+    Args:
+        bundle: whose files were checked.
+        backend: runs its graph, for `graph`.
+        executor: `fused` (compiled attention) or `graph`.
+        precision: of the products of `fused`.
+        threads: bounds the CPU threads of one call.
+
+    Raises:
+        BundleError: for a graph or a weight that is not what the configuration wants.
+        BackendUnavailable, ConfigError: for a precision that is not to be had here, or unknown.
+    """
+    config = bundle.config
+    if config.alone:
+        return DetectorScores()
+    if config.cosine_score:
+        if precision != "float32":
+            raise BackendUnavailable(f"relation_precision is {precision!r}; cosine_score has 'float32' alone")
+        graph = backend.load(bundle.path("relation")) if executor == "graph" else None
+        return CosineStage(config, bundle.arrays("weights"), threads, graph)
+    if executor == "fused":
+        return FusedRelation(config, bundle.arrays("weights"), threads, precision)
+    return GraphRelation(config, backend.load(bundle.path("relation")))
+
+
 def load_encoder(bundle: Bundle, backend: Backend, threads: int) -> Encoder | AttachedEncoder:
     """Load the graphs in front of the relation stage: RDN's own, or an attached detector.
 
@@ -91,7 +118,7 @@ def load_encoder(bundle: Bundle, backend: Backend, threads: int) -> Encoder | At
         BundleError: for a graph that is not what the configuration wants.
     """
     config = bundle.config
-    if config.alone:
+    if config.alone or config.cosine_score:
         return AttachedEncoder(config, backend.load(bundle.path("encoder")), None, threads)
     # The larger one first: loading takes several times its size, of which the other uses some again.
     roi_head = backend.load(bundle.path("roi_head"))

@@ -10,10 +10,9 @@ from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
 from rdn_engine.host.features import EncodedFrame
+from rdn_engine.host.memory import open_memory
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.relation import relate
 from rdn_engine.host.still import StillGate
-from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -33,7 +32,7 @@ class HostStream(Stream):
         self._model = model
         # The dials' own r is at hand from the start, whatever the capacity says.
         room = replace(capacity, advanced_ratio=max(capacity.advanced_ratio, dials.advanced_ratio))
-        self._window = Window(model.config.relation, room, model.relation.precision, model.ring_precision)
+        self._memory = open_memory(model.relation, model.config, room, model.ring_precision)
         self._still = StillGate(model.config.input)
         self._between = Between(self._config.detection.max_detections)
         self._newest = LastPicture()
@@ -41,7 +40,7 @@ class HostStream(Stream):
 
     @property
     def nbytes(self) -> int:
-        return self._window.nbytes
+        return self._memory.nbytes
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
@@ -127,12 +126,12 @@ class HostStream(Stream):
             role: of `role`.
         """
         if self._order.begins_epoch(info):
-            self._window.reset()
+            self._memory.reset()
             self._order.begin_epoch()
         if encoded is not None:
             self.timings.frames += 1
             self.timings.start()
-            self._window.append(encoded)
+            self._memory.append(encoded)
             self.timings.lap("window")
         if role != "between":
             self._still.done(self._dials, still=role == "still")
@@ -175,10 +174,10 @@ class HostStream(Stream):
                 self._order.done()
                 self._give(linked)
                 continue
-            reference, output = relate(model.relation, self._window, due.number, dials, timings.lap)
+            boxes, output, features = self._memory.relate(due.number, dials, timings.lap)
             found = postprocess.detections(
                 output,
-                reference.boxes,
+                boxes,
                 due.info.geometry,
                 input_config=model.config.input,
                 config=model.config.detection,
@@ -195,9 +194,8 @@ class HostStream(Stream):
                 tracker_id=None,
                 **vars(self._facts(due)),
             )
-            looked = dials.over_gaps and not model.config.alone
-            features = reference.features[found.proposal[:LOOKS]] if looked else None
-            linked = self.linker.push(Linkable(detections, found.proposal, output.omega, features), dials)
+            looks = features[found.proposal[:LOOKS]] if dials.over_gaps and features is not None else None
+            linked = self.linker.push(Linkable(detections, found.proposal, output.omega, looks), dials)
             timings.lap("linking")
             self._order.done()
             self._give(linked)
@@ -222,7 +220,7 @@ class HostStream(Stream):
         network = self.preprocess(*kept)
         (encoded,) = self._model.encoder(network[None], *self.num_proposals, self.timings.lap)
         self.timings.frames += 1
-        self._window.append(encoded)
+        self._memory.append(encoded)
         self.timings.lap("window")
         self._order.promote()
         self._between.promote()

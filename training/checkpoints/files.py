@@ -26,6 +26,7 @@ from rdn_engine.errors import CheckpointError, ConfigError
 from rdn_engine.text import read_text
 from training.checkpoints.public_layout import from_public, need, public_config, public_name
 from training.checkpoints.tensors import State, check, check_finite, read_tensors, some, wanted_shapes
+from training.checkpoints.yolov import is_yolov
 from training.model.attached import rdn_of
 from training.model.backbone import Backbone
 from training.model.rdn import RDN
@@ -171,6 +172,10 @@ def detect_layout(names: Mapping[str, Any]) -> Layout:
         return "rdn_engine"
     if "conv1.weight" in names and "layer1.0.conv1.weight" in names:
         return "torchvision"
+    if is_yolov(names):
+        raise CheckpointError(
+            f"these {len(names)} names are those of a YOLOV checkpoint; wanted export/attach_yolov.py for it"
+        )
     raise CheckpointError(
         f"no layout known here has these {len(names)} names: {some(sorted(names))}; wanted our own "
         "(backbone.conv1.weight, ..), the public RDN layout (backbone.body.stem.conv1.weight, ..) or torchvision's "
