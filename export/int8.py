@@ -58,26 +58,31 @@ def quantize(
     report("activations in float32")
     backbone, head = (onnx.load(exact / GRAPHS[role]) for role in ("backbone", "roi_head"))
     fc = first_gemm(head)
-    observed = Observation.of(exact, _activation_names(backbone), config, frames)
+    observed = Observation.of(exact, activation_names(backbone), config, frames)
     kept = [backbone.graph.node[index].name for index in last_products(backbone.graph)]
     errors: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=target) as folder:
         candidate = {method: Path(folder) / f"{method}.onnx" for method in METHODS}
         for method in METHODS:
             report(f"backbone graph in int8, {method}")
-            ranges = _through_relu(backbone, observed.backbone.ranges(method))
-            _write(backbone, candidate[method], ranges, exclude=kept, symmetric=symmetric)
+            ranges = through_relu(backbone, observed.backbone.ranges(method))
+            write_quantized(backbone, candidate[method], ranges, exclude=kept, symmetric=symmetric)
             errors[method] = observed.error(candidate[method])
         best = min(METHODS, key=lambda method: errors[method])
         candidate[best].rename(target / GRAPHS["backbone"])
     report("roi_head graph in int8")
     ranges = {fc.input[0]: observed.pooled.ranges(best)["pooled"]}
-    _write(head, target / GRAPHS["roi_head"], ranges, only=[fc.name], symmetric=symmetric)
+    write_quantized(head, target / GRAPHS["roi_head"], ranges, only=[fc.name], symmetric=symmetric)
     return best
 
 
-def _activation_names(model: onnx.ModelProto) -> list[str]:
-    """Tensors that carry a scale of their own. What only a ReLU reads takes the ReLU's."""
+def activation_names(model: onnx.ModelProto, kinds: Sequence[str] = _QUANTIZED) -> list[str]:
+    """Tensors that carry a scale of their own. What only a ReLU reads takes the ReLU's.
+
+    Args:
+        model: with the types of its tensors.
+        kinds: of the nodes that are quantised.
+    """
     readers: dict[str, list[str]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -86,7 +91,7 @@ def _activation_names(model: onnx.ModelProto) -> list[str]:
     constants = {t.name for t in model.graph.initializer}
     names: dict[str, None] = {}
     for node in model.graph.node:
-        if node.op_type in _QUANTIZED:
+        if node.op_type in kinds:
             names |= dict.fromkeys([*node.input[:1], *(node.input[1:] if node.op_type == "Add" else ()), *node.output])
     return [
         name
@@ -95,7 +100,13 @@ def _activation_names(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _through_relu(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
+def through_relu(model: onnx.ModelProto, ranges: Ranges) -> Ranges:
+    """The ranges, those of what a ReLU reads among them.
+
+    Args:
+        model: in which the ReLUs are.
+        ranges: of `activation_names`.
+    """
     return ranges | {
         node.input[0]: ranges[node.output[0]]
         for node in model.graph.node
@@ -109,15 +120,27 @@ def first_gemm(model: onnx.ModelProto) -> onnx.NodeProto:
     return gemm
 
 
-def _write(
+def write_quantized(
     model: onnx.ModelProto,
     path: Path,
     ranges: Ranges,
     *,
     only: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    kinds: Sequence[str] = (*_QUANTIZED, "Gemm"),
     symmetric: bool,
 ) -> None:
+    """Write a graph with weights and activations as codes of eight bits.
+
+    Args:
+        model: in float32.
+        path: of the file.
+        ranges: of every tensor that gets a scale.
+        only: names of the nodes; none stands for all of `kinds`.
+        exclude: names of nodes that stay in float32.
+        kinds: of the nodes that are quantised.
+        symmetric: activations without a zero point.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     # What is left to do is what minmax stands for: to take the ranges as they are.
@@ -131,7 +154,7 @@ def _write(
         tensors_range=TensorsData(CalibrationMethod.MinMax, given),
         nodes_to_quantize=list(only),
         nodes_to_exclude=list(exclude),
-        op_types_to_quantize=[*_QUANTIZED, "Gemm"],
+        op_types_to_quantize=list(kinds),
         # The sums of an FC go on in float32, where nothing is lost to a second rounding.
         extra_options={
             "OpTypesToExcludeOutputQuantization": ["Gemm"],

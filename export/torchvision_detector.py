@@ -1,11 +1,11 @@
-"""From a detector of torchvision to the ONNX file that export/attach.py reads: every box in front of NMS.
+"""From a detector of torchvision to the ONNX file that export/attach.py reads: every box in front of the last NMS.
 
     python export/torchvision_detector.py --model fcos_resnet50_fpn --checkpoint w.pth --size 608 800 --output fcos.onnx
     python export/attach.py --detector fcos.onnx --family torchvision --classes names.txt --output engines/fcos
 
-FCOS, RetinaNet, SSD and SSDLite; Faster R-CNN chooses its boxes inside, by an NMS of their own, and cannot be read so.
-Features are those that classes and boxes are predicted from, side by side; SSD's levels differ in width, so it gives a
-map that features are pooled from. The command that attaches the file is printed.
+FCOS, RetinaNet, SSD, SSDLite and Faster R-CNN with what is built on it; also the small FCOS that training/train.py
+makes, by its checkpoint alone. Features are those that classes and boxes are predicted from, side by side; SSD's levels
+differ in width, so it gives a map that features are pooled from. The command that attaches the file is printed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -24,6 +24,7 @@ import torchvision
 from rich.console import Console
 from torch import Tensor, nn
 from torchvision.models._api import get_model, list_models
+from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
@@ -32,9 +33,14 @@ from torchvision.models.detection.ssd import SSD
 # So that the script runs from a checkout; the package of that name is what is installed, or the checkout's.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from export.two_stage import TwoStage
 from rdn_engine.errors import AttachError, CheckpointError, RDNError
+from training.checkpoints.fcos import load_fcos
 
 OPSET = 18
+PROPOSALS = 300
+"""Of an image, where a detector chooses them inside"""
+Model = FCOS | RetinaNet | SSD | FasterRCNN
 
 
 class Dense(nn.Module):
@@ -96,7 +102,7 @@ def _rows(maps: list[Tensor], width: int) -> Tensor:
     return torch.cat(rows, 1)
 
 
-def build(name: str, checkpoint: Path | None, num_classes: int) -> FCOS | RetinaNet | SSD:
+def build(name: str, checkpoint: Path | None, num_classes: int) -> Model:
     """Make a detector of torchvision.
 
     Args:
@@ -105,7 +111,7 @@ def build(name: str, checkpoint: Path | None, num_classes: int) -> FCOS | Retina
         num_classes: columns of its scores, the background included.
 
     Raises:
-        AttachError: for another name, or a detector that is not dense.
+        AttachError: for a name that is none of torchvision's.
         CheckpointError: for weights that are not its own.
     """
     known = list_models(module=torchvision.models.detection)
@@ -113,11 +119,8 @@ def build(name: str, checkpoint: Path | None, num_classes: int) -> FCOS | Retina
         raise AttachError(f"--model is {name!r}; torchvision {version('torchvision')} has {known}")
     more: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": num_classes}
     model = get_model(name, **more).eval()
-    if not isinstance(model, (FCOS, RetinaNet, SSD)):
-        raise AttachError(
-            f"{name} chooses its boxes by an NMS of its own, inside; wanted FCOS, RetinaNet, SSD or SSDLite, whose "
-            "boxes are all there"
-        )
+    if not isinstance(model, Model):
+        raise AttachError(f"{name} is a {type(model).__name__}; wanted FCOS, RetinaNet, SSD or Faster R-CNN")
     if checkpoint is not None:
         try:
             model.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu"))
@@ -126,7 +129,7 @@ def build(name: str, checkpoint: Path | None, num_classes: int) -> FCOS | Retina
     return model
 
 
-def export(model: FCOS | RetinaNet | SSD, size: tuple[int, int], kept: Sequence[int], path: Path) -> str:
+def export(model: Model, size: tuple[int, int], kept: Sequence[int], path: Path, proposals: int = PROPOSALS) -> str:
     """Write a detector with all its boxes.
 
     Args:
@@ -134,11 +137,13 @@ def export(model: FCOS | RetinaNet | SSD, size: tuple[int, int], kept: Sequence[
         size: (height, width) of the images, pixels.
         kept: columns of its scores that are classes.
         path: of the ONNX file.
+        proposals: of Faster R-CNN, the most that its region proposals may be.
 
     Returns:
         The name of the output that features come from.
     """
-    dense = Dense(model, size, kept).eval()
+    graph = TwoStage(model, size, kept, proposals) if isinstance(model, FasterRCNN) else Dense(model, size, kept)
+    dense = graph.eval()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -157,9 +162,13 @@ def export(model: FCOS | RetinaNet | SSD, size: tuple[int, int], kept: Sequence[
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", required=True, help="as torchvision.models.detection has it")
+    parser.add_argument("--model", help="as torchvision.models.detection has it; default: what --checkpoint says, of a "
+                        "training with `fcos`")  # fmt: skip
     parser.add_argument("--checkpoint", type=Path, help="its state_dict; default: random weights")
-    parser.add_argument("--num-classes", type=int, default=91, help="background included; default: COCO's 91")
+    parser.add_argument("--num-classes", type=int, default=91, help="of --model, background included; default: 91")
+    parser.add_argument(
+        "--proposals", type=int, default=PROPOSALS, help="of Faster R-CNN, the most of an image; default: %(default)s"
+    )
     parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="of the images")
     parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
     return parser.parse_args(argv)
@@ -179,15 +188,22 @@ def kept_columns(num_classes: int) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
-        model = build(arguments.model, arguments.checkpoint, arguments.num_classes)
-        kept = kept_columns(arguments.num_classes)
-        features = export(model, tuple(arguments.size), kept, arguments.output)
+        if arguments.model is not None:
+            model = build(arguments.model, arguments.checkpoint, arguments.num_classes)
+            kept = kept_columns(arguments.num_classes)
+        elif arguments.checkpoint is not None:
+            model = trained = load_fcos(arguments.checkpoint)
+            kept = list(range(1, trained.config.num_logits))
+        else:
+            raise AttachError("neither --model nor --checkpoint is given; wanted one or both")
+        features = export(model, tuple(arguments.size), kept, arguments.output, arguments.proposals)
     except (RDNError, OSError) as error:
         Console(stderr=True).print(
             f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True
         )
         return 1
-    given = [round(255 * x, 3) for x in (*model.transform.image_mean, *model.transform.image_std)]
+    transform = cast("Any", model.transform)
+    given = [round(255 * x, 3) for x in (*transform.image_mean, *transform.image_std)]
     words = [" ".join(f"{x:g}" for x in part) for part in (given[:3], given[3:])]
     more = f" --fit stretch --feature-map {features}" if features == "feature_map" else ""
     print(f"python export/attach.py --detector {arguments.output} --family torchvision --mean {words[0]} --std "

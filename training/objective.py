@@ -12,6 +12,7 @@ from training import losses
 from training.data.features import FeatureBatch
 from training.data.sampling import Batch, normalise
 from training.model.attached import AttachedRDN
+from training.model.fcos import SmallFCOS
 from training.model.inference import advanced_rows
 from training.model.rdn import RDN
 from training.settings import Phase, References, Relation, Settings
@@ -162,7 +163,42 @@ class AttachedObjective(nn.Module):
         }
 
 
-def trained(model: RDN, phase: Phase) -> set[str]:
+class FCOSObjective(nn.Module):
+    """The losses of a small FCOS, torchvision's own."""
+
+    def __init__(self, model: SmallFCOS, settings: Settings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    def forward(self, batch: Batch, relation: Relation, references: References) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: on the model's device.
+            relation: `none`; there are no relations.
+            references: not looked at: every image bears losses.
+
+        Returns:
+            classification, bbox_regression and bbox_ctrness, each a scalar, over the positive cells of the batch.
+        """
+        model = self.model
+        images = normalise(batch.images, batch.sizes, model.config.input)
+        for image, ignored in zip(images, batch.ignored, strict=True):
+            # What is an example of nothing is not seen: its cells would be examples of the background.
+            for x1, y1, x2, y2 in ignored.round().long().tolist():
+                image[:, max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1] = 0
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            found = model.predict(images)
+        anchors, counts = model.cells(images)
+        edges = images.new_tensor([0, 0, 1, 1])  # boxes here end with their last pixel
+        targets = [{"boxes": b + edges, "labels": n} for b, n in zip(batch.boxes, batch.labels, strict=True)]
+        values = {name: value.float() for name, value in found.items()}
+        losses: dict[str, Tensor] = model.compute_loss(targets, values, anchors, counts)
+        return losses
+
+
+def trained(model: RDN | SmallFCOS, phase: Phase) -> set[str]:
     """What a phase trains.
 
     Args:
@@ -174,6 +210,8 @@ def trained(model: RDN, phase: Phase) -> set[str]:
     """
     names = {name for name, _ in model.named_parameters()}
     left_out: tuple[str, ...] = ()
+    if isinstance(model, SmallFCOS):
+        return names
     if phase.relation == "none":
         left_out = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
     elif phase.relation == "basic":

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from rdn_engine.media.draw import annotate
 from rdn_engine.results import Detections
 from training.data.sampling import Batch
-from training.model.inference import detect_video
+from training.model.fcos import SmallFCOS
+from training.model.inference import find_objects
 from training.model.rdn import RDN
 
 _SHOWN = 0.3  # confidence
 
 
-def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
+def sample_picture(model: RDN | SmallFCOS, batch: Batch) -> NDArray[np.uint8]:
     """The first image of a batch with its annotated boxes, and beside it with what is found in its clip.
 
     Args:
@@ -28,12 +29,7 @@ def sample_picture(model: RDN, batch: Batch) -> NDArray[np.uint8]:
         image[:height, :width].cpu().numpy()
         for image, (height, width) in zip(batch.images[: batch.frames_per_clip], batch.sizes, strict=False)
     ]
-    training = model.training
-    model.eval()
-    try:
-        found = detect_video(model, frames)[0]
-    finally:
-        model.train(training)
+    found = find_objects(model, frames)[0]
     names = model.config.class_names
     height, width = frames[0].shape[:2]
 

@@ -17,6 +17,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.plain import from_plain
 from training.checkpoints.files import read_config
 from training.data.videos import Source, class_names_of
+from training.model.fcos import FCOSConfig
 
 Relation = Literal["none", "basic", "full"]
 References = Literal["all", "first"]
@@ -85,6 +86,9 @@ class Settings:
     detector: str = ""
     """Engine directory of a detector that was attached (export/attach.py): relations are trained on it, and it stays as
     it is. Input and proposals are then its own."""
+    fcos: FCOSConfig | None = None
+    """A small detector of single frames in place of RDN, on the first stages of the backbone; relations are trained on
+    it once it is attached."""
     features: str = ""
     """Folder for what it makes of the training videos; `features` in the run's own by default."""
     seed: int = 0
@@ -195,11 +199,22 @@ class Settings:
                  "checkpoints are imported (export/attach_yolov.py), not trained here")  # fmt: skip
         attached = self.model.attached is not None
         _require(attached == bool(self.detector), f"detector is {self.detector!r}; wanted one where model.attached is")
+        if self.fcos is not None:
+            self._check_fcos()
         augmented = [name for name in ("flip", "exchange_colours") if getattr(self.data, name)]
         _require(not (attached and augmented), f"data.{', data.'.join(augmented)} is true; wanted false with a "
                  "detector, whose features are computed once, of frames as they are")  # fmt: skip
         if self.evaluate_every and not self.data.validation:
             raise ConfigError(f"evaluate_every is {self.evaluate_every} without data.validation; wanted a source")
+
+    def _check_fcos(self) -> None:
+        _require(not self.detector, f"detector is {self.detector!r} with fcos; wanted one of the two")
+        backbone = self.model.backbone
+        _require(backbone.name == "resnet18", f"model.backbone.name is {backbone.name}; wanted resnet18 with fcos")
+        for phase in self.phases:
+            got = f"relation {phase.relation!r}, frames_per_clip {phase.frames_per_clip}"
+            _require(phase.relation == "none" and phase.frames_per_clip == 1, f"phases: {phase.name!r}: {got}; wanted "
+                     "relation 'none' and frames_per_clip 1 with fcos, which sees single frames")  # fmt: skip
 
 
 def _on_detector(directory: Any, model: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
+from training.checkpoints.fcos import save_fcos
 from training.checkpoints.files import (
     detect_layout,
     load_checkpoint,
@@ -22,7 +23,8 @@ from training.checkpoints.files import (
     num_classes,
     save_checkpoint,
 )
-from training.checkpoints.tensors import State, read_tensors, some
+from training.checkpoints.tensors import State, check, read_tensors, some
+from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
 from training.settings import MAY_CHANGE, Settings, differences
 
@@ -58,7 +60,7 @@ def save_state(output: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def save_model(path: Path, model: RDN, *, half: bool = False) -> None:
+def save_model(path: Path, model: RDN | SmallFCOS, *, half: bool = False) -> None:
     """Writes the weights in our own format.
 
     Args:
@@ -70,7 +72,10 @@ def save_model(path: Path, model: RDN, *, half: bool = False) -> None:
         CheckpointError: the disk does not take it; an older file is then as it was.
     """
     try:
-        save_checkpoint(path, model.state_dict(), model.config, half=half)
+        if isinstance(model, SmallFCOS):
+            save_fcos(path, model, half=half)
+        else:
+            save_checkpoint(path, model.state_dict(), model.config, half=half)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}; an older file of this name is intact") from error
 
@@ -113,7 +118,7 @@ def read_state(output: Path, settings: Settings) -> dict[str, Any] | None:
     return state
 
 
-def load_start(model: RDN, path: Path) -> list[str]:
+def load_start(model: RDN | SmallFCOS, path: Path) -> list[str]:
     """Takes the weights of an earlier run or of a public checkpoint, or the backbone of a torchvision classifier.
 
     Args:
@@ -130,6 +135,8 @@ def load_start(model: RDN, path: Path) -> list[str]:
         ConfigError: a torchvision backbone would compute something else under this configuration.
     """
     tensors, _, chosen = read_tensors(path)
+    if isinstance(model, SmallFCOS):
+        return [*chosen, *_start_fcos(model, tensors, path)]
     layout = detect_layout(tensors)
     if layout == "torchvision" and model.config.attached is not None:
         raise CheckpointError(
@@ -155,6 +162,24 @@ def load_start(model: RDN, path: Path) -> list[str]:
         )
     model.load_state_dict(state | {n: t for n, t in taken.items() if n in state})
     return notes
+
+
+def _start_fcos(model: SmallFCOS, tensors: State, path: Path) -> list[str]:
+    """All weights of another such detector, or the first stages of a backbone."""
+    if "head.regression_head.bbox_reg.weight" in tensors:
+        check(tensors, {k: tuple(v.shape) for k, v in model.state_dict().items()}, str(path))
+        model.load_state_dict(tensors)
+        return []
+    trunk = model.backbone.trunk
+    if detect_layout(tensors) == "torchvision":
+        found = load_torchvision_backbone(tensors, model.config.backbone)
+    else:
+        found = load_checkpoint(path, None).state
+        found = {name.removeprefix("backbone."): t for name, t in found.items() if name.startswith("backbone.")}
+    found = {name: tensor for name, tensor in found.items() if not name.startswith("layer4.")}
+    check(found, {k: tuple(v.shape) for k, v in trunk.state_dict().items()}, str(path))
+    trunk.load_state_dict(found)
+    return ["all but the first stages of the backbone stays as initialised"]
 
 
 def _untold(config: RDNConfig, tensors: State, where: str) -> dict[str, Any]:

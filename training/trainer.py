@@ -25,8 +25,9 @@ from training.data.videos import TrainingVideos, open_sources
 from training.distributed import World
 from training.evaluation.videos import AnnotatedVideos
 from training.model.attached import AttachedRDN, rdn_of
+from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
-from training.objective import AttachedObjective, Objective, trained
+from training.objective import AttachedObjective, FCOSObjective, Objective, trained
 from training.provenance import environment
 from training.runlog import RunLog
 from training.samples import sample_picture
@@ -69,12 +70,13 @@ class Trainer:
         _check_share(settings, self.world)
         videos = open_sources(settings.data.train, settings.model.class_names)
         torch.manual_seed(settings.seed)
-        self.model = rdn_of(settings.model).to(self.world.device).to(memory_format=torch.channels_last)
+        self.model = _model(settings).to(self.world.device).to(memory_format=torch.channels_last)
         if isinstance(self.model, AttachedRDN):
             self.clips: Clips = _feature_clips(self.model, videos, settings, output, self.world)
         else:
             self.clips = Clips(videos, settings)
-            self.model.backbone.freeze(settings.frozen_stages)
+            trunk = self.model.backbone.trunk if isinstance(self.model, SmallFCOS) else self.model.backbone
+            trunk.freeze(settings.frozen_stages)
         self.optimizer = _optimizer(self.model, settings)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         self.iteration = 0
@@ -285,7 +287,13 @@ class Trainer:
             self.frames, self.damaged = state["frames"], state["damaged"]
 
 
-def _objective(model: RDN, settings: Settings) -> nn.Module:
+def _model(settings: Settings) -> RDN | SmallFCOS:
+    return rdn_of(settings.model) if settings.fcos is None else SmallFCOS(settings.model, settings.fcos)
+
+
+def _objective(model: RDN | SmallFCOS, settings: Settings) -> nn.Module:
+    if isinstance(model, SmallFCOS):
+        return FCOSObjective(model, settings)
     return AttachedObjective(model, settings) if isinstance(model, AttachedRDN) else Objective(model, settings)
 
 
@@ -320,7 +328,7 @@ def _check_share(settings: Settings, world: World) -> None:
             )
 
 
-def _optimizer(model: RDN, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """Weights decay; biases and norms do not."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]

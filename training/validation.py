@@ -11,6 +11,7 @@ from training.data.synthetic import SyntheticVideos
 from training.data.videos import Source
 from training.evaluation.detect import RunModel, evaluate
 from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
+from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
 
 METRIC = "AP50"
@@ -45,7 +46,7 @@ def _open(source: Source) -> AnnotatedVideos:
     return from_synthetic(SyntheticVideos(drawn.split, drawn.num_videos, drawn.num_frames, drawn.size, drawn.seed))
 
 
-def validate(model: RDN, sources: Sequence[AnnotatedVideos]) -> float:
+def validate(model: RDN | SmallFCOS, sources: Sequence[AnnotatedVideos]) -> float:
     """The accuracy of a model that is in training. It changes nothing in the model.
 
     Args:

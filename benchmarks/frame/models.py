@@ -113,7 +113,7 @@ def write_checkpoint(path: Path, config: RDNConfig, seed: int = 0) -> None:
         if name.endswith("bn3"):
             nn.init.constant_(module.weight, RESIDUAL_GAIN)
     norms = [module.register_forward_pre_hook(_take_statistics) for module in _norms(model)]
-    layers = [module.register_forward_hook(_Rescale(deviation)) for module, deviation in _scaled(model)]
+    layers = [module.register_forward_hook(Rescale(deviation)) for module, deviation in scaled(model)]
     clips = [frames(1, seed * STATISTICS_FRAMES + i)[0] for i in range(STATISTICS_FRAMES)]
     model.encode_map(torch.stack([to_input(frame, config.input) for frame in clips]))
     for handle in norms:
@@ -174,7 +174,9 @@ def _norms(model: RDN) -> list[FrozenBatchNorm2d]:
     return found
 
 
-def _scaled(model: RDN) -> list[tuple[nn.Linear | nn.Conv2d, float]]:
+def scaled(model: RDN) -> list[tuple[nn.Linear | nn.Conv2d, float]]:
+    """Layers of a model whose outputs are to deviate as a trained one's, each with its deviation."""
+
     def deviation(name: str) -> float | None:
         return next((d for part, d in DEVIATIONS.items() if f".{part}." in f".{name}."), None)
 
@@ -190,7 +192,7 @@ def _take_statistics(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     norm.get_buffer("running_var").copy_(x.var((0, 2, 3)).clamp_min(1e-4 * float(x.var())))
 
 
-class _Rescale:
+class Rescale:
     """A forward hook that scales weight and bias, once, so that the output deviates by `deviation`."""
 
     def __init__(self, deviation: float) -> None:

@@ -2,113 +2,52 @@
 
     python benchmarks/quality/frozen_detector.py [--threads 1] [--runs runs/frozen_detector]
 
-The detector: backbone and region proposals of rdn_tiny as an ONNX file, attached as anybody's is; it knows boxes and
-how likely each is an object, and has a map. On its features two heads are trained for as many steps from the same
-start: on single frames, and with relations. Each is evaluated as an engine directory on held-out rendered videos.
-Stopped at any point, the same command goes on.
+The detector is a small FCOS of torchvision's parts, trained on rendered videos (training/configs/fcos_tiny.yaml),
+exported and attached as anybody's is. On its features relations are trained (fcos_tiny_relations.yaml), three times
+from other seeds. The detector alone and each of the three are evaluated as engine directories on held-out rendered
+videos. Stopped at any point, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.quality.accuracy import write_json
 from benchmarks.quality.from_nothing import seconds_of
-from export.attach import Options, attach
+from export.attach import DIALS, Options, attach
 from export.attach_relations import attach_relations
-from export.families import FAMILIES, Given
-from export.graphs import OPSET, fold_norms
+from export.families import FAMILIES
+from export.torchvision_detector import export
 from rdn_engine import Detector
-from training.checkpoints.files import load_checkpoint
+from training.checkpoints.fcos import load_fcos
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.detect import RunDetector, evaluate
-from training.evaluation.videos import from_synthetic
-from training.model import boxes as box_ops
+from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
 from training.settings import Settings
 from training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "frozen_detector.json"
-CHECKPOINT = ROOT / "models" / "rdn_tiny" / "model.safetensors"
+CONFIGS = ROOT / "training" / "configs"
+START = ROOT / "models" / "rdn_tiny" / "model.safetensors"
 SIZE = (128, 192)
 SEEDS = 3
-STEPS = 500
-"""Of each phase"""
-TRAINED, HELD_OUT = (200, 12), (30, 24)
+PROPOSALS = 32
+HELD_OUT = (60, 24)
 """Videos, and frames of each"""
-
-
-class Proposals(nn.Module):
-    """Every anchor's box and objectness, and the map: what a two-stage detector has in front of its heads."""
-
-    anchors: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = load_checkpoint(CHECKPOINT).model()
-        fold_norms(self.model.backbone)
-        stride = self.model.config.rpn.stride
-        self.register_buffer("anchors", self.model.anchors((SIZE[0] // stride, SIZE[1] // stride), torch.device("cpu")))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        objectness, deltas, feature_map = self.model.encode_map(image)
-        boxes = box_ops.clip(box_ops.decode(deltas[0], self.anchors), SIZE)
-        return boxes[None] + boxes.new_tensor([0, 0, 1, 1]), objectness.sigmoid()[..., None], feature_map
-
-
-def attached(folder: Path) -> Path:
-    """The engine directory of the detector alone."""
-    engines = folder / "detector"
-    if engines.exists():
-        return engines
-    folder.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            Proposals().eval(), (torch.zeros(1, 3, *SIZE),), input_names=["image"],
-            output_names=["boxes", "scores", "map"], opset_version=OPSET, dynamo=True, verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    onnx.save(program.model_proto, folder / "detector.onnx")
-    given = load_checkpoint(CHECKPOINT).config.input
-    how = dataclasses.replace(FAMILIES["generic"].preprocessing, fit="stretch", mean=given.mean, std=given.std)
-    options = Options("generic", ("object",), Given(feature_map="map"), preprocessing=how, pooled_side=5)
-    attach(folder / "detector.onnx", engines, options)
-    return engines
-
-
-def settings(folder: Path, engines: Path, name: str, relation: str, seed: int) -> Settings:
-    """Of one phase. Single frames of twelve videos show as many references as four clips of three."""
-    drawn = {"num_videos": TRAINED[0], "num_frames": TRAINED[1], "size": [SIZE[1], SIZE[0]], "seed": 0}
-    single = {"clips": 12, "frames_per_clip": 1} if relation == "none" else {}
-    phase = {"name": name, "iterations": STEPS, "learning_rate": 1e-3, "relation": relation, **single}
-    return Settings.from_plain(
-        {
-            "detector": str(engines),
-            "features": str(folder / "features"),
-            "model": {
-                "relation": {"dim": 128, "heads": 4},
-                "dials": {"window": 8, "num_support": 24, "num_reference": 64, "advanced_ratio": 0.25},
-            },
-            "data": {"train": [{"synthetic": drawn}], "flip": False},
-            "rois_per_frame": 64,
-            "phases": [phase],
-            "seed": seed,
-        }
-    )
 
 
 def train(told: Settings, run: Path, start: Path | None) -> float:
@@ -119,40 +58,73 @@ def train(told: Settings, run: Path, start: Path | None) -> float:
     return sum(seconds_of(log).values()) / 60
 
 
+def attached(folder: Path) -> tuple[Path, float]:
+    """The engine directory of the detector alone, and the minutes of its training."""
+    engines = folder / "engines"
+    minutes = train(Settings.read(CONFIGS / "fcos_tiny.yaml"), folder / "detector", START)
+    if not engines.exists():
+        model = load_fcos(folder / "detector" / "model.safetensors")
+        given = model.config.input
+        export(model, SIZE, range(1, model.config.num_logits), folder / "detector.onnx")
+        how = replace(FAMILIES["torchvision"].preprocessing, mean=given.mean, std=given.std)
+        dials = replace(DIALS, num_reference=PROPOSALS)
+        options = Options("torchvision", model.config.class_names, preprocessing=how, dials=dials)
+        attach(folder / "detector.onnx", engines, options, name="fcos_tiny")
+    return engines, minutes
+
+
+def settings(folder: Path, engines: Path, seed: int) -> Settings:
+    """Of the relations."""
+    changes = [f"detector={engines}", f"features={folder / 'features'}", f"seed={seed}"]
+    return Settings.read(CONFIGS / "fcos_tiny_relations.yaml", changes)
+
+
+@cache
+def held_out() -> AnnotatedVideos:
+    """Drawn once they are wanted."""
+    return from_synthetic(SyntheticVideos("test", *HELD_OUT))
+
+
+def figures(engines: Path, threads: int) -> dict[str, Any]:
+    """AP50 in all and by speed of an engine directory; kept beside it."""
+    path = engines.parent / f"{engines.name}.json"
+    if not path.exists():
+        detector = Detector.from_pretrained(engines, threads=threads)
+        found = evaluate(RunDetector(detector, detector.config.dials), held_out())
+        speed = {name: found["speed"][name]["AP50"] for name in ("slow", "medium", "fast")}
+        write_json(path, {"AP50": found["vid"]["AP50"], **speed})
+    row: dict[str, Any] = json.loads(path.read_text())
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "frozen_detector")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(SEEDS), help="to train now; others are left")
     arguments = parser.parse_args()
-    folder, threads = arguments.runs, arguments.threads
+    folder, threads = arguments.runs.resolve(), arguments.threads
     where = environment()  # before the training: the commit it was made with
     torch.set_num_threads(threads)
-    engines = attached(folder)
-    videos = from_synthetic(SyntheticVideos("test", *HELD_OUT))
+    engines, minutes = attached(folder)
+    rows: list[dict[str, Any]] = [{"head": "detector", "minutes": round(minutes, 1), **figures(engines, threads)}]
     began, features = time.monotonic(), folder / "features_minutes.json"
-    rows: list[dict[str, Any]] = []
-    for seed in range(SEEDS):
-        first = settings(folder, engines, "single", "none", seed)
+    for seed in arguments.seeds:
+        run = folder / f"relations-{seed}"
+        told = settings(folder, engines, seed)
         if not features.exists():
-            Trainer(first, folder / f"single-{seed}")
+            Trainer(told, run)
             write_json(features, {"minutes": (time.monotonic() - began) / 60})
-        begun = train(first, folder / f"single-{seed}", None)
-        for name, relation in (("alone", "none"), ("relations", "full")):
-            run = folder / f"{name}-{seed}"
-            told = settings(folder, engines, name, relation, seed)
-            minutes = begun + train(told, run, folder / f"single-{seed}" / "model.safetensors")
-            if not (run / "engines").exists():
-                attach_relations(engines, run / "model.safetensors", run / "engines")
-            detector = Detector.from_pretrained(run / "engines", threads=threads)
-            found = evaluate(RunDetector(detector, detector.config.dials), videos)
-            speed = {speed: found["speed"][speed]["AP50"] for speed in ("slow", "medium", "fast")}
-            rows.append(
-                {"seed": seed, "head": name, "minutes": round(minutes, 1), "AP50": found["vid"]["AP50"], **speed}
-            )
-            print(rows[-1], flush=True)
-    taken = round(json.loads(features.read_text())["minutes"], 1)
-    measured = {"threads": threads, "steps": STEPS, "trained": TRAINED, "held_out": HELD_OUT, "features_minutes": taken}
-    write_json(RESULT, {**where, **measured, "rows": rows})
+        taken = train(told, run, None)
+        if not (run / "engines").exists():
+            attach_relations(engines, run / "model.safetensors", run / "engines", name="fcos_tiny")
+        found = figures(run / "engines", threads)
+        rows.append({"head": "relations", "seed": seed, "minutes": round(taken, 1), **found})
+        print(rows[-1], flush=True)
+    if len(rows) == 1 + SEEDS:
+        spent = round(json.loads(features.read_text())["minutes"], 1)
+        measured = {"threads": threads, "held_out": HELD_OUT, "features_minutes": spent}
+        write_json(RESULT, {**where, **measured, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -82,28 +82,38 @@ def from_nothing() -> str:
 
 
 def frozen_detector() -> str:
-    """Relations on a detector that stays as it is against single frames of the same."""
+    """A detector that stays as it is, alone and with relations trained on it."""
     result = load("frozen_detector.json")
     columns = {"all": "AP50", **{f"{name} objects": name for name in ("slow", "medium", "fast")}}
-    heads = {"single frames": "alone", "relations": "relations"}
-    of = {name: [row for row in result["rows"] if row["head"] == head] for name, head in heads.items()}
-    means = {
-        name: {c: sum(r[key] for r in rows) / len(rows) for c, key in columns.items()} for name, rows in of.items()
-    }
+    (alone,), related = ([row for row in result["rows"] if row["head"] == head] for head in ("detector", "relations"))
+    mean = {key: sum(row[key] for row in related) / len(related) for key in columns.values()}
     videos, frames = result["held_out"]
-    header = [
-        f"AP50, {videos} videos of {frames} frames, mean of {store.count(len(of['relations']), 'seed')}",
-        *columns,
+    header = [f"AP50, {videos} videos of {frames} frames", *columns]
+    rows = [
+        ["detector alone", *(f"{alone[key]:.1f}" for key in columns.values())],
+        [f"relations, mean of {store.count(len(related), 'seed')}", *(f"{mean[key]:.1f}" for key in columns.values())],
+        ["difference", *(f"{mean[key] - alone[key]:+.1f}" for key in columns.values())],
     ]
-    rows = [[name, *(f"{value:.1f}" for value in row.values())] for name, row in means.items()]
-    gains = [b["AP50"] - a["AP50"] for a, b in zip(*of.values(), strict=True)]
-    rows.append(["difference", *(f"{means['relations'][c] - means['single frames'][c]:+.1f}" for c in columns)])
-    longest = max(row["minutes"] for row in of["relations"]) + result["features_minutes"]
-    text = (
-        f"Differences of the seeds: {', '.join(f'{gain:+.1f}' for gain in gains)}. Features and the longest training "
-    )
-    text += f"took {longest:.0f} minutes with {store.count(result['threads'], 'thread')}. "
+    gains = ", ".join(f"{row['AP50'] - alone['AP50']:+.1f}" for row in related)
+    text = f"Differences of the seeds: {gains}. "
     return "\n".join([table(header, rows), "", text + store.provenance(result, on=result)])
+
+
+def own_detector_cost() -> str:
+    """What a stream does beside a detector's own graph."""
+    result = load("own_detector_cost.json")
+    header = ["proposals", "frames in the window", "detector alone, ms", "stream, ms", "stream / alone"]
+    rows = [
+        [
+            str(row["proposals"]),
+            str(row["window_frames"]),
+            f"{row['alone']['p50']:.0f}",
+            f"{row['stream']['p50']:.0f}",
+            f"{row['stream_over_alone']['p50']:.3f}",
+        ]
+        for row in result["rows"]
+    ]
+    return "\n".join([table(header, rows), "", store.provenance(result, on=result)])
 
 
 def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
@@ -148,7 +158,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README | gpu_tables.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
-    "docs/own_detector.md": {"frozen-detector": frozen_detector},
+    "docs/own_detector.md": {"frozen-detector": frozen_detector, "own-detector-cost": own_detector_cost},
     "docs/parity.md": {"parity": parity},
     "docs/yolov.md": {"parity-yolov": parity_yolov},
     "docs/linking.md": linking_tables.BLOCKS,

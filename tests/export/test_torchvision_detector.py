@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 
 from export.attach import Options, attach
@@ -25,6 +26,7 @@ def test_boxes_scores_and_features_are_torchvision_s(tmp_path: Path, name: str) 
     torch.manual_seed(0)
     size = (320, 320) if name.startswith("ssd") else SIZE
     model = build(name, None, len(CLASSES) + 1)
+    assert not isinstance(model, FasterRCNN)
     # As they are made, random heads are sure of nothing, and an SSD without training passes no signal on.
     for part, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d) and (name.startswith("ssd") or "head" in part):
@@ -65,14 +67,62 @@ def test_boxes_scores_and_features_are_torchvision_s(tmp_path: Path, name: str) 
     assert all(row.passed for row in done.stages)
 
 
+@pytest.mark.long
+def test_a_two_stage_detector_gives_what_torchvision_s_stages_give(tmp_path: Path) -> None:
+    """Its proposals, their features, scores, and of its boxes those of the best class."""
+    torch.manual_seed(0)
+    model = build("fasterrcnn_mobilenet_v3_large_320_fpn", None, len(CLASSES) + 1)
+    assert isinstance(model, FasterRCNN)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    for layer, deviation in (
+        (model.rpn.head.cls_logits, 0.01),
+        (model.rpn.head.bbox_pred, 0.01),
+        (model.roi_heads.box_predictor.cls_score, 0.05),
+        (model.roi_heads.box_predictor.bbox_pred, 0.05),
+    ):
+        torch.nn.init.normal_(layer.weight, std=deviation)
+    count, size = 40, (128, 192)
+    assert export(model, size, [1, 2], tmp_path / "detector.onnx", count) == "features"
+    image = torch.rand(1, 3, *size) * 2 - 1
+    session = ort.InferenceSession(tmp_path / "detector.onnx", providers=["CPUExecutionProvider"])
+    boxes, scores, features = (a[0] for a in session.run(None, {"image": image.numpy()}))
+    assert (len(boxes), scores.shape, features.shape) == (count, (count, 2), (count, 1024))
+
+    heads = model.roi_heads
+    model.rpn._post_nms_top_n["testing"] = count
+    with torch.no_grad():
+        maps = model.backbone(image)
+        proposals, _ = model.rpn(ImageList(image, [size]), maps)
+        wanted = heads.box_head(heads.box_roi_pool(maps, proposals, [size]))
+        logits, shifts = heads.box_predictor(wanted)
+        chances = logits.softmax(-1)[:, 1:]
+        every = heads.box_coder.decode(shifts, proposals)
+    best = every[torch.arange(len(chances)), chances.argmax(1) + 1]
+    best[:, 0::2].clamp_(0, size[1])
+    best[:, 1::2].clamp_(0, size[0])
+    there = len(proposals[0])
+    assert 10 < there <= count
+    assert np.isfinite(boxes[:there]).all()
+    assert not np.isfinite(boxes[there:]).any(), "what is missing is no candidate"
+    np.testing.assert_allclose(features[:there], wanted, atol=1e-3 * float(wanted.abs().max()))
+    np.testing.assert_allclose(scores[:there], chances, atol=1e-3)
+    np.testing.assert_allclose(boxes[:there], best, atol=0.1)
+    assert float(chances.std()) > 1e-3
+
+    done = attach(tmp_path / "detector.onnx", tmp_path / "engines", Options("torchvision", CLASSES))
+    assert done.config.attached is not None
+    assert (done.config.attached.features, done.config.attached.boxes_per_feature) == (1024, 1)
+    assert all(row.passed for row in done.stages)
+
+
 def test_columns_of_coco_without_a_name_are_left_out() -> None:
     assert len(kept_columns(91)) == 80
     assert kept_columns(4) == [1, 2, 3]
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(AttachError, match="fasterrcnn_resnet50_fpn chooses its boxes by an NMS of its own"):
-        build("fasterrcnn_resnet50_fpn", None, 3)
     with pytest.raises(AttachError, match=r"--model is 'resnet18'; torchvision .* has"):
         build("resnet18", None, 3)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")

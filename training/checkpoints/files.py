@@ -69,11 +69,26 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], config: RDNCo
     Raises:
         CheckpointError: `state` does not fit `config`, or a value overflows.
     """
-    path = Path(path)
+    check(state, wanted_shapes(config), str(path))
+    metadata = {"format": "rdn_engine", "rdn_config": json.dumps(config.to_dict())}
+    write_tensors(Path(path), state, metadata, half=half)
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str], *, half: bool = False) -> None:
+    """Write a safetensors file; an interrupted call leaves an older one as it was.
+
+    Args:
+        path: of the file; its folder is made if need be.
+        state: tensors by name, on any device.
+        metadata: what the file says beside them.
+        half: stores float16.
+
+    Raises:
+        CheckpointError: a value is not finite, or overflows.
+    """
     dtype = torch.float16 if half else torch.float32
     tensors = {k: (v.to(dtype) if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
-    check(tensors, wanted_shapes(config), str(path))
-    metadata = {"format": "rdn_engine", "rdn_config": json.dumps(config.to_dict())}
+    check_finite(tensors, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         part = Path(folder) / "part"

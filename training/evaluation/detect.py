@@ -16,7 +16,8 @@ from rdn_engine.evaluation.boxes import Found, Truth, label_map
 from rdn_engine.evaluation.score import Result, score
 from rdn_engine.results import Detections
 from training.evaluation.videos import AnnotatedVideos, Pixels
-from training.model.inference import detect_video
+from training.model.fcos import SmallFCOS
+from training.model.inference import find_objects
 from training.model.rdn import RDN
 
 
@@ -63,7 +64,7 @@ class FrameDetections:
 class RunModel:
     """The torch model, for a look at a training that goes on; figures that are published come from `RunDetector`."""
 
-    model: RDN
+    model: RDN | SmallFCOS
     dials: Dials
 
     @property
@@ -71,13 +72,7 @@ class RunModel:
         return self.model.config.class_names
 
     def __call__(self, frames: Iterable[Pixels]) -> Iterator[FrameDetections]:
-        training = self.model.training
-        self.model.eval()
-        try:
-            results = detect_video(self.model, list(frames), self.dials)
-        finally:
-            self.model.train(training)
-        for r in results:
+        for r in find_objects(self.model, list(frames), self.dials):
             yield FrameDetections(*(t.cpu().numpy() for t in (r.xyxy, r.confidence, r.class_id)))
 
 

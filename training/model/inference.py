@@ -18,6 +18,7 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.input_config import InputConfig
 from training.model import boxes as box_ops
 from training.model.attached import AttachedRDN
+from training.model.fcos import FrameBoxes, SmallFCOS
 from training.model.rdn import RDN
 
 
@@ -239,3 +240,26 @@ def detect_video(model: RDN, frames: Sequence[NDArray[np.uint8]], dials: Dials |
     dials = dials or model.config.dials
     encodings = [encode_frame(model, frame, dials.num_reference) for frame in frames]
     return [relate(model, encodings, t, dials, frame.shape[:2]) for t, frame in enumerate(frames)]
+
+
+def find_objects(
+    model: RDN | SmallFCOS, frames: Sequence[NDArray[np.uint8]], dials: Dials | None = None
+) -> Sequence[FrameResult | FrameBoxes]:
+    """What a model in training finds, with relations or without; it is in evaluation mode meanwhile.
+
+    Args:
+        model: on any device; nothing in it changes.
+        frames: of a video, each uint8 [H, W, 3] RGB, all of one size.
+        dials: the model's own by default; single frames have none.
+
+    Returns:
+        One result a frame, in order.
+    """
+    training = model.training
+    model.eval()
+    try:
+        if isinstance(model, SmallFCOS):
+            return [model.detect(frame) for frame in frames]
+        return detect_video(model, frames, dials)
+    finally:
+        model.train(training)

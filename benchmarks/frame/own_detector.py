@@ -1,0 +1,175 @@
+"""What relations, window and linking add to a detector's frame, beside the same detector alone under ONNX Runtime.
+
+    python benchmarks/frame/own_detector.py [--folder runs/own_detector] [--rounds 15]
+
+The detector has the size of YOLOX-s (benchmarks/frame/yolox.py). Attached, with relations of drawn weights on it, a
+steady frame is pushed; before or after it, in turns, ONNX Runtime runs the detector's own file on the same frame's
+network input. Whatever the stream does beside that graph counts as added: resizing, choice of proposals, relations,
+linking. Each directory is verified before it is timed. Milliseconds are CPU time of the one thread that works, so that
+what else the machine does counts little; stages are wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+from benchmarks.frames import make_frame
+from benchmarks.measure import environment_of, summary
+from rdn_engine import Detector
+from rdn_engine.config import Dials
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "benchmarks" / "results" / "own_detector_cost.json"
+SIDE = 576
+WINDOW = 15
+"""T: 31 frames"""
+PROPOSALS = (30, 75)
+"""K and N"""
+DIM = 128
+CLASSES = tuple(f"class {i}" for i in range(30))
+FRAME = (720, 1280)
+DISTINCT = 4
+
+
+def make(folder: Path) -> tuple[Path, Path]:
+    """The detector's file and the engine directory with relations on it; what is there is kept."""
+    # Here, so that the process that is timed has no torch in it.
+    import torch
+
+    from benchmarks.frame.models import Rescale, draw_relation, scaled
+    from benchmarks.frame.yolox import make_yolox_s
+    from export.attach import Options, attach
+    from export.attach_relations import attach_relations
+    from rdn_engine.backends import load_backend
+    from rdn_engine.bundle.directory import Bundle
+    from rdn_engine.config import RelationConfig, RoIConfig
+    from rdn_engine.host.attached import AttachedEncoder
+    from training.checkpoints.files import save_checkpoint
+    from training.model.attached import AttachedRDN
+    from training.model.inference import detect_video
+
+    folder.mkdir(parents=True, exist_ok=True)
+    detector, alone, engines = folder / "yolox_s.onnx", folder / "alone", folder / "relations"
+    if not engines.exists():
+        if not alone.exists():
+            make_yolox_s(detector, SIDE)
+            attach(detector, alone, Options("yolox", tuple(f"own {i}" for i in range(80))))
+        config = Bundle.open(alone).config
+        assert config.attached is not None
+        config = replace(
+            config,
+            class_names=CLASSES,
+            attached=replace(config.attached, relations=True),
+            relation=RelationConfig(dim=DIM, heads=4),
+            roi=RoIConfig(size=config.roi.size, reduce_channels=None),
+            dials=Dials(window=WINDOW, num_support=PROPOSALS[-1], num_reference=PROPOSALS[-1]),
+        )
+        torch.manual_seed(0)
+        model = AttachedRDN(config).eval()
+        draw_relation(model.relation)
+        # Keys, queries and geometry as large as a trained model's: one frame in its own window runs every layer.
+        model.encoder = AttachedEncoder(
+            config, load_backend("onnxruntime", "cpu", 1).load(Bundle.open(alone).path("encoder")), None, 1
+        )
+        hooks = [layer.register_forward_hook(Rescale(deviation)) for layer, deviation in scaled(model)]
+        detect_video(model, [make_frame(0, FRAME)], replace(config.dials, window=0, look_ahead=None))
+        for hook in hooks:
+            hook.remove()
+        with torch.no_grad():
+            for module in model.relation.rel:
+                # Boxes of drawn weights lie nearly concentric, where large weights turn rounding into other results.
+                module.geometry.weight.mul_(0.1)
+        save_checkpoint(folder / "relations.safetensors", model.state_dict(), config)
+        attach_relations(alone, folder / "relations.safetensors", engines)
+    return detector, engines
+
+
+def measure(detector: Path, engines: Path, rounds: int) -> list[dict[str, Any]]:
+    """One row for each number of proposals."""
+    import onnxruntime as ort
+
+    from rdn_engine.host import preprocess
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(detector, options, providers=["CPUExecutionProvider"])
+    ours = Detector.from_pretrained(engines, threads=1)
+    frames = [make_frame(t, FRAME) for t in range(DISTINCT)]
+    inputs = [preprocess.network_input(frame, ours.config.input, 1)[None] for frame in frames]
+    (name,) = (value.name for value in session.get_inputs())
+    rows = []
+    for count in PROPOSALS:
+        dials = replace(ours.config.dials, num_support=count, num_reference=count, link="relations")
+        stream = ours.open_stream(dials)
+        for t in range(WINDOW + dials.frames_ahead + dials.link_delay + 2):
+            stream.push(frames[t % DISTINCT])
+        taken: dict[str, list[float]] = {"alone": [], "stream": []}
+        before, fill = dict(stream.timings.seconds), 0
+        for number in range(rounds):
+            t = number % DISTINCT
+            work: dict[str, Callable[[], Any]] = {
+                "alone": partial(session.run, None, {name: inputs[t]}),
+                "stream": partial(stream.push, frames[t]),
+            }
+            for side in sorted(work, reverse=bool(number % 2)):
+                begin = time.process_time()
+                found = work[side]()
+                taken[side].append(1e3 * (time.process_time() - begin))
+                if side == "stream":
+                    fill = found[0].pool_fill
+        stages = {s: 1e3 * (x - before[s]) / rounds for s, x in stream.timings.seconds.items()}
+        ratios = [a / b for a, b in zip(taken["stream"], taken["alone"], strict=True)]
+        rows.append(
+            {
+                "proposals": count,
+                "window_frames": fill,
+                **{side: summary(ms) for side, ms in taken.items()},
+                "stream_over_alone": summary(ratios),
+                "stages_ms": {s: round(ms, 3) for s, ms in stages.items()},
+                "rounds": {side: [round(ms, 3) for ms in of] for side, of in taken.items()},
+            }
+        )
+        stream.close()
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "rounds"}), file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "own_detector")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
+    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    if arguments.timed:
+        os.sched_setaffinity(0, {arguments.core})
+        print(json.dumps(measure(folder / "yolox_s.onnx", folder / "relations", arguments.rounds)))
+        return
+    make(folder)
+    # A process of its own, whose libraries read the number of threads as they start.
+    command = [sys.executable, str(Path(__file__).resolve()), "--timed", "--folder", str(folder)]
+    command += ["--rounds", str(arguments.rounds), "--core", str(arguments.core)]
+    done = subprocess.run(command, env=os.environ | environment_of(1), stdout=subprocess.PIPE, text=True, check=True)
+    from training.provenance import environment
+
+    measured = {"side": SIDE, "dim": DIM, "frame": FRAME, "rows": json.loads(done.stdout)}
+    arguments.output.write_text(json.dumps(environment() | measured, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
