@@ -53,8 +53,9 @@ def test_a_training_checkpoint_and_its_wrappers_load(tmp_path: Path) -> None:
     a, b = (load_yolov(tmp_path / name, CLASSES, input_size=SIZE) for name in ("a.pth", "b.pth"))
     assert a.size == b.size == SMALL
     assert equal(a.state, small_state())
-    assert all(tensor.dtype == torch.float32 for name, tensor in b.state.items() if "num_batches" not in name)
-    assert all(torch.equal(tensor.half(), a.state[name].half()) for name, tensor in b.state.items())
+    weights = {name: tensor for name, tensor in b.state.items() if "num_batches" not in name}
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    assert all(torch.equal(tensor.half(), a.state[name].half()) for name, tensor in weights.items())
     assert not a.model().training
     assert a.config.attached is not None
     assert (a.config.attached.num_classes, a.config.relation.dim, a.config.input.size) == (3, 32, SIZE)
