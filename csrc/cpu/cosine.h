@@ -51,7 +51,7 @@ inline void load_query(const CosineBank& bank, int64_t row, int64_t r, float* qu
 // scores [rows][kColumns] = rows [rows][depth] times a block's panels of that depth.
 inline void multiply_panels(int64_t rows, const float* left, int64_t depth, const float* panels, const Block& block,
                             float* scores) {
-    const Right right = {panels + block.first * depth, depth * kPanel, kPanel};
+    const Right<float> right = {panels + block.first * depth, depth * kPanel, kPanel};
     if (depth == 32)
         multiply<false, 32>(rows, left, depth, right, block.vectors(), depth, scores, kColumns);
     else if (depth == 64)
@@ -71,7 +71,7 @@ inline void score_rows(const CosineBank& bank, int64_t rows, const float* query,
 inline void sum_values(const CosineBank& bank, int64_t rows, const float* weights, const float* values,
                        const Block& block, int64_t head, float* to) {
     const int64_t at = ((block.slot * bank.heads + head) * bank.capacity + block.first) * bank.head_dim;
-    const Right right = {values + at, kPanel, bank.head_dim};
+    const Right<float> right = {values + at, kPanel, bank.head_dim};
     multiply<false, kColumns>(rows, weights, kColumns, right, bank.head_dim / kLanes, block.count, to, bank.head_dim);
 }
 
