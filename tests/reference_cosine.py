@@ -90,7 +90,7 @@ def branch(
 
 def overlaps(boxes: Array, others: Array) -> NDArray[np.float32]:
     """IoU [n, m] of boxes [n, 4] and [m, 4] xyxy without the last pixel, in float32, rounded to float16."""
-    a, b = np.float32(boxes)[:, None], np.float32(others)[None]
+    a, b = np.asarray(boxes, np.float32)[:, None], np.asarray(others, np.float32)[None]
     sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0)
     area_a, area_b, common = (np.prod(s, -1) for s in (a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2], sides))
     with np.errstate(invalid="ignore"):
@@ -110,7 +110,8 @@ def average(
     found: dict[str, Double] = {"cos": normalised(own) @ normalised(past).T}
     found["iou"] = overlaps(boxes, memory[1]).astype(np.float64)
     # As float32 has it, since it decides.
-    score, past_score = np.float32(objectness) * np.float32(confidence), np.float32(memory[3]) * np.float32(memory[2])
+    score = np.asarray(objectness, np.float32) * np.asarray(confidence, np.float32)
+    past_score = np.asarray(memory[3], np.float32) * np.asarray(memory[2], np.float32)
     found["pass"] = (past_score[None] - score[:, None] > np.float32(-0.3)).astype(np.float64)
     terms = np.exp(SHARPNESS * found["cos"] * found["pass"]) * found["iou"]
     total = terms.sum(1, keepdims=True)
