@@ -208,9 +208,8 @@ def float64_logits(case: Case, newest: int) -> Truth:
     rows = slice(case.proposals)
     logits = found["out"][rows] @ np.asarray(weights["classify.weight"], np.float64).T + weights["classify.bias"]
     similar = found["sim"][rows]
-    return Truth(
-        logits, (np.abs(similar - SETTINGS.similarity) > TIE).all(1), float((similar > SETTINGS.similarity).mean())
-    )
+    decided: NDArray[np.bool_] = np.all(np.abs(similar - SETTINGS.similarity) > TIE, axis=1)
+    return Truth(logits, decided, float((similar > SETTINGS.similarity).mean()))
 
 
 def relative_error(name: str, when: str, logits: Float, truth: Truth) -> float:

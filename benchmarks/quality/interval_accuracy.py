@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.quality.linking_accuracy import Recorder
+from benchmarks.quality.recorded import linkables
 from rdn_engine import Detections, Detector
 from rdn_engine.config import WHOLE_VIDEO, Dials, Link
 from rdn_engine.evaluation import motion
@@ -40,22 +40,6 @@ from training.provenance import environment
 INTERVALS = (1, 2, 3, 4)
 LINKS: tuple[Link, ...] = ("off", "boxes")
 SEEDS = (0, 1, 2)
-
-Recorded = dict[str, list[Linkable]]
-"""Of each video by its name, what was found in its encoded frames"""
-
-
-def record(detector: Detector, videos: AnnotatedVideos, dials: Dials) -> Recorded:
-    """Every video through a stream."""
-    recorded = {}
-    for name, frames in videos.videos():
-        with detector.open_stream(replace(dials, link="relations", link_delay=0)) as stream:
-            stream.linker = recorder = Recorder()
-            for frame in frames:
-                stream.push(videos.read(frame))
-            stream.flush()
-        recorded[name] = recorder.seen
-    return recorded
 
 
 def results(frames: Sequence[Linkable], infos: Sequence[FrameInfo], dials: Dials, most: int) -> list[Detections]:
@@ -97,7 +81,7 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
     for ahead in (None, 0):
         for interval in INTERVALS:
             dials = replace(own, look_ahead=ahead, interval=interval)
-            recorded = record(detector, videos, dials)
+            recorded = linkables(detector, videos, replace(dials, link="relations", link_delay=0))
             for link in LINKS:
                 linked = replace(dials, link=link, link_delay=WHOLE_VIDEO if ahead is None else 0)
                 found: dict[int, Detections] = {}

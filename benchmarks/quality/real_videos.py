@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.quality.accuracy import BASE, FIRST, start_settings, write_json
 from benchmarks.quality.frozen import attached, settings, train
 from benchmarks.quality.linking_accuracy import IDENTITY, METHODS, lasting
+from benchmarks.quality.recorded import linkables
 from export.attach_relations import attach_relations
 from rdn_engine import Detections, Detector
 from rdn_engine.config import WHOLE_VIDEO, Dials
@@ -93,41 +94,17 @@ def write_frames(folder: Path, images: Path) -> None:
             (images / f".{part.video}").rename(images / part.video)
 
 
-Recorded = list[list[Linkable]]
-"""What links the frames of each video, in order"""
+def record(detector: Detector, videos: AnnotatedVideos, **given: Any) -> dict[str, list[Linkable]]:
+    """What links the frames of each video, with the detector's dials and those that are `given`."""
+    return linkables(detector, videos, detector.config.dials.turned({"link": "relations", "link_delay": 0, **given}))
 
 
-class Recorder(BoxLinker):
-    """Keeps what a stream hands to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Linkable] = []
-
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
-        self.seen.append(frame._replace(omega=None if frame.omega is None else frame.omega.copy()))
-        return super().push(frame, dials)
-
-
-def record(detector: Detector, videos: AnnotatedVideos, **dials: Any) -> Recorded:
-    """What links the frames of each video: one look at them serves every way of linking. `dials` are turned too."""
-    recorded, turned = [], detector.config.dials.turned({"link": "relations", "link_delay": 0, **dials})
-    for _, frames in videos.videos():
-        with detector.open_stream(turned) as stream:
-            stream.linker = recorder = Recorder()
-            for frame in frames:
-                stream.push(videos.read(frame))
-            stream.flush()
-        recorded.append(recorder.seen)
-    return recorded
-
-
-def linked(recorded: Recorded, videos: AnnotatedVideos, dials: Dials) -> dict[int, Detections]:
+def linked(recorded: dict[str, list[Linkable]], videos: AnnotatedVideos, dials: Dials) -> dict[int, Detections]:
     """By `Frame.id`."""
     found: dict[int, Detections] = {}
-    for (_, frames), seen in zip(videos.videos(), recorded, strict=True):
+    for name, frames in videos.videos():
         linker = BoxLinker()
-        results = [one for at in seen for one in linker.push(at, dials)] + linker.flush(dials)
+        results = [one for at in recorded[name] for one in linker.push(at, dials)] + linker.flush(dials)
         found |= {frame.id: result for frame, result in zip(frames, results, strict=True)}
     return found
 
@@ -238,7 +215,7 @@ class Plan:
                 rows = self.document["look_ahead"]
 
 
-def linking(recorded: Recorded, videos: AnnotatedVideos, names: tuple[str, ...]) -> dict[str, Any]:
+def linking(recorded: dict[str, list[Linkable]], videos: AnnotatedVideos, names: tuple[str, ...]) -> dict[str, Any]:
     """Every way of linking, over the whole video."""
     rows: dict[str, Any] = {}
     for method in METHODS:

@@ -124,6 +124,17 @@ def recorded(bundle: Bundle, videos: SyntheticVideos, *, scored: bool, keep: Pat
     return found
 
 
+def linkables(detector: Detector, videos: AnnotatedVideos, dials: Dials) -> dict[str, list[Linkable]]:
+    """What links the encoded frames of each video, by its name: one look at them serves every way of linking.
+
+    Args:
+        detector: looks at them.
+        videos: each as a stream of its own.
+        dials: of the streams; without linking nothing is recorded.
+    """
+    return {name: [one.linkable for one in seen] for name, seen in _streamed(detector, videos, dials, None).items()}
+
+
 def _look(detector: Detector, bundle: Bundle, videos: AnnotatedVideos, *, scored: bool) -> Recorded:
     relation = None
     if scored:
@@ -132,6 +143,10 @@ def _look(detector: Detector, bundle: Bundle, videos: AnnotatedVideos, *, scored
         assert isinstance(fused, FusedRelation)
         relation = _ScoredRelation(fused, bundle.arrays("weights"), detector.config.relation.num_basic - 1)
     dials = replace(detector.config.dials, link="relations", link_delay=0, link_gap=1)
+    return _streamed(detector, videos, dials, relation)
+
+
+def _streamed(detector: Detector, videos: AnnotatedVideos, dials: Dials, relation: _ScoredRelation | None) -> Recorded:
     found = {}
     for name, frames in videos.videos():
         with detector.open_stream(dials) as stream:

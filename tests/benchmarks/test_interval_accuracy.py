@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.quality.interval_accuracy import record, results
+from benchmarks.quality.interval_accuracy import results
+from benchmarks.quality.recorded import linkables
 from benchmarks.quality.still_accuracy import BURST, TIMES, StaticVideos, moments
 from rdn_engine import Detector
 from rdn_engine.config import Link
@@ -31,7 +32,7 @@ def test_what_is_filled_up_is_what_the_stream_gives_out(detector: Detector, ahea
     with detector.open_stream(linked, source_id=name) as stream:
         wanted = [r for frame in frames for r in stream.push(videos.read(frame))] + stream.flush()
     infos = [FrameInfo(t, None, name, 64, 96) for t in range(9)]
-    recorded = record(detector, videos, dials)[name]
+    recorded = linkables(detector, videos, replace(dials, link="relations", link_delay=0))[name]
     found = results(recorded, infos, linked, detector.config.detection.max_detections)
     assert [r.basis for r in found] == [r.basis for r in wanted]
     for a, b in zip(found, wanted, strict=True):
