@@ -42,6 +42,11 @@ class CosineAttention(Protocol):
         """Bytes of all arrays; the same from the first frame to the last."""
         ...
 
+    @property
+    def held(self) -> list[int]:
+        """Frames that may be looked at, oldest first."""
+        ...
+
     def append(self, features_cls: Float, features_reg: Float, confidence: Float, objectness: Float) -> int:
         """Take the next frame: [n, D], [n, D], [n] and [n] of its proposals; gives its number from 0."""
         ...
@@ -214,18 +219,24 @@ class CosineMemory:
         lap("window")
         output = self._alone(own) if frames is None else self._related(t, frames, own, dials)
         if self._shuffled is not None and not dials.frames_ahead:
-            self._attention.keep(self._shuffled.append(t))
+            # Frames behind this one wait for their own turn, where results looked ahead until now.
+            self._attention.keep([*self._shuffled.append(t), *range(t + 1, self.newest + 1)])
         lap("relation")
         return own.boxes, output, None
 
     def _frames(self, t: int, dials: Dials) -> list[int] | None:
         """Numbers of the frames that the frame looks at, itself among them; None where there are too few."""
-        if self._shuffled is not None and not dials.frames_ahead:
-            drawn = self._shuffled()
-            return None if drawn is None else [t, *drawn[: dials.window]]
-        frames = span(t, self.newest, dials)
-        least = 1 if dials.frames_ahead else self._config.cosine.least_memory
-        return list(frames) if len(frames) > least else None
+        if self._shuffled is None:
+            frames = list(span(t, self.newest, dials))
+            least = 1 if dials.frames_ahead else self._config.cosine.least_memory
+            return frames if len(frames) > least else None
+        # The look-ahead turns from 0 and back: each order may have lost frames that the other one wants.
+        held = set(self._attention.held)
+        if dials.frames_ahead:
+            frames = [frame for frame in span(t, self.newest, dials) if frame in held]
+            return frames if len(frames) > 1 else None
+        drawn = self._shuffled()
+        return None if drawn is None else [t, *[frame for frame in drawn if frame in held][: dials.window]]
 
     def _related(self, t: int, frames: Sequence[int], own: _Scores, dials: Dials) -> RelationOutput:
         out = self._attention.relate(t, frames, dials.num_support)
@@ -253,7 +264,8 @@ def window_frames(config: RDNConfig, capacity: Dials) -> int:
         config: of the model, with `cosine_score`.
         capacity: the largest T of the stream, and so its largest L.
     """
-    return KEPT + 1 if config.cosine.memory_order == "shuffled" else 2 * capacity.window + 1
+    around = 2 * capacity.window + 1
+    return max(KEPT + 1, around) if config.cosine.memory_order == "shuffled" else around
 
 
 class GraphAttention:
@@ -275,6 +287,10 @@ class GraphAttention:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in (*self._arrays, self._counts))
+
+    @property
+    def held(self) -> list[int]:
+        return list(self._slot_of)
 
     def append(self, features_cls: Float, features_reg: Float, confidence: Float, objectness: Float) -> int:
         if len(self._slot_of) == len(self._counts):

@@ -13,6 +13,7 @@ from rdn_engine import Detector
 from rdn_engine.bundle.contract import fused_shapes, relation_arrays
 from rdn_engine.config import AttachedConfig, CosineConfig, Dials, RDNConfig, RelationConfig
 from rdn_engine.errors import BundleError, ConfigError, StreamClosed
+from rdn_engine.host import cosine_stage
 from rdn_engine.host.attached import AttachedEncoder
 from rdn_engine.host.cosine_stage import CosineMemory, CosineStage
 from rdn_engine.host.features import EncodedFrame, RelationOutput
@@ -204,6 +205,23 @@ def test_a_reset_forgets_everything() -> None:
     memory.reset()
     for a, b in zip(run(memory, frames, DIALS), run(memory_of(config), frames, DIALS), strict=True):
         np.testing.assert_allclose(a.logits, b.logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("least", [3, 600])
+def test_the_shuffled_order_outlives_other_look_aheads(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each order forgets frames that the other one would look at."""
+    monkeypatch.setattr(cosine_stage, "KEPT", least)
+    config = config_of(memory_order="shuffled")
+    memory = memory_of(config)
+    turns = [DIALS, replace(DIALS, look_ahead=2), DIALS, replace(DIALS, look_ahead=4), replace(DIALS, look_ahead=1)]
+    done = 0
+    for number, frame in enumerate(frames_of(40, sizes=(8, 0, 3))):
+        dials = turns[number // 6 % len(turns)]
+        memory.append(frame)
+        while done <= number - dials.frames_ahead:
+            assert memory.relate(done, dials, lambda stage: None)[1].scores is not None
+            done += 1
+    assert done > 30
 
 
 def test_a_stream_through_the_detector() -> None:
