@@ -66,6 +66,10 @@ class StillGate:
         self._reference, self._seen = self._seen, None
         self._dials, self._run = dials, 0
 
+    def forget(self) -> None:
+        """A frame was encoded that was not looked at: the next one is not still."""
+        self._reference = self._seen = None
+
 
 def block_means(image: NDArray[np.uint8], side: tuple[int, int]) -> Float:
     """The mean of each colour over each block of an image.

@@ -156,7 +156,6 @@ class HostStream(Stream):
         """Compute the results still to come, and end the epoch."""
         self.check_open()
         self._finish_epoch()
-        self._order.end_epoch()
 
     def close(self) -> None:
         super().close()
@@ -224,13 +223,16 @@ class HostStream(Stream):
         self.timings.lap("window")
         self._order.promote()
         self._between.promote()
+        # Where the epoch does not end after all, nobody knows whether a frame looks like this one.
+        self._still.forget()
         self._newest.forget()
 
     def _finish_epoch(self) -> None:
-        """All results of the epoch are ready, linked ones too."""
+        """All results of the epoch are ready, linked ones too; whatever frame comes next begins another."""
         self._encode_last()
         self._detect(0)
         self._give(self.linker.flush(self._dials), ended=True)
+        self._order.end_epoch()
 
     def take_ready(self) -> list[Detections]:
         """The results that were computed and not taken yet."""

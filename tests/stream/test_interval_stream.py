@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,44 @@ def test_a_last_frame_that_fails_to_be_encoded_is_tried_again() -> None:
         results += stream.flush()
     assert lefts(results) == pytest.approx([0, 3], abs=1e-5)
     assert bases(results) == ["encoded", "encoded"]
+
+
+def test_no_frame_is_still_after_a_last_one_whose_epoch_did_not_end() -> None:
+    """The frame that a failed flush encoded was not compared with; what looks like the one before it is not it."""
+    detector, _, relation = moving_detector()
+    with detector.open_stream(replace(DIALS, interval=2, still=1.0, look_ahead=1)) as stream:
+        results = stream.push(large(1)) + stream.push(large(8))
+        relation.fail = True
+        with pytest.raises(MemoryError):
+            stream.flush()
+        relation.fail = False
+        results += stream.push(large(8)) + stream.push(large(1)) + stream.flush()
+    assert indices(results) == [0, 1, 2, 3]
+    assert lefts(results)[3] == pytest.approx(1, abs=1e-5)
+    assert bases(results)[3] == "encoded"
+
+
+def test_an_epoch_that_was_finished_stays_so_where_another_stream_of_the_batch_fails() -> None:
+    class Failing(MovingEncoder):
+        def __call__(self, images: Float, *args: Any) -> list[EncodedFrame]:
+            self.fail = round(float(images[0, 0, 0, 0])) == 7
+            return super().__call__(images, *args)
+
+    detector, encoder, _ = moving_detector()
+    with detector.open_streams(["a", "b"], replace(DIALS, interval=3, look_ahead=1)) as batch:
+        found = batch.push([large(1), large(2)])
+        batch.push([None, large(7)])
+        encoder.__class__ = Failing
+        with pytest.raises(MemoryError):
+            batch.push([image(5, 32, 32), image(6, 32, 32)])
+        encoder.__class__, encoder.fail = MovingEncoder, False
+        # Stream a gets a frame like those of the epoch that is over, in place of the one that was not taken.
+        for more in (batch.push([large(4), None]), batch.flush()):
+            found = [a + b for a, b in zip(found, more, strict=True)]
+        assert [stream.accepted for stream in batch.streams] == [2, 2]
+    assert [indices(results) for results in found] == [[0, 1], [0, 1]]
+    assert [r.epoch for r in found[0]] == [0, 1]
+    assert lefts(found[0]) == pytest.approx([1, 4], abs=1e-5)
 
 
 def test_a_frame_that_has_its_result_is_not_encoded_at_the_end() -> None:
