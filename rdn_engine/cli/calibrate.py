@@ -29,7 +29,8 @@ def calibrate(
 ) -> None:
     """Write DIR anew with confidences that are as often right as they say, on videos like those annotated.
 
-    RESULTS are of DIR itself, without --threshold and without --link. AP stays as it is.
+    RESULTS are of DIR itself, of frames that were all encoded, without --threshold and without --link. AP stays as it
+    is.
     """
     from rdn_engine.evaluation.annotated import Annotated as Annotations
     from rdn_engine.evaluation.coco_vid import read_dataset
@@ -49,6 +50,11 @@ def calibrate(
         some = [placed.result for placed in joined.placed if len(placed.result)]
         if any(result.tracker_id is not None for result in some):
             raise DatasetError("the results are linked, which changes confidences; wanted them without --link")
+        if others := sum(not result.encoded for result in some):
+            raise DatasetError(
+                f"{others} of {len(some)} frames have results of those beside them, which changes confidences; wanted "
+                "them with --interval 1 --still 0"
+            )
         least = min((float(result.confidence.min()) for result in some), default=0.0)
         if least > LEAST:
             raise DatasetError(f"no confidence is below {least:.3f}; wanted results without --threshold")

@@ -63,12 +63,16 @@ def test_results_that_are_not_the_models_own_are_refused(drawn: Path, tmp_path: 
     def linked(line: dict[str, Any]) -> dict[str, Any]:
         return line | {"detections": [d | {"tracker_id": i} for i, d in enumerate(line["detections"])]}
 
+    def between(line: dict[str, Any]) -> dict[str, Any]:
+        return line | {"basis": "interpolated" if line["frame_index"] % 2 else "encoded"}
+
     def shy(line: dict[str, Any]) -> dict[str, Any]:
         return line | {"detections": [d | {"confidence": d["confidence"] / 10} for d in line["detections"]]}
 
     for change, code, message in (
         (cut, 3, "no confidence is below 0.3"),
         (linked, 3, "the results are linked, which changes confidences"),
+        (between, 3, "frames have results of those beside them, which changes confidences; wanted them with"),
         (shy, 1, "no annotated object was found in the frames that are held out"),
     ):
         result = run(*arguments(drawn, tmp_path / "made", *rewritten(drawn, tmp_path, change)))
