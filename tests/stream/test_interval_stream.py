@@ -216,9 +216,9 @@ def test_no_frame_is_still_after_a_last_one_whose_epoch_did_not_end() -> None:
 
 def test_an_epoch_that_was_finished_stays_so_where_another_stream_of_the_batch_fails() -> None:
     class Failing(MovingEncoder):
-        def __call__(self, images: Float, *args: Any) -> list[EncodedFrame]:
+        def __call__(self, images: Float, *args: Any, **named: Any) -> list[EncodedFrame]:
             self.fail = round(float(images[0, 0, 0, 0])) == 7
-            return super().__call__(images, *args)
+            return super().__call__(images, *args, **named)
 
     detector, encoder, _ = moving_detector()
     with detector.open_streams(["a", "b"], replace(DIALS, interval=3, look_ahead=1)) as batch:
