@@ -17,6 +17,7 @@ from rdn_engine.errors import BackendUnavailable, ConfigError
 if TYPE_CHECKING:
     from rdn_engine.evaluation.annotated import Annotated as Annotations
     from rdn_engine.evaluation.join import Joined
+    from rdn_engine.results import Detections
 
 LEAST = 0.05
 """Confidence: results without any box at or below it were cut by a threshold, and their AP is too low."""
@@ -84,7 +85,7 @@ def _figures(
     annotated = Annotations(data.name, read_dataset(data))
     joined = join(read_lines(results), annotated.dataset, named, allow_missing=allow_missing)
     names = tuple(annotated.dataset.class_names)
-    look_ahead = max(placed.result.lookahead for placed in joined.placed)
+    look_ahead = _frames_waited([placed.result for placed in joined.placed])
     figures = {
         "results": {
             "files": [str(path) for path in results],
@@ -101,6 +102,19 @@ def _figures(
     if plots is not None:
         _draw(figures, precision_recall(joined.found, annotated, names), plots)
     return figures
+
+
+def _frames_waited(results: Sequence[Detections]) -> int:
+    """The longest look-ahead in frames: results quote it in steps, of which an interval has one every n frames.
+
+    Args:
+        results: of each source, in order.
+    """
+    longest, behind = 0, 1
+    for result in results:
+        behind = 1 if result.basis in ("encoded", "still") else behind + 1
+        longest = max(longest, behind)
+    return longest * max(result.lookahead for result in results)
 
 
 def _streaming(joined: Joined, annotated: Annotations, traces: Sequence[Path], fps: float | None) -> dict[str, Any]:

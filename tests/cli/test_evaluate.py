@@ -88,6 +88,18 @@ def test_coco_records_of_the_same_results_have_the_same_ap(drawn: Path) -> None:
     assert [wanted["AP"], wanted["AP50"]] == pytest.approx((100 * evaluation.stats[:2]).tolist(), abs=1e-9)
 
 
+def test_the_look_ahead_is_told_in_frames_where_results_quote_steps(drawn: Path, tmp_path: Path) -> None:
+    shared = ["--data", drawn / "annotations.json", "--json"]
+    made = []
+    for path in files(drawn):
+        made.append(tmp_path / path.name)
+        options = ["--threads", 1, "--quiet", "--look-ahead", 2, "--window", 2, "--interval", 3]
+        predicted = run("predict", drawn / "images" / path.stem, "--engines", ENGINES, *options, "--output", made[-1])
+        assert predicted.exit_code == 0, predicted.output
+    for results, wanted in ((files(drawn), 2), (made, 6)):
+        assert json.loads(run("evaluate", *results, *shared).stdout)["delay"]["look_ahead"] == wanted
+
+
 def test_a_trace_adds_what_a_viewer_gets(drawn: Path) -> None:
     traces = [one for video in files(drawn) for one in ("--trace", video.with_suffix(".trace"))]
     shared = [*files(drawn), "--data", drawn / "annotations.json", *traces]
