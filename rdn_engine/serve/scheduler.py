@@ -284,7 +284,8 @@ class Scheduler:
 
     def _cost(self, stream: Stream, dials: Dials, options: StreamOptions) -> StreamCost:
         config = self._detector.config
-        features = 0 if config.alone else config.relation.dim
+        # Those that `Memory.relate` gives: a detector alone and cosine_score have none.
+        features = 0 if config.alone or config.cosine_score else config.relation.dim
         return stream_cost(stream.nbytes, dials, config.detection.max_detections, options, features=features)
 
     def _end(self, stream: ServedStream) -> None:

@@ -7,11 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rdn_engine.config import WHOLE_VIDEO
+from rdn_engine.detector import Detector
 from rdn_engine.errors import AdmissionRefused, ConfigError
+from rdn_engine.host.cosine_stage import CosineStage
+from rdn_engine.host.model import HostModel
+from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.serve.admission import OBJECT_BYTES, MemoryBudget, StreamCost, stream_cost
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.scheduler import Scheduler
 from rdn_engine.stream.identity import LOOKS, MOST_LOST
-from tests.fakes import DIALS
+from tests.fakes import DIALS, FakeEncoder
+from tests.host.test_cosine_stage import config_of, weights_of
 from tests.serve.doubles import FakeSource, Log, Sink, serving, watched_detector
 
 
@@ -54,13 +60,26 @@ def test_links_results_and_pictures_cost() -> None:
     assert pictures.total == plain.total + 5000
 
 
+def test_objects_are_known_without_features_where_the_relation_stage_gives_none() -> None:
+    config = config_of()
+    stage = CosineStage(config, weights_of(config), 1)
+    detector = Detector(HostRuntime(HostModel(config, FakeEncoder(config.relation), stage, 1)))
+    most, dials = config.detection.max_detections, replace(config.dials, link="boxes", link_delay=9)
+    scheduler = Scheduler(detector, workers=1)
+    try:
+        looks = scheduler.cost(replace(dials, link_gap=5)).linking - scheduler.cost(dials).linking
+    finally:
+        scheduler.close(drain=False, deadline_s=5)
+    assert looks == (most + MOST_LOST) * OBJECT_BYTES
+
+
 def test_frames_between_come_out_with_their_steps_and_cost_as_results() -> None:
-    plain = stream_cost(1000, DIALS, 300, StreamOptions())
-    longer = stream_cost(1000, replace(DIALS, interval=4), 300, StreamOptions())
+    plain = stream_cost(1000, DIALS, 300, StreamOptions(), features=16)
+    longer = stream_cost(1000, replace(DIALS, interval=4), 300, StreamOptions(), features=16)
     assert longer.results == plain.results + 3 * (DIALS.window + 1) * 300 * 36
     # A latency budget goes to four times the interval, with a window of 1 by then.
     linked = replace(DIALS, link="boxes", link_delay=9)
-    budget = stream_cost(1000, linked, 300, StreamOptions(latency_seconds=1.0))
+    budget = stream_cost(1000, linked, 300, StreamOptions(latency_seconds=1.0), features=16)
     assert budget.results == (64 + 4 * (1 + 1 + 9)) * 300 * 36
 
 
