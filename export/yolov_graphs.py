@@ -29,7 +29,7 @@ from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
 from rdn_engine.host.cosine_stage import SHARPNESS
 from rdn_engine.input_config import LONGEST_SIDE
-from rdn_engine.verify import detection_rows, set_difference
+from rdn_engine.verify import box_rows, detection_rows, set_difference
 from training.model.yolov import YOLOV
 from training.model.yolov_inference import FrameResult, detect_video, joined_rows, propose
 from training.model.yolox import Anchors, Conv
@@ -215,7 +215,8 @@ class Yardstick:
         for b, frame in enumerate(self.proposals):
             exact = {name: getattr(self.exact_anchors, name)[b, frame.rows] for name in OUTPUTS}
             apart = {name: float((exact[name] - getattr(frame, name)).abs().max()) for name in OUTPUTS}
-            found["boxes"] = max(found["boxes"], apart["boxes"] / longest)
+            ours, theirs = (box_rows(boxes.numpy(), longest) for boxes in (frame.boxes, exact["boxes"]))
+            found["boxes"] = max(found["boxes"], float(np.abs(ours - theirs).max(initial=0)))
             found["objectness"] = max(found["objectness"], apart["objectness"])
             largest = max(float(exact[name].abs().max()) for name in OUTPUTS[3:])
             found["features"] = max(found["features"], *(apart[name] / largest for name in OUTPUTS[3:]))

@@ -100,7 +100,7 @@ def check_fields(config: object, section: str, **ranges: tuple[float, float]) ->
         if name in ranges and value is not None:
             low, high = ranges[name]
             numbers_in = value if isinstance(value, tuple) else (value,)
-            check(all(low <= v <= high for v in numbers_in), f"{section}.{name}", value, f"{low:g}..{high:g}")
+            check(all(low <= v <= high for v in numbers_in), f"{section}.{name}", value, f"{low:.12g}..{high:.12g}")
 
 
 def to_plain(value: Any) -> Any:

@@ -103,11 +103,9 @@ def verify(
             found.append(_encode_attached(encoder, network, config, golden, t))
     times = range(len(found))
     longest = max(config.input.network_size(*golden["frames"].shape[1:3]))
-    wanted_boxes = [golden[f"t{t}/boxes"] for t in times]
     wanted_objectness = [golden[f"t{t}/objectness"] for t in times]
-    reports.add(
-        "boxes", BOTH, set_difference([one.boxes / longest for one in found], [b / longest for b in wanted_boxes])
-    )
+    got_boxes = [box_rows(one.boxes, longest) for one in found]
+    reports.add("boxes", BOTH, set_difference(got_boxes, [box_rows(golden[f"t{t}/boxes"], longest) for t in times]))
     reports.add("objectness", BOTH, set_difference([one.objectness[:, None] for one in found],
                                                    [o[:, None] for o in wanted_objectness]))  # fmt: skip
     reports.add("features", BOTH, max(_relative(found[t].features, golden[f"t{t}/features"]) for t in times))
@@ -267,6 +265,22 @@ def detection_rows(xyxy: Float, confidence: Float, class_id: NDArray[np.int64]) 
         [n, 6].
     """
     return np.column_stack([xyxy, confidence, class_id * _CLASS_GAP]).astype(np.float64)
+
+
+def box_rows(boxes: Float, longest: int) -> Float:
+    """Proposals as rows that `set_difference` compares: an edge more than an image away is as far as one an image away.
+
+    Sides are exponentials of what a network says. Where it has never seen the like they are of any size, and so is what
+    float32 makes them differ by; results are clipped to the image.
+
+    Args:
+        boxes: [n, 4], pixels of the network input.
+        longest: the longer side of the image, pixels.
+
+    Returns:
+        [n, 4] in -1..2, in longer sides of the image; what is not finite stays so.
+    """
+    return np.where(np.isinf(boxes), boxes, (boxes / longest).clip(-1, 2))
 
 
 def _relative(got: Float, wanted: Float) -> float:

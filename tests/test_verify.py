@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import BundleError, ConfigError
-from rdn_engine.verify import STAGES, verify
+from rdn_engine.verify import STAGES, box_rows, set_difference, verify
 
 ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
 
@@ -49,6 +49,21 @@ def test_golden_results_must_fit(tmp_path: Path, name: str, damage: Callable[[An
 
 
 @pytest.mark.isa
+def test_how_far_away_an_edge_is_does_not_matter() -> None:
+    far = np.array([[-3e8, 10, 5e9, 20]], np.float32)
+    near = np.array([[10, 10, 40, 20]], np.float32)
+
+    def apart(got: Any, wanted: Any) -> float:
+        return set_difference([box_rows(np.float32(got), 100)], [box_rows(np.float32(wanted), 100)])
+
+    assert apart(far, far * np.float32(1.00001)) < 1e-5
+    assert apart(far, far + np.float32([0, 7, 0, 0])) == pytest.approx(0.07)
+    assert apart(near, near + np.float32([0, 0, 3, 0])) == pytest.approx(0.03)
+    assert apart(near, far) >= 1
+    for value in (np.inf, -np.inf, np.nan):
+        assert apart(near * np.float32([1, 1, value, 1]), near) == np.inf
+
+
 def test_the_committed_model_computes_its_golden_results() -> None:
     """Which were stored on another processor; the tolerances come with them, measured (export/golden.py)."""
     reports = verify(ENGINES)

@@ -180,7 +180,7 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
     table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
     table.add_row("link gap (G)", str(d.link_gap), "0 or more steps")
-    table.add_row("interval (n)", str(d.interval), "1 or more frames")
+    table.add_row("interval (n)", str(d.interval), "1..4096 frames")
     table.add_row("still", f"{d.still:g}", "0 (off)..255 grey levels")
     table.add_row("still run (m)", str(d.still_run), "1 or more steps")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")

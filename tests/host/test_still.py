@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdn_engine.errors import ConfigError
 from rdn_engine.frame import Image
 from rdn_engine.host.still import BLOCK, ROWS, StillGate, block_means
 from rdn_engine.input_config import InputConfig
@@ -163,3 +164,8 @@ def test_frames_smaller_than_a_block_are_one() -> None:
 def test_rows_may_lie_anywhere_in_memory() -> None:
     picture = scene()
     assert np.array_equal(block_means(picture[::-1, ::-1], (8, 8)), block_means(picture[::-1, ::-1].copy(), (8, 8)))
+
+
+def test_a_wrong_run_is_refused_with_its_range_in_whole_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"dials\.still_run is 0; wanted 1\.\.1048576$"):
+        replace(GATE, still_run=0)
