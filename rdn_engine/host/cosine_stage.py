@@ -162,6 +162,7 @@ class CosineMemory:
         self._shuffled = None
         if config.cosine.memory_order == "shuffled":
             self._shuffled = ShuffledMemory(frames=KEPT, kept=KEPT)
+        self._latest: tuple[int, Dials, RelationOutput] | None = None
         self.newest = -1
         """Number of the last frame appended; -1 after a reset."""
 
@@ -173,7 +174,7 @@ class CosineMemory:
 
     def reset(self) -> None:
         """Forget every frame; the next one appended is frame 0."""
-        self.newest = -1
+        self.newest, self._latest = -1, None
         self._attention.clear()
         if self._local is not None:
             self._local.clear()
@@ -215,9 +216,13 @@ class CosineMemory:
         rows = slice(min(dials.num_support, int(self._counts[t % self._waiting])))
         place = t % self._waiting
         own = _Scores(self._boxes[place, rows], self._objectness[place, rows], self._class_scores[place, rows])
+        if self._latest is not None and self._latest[:2] == (t, dials):
+            # What comes behind this stage failed, and is tried again: nothing is remembered twice.
+            return own.boxes, self._latest[2], None
         frames = self._frames(t, dials)
         lap("window")
         output = self._alone(own) if frames is None else self._related(t, frames, own, dials)
+        self._latest = t, dials, output
         if self._shuffled is not None and not dials.frames_ahead:
             # Frames behind this one wait for their own turn, where results looked ahead until now.
             self._attention.keep([*self._shuffled.append(t), *range(t + 1, self.newest + 1)])

@@ -332,3 +332,17 @@ def test_configurations_that_cannot_be_are_refused(change: dict[str, Any], messa
 def test_rdns_modules_take_no_objectness() -> None:
     with pytest.raises(ConfigError, match="no features_reg and no objectness for relation"):
         replace(config_of(), relation=RelationConfig(DIM, 2))
+
+
+@pytest.mark.parametrize("order", ["time", "shuffled"])
+def test_a_frame_that_is_tried_again_is_remembered_once(order: str) -> None:
+    config = config_of(memory_order=order)
+    frames = frames_of(9)
+    once, twice = memory_of(config), memory_of(config)
+    for t, frame in enumerate(frames):
+        once.append(frame)
+        twice.append(frame)
+        wanted = once.relate(t, DIALS, lambda stage: None)[1]
+        twice.relate(t, DIALS, lambda stage: None)
+        again = twice.relate(t, DIALS, lambda stage: None)[1]
+        np.testing.assert_array_equal(again.logits, wanted.logits)
