@@ -71,6 +71,7 @@ def head(frame: EncodedFrame, num_reference: int, num_support: int) -> EncodedFr
         keys=frame.keys[:, :k],
         values=frame.values[:, :k],
         refine_query=frame.refine_query[:k],
+        class_scores=None if frame.class_scores is None else frame.class_scores[:n],
     )
 
 
