@@ -26,7 +26,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rdn_engine.backends.onnxruntime  # noqa: F401  first: it keeps ONNX Runtime from writing into the home folder
-
 from benchmarks.frames import make_frame
 from benchmarks.measure import environment_of, summary
 from rdn_engine import Detector
