@@ -232,7 +232,9 @@ def test_yolov(checkout: Path) -> None:
     page = commands("docs/yolov.md")
     assert len(page) == 4
     for command in page:
-        run(command, checkout)
+        # The weights that stand for trained ones are random, with statistics of small pictures: in large ones hundreds
+        # of proposals tie.
+        run(command.replace("--classes imagenet_vid", "--classes imagenet_vid --size 64 96"), checkout)
     assert len((checkout / "street.jsonl").read_text().splitlines()) == 6
     assert (checkout / "street-out.mp4").stat().st_size > 0
     assert (checkout / "engines" / "yolov_s_offline" / "manifest.json").is_file()
