@@ -134,7 +134,8 @@ void weigh(const CosineAverage& args, const Block& block, const Task& task, Tile
     for (int64_t r = 0; r < task.rows; ++r) {
         Floats total = {};
         for (int64_t j = r * kColumns; j < r * kColumns + block.vectors() * kLanes; j += kLanes) {
-            const Floats weight = load(tile.weights + j) * exp2_clamped(load(tile.attention + j) * kLog2E);
+            // Past the block's count stand proposals that are not of the window, whose attention may be of any size.
+            const Floats weight = only(load(tile.weights + j) > 0.0f, exp2_clamped(load(tile.attention + j) * kLog2E));
             total += weight;
             store(tile.weights + j, weight);
         }
