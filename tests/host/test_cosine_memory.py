@@ -16,7 +16,7 @@ from tests.reference_cosine import average
 
 pytestmark = pytest.mark.isa
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "cosine" / "parity.npz"
+DATA = Path(__file__).resolve().parents[1] / "data" / "parity_yolov" / "expected.npz"
 UNIT = 2.0**-24
 
 
