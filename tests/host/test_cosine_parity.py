@@ -3,7 +3,8 @@
 tests/data/parity_yolov holds what the public code made, on a CPU in float32, of a video of 8 frames and of generated
 weights. expected.npz: proposals of each frame (`t{0..7}/`), the offline head's stages of a clip, the online head's
 steps. attention.npz: YOLOV++'s stages, and weights of both relation stages. The large ones are noise from a Philox
-stream keyed by crc32("<seed>/<layer>"), times a stored scale for each output. Tolerances are twice what a float64 rewrite differs by.
+stream keyed by crc32("<seed>/<layer>"), times a stored scale for each output. Tolerances are twice what a
+float64 rewrite differs by.
 """
 
 from __future__ import annotations
