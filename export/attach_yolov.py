@@ -31,6 +31,7 @@ import rdn_engine.verify
 from export.attach import class_names
 from export.golden import golden_frames
 from export.graphs import OPSET, export_graph
+from export.steps import Report, shown
 from export.yolov_graphs import Difference, Yardstick, describe, relation_weights
 from rdn_engine.bundle.contract import fused_shapes
 from rdn_engine.bundle.directory import write_bundle, write_manifest
@@ -69,6 +70,7 @@ def attach_yolov(
     look_ahead: int = 0,
     name: str | None = None,
     golden: Path | None = None,
+    report: Report = lambda step: None,
 ) -> Written:
     """Write an engine directory; an older one there is replaced once the new one is verified.
 
@@ -82,6 +84,7 @@ def attach_yolov(
         look_ahead: L of a stream, frames.
         name: of the model; the directory's by default.
         golden: video or folder of images for the golden results; rendered frames by default.
+        report: is called with the name of each step before it.
 
     Returns:
         What was compared on the way.
@@ -93,17 +96,21 @@ def attach_yolov(
     """
     checkpoint, output = Path(checkpoint), Path(output)
     images = golden_frames(golden)
+    report("checkpoint")
     loaded = load_yolov(checkpoint, classes, input_size=input_size, cosine=cosine)
     turned = {"look_ahead": look_ahead} | ({} if window is None else {"window": window})
     loaded = replace(loaded, config=replace(loaded.config, dials=loaded.config.dials.turned(turned)))
     config, model = loaded.config, loaded.model()
+    report("golden results")
     yardstick = Yardstick(model, config, images)
     with write_bundle(output) as staging:
         parameters = {}
         for role, graph in describe(model, input_size).items():
+            report(f"{role} graph")
             parameters[role] = export_graph(graph, role, staging / {"encoder": ENCODER, **GRAPHS}[role])
         weights = relation_weights(model)
         np.savez(staging / WEIGHTS, **{name: weights[name] for name in fused_shapes(config)})  # type: ignore[arg-type]
+        report("graphs against torch")
         rows = yardstick.differences(staging)
         wrong = [f"{r.graph} {r.output}: {r.relative:.2g}, allowed {r.allowed:.2g}" for r in rows if not r.passed]
         if wrong:
@@ -121,6 +128,7 @@ def attach_yolov(
             parameters=parameters,
             tolerances=yardstick.tolerances(),
         )
+        report("bundle against golden results")
         stages = rdn_engine.verify.verify(staging)
         failed = [f"{s.stage} ({s.executor}): {s.difference:.2g}" for s in stages if not s.passed]
         if failed:
@@ -173,19 +181,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
         classes = vid_classes() if arguments.classes == "imagenet_vid" else class_names(arguments.classes)
-        written = attach_yolov(
-            arguments.checkpoint,
-            arguments.output,
-            classes,
-            input_size=tuple(arguments.size),
-            cosine=CosineConfig(
-                score_in_regression=arguments.score_in_regression == "yes", memory_order=arguments.memory_order
-            ),
-            window=arguments.window,
-            look_ahead=arguments.look_ahead,
-            name=arguments.name,
-            golden=arguments.golden,
-        )
+        with shown(console) as report:
+            written = attach_yolov(
+                arguments.checkpoint,
+                arguments.output,
+                classes,
+                input_size=tuple(arguments.size),
+                cosine=CosineConfig(
+                    score_in_regression=arguments.score_in_regression == "yes", memory_order=arguments.memory_order
+                ),
+                window=arguments.window,
+                look_ahead=arguments.look_ahead,
+                name=arguments.name,
+                golden=arguments.golden,
+                report=report,
+            )
     except (RDNError, OSError) as error:
         console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
         return FAILED

@@ -17,7 +17,7 @@ import argparse
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 # So that the script runs from a checkout; the package of that name is what is installed, or the checkout's.
@@ -40,6 +39,7 @@ from export.graphs import OPSET, export_graphs
 from export.half import BFLOAT16_OPSET, HALVES
 from export.precision import MIN_AGREEMENT, agreement, detector_of, fused_model, golden_of
 from export.reduced import Reduced, write_reduced
+from export.steps import Report, shown
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
 from rdn_engine.backends.tensorrt.backend import build_plans
 from rdn_engine.backends.tensorrt.plans import Limits
@@ -56,7 +56,6 @@ BUNDLED = Path(__file__).resolve().parents[1] / "models" / "rdn_tiny" / "model.s
 OUTPUT = Path("engines") / BUNDLED.parent.name
 """Where it goes, from the working directory."""
 
-Report = Callable[[str], None]
 Prover = Literal["onnxruntime", "torch"]
 
 
@@ -339,13 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         arguments = _arguments(argv)
-        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=None)
-
-            def report(step: str) -> None:
-                progress.update(task, description=step)
-
+        with shown(console) as report:
             built = build(
                 arguments.checkpoint,
                 arguments.output,

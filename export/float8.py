@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from export.calibration import CalibrationFrames
 from export.half import convert, emulate, last_products
 from export.int8 import first_gemm
 from export.observation import Observation
+from export.steps import Report
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 
@@ -42,8 +43,6 @@ _TAPS = 31
 
 _METHODS = ("minmax", "percentile")  # what else there is looks for evenly spaced codes
 _CODE = np.dtype(ml_dtypes.float8_e4m3fn)
-
-Report = Callable[[str], None]
 
 
 def quantize(

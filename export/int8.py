@@ -10,7 +10,7 @@ scores and box deltas, the projections to keys, values and queries, and the rela
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from export.calibration import METHODS, CalibrationFrames, Ranges
 from export.half import last_products
 from export.observation import Observation
+from export.steps import Report
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.config import RDNConfig
 
@@ -32,8 +33,6 @@ values that two machines round to neighbouring codes, a step of 1/255 of a tenso
 some do on processors without VNNI, are off by far more."""
 
 _QUANTIZED = ("Conv", "Add", "MaxPool", "Relu")
-
-Report = Callable[[str], None]
 
 
 def quantize(

@@ -31,6 +31,7 @@ import rdn_engine.verify
 from export.calibration import DEFAULT_FRAMES, METHODS, Activations, CalibrationFrames, observer
 from export.int8 import INT8_TOLERANCES, activation_names, through_relu, write_quantized
 from export.precision import MIN_AGREEMENT, agreement, detector_of, golden_of
+from export.steps import Report, shown
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import Bundle, write_bundle, write_manifest
 from rdn_engine.bundle.manifest import ENCODER, GOLDEN, GRAPHS, WEIGHTS, Agreement
@@ -64,7 +65,7 @@ class Quantized:
 
 def quantize_attached(
     engines: str | Path, calibration: str | Path, output: str | Path, *, count: int = DEFAULT_FRAMES,
-    minimum: float = MIN_AGREEMENT,
+    minimum: float = MIN_AGREEMENT, report: Report = lambda step: None,
 ) -> Quantized:  # fmt: skip
     """Write an engine directory; an older one there is replaced once the new one is verified.
 
@@ -74,6 +75,7 @@ def quantize_attached(
         output: the new directory.
         count: most frames to calibrate on.
         minimum: share of the detections, 0..1, that has to be the same as in float32.
+        report: is called with the name of each step before it.
 
     Returns:
         What came of it.
@@ -88,6 +90,7 @@ def quantize_attached(
     if config.attached is None or told.precision != "float32":
         raise AttachError(f"{engines} is {told.name}, in {told.precision}; wanted an attached detector in float32")
     model = _of_opset(exact.path("encoder"))
+    report(f"ranges of values on {len(frames.calibrate)} frames")
     activations, outputs = _observe(model, exact, frames)
     with write_bundle(output) as staging:
         for name in ("roi_head", "relation"):
@@ -95,7 +98,8 @@ def quantize_attached(
                 shutil.copyfile(exact.path(name), staging / GRAPHS[name])
         if told.weights is not None:
             shutil.copyfile(exact.directory / WEIGHTS, staging / WEIGHTS)
-        quantized, agreed = _least_left_out(model, exact, frames, activations, outputs, staging, minimum)
+        quantized, agreed = _least_left_out(model, exact, frames, activations, outputs, staging, minimum, report)
+        report("golden results")
         host = _host_model(exact, staging / ENCODER)
         images = exact.arrays("golden")["frames"]
         arrays = golden_of(host, images)
@@ -118,6 +122,7 @@ def quantize_attached(
             tolerances={stage: INT8_TOLERANCES[stage] for stage in told.tolerances},
             agreement=agreed,
         )
+        report("bundle against golden results")
         wrong = [f"{s.stage}: {s.difference:.2g}" for s in rdn_engine.verify.verify(staging) if not s.passed]
         if wrong:
             raise PrecisionError(f"the INT8 graphs do not give the same twice: {'; '.join(wrong)}")
@@ -166,6 +171,7 @@ def _least_left_out(
     outputs: list[dict[str, Float]],
     staging: Path,
     minimum: float,
+    report: Report,
 ) -> tuple[tuple[int, int], Agreement]:
     """Writes the encoder with as few convolutions in float32 as agree with float32; how many, and the agreement."""
     layers = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -182,6 +188,7 @@ def _least_left_out(
             losses = {n.name: activations.loss(coded.get(n.output[0], n.output[0]), ranges) for n in free}
             worst = sorted(losses, key=losses.__getitem__, reverse=True)[: int(part * len(losses))]
             candidate = staging / f"{one}.onnx"
+            report(f"int8 graph, {part:.0%} of the convolutions in float32, ranges by {one}")
             write_quantized(model, candidate, ranges, exclude=[*kept, *worst], kinds=_QUANTIZED, symmetric=False)
             error = _error(candidate, outputs)
             if error < best:
@@ -190,6 +197,7 @@ def _least_left_out(
             else:
                 candidate.unlink()
         left = len(free) - int(part * len(free))
+        report("detections of int8 against float32")
         reduced = detector_of(_host_model(exact, staging / ENCODER))
         agreed = agreement(float32, reduced, frames, "int8", method, minimum)
         if agreed.share >= minimum:
@@ -256,10 +264,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     console = Console(stderr=True)
     try:
-        done = quantize_attached(
-            arguments.engines, arguments.calibration, arguments.output, count=arguments.frames,
-            minimum=arguments.min_agreement,
-        )  # fmt: skip
+        with shown(console) as report:
+            done = quantize_attached(
+                arguments.engines, arguments.calibration, arguments.output, count=arguments.frames,
+                minimum=arguments.min_agreement, report=report,
+            )  # fmt: skip
     except (RDNError, OSError) as error:
         console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
         return DIFFERS if isinstance(error, PrecisionError) else FAILED

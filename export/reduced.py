@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +12,12 @@ from export.calibration import DEFAULT_FRAMES, CalibrationFrames
 from export.half import HALF_TOLERANCES, Half, Watched, check_range, write_half
 from export.int8 import INT8_TOLERANCES, quantize
 from export.precision import MIN_AGREEMENT, detector_of, fused_model, graph_model
+from export.steps import Report
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.bundle.manifest import GRAPHS
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation_graph import GraphRelation
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -17,8 +17,10 @@ from rdn_engine.cli.progress import spinner
 from rdn_engine.cli.service import run
 from rdn_engine.cli.streams import emit, open_streams, say
 from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, model_rows, new_table, tables_text
+from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BackendUnavailable
 from rdn_engine.host.memory import stream_nbytes
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.version import version
 
 app = typer.Typer(
@@ -68,11 +70,17 @@ def info(engines: EnginesArgument) -> None:
             "parameters": ", ".join(f"{k} {v:,}" for k, v in manifest.parameters.items()),
             "source": ", ".join(f"{k} {v}" for k, v in manifest.source.items()),
             "written with": ", ".join(f"{k} {v}" for k, v in manifest.producers.items()),
-            "memory per stream": f"{stream_nbytes(config, config.dials) / 2**20:.1f} MiB with the dials below",
+            "memory per stream": _memory(config),
             "checksums": f"{len(manifest.files)} files, all as recorded",
         }.items():
             facts.add_row(name, value)
         emit(tables_text(facts, graph_table(bundle), dial_table(config)))
+
+
+def _memory(config: RDNConfig) -> str:
+    whole, half = (stream_nbytes(config, config.dials, ring) / 2**20 for ring in get_args(RingPrecision))
+    narrower = "" if config.alone or config.cosine_score else f", {half:.1f} with ring_precision float16"
+    return f"{whole:.1f} MiB with the dials below{narrower}"
 
 
 @app.command(epilog=CODES_HELP)

@@ -178,7 +178,7 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("sampling", d.sampling, "per_frame, global")
     table.add_row("edges", d.edges, "replicate, clip")
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
-    table.add_row("link delay (D)", str(d.link_delay), "0 or more frames")
+    table.add_row("link delay (D)", str(d.link_delay), "0 or more steps")
     table.add_row("link gap (G)", str(d.link_gap), "0 or more steps")
     table.add_row("interval (n)", str(d.interval), "1..4096 frames")
     table.add_row("still", f"{d.still:g}", "0 (off)..255 grey levels")

@@ -94,15 +94,16 @@ def open_memory(
     return RelationMemory(relation, config, capacity, ring_precision)
 
 
-def stream_nbytes(config: RDNConfig, capacity: Dials) -> int:
+def stream_nbytes(config: RDNConfig, capacity: Dials, ring_precision: RingPrecision = "float32") -> int:
     """Bytes of the memory of one stream, before there is one.
 
     Args:
         config: of the model.
         capacity: the largest T, K and N of the stream.
+        ring_precision: as `open_memory`.
     """
     if config.relation.attention != "cosine_score":
-        return Window(config.relation, capacity).nbytes
+        return Window(config.relation, capacity, ring=ring_precision).nbytes
     proposals = capacity.num_reference
     ring = CosineWindow.nbytes_for(settings_of(config), frames=window_frames(config, capacity), proposals=proposals)
     local, frames = 0, config.cosine.local_frames

@@ -22,7 +22,8 @@ class StreamOptions:
     """How old a result may be when the sink gets it, from the arrival of its frame. Where half of the latest are older,
     dials are lowered (`rdn_engine.serve.latency.ladder`), and come back when there is room; None lowers nothing"""
     picture_bytes: int = 0
-    """Bytes of the frames that its source may queue, for the budget: frames x height x width x 3"""
+    """Bytes of the frames that its source may queue, for the budget: frames x height x width x 3. An
+    `interval` above 1 with look-ahead keeps one frame more"""
 
     def __post_init__(self) -> None:
         check_fields(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from rdn_engine.config import BackboneConfig, Dials, RDNConfig, RelationConfig, 
 from rdn_engine.frame import Frame
 from rdn_engine.input_config import InputConfig
 from rdn_engine.kernels import _C
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.results import Detections
 from rdn_engine.verify import STAGES, verify
 from tests.cli.commands import lines, run, write_video
@@ -114,6 +116,10 @@ def test_info_says_what_there_is(bundle: Path) -> None:
     assert result.exit_code == 0
     for text in ("2: cat, dog", "all as recorded", "look-ahead (L)", "image [batch, 3, height, width]", "MiB"):
         assert text in result.stdout
+    for precision in get_args(RingPrecision):
+        opened = rdn_engine.Detector.from_pretrained(bundle, ring_precision=precision).open_stream()
+        assert f"{opened.nbytes / 2**20:.1f}" in result.stdout
+    assert "with ring_precision float16" in result.stdout
 
 
 def test_info_says_what_an_attached_detector_is(tmp_path: Path) -> None:
@@ -124,6 +130,7 @@ def test_info_says_what_an_attached_detector_is(tmp_path: Path) -> None:
     for text in ("letterbox, 96 x 64, bgr", "features of 32", "none: the detector's own scores", "class_scores"):
         assert text in result.stdout
     assert "backbone" not in result.stdout
+    assert "ring_precision" not in result.stdout
     assert run("verify", tmp_path / "engines").exit_code == 0
 
 
