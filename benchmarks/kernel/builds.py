@@ -22,13 +22,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.kernel.relation import FULL, QUICK, WARM_UP, Case, Ours, float64_outputs, make_frame, make_weights
+from benchmarks.kernel.relation import FULL, QUICK, Case, Ours, float64_outputs, make_frame, make_weights
 
 # isort: split
 import numpy as np
 
 from benchmarks.frame.checkout import ROOT, Checkout
 from benchmarks.kernel.relation import relative_errors
+from benchmarks.kernel.turns import WARM_UP
 from benchmarks.measure import summary
 
 MODULE = "benchmarks.kernel.builds"

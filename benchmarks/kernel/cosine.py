@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing.connection import Connection
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernel.relation import ENVIRONMENT, spread
-from benchmarks.measure import peak_megabytes
+from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, ratios, spread, take_turns
 from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
@@ -42,7 +38,6 @@ from training.provenance import environment
 SETTINGS = CosineSettings(dim=128)
 FRAMES, CLASSES, OBJECTS = 31, 30, 8
 NOISE = 0.7  # of a proposal's features, beside its object's
-WARM_UP = 2  # rounds that are not counted
 TOLERANCE = 1e-5
 """Relative error against float64, norm over norm, above which nothing is timed."""
 TIE = 1e-6
@@ -176,18 +171,9 @@ SIDES: dict[str, Callable[[Case, Mapping[str, Float]], Ours | Baseline]] = {
 }
 
 
-def serve(name: str, case: Case, core: int, pipe: Connection) -> None:
-    """One side's process: answers each frame number with the frame's logits and seconds, None with its peak memory."""
-    os.sched_setaffinity(0, {core})
-    side = SIDES[name](case, make_weights(case))
-    loaded = peak_megabytes()
-    while (t := pipe.recv()) is not None:
-        frame = make_frame(case, t)
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        logits = side.push(frame)
-        seconds = {"ms": time.perf_counter() - begin, "cpu_ms": time.process_time() - cpu_begin}
-        pipe.send((logits, seconds, side.parts))
-    pipe.send({"loaded_mb": loaded, "peak_mb": peak_megabytes()})
+def make_side(name: str, case: Case) -> Ours | Baseline:
+    """One side, in its process."""
+    return SIDES[name](case, make_weights(case))
 
 
 @dataclass(frozen=True)
@@ -222,62 +208,39 @@ def relative_error(name: str, when: str, logits: Float, truth: Truth) -> float:
 
 
 def measure(case: Case) -> dict[str, Any]:
-    os.environ.update(ENVIRONMENT)  # For the processes to come: allocator and BLAS read it as they start.
-    context = multiprocessing.get_context("spawn")
-    core = max(os.sched_getaffinity(0))
-    pipes: dict[str, Connection] = {}
-    sides: dict[str, dict[str, Any]] = {
-        name: {"relative_error": {}, "ms": [], "cpu_ms": [], "parts": []} for name in SIDES
-    }
-    first, last = case.frames - 1, case.frames - 1 + WARM_UP + case.rounds
-    truth = float64_logits(case, first)
-    for name in SIDES:
-        pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(name, case, core, theirs), daemon=True).start()
-        theirs.close()
-        for t in range(case.frames):
-            pipes[name].send(t)
-            logits, _, _ = pipes[name].recv()
-        sides[name]["relative_error"]["first"] = relative_error(name, "first", logits, truth)
-    for t in range(first + 1, last + 1):
-        for name, side in sides.items():
-            pipes[name].send(t)
-            side["logits"], seconds, parts = pipes[name].recv()
-            if t > first + WARM_UP:
-                for clock, passed in seconds.items():
-                    side[clock].append(round(1000 * passed, 3))
-                side["parts"].append(parts)
-    ends = [truth, float64_logits(case, last)]
-    for name, side in sides.items():
-        side["relative_error"]["last"] = relative_error(name, "last", side.pop("logits"), ends[1])
-        pipes[name].send(None)
-        side |= pipes[name].recv() | spread(side["ms"], "ms")
-        parts = side.pop("parts")
-        side["parts_ms"] = {part: round(1000 * float(np.median([p[part] for p in parts])), 3) for part in parts[0]}
-    for when, error in sides["ours"]["relative_error"].items():
-        least = min(sides[name]["relative_error"][when] for name in SIDES if name != "ours")
+    newest = {"first": case.frames - 1, "last": case.frames - 1 + WARM_UP + case.rounds}
+
+    @cache
+    def truth(when: str) -> Truth:
+        return float64_logits(case, newest[when])
+
+    def check(name: str, when: str, logits: Float) -> float:
+        return relative_error(name, when, logits, truth(when))
+
+    sides = take_turns(
+        {name: partial(make_side, name, case) for name in SIDES}, partial(make_frame, case),
+        first=newest["first"], rounds=case.rounds, check=check,
+    )  # fmt: skip
+    ours = sides["ours"]
+    others = {name: side for name, side in sides.items() if name != "ours"}
+    for when, error in ours["relative_error"].items():
+        least = min(side["relative_error"][when] for side in others.values())
         if error > SHARE * least:
             raise SystemExit(f"ours, {when} steady frame: error {error} against float64; wanted a third of {least}")
-    memory = CosineWindow.nbytes_for(SETTINGS, frames=case.frames, proposals=case.proposals)
     return {
         **asdict(case),
         "rows": case.frames * case.proposals,
-        "taken": [round(end.taken, 4) for end in ends],
-        "left_out": [int((~end.decided).sum()) for end in ends],
-        "window_bytes": memory,
+        "taken": [round(truth(when).taken, 4) for when in newest],
+        "left_out": [int((~truth(when).decided).sum()) for when in newest],
+        "window_bytes": CosineWindow.nbytes_for(SETTINGS, frames=case.frames, proposals=case.proposals),
         **sides,
         "ratios": {
-            name: spread(ratios(sides, name, "ms"), "ratio") | spread(ratios(sides, name, "cpu_ms"), "cpu_ratio")
-            for name in SIDES
-            if name != "ours"
+            name: spread(ratios(side["ms"], ours["ms"]), "ratio")
+            | spread(ratios(side["cpu_ms"], ours["cpu_ms"]), "cpu_ratio")
+            for name, side in others.items()
         },
-        "process": {"threads": 1, "core": core, "environment": ENVIRONMENT},
+        "process": {"threads": 1, "core": core(), "environment": ENVIRONMENT},
     }
-
-
-def ratios(sides: Mapping[str, Mapping[str, Any]], name: str, clock: str) -> list[float]:
-    """How many times longer a side took than ours, frame by frame."""
-    return [theirs / ours for ours, theirs in zip(sides["ours"][clock], sides[name][clock], strict=True)]
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -15,16 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import statistics
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing.connection import Connection
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +34,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.measure import environment_of, peak_megabytes
+from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, ratios, spread, take_turns
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.relation import FusedRelation
@@ -54,12 +50,8 @@ if TYPE_CHECKING:
 Outputs = dict[str, Float]
 """logits [n, C + 1], deltas [n, 4 (C + 1)]"""
 
-ENVIRONMENT = environment_of(threads=1)
-"""Of both sides' processes."""
-
 TOLERANCE = {"ours": 1e-4, "ours_float16_ring": 1e-3, "ours_bfloat16": 1e-2, "baseline": 1e-4, "planar": 1e-4}
 """Relative error against float64, norm over norm, above which nothing is timed."""
-WARM_UP = 2  # rounds that are not counted
 HEIGHT, WIDTH, CLASSES = 600, 1000, 30
 
 
@@ -225,6 +217,7 @@ class Baseline:
         self._relation = (PlanarRelation if planar else BaselineRelation)(stage.eval())
         self._torch, self._advanced_rows, self._case = torch, advanced_rows, case
         self._kept: deque[Proposals] = deque(maxlen=case.frames)
+        self.parts: dict[str, float] = {}
 
     def push(self, frame: Proposals) -> Outputs | None:
         dials, torch, kept = self._case.dials, self._torch, self._kept
@@ -251,17 +244,9 @@ if _C.isa == "avx512_bf16":
 SIDES |= {"baseline": Baseline, "planar": partial(Baseline, planar=True)}
 
 
-def serve(name: str, case: Case, core: int, pipe: Connection) -> None:
-    """One side's process: answers each frame number with the frame's outputs and seconds, None with its peak memory."""
-    os.sched_setaffinity(0, {core})
-    side = SIDES[name](case, make_weights(case))
-    loaded = peak_megabytes()
-    while (t := pipe.recv()) is not None:
-        frame = make_frame(case, t)
-        begin = time.perf_counter()
-        outputs = side.push(frame)
-        pipe.send((outputs, time.perf_counter() - begin, getattr(side, "parts", {})))
-    pipe.send({"loaded_mb": loaded, "peak_mb": peak_megabytes()})
+def make_side(name: str, case: Case) -> Ours | Baseline:
+    """One side, in its process."""
+    return SIDES[name](case, make_weights(case))
 
 
 def float64_outputs(case: Case, newest: int) -> dict[str, NDArray[np.float64]]:
@@ -288,58 +273,34 @@ def relative_errors(name: str, when: str, got: Outputs, wanted: Mapping[str, NDA
 
 
 def measure(case: Case) -> dict[str, Any]:
-    os.environ.update(ENVIRONMENT)  # For the processes to come: allocator and BLAS read it as they start.
-    context = multiprocessing.get_context("spawn")
-    core = max(os.sched_getaffinity(0))
-    pipes: dict[str, Connection] = {}
-    sides: dict[str, dict[str, Any]] = {name: {"relative_error": {}, "ms": [], "parts": []} for name in SIDES}
-    first, last = case.frames - 1, case.frames - 1 + WARM_UP + case.rounds
-    wanted = float64_outputs(case, first)
-    for name in SIDES:
-        pipes[name], theirs = context.Pipe()
-        context.Process(target=serve, args=(name, case, core, theirs), daemon=True).start()
-        theirs.close()
-        for t in range(case.frames):
-            pipes[name].send(t)
-            outputs, _, _ = pipes[name].recv()
-        sides[name]["relative_error"]["first"] = relative_errors(name, "first", outputs, wanted)
-    for t in range(first + 1, last + 1):
-        for name, side in sides.items():
-            pipes[name].send(t)
-            side["outputs"], seconds, parts = pipes[name].recv()
-            if t > first + WARM_UP:
-                side["ms"].append(round(1000 * seconds, 3))
-                side["parts"].append(parts)
-    wanted = float64_outputs(case, last)
-    for name, side in sides.items():
-        side["relative_error"]["last"] = relative_errors(name, "last", side.pop("outputs"), wanted)
-        pipes[name].send(None)
-        side |= pipes[name].recv() | spread(side["ms"], "ms")
-        parts = side.pop("parts")
-        side["parts_ms"] = {part: round(1000 * statistics.median(p[part] for p in parts), 3) for part in parts[0]}
-    ratios = {
-        name: [b / a for a, b in zip(side["ms"], sides["baseline"]["ms"], strict=True)] for name, side in sides.items()
-    }
+    newest = {"first": case.frames - 1, "last": case.frames - 1 + WARM_UP + case.rounds}
+
+    @cache
+    def wanted(when: str) -> dict[str, NDArray[np.float64]]:
+        return float64_outputs(case, newest[when])
+
+    def check(name: str, when: str, outputs: Outputs) -> dict[str, float]:
+        return relative_errors(name, when, outputs, wanted(when))
+
+    sides = take_turns(
+        {name: partial(make_side, name, case) for name in SIDES}, partial(make_frame, case),
+        first=newest["first"], rounds=case.rounds, check=check,
+    )  # fmt: skip
+    times = {name: ratios(sides["baseline"]["ms"], sides[name]["ms"]) for name in SIDES if name.startswith("ours")}
     return {
         "dials": asdict(case.dials),
         "relation": asdict(case.relation),
         "classes": CLASSES,
         "supports": case.frames * case.dials.num_support,
         "advanced": case.frames * case.dials.num_advanced,
-        "process": {"threads": 1, "core": core, "environment": ENVIRONMENT},
+        "process": {"threads": 1, "core": core(), "environment": ENVIRONMENT},
         "rounds": case.rounds,
         **sides,
         **{
             name.replace("ours", "ratio"): {"pairs": [round(r, 3) for r in pairs], **spread(pairs, "ratio")}
-            for name, pairs in ratios.items()
-            if name.startswith("ours")
+            for name, pairs in times.items()
         },
     }
-
-
-def spread(values: list[float], what: str) -> dict[str, float]:
-    numbers = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {f"{name}_{what}": round(value, 3) for name, value in numbers.items()}
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@
 // head, and then multiplies head by head from panels that fit the cache.
 #pragma once
 
+#include "blocks.h"
 #include "geometry.h"
 #include "scratch.h"
 
@@ -20,28 +21,11 @@ constexpr int64_t kScoredRows = kLanes == 16 ? kMostRows : 4 * kMostRows;
 constexpr float kBounded = 60.0f;  // score up to which no maximum is subtracted; it is a power of 2
 constexpr float kNone = -1e30f;    // largest of no scores
 
-// Supports first .. first + count of a slot.
-struct Block {
-    int64_t slot, first, count;
-    int64_t frame;     // of the call
-    int64_t position;  // of its first support among the call's
-
-    int64_t vectors() const { return ceil_div(count, kLanes); }
-    int64_t panels() const { return ceil_div(count, kPanel); }
-};
-
-inline int64_t count_blocks(const SupportFrames& support) {
-    int64_t blocks = 0;
-    for (int64_t f = 0; f < support.frames; ++f)
-        blocks += ceil_div(support.count[f], kBlock);
-    return blocks;
-}
-
 // The supports of a call cut in blocks, and what the geometry needs of their boxes. Columns past a block's count, up to
 // a whole panel, have no weight.
 struct Blocks {
     explicit Blocks(const SupportFrames& support)
-        : count(count_blocks(support)), block(count), columns(count * kColumnRows * kBlock) {}
+        : count(count_blocks(support, kBlock)), block(count), columns(count * kColumnRows * kBlock) {}
 
     int64_t count;
     Array<Block> block;
@@ -52,17 +36,15 @@ struct Blocks {
 inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, const float* multiplicity,
                         Blocks& blocks) {
     static const float no_box[4] = {};
-    int64_t b = 0, position = 0;
-    for (int64_t f = 0; f < support.frames; position += support.count[f++]) {
-        for (int64_t first = 0; first < support.count[f]; first += kBlock, ++b) {
-            const int64_t count = smaller(kBlock, support.count[f] - first);
-            blocks.block[b] = {support.slot[f], first, count, f, position + first};
-            const float* boxes = bank.boxes + 4 * (support.slot[f] * bank.capacity + first);
-            float* column = blocks.columns + b * kColumnRows * kBlock;
-            for (int64_t j = 0; j < blocks.block[b].panels() * kPanel; ++j) {
-                const float times = j >= count ? 0.0f : multiplicity ? multiplicity[position + first + j] : 1.0f;
-                fill_column(j < count ? boxes + 4 * j : no_box, times, bank.stored == Stored::kBfloat16, column + j);
-            }
+    cut_blocks(support, kBlock, blocks.block);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+        const Block& block = blocks.block[b];
+        const float* boxes = bank.boxes + 4 * (block.slot * bank.capacity + block.first);
+        float* column = blocks.columns + b * kColumnRows * kBlock;
+        for (int64_t j = 0; j < block.panels() * kPanel; ++j) {
+            const bool there = j < block.count;
+            const float times = !there ? 0.0f : multiplicity ? multiplicity[block.position + j] : 1.0f;
+            fill_column(there ? boxes + 4 * j : no_box, times, bank.stored == Stored::kBfloat16, column + j);
         }
     }
 }

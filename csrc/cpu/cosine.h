@@ -1,6 +1,7 @@
 // What the cosine attention's kernels share: tiles of query rows against blocks of a frame's proposals.
 #pragma once
 
+#include "blocks.h"
 #include "product.h"
 #include "rdn/cosine.h"
 #include "scratch.h"
@@ -10,30 +11,6 @@ namespace {
 
 constexpr int64_t kColumns = 128;             // most proposals of a block
 constexpr int64_t kTileRows = 8 * kMostRows;  // most query rows of one task
-
-// Proposals first .. first + count of a slot.
-struct Block {
-    int64_t slot, first, count;
-    int64_t frame;     // of the call
-    int64_t position;  // of its first proposal among the call's
-
-    int64_t panels() const { return ceil_div(count, kPanel); }
-    int64_t vectors() const { return ceil_div(count, kLanes); }
-};
-
-inline int64_t count_blocks(const SupportFrames& support) {
-    int64_t blocks = 0;
-    for (int64_t f = 0; f < support.frames; ++f)
-        blocks += ceil_div(support.count[f], kColumns);
-    return blocks;
-}
-
-inline void fill_blocks(const SupportFrames& support, Block* block) {
-    int64_t position = 0;
-    for (int64_t f = 0; f < support.frames; position += support.count[f++])
-        for (int64_t first = 0; first < support.count[f]; first += kColumns)
-            *block++ = {support.slot[f], first, smaller(kColumns, support.count[f] - first), f, position + first};
-}
 
 // Rows of a task, such that all threads find one, and whole tiles of the products.
 inline int64_t tile_height(int64_t rows, int threads) {

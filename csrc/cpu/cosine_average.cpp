@@ -202,9 +202,9 @@ double operations(const CosineAverage& args) {
 
 void cosine_average(const CosineAverage& args) {
     if (args.rows == 0) return;
-    const int64_t count = count_blocks(args.support);
+    const int64_t count = count_blocks(args.support, kColumns);
     Array<Block> blocks(larger(count, 1));
-    fill_blocks(args.support, blocks);
+    cut_blocks(args.support, kColumns, blocks);
     if (args.weights) memset(args.weights, 0, sizeof(float) * args.rows * args.supports);
     const int threads = worth_waking(args.threads, operations(args));
     const int64_t height = tile_height(args.rows, threads), tiles = ceil_div(args.rows, height);

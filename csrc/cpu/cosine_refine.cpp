@@ -159,9 +159,9 @@ void cosine_refine(const CosineRefine& args) {
     for (int64_t i = 0, at = 0; i < args.rows.frames; ++i)
         for (int64_t r = 0; r < args.rows.count[i]; ++r)
             rows[at++] = {args.rows.slot[i] * args.bank.capacity + r, i};
-    const int64_t count = count_blocks(args.support);
+    const int64_t count = count_blocks(args.support, kColumns);
     Array<Block> blocks(larger(count, 1));
-    fill_blocks(args.support, blocks);
+    cut_blocks(args.support, kColumns, blocks);
     const int threads = worth_waking(args.threads, operations(args));
     const int64_t height = tile_height(all, threads), tiles = ceil_div(all, height);
     const int64_t tile_size = Tile::size(args.bank);
