@@ -32,6 +32,15 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {name: round(value, 6) for name, value in named.items()}
 
 
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """How many times longer one side took than the other, round by round.
+
+    Args:
+        theirs, ours: as many times of each side.
+    """
+    return [a / b for a, b in zip(theirs, ours, strict=True)]
+
+
 def environment_of(threads: int) -> dict[str, str]:
     """Variables of a measured process: BLAS and OpenMP read them as they start."""
     return {**ALLOCATOR, **{f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}}

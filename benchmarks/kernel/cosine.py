@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, ratios, spread, take_turns
+from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, spread, take_turns
+from benchmarks.measure import ratios
 from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float

@@ -34,7 +34,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, ratios, spread, take_turns
+from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, spread, take_turns
+from benchmarks.measure import ratios
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.relation import FusedRelation

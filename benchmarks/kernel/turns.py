@@ -99,11 +99,6 @@ def spread(values: Sequence[float], what: str) -> dict[str, float]:
     return {f"{name}_{what}": round(value, 3) for name, value in numbers.items()}
 
 
-def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """How many times longer a side took than ours, frame by frame."""
-    return [a / b for a, b in zip(theirs, ours, strict=True)]
-
-
 def _ask(pipe: Connection, t: int | None) -> Any:
     pipe.send(t)
     return pipe.recv()

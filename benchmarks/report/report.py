@@ -100,20 +100,24 @@ def frozen_detector() -> str:
 
 
 def own_detector_cost() -> str:
-    """What a stream does beside a detector's own graph."""
+    """What a stream does beside a detector's own graph, and what it costs beside another model's stream."""
     result = load("own_detector_cost.json")
     header = ["proposals", "frames in the window", "detector alone, ms", "stream, ms", "stream / alone"]
-    rows = [
-        [
-            str(row["proposals"]),
-            str(row["window_frames"]),
-            f"{row['alone']['p50']:.0f}",
-            f"{row['stream']['p50']:.0f}",
-            f"{row['stream_over_alone']['p50']:.3f}",
-        ]
-        for row in result["rows"]
-    ]
-    return "\n".join([table(header, rows), "", store.provenance(result, on=result)])
+    against = result.get("against")
+    int8 = against is not None and "int8" in result["rows"][0]
+    if against:
+        header += [f"{against['name']} in {against['precision']}, ms", "that / stream"]
+        header += ["stream in int8, ms", "that / stream in int8"] if int8 else []
+    rows = []
+    for row in result["rows"]:
+        cells = [f"{row[side]['p50']:.0f}" for side in ("alone", "stream")] + [f"{row['stream_over_alone']['p50']:.3f}"]
+        if against:
+            cells += [f"{row['against']['p50']:.0f}", f"{row['against_over_stream']['p50']:.2f}"]
+            cells += [f"{row['int8']['p50']:.0f}", f"{row['against_over_int8']['p50']:.2f}"] if int8 else []
+        rows.append([str(row["proposals"]), str(row["window_frames"]), *cells])
+    refused = result.get("int8_refused")
+    told = [f"INT8 was refused: {refused}."] if refused else []
+    return "\n".join([table(header, rows), "", " ".join([*told, store.provenance(result, on=result)])])
 
 
 def _ap50_columns(result: dict[str, Any]) -> dict[str, float]:
