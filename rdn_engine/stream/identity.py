@@ -133,7 +133,7 @@ class Identities:
         self._time += 1
         self._keep(self._time - self._objects.time - 1 <= gap)
         sure = (confidence > SURE) & (found.confidence > FAINT) & (tubes >= 0)
-        rows = _single(found, confidence, np.flatnonzero(sure))
+        rows = singles(found, confidence, np.flatnonzero(sure))
         seen = _sightings(found, rows, self._time)
         before = np.array([self._shown.get(tube, -1) for tube in tubes.tolist()], np.int64)
         where = self._whereabouts()
@@ -257,8 +257,17 @@ def _sightings(found: Detections, rows: Index, time: int) -> _Objects:
     )
 
 
-def _single(found: Detections, confidence: Double, rows: Index) -> Index:
-    """Those of `rows`, best first, that no better one of them overlaps: NMS within a class."""
+def singles(found: Detections, confidence: Double, rows: Index) -> Index:
+    """Boxes that are no second box on a better one's object: NMS within a class, at an IoU of DOUBLE.
+
+    Args:
+        found: boxes and their classes.
+        confidence: [n] of each.
+        rows: which of them are asked about.
+
+    Returns:
+        Those of `rows` that remain, best first.
+    """
     rows = rows[np.argsort(-confidence[rows], kind="stable")]
     boxes, labels = found.xyxy[rows], found.class_id[rows]
     row, other, _ = cpu.overlaps(boxes, labels, other_boxes=boxes, other_classes=labels, limit=DOUBLE)
