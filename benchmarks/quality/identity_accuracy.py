@@ -3,8 +3,8 @@
     python benchmarks/quality/identity_accuracy.py --bundle models/rdn_tiny/engines --output result.json
 
 The `rdn_engine.Detector` looks at held-out synthetic videos of three seeds once; what its stream hands to the linker is
-linked at every setting. Boxes and confidences must be the same with a gap and without, hence AP is. A bound: the same
-sightings, each named after the annotated object that it lies on.
+linked at every setting. Boxes and confidences must be the same with a gap and without, hence AP is. For comparison,
+the same sightings are named after the annotated objects that they lie on.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ SETTINGS: dict[str, Setting] = {
     "D=0, G=30": ("relations", 0, GAP, True),
 }
 ORDINARY = ("off", "G=30")
-BOUND = {"off": "perfect", "D=0, off": "D=0, perfect"}
-"""The row of the bound beside that without a gap"""
+ANNOTATED = {"off": "annotated", "D=0, off": "D=0, annotated"}
+"""The row of what the annotations name, beside that without a gap"""
 
 
 def gaps(videos: Annotated) -> list[int]:
@@ -106,8 +106,8 @@ def measure(bundle: Bundle, videos: SyntheticVideos, settings: Mapping[str, Sett
         rows[label] = lasting(found, annotated)
         print(annotated.name, label, rows[label], flush=True)
         if not gap:
-            rows[BOUND[label]] = lasting(named_by_truth(found, annotated), annotated)
-            print(annotated.name, BOUND[label], rows[BOUND[label]], flush=True)
+            rows[ANNOTATED[label]] = lasting(named_by_truth(found, annotated), annotated)
+            print(annotated.name, ANNOTATED[label], rows[ANNOTATED[label]], flush=True)
         if label == "off":
             detected = Detected.of(found, annotated.dataset, names)
             rows[label]["AP50"] = mean(match_class(truth, detected, c).ap for c in range(len(names)))
