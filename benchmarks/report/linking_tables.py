@@ -155,9 +155,9 @@ def identity() -> str:
             "",
             f"{store.count(len(hidden), 'seed')}, means of HOTA, AssA and IDF1. Hidden: {hidden[0]['frames']} frames a "
             f"seed, {gaps} gaps in all, {long} of them of 5 to 30 frames. Ordinary: {ordinary[0]['frames']} frames a "
-            f"seed. Named by the annotations: of boxes that overlap in a class the best one, where it lies on an object, "
-            f"has that object's identity; others keep their tubes'. AP50 at D = 24, with a gap and without: {ap50[0]} and "
-            f"{ap50[1]}. {result['identity']}. "
+            "seed. Named by the annotations: of boxes that overlap in a class the best one, where it lies on an object, has "
+            "that object's identity; others keep their tubes'. "
+            f"AP50 at D = 24, with a gap and without: {ap50[0]} and {ap50[1]}. {result['identity']}. "
             f"{store.provenance(result, on=result)}",
         ]
     )

@@ -188,15 +188,12 @@ class Identities:
         alike = np.zeros(len(rows))
         if features is None or not self._looks:
             return alike
-        looks = [self._looks.get(name) for name in self._objects.ids[objects].tolist()]
-        pairs = [
-            k
-            for k, (row, look) in enumerate(zip(rows.tolist(), looks, strict=True))
-            if look is not None and row < len(features)
-        ]
+        names = self._objects.ids[objects].tolist()
+        pairs = [k for k, row in enumerate(rows.tolist()) if row < len(features) and names[k] in self._looks]
         if pairs:
             # Pair by pair, which are few, and by no library that starts threads.
-            alike[pairs] = np.einsum("ij,ij->i", looks_of(features[rows[pairs]]), np.stack([looks[k] for k in pairs]))
+            looks = np.stack([self._looks[names[k]] for k in pairs])
+            alike[pairs] = np.einsum("ij,ij->i", looks_of(features[rows[pairs]]), looks)
         return alike
 
     def _name_rest(self, ids: Index, before: Index, tubes: Index, fresh: Index) -> None:
