@@ -129,8 +129,8 @@ GAPS = {
     "G=30, place alone": "24, G = 30, without features",
     "D=0, off": "0, no gap",
     "D=0, G=30": "0, G = 30",
-    "annotated": "24, named by the annotations",
-    "D=0, annotated": "0, named by the annotations",
+    "annotated": "24, named by annotations",
+    "D=0, annotated": "0, named by annotations",
 }
 
 
@@ -155,8 +155,8 @@ def identity() -> str:
             "",
             f"{store.count(len(hidden), 'seed')}, means of HOTA, AssA and IDF1. Hidden: {hidden[0]['frames']} frames a "
             f"seed, {gaps} gaps in all, {long} of them of 5 to 30 frames. Ordinary: {ordinary[0]['frames']} frames a "
-            "seed. Named by the annotations: of boxes that overlap in a class the best one, where it lies on an object, has "
-            "that object's identity; others keep their tubes'. "
+            "seed. Named by annotations: of boxes that overlap in a class the best one, where it lies on an object, "
+            "has its identity; others keep their tubes'. "
             f"AP50 at D = 24, with a gap and without: {ap50[0]} and {ap50[1]}. {result['identity']}. "
             f"{store.provenance(result, on=result)}",
         ]
