@@ -15,7 +15,7 @@ BOX_BYTES = 4 * 4 + 4 + 8 + 8
 """Of one box of a result: corners, confidence, class and track"""
 LINKED_BOX_BYTES = 4 * BOX_BYTES
 """Of one box that waits for its links: the box, its proposal, and what links it to the frame before"""
-OBJECT_BYTES = 4 * 8 + 2 * 16 + 8
+OBJECT_BYTES = 4 * 8 + 2 * 16 + 2 * 8
 """Of one object whose identity is kept over gaps: number, class, time, size, centre, velocity and its weight"""
 THREAD_BYTES = 128 * 1024
 """Of the thread that calls the sink, its queue and the counters"""
@@ -60,8 +60,8 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
         raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
     linked = 0 if dials.link == "off" else (dials.link_delay + 1) * max_detections * LINKED_BOX_BYTES
     if dials.over_gaps:
-        linked += (dials.link_delay + 1) * LOOKS * 4 * features
-        linked += (max_detections + MOST_LOST) * (OBJECT_BYTES + 4 * features)
+        linked += ((dials.link_delay + 2) * LOOKS + MOST_LOST) * 4 * features
+        linked += (max_detections + MOST_LOST) * OBJECT_BYTES
     # Lower settings hold less, but for a longer interval, whose frames come out together.
     met = [rung.dials for rung in ladder(dials, True)] if options.latency_seconds is not None else [dials]
     released = max((d.window + 1 + (0 if d.link == "off" else d.link_delay)) * d.interval for d in met)

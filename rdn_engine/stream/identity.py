@@ -1,17 +1,17 @@
 """Objects that are lost for a while and come back: who is who, by where they should be and by how they look.
 
-A *sighting* is a box whose confidence, after rescoring, is above SURE, and that no better one of its class overlaps by
-an IoU above DOUBLE: a second box on one object is not a second object. In every frame the sightings are paired with the
-objects that were sighted in the G + 1 frames before, one to one, so that the sum of the gains is largest (Hungarian
-method). A pair of one class gains
+A *sighting* is a box whose confidence is above SURE after rescoring and above FAINT as it was detected, and that no
+better one of its class overlaps by an IoU above DOUBLE: a second box on one object is not a second object, and what a
+tube alone makes sure is no sighting. In every frame the sightings are paired with the objects that were sighted in the
+G + 1 frames before, one to one, so that the sum of the gains is largest (Hungarian method). A pair of one class gains
 
-    2 - d / limit + cos + TUBE                  d < limit = min(NEAR + DRIFT (g - 1), FAR)
+    2 - d / limit - SIZE |ln r| + k + TUBE      d < limit = min(NEAR + DRIFT (g - 1), FAR),  1 / RATIO < r < RATIO
 
 d is the distance of the sighting's centre from where the object should be, in sides of a box: the geometric mean of the
-two sizes, a size being the square root of an area. The object should be where its mean velocity takes it in
-the g frames since it was sighted, at most COAST of them. cos is the cosine of the two features that the detector has of
-them anyway: the sighting's, and the object's running mean; 0 without features. TUBE counts where the tube of linked
-boxes says the same. A pair whose sizes differ by more than RATIO is none, nor, after a gap, one that looks different.
+two sizes, a size being the square root of an area; r is their ratio. The object should be where its mean velocity takes
+it in the g frames since it was sighted; of that velocity GLIDE is left with every frame. k is IN_SIGHT for g = 1, and
+after a gap LOOK times the cosine of two features that the detector has anyway, the sighting's and the object's latest;
+0 without features. TUBE counts where the tube of linked boxes says the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
@@ -32,22 +31,29 @@ MOST_LOST = 64
 """Objects that may be lost at a time; of more, those that were lost first are given up"""
 SURE = 0.3
 """Confidence after rescoring of a box that is a sighting of its object"""
+FAINT = 0.05
+"""Confidence, as detected, of a box that is no sighting whatever its tube says"""
+CLEAR = 0.5
+"""Confidence, as detected, from which a sighting that is paired with nothing is a new object"""
 NEAR = 0.6
 DRIFT = 0.06
 FAR = 2.0
 """A sighting is that near to where its object should be, in sides of a box, and DRIFT farther for every frame lost"""
 RATIO = 2.0
 """Sizes of one object in two sightings differ by no larger factor"""
-ALIKE = 0.4
-"""Least cosine of the features of one object before and after a gap"""
-COAST = 12
-"""Frames that a lost object goes on with its velocity"""
+SIZE = 0.5
+"""What a pair loses by sizes that differ by a factor of e"""
+GLIDE = 0.88
+"""Part of its velocity that an object has left with every frame in which it is not sighted"""
+IN_SIGHT = 0.8
+"""What a pair gains whose object was sighted in the frame before"""
+LOOK = 0.5
+"""What a pair gains after a gap by features that are the same"""
 TUBE = 0.5
 """What a pair gains that is one tube"""
 DOUBLE = 0.3
 """IoU above which a box lies on the object of a better one of its class"""
-_PACE = 0.15  # part of the newest velocity in the mean
-_LOOK = 0.2  # part of the newest feature in the mean
+_PACE = 0.08  # part of the newest velocity in the mean
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class _Objects:
     """[k] class"""
     time: Index
     """[k] frame of the latest sighting"""
+    row: Index
+    """[k] of the latest sighting in its frame"""
     centre: Double
     """[k, 2] pixels of the frame"""
     size: Double
@@ -68,12 +76,8 @@ class _Objects:
     """[k, 2] weighted sum of velocities, pixels a frame"""
     weight: Double
     """[k] of that sum, in 0..1; 0 of what was sighted once"""
-    looked: NDArray[np.bool_]
-    """[k] whether its looks are known"""
-    looks: Float
-    """[k, D] features of length 1; 0 where they are not known"""
 
-    def __getitem__(self, rows: Index | NDArray[np.bool_]) -> _Objects:
+    def __getitem__(self, rows: Index) -> _Objects:
         return _Objects(*(array[rows] for array in vars(self).values()))
 
     def with_(self, others: _Objects) -> _Objects:
@@ -104,136 +108,163 @@ class Identities:
         self._time = 0
         self._shown: dict[int, int] = {}
         self._objects = _none()
+        self._features: Float | None = None  # of the frame before
+        self._looks: dict[int, Float] = {}  # of lost objects, by identity
 
     @property
     def nbytes(self) -> int:
         """Bytes of the objects."""
-        return sum(array.nbytes for array in vars(self._objects).values())
+        features = () if self._features is None else (self._features,)
+        return sum(array.nbytes for array in (*vars(self._objects).values(), *self._looks.values(), *features))
 
-    def step(self, found: Detections, confidence: Double, tubes: Index, looks: Float | None, gap: int) -> Index:
+    def step(self, found: Detections, confidence: Double, tubes: Index, features: Float | None, gap: int) -> Index:
         """Name the boxes of the next frame.
 
         Args:
-            found: the frame's boxes and their classes.
+            found: the frame's boxes and their classes, with confidences as detected.
             confidence: [n] of each, after rescoring.
             tubes: [n] the tube of each; below 0 of a box that has none, which is left out.
-            looks: [m, D] of the first m boxes, of length 1; None without.
+            features: [m, D] of the first m boxes; None without.
             gap: G, frames that an object may be lost.
 
         Returns:
             [n] the identity of each; that of its tube where nothing else is known.
         """
         self._time += 1
-        self._forget(gap, 0 if looks is None else looks.shape[1])
-        rows = _single(found, confidence, np.flatnonzero((confidence > SURE) & (tubes >= 0)))
-        seen = self._sightings(found, rows, looks)
+        self._keep(self._time - self._objects.time - 1 <= gap)
+        sure = (confidence > SURE) & (found.confidence > FAINT) & (tubes >= 0)
+        rows = singles(found, confidence, np.flatnonzero(sure))
+        seen = _sightings(found, rows, self._time)
         before = np.array([self._shown.get(tube, -1) for tube in tubes.tolist()], np.int64)
-        column = cpu.assign(self._gains(seen, before[rows]))
+        where = self._whereabouts()
+        column = cpu.assign(self._gains(seen, where, before[rows], features))
         ids = np.full(len(tubes), -1)
         paired, fresh = np.flatnonzero(column >= 0), np.flatnonzero(column < 0)
         ids[rows[paired]] = self._objects.ids[column[paired]]
         self._name_rest(ids, before, tubes, rows[fresh])
-        self._update(seen, paired, column[paired], fresh, ids[rows[fresh]])
+        self._move(seen[paired], column[paired], where[column[paired]], found.confidence[rows[paired]])
+        fresh = fresh[found.confidence[rows[fresh]] > CLEAR]
+        if len(fresh):
+            self._objects = self._objects.with_(replace(seen[fresh], ids=ids[rows[fresh]]))
+        self._lose(features)
         self._shown = dict(zip(tubes.tolist(), ids.tolist(), strict=True))
         return ids
 
-    def _forget(self, gap: int, width: int) -> None:
-        """Those that are lost for longer, or that are too many."""
-        objects = self._objects
-        kept = np.flatnonzero(self._time - objects.time - 1 <= gap)
-        lost = kept[objects.time[kept] < self._time - 1]
-        if len(lost) > MOST_LOST:
-            gone = lost[np.argsort(objects.time[lost], kind="stable")[: len(lost) - MOST_LOST]]
-            kept = np.setdiff1d(kept, gone)
-        if len(kept) < len(objects.ids):
-            objects = objects[kept]
-        if width and objects.looks.shape[1] != width:
-            n = len(objects.ids)
-            objects = replace(objects, looked=np.zeros(n, bool), looks=np.zeros((n, width), np.float32))
-        self._objects = objects
+    def _keep(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
+        if not kept.all():
+            for gone in self._objects.ids[~kept].tolist():
+                self._looks.pop(gone, None)
+            self._objects = self._objects[np.flatnonzero(kept)]
 
-    def _sightings(self, found: Detections, rows: Index, looks: Float | None) -> _Objects:
-        boxes = found.xyxy[rows].astype(np.float64)
-        n, width = len(rows), self._objects.looks.shape[1]
-        looked = rows < (0 if looks is None else len(looks))
-        if looks is not None and looked.all():
-            look = looks[rows]
-        else:
-            look = np.zeros((n, width), np.float32)
-            if looks is not None:
-                look[looked] = looks[rows[looked]]
-        return _Objects(
-            ids=np.full(n, -1),
-            labels=found.class_id[rows],
-            time=np.full(n, self._time),
-            centre=(boxes[:, :2] + boxes[:, 2:]) / 2,
-            size=np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2] + 1).prod(1), 1)),
-            way=np.zeros((n, 2)),
-            weight=np.zeros(n),
-            looked=looked,
-            looks=look,
-        )
+    def _whereabouts(self) -> Double:
+        """[objects, 2] centres that they should have now, in pixels of the frame."""
+        known = self._objects
+        glided = GLIDE * (1 - GLIDE ** (self._time - known.time)) / (1 - GLIDE)
+        return known.centre + known.way * (glided / np.maximum(known.weight, 1e-9))[:, None]
 
-    def _gains(self, seen: _Objects, before: Index) -> Double:
+    def _gains(self, seen: _Objects, where: Double, before: Index, features: Float | None) -> Double:
         """[sightings, objects] what each pair gains; 0 of those that cannot be one object."""
         known = self._objects
-        gap = self._time - known.time
-        velocity = known.way / np.maximum(known.weight, 1e-9)[:, None]
-        where = known.centre + velocity * np.minimum(gap, COAST)[:, None]
-        away = seen.centre[:, None] - where[None]
-        side = np.sqrt(seen.size[:, None] * known.size)
-        part = np.sqrt((away**2).sum(2)) / side / np.minimum(NEAR + DRIFT * (gap - 1), FAR)
-        ratio = np.abs(np.log(seen.size)[:, None] - np.log(known.size))
-        one_tube = before[:, None] == known.ids
-        fits = ((part < 1) & (ratio < np.log(RATIO))) | (one_tube & (gap == 1))
-        row, column = np.nonzero(fits & (seen.labels[:, None] == known.labels))
-        # Of the pairs that fit so far alone, which are few, and by no library that starts threads.
-        alike = np.einsum("ij,ij->i", seen.looks[row], known.looks[column])
-        blind = ~(seen.looked[row] & known.looked[column])
-        pairs = (alike > ALIKE) | (gap[column] == 1) | blind
-        row, column, alike = row[pairs], column[pairs], alike[pairs]
-        gain = np.zeros(part.shape)
-        gain[row, column] = 2 - np.minimum(part[row, column], 1) + alike + TUBE * one_tube[row, column]
-        # A pair that is one stays one, however different its halves look.
-        gain[row, column] = np.maximum(gain[row, column], 1e-6)
-        return gain
+        gains = np.zeros((len(seen.ids), len(known.ids)))
+        row, column = np.nonzero(seen.labels[:, None] == known.labels)
+        gap = (self._time - known.time)[column]
+        away = seen.centre[row] - where[column]
+        side = np.sqrt(seen.size[row] * known.size[column])
+        part = np.hypot(away[:, 0], away[:, 1]) / side / np.minimum(NEAR + DRIFT * (gap - 1), FAR)
+        one_tube = before[row] == known.ids[column]
+        goes_on = one_tube & (gap == 1)
+        near = np.flatnonzero((part < 1) | goes_on)  # few, so what follows costs little
+        row, column = row[near], column[near]
+        ratio = np.abs(np.log(seen.size[row] / known.size[column]))
+        bonus = np.where(gap[near] == 1, IN_SIGHT, LOOK * self._alike(seen.row[row], column, features))
+        gain = 2 - np.minimum(part[near], 1) - SIZE * ratio + bonus + TUBE * one_tube[near]
+        # What goes on as a pair is one, however different its halves are.
+        fits = (ratio < np.log(RATIO)) | goes_on[near]
+        gains[row, column] = np.where(fits, np.maximum(gain, 1e-6), 0)
+        return gains
+
+    def _alike(self, rows: Index, objects: Index, features: Float | None) -> Double:
+        """[pairs] cosine of the features of a row of the frame and of an object that was lost; 0 where one has none."""
+        alike = np.zeros(len(rows))
+        if features is None or not self._looks:
+            return alike
+        names = self._objects.ids[objects].tolist()
+        pairs = [k for k, row in enumerate(rows.tolist()) if row < len(features) and names[k] in self._looks]
+        if pairs:
+            # Pair by pair, which are few, and by no library that starts threads.
+            looks = np.stack([self._looks[names[k]] for k in pairs])
+            alike[pairs] = np.einsum("ij,ij->i", looks_of(features[rows[pairs]]), looks)
+        return alike
 
     def _name_rest(self, ids: Index, before: Index, tubes: Index, fresh: Index) -> None:
         """Boxes that are paired with nothing go on with their tube's identity, where it is nobody else's by now."""
-        taken, lost = set(ids[ids >= 0].tolist()), set(self._objects.ids.tolist())
+        taken, known = set(ids[ids >= 0].tolist()), set(self._objects.ids.tolist())
         new = set(fresh.tolist())
         for row in np.flatnonzero((ids < 0) & (tubes >= 0)).tolist():
             shown = int(before[row])
             if shown < 0:
                 ids[row] = tubes[row]
-            elif shown in taken or (row in new and shown in lost):
+            elif shown in taken or (row in new and shown in known):
                 ids[row] = next(self._numbers)
             else:
                 ids[row] = shown
 
-    def _update(self, seen: _Objects, paired: Index, objects: Index, fresh: Index, fresh_ids: Index) -> None:
+    def _move(self, seen: _Objects, objects: Index, where: Double, confidence: Float) -> None:
+        """Objects are where they were sighted; a weak sighting of one that was in sight is half believed."""
         known = self._objects
-        gap = (self._time - known.time[objects]).astype(np.float64)[:, None]
+        gap = (self._time - known.time[objects]).astype(np.float64)
+        for name in known.ids[objects[gap > 1]].tolist():
+            self._looks.pop(name, None)
+        belief = np.where(gap == 1, (1 + confidence) / 2, 1)[:, None]
+        centre = where + (seen.centre - where) * belief
         part = 1 - (1 - _PACE) ** gap
-        centre = seen.centre[paired]
-        known.way[objects] = known.way[objects] * (1 - part) + (centre - known.centre[objects]) / gap * part
-        known.weight[objects] = known.weight[objects] * (1 - part[:, 0]) + part[:, 0]
-        known.time[objects] = self._time
+        velocity = (centre - known.centre[objects]) / gap[:, None]
+        known.way[objects] += (velocity - known.way[objects]) * part[:, None]
+        known.weight[objects] += (1 - known.weight[objects]) * part
+        known.time[objects], known.row[objects] = self._time, seen.row
         known.centre[objects] = centre
-        known.size[objects] = (known.size[objects] + seen.size[paired]) / 2
-        looked = seen.looked[paired]
-        objects, paired = objects[looked], paired[looked]
-        rate = np.where(known.looked[objects], np.float32(_LOOK), np.float32(1))[:, None]
-        looks = known.looks[objects]
-        looks += (seen.looks[paired] - looks) * rate
-        known.looks[objects] = looks_of(looks)
-        known.looked[objects] = True
-        if len(fresh):
-            self._objects = known.with_(replace(seen[fresh], ids=fresh_ids))
+        known.size[objects] = (known.size[objects] + seen.size) / 2
+
+    def _lose(self, features: Float | None) -> None:
+        """Remember how those look that were sighted in the frame before and not in this one."""
+        known = self._objects
+        age = self._time - known.time
+        if self._features is not None:
+            for k in np.flatnonzero((age == 1) & (known.row < len(self._features))).tolist():
+                self._looks[int(known.ids[k])] = looks_of(self._features[known.row[k], None])[0]
+        self._features = features
+        lost = np.flatnonzero(age > 0)
+        if len(lost) > MOST_LOST:
+            kept = np.ones(len(age), bool)
+            kept[lost[np.argsort(known.time[lost], kind="stable")[: len(lost) - MOST_LOST]]] = False
+            self._keep(kept)
 
 
-def _single(found: Detections, confidence: Double, rows: Index) -> Index:
-    """Those of `rows`, best first, that no better one of them overlaps: NMS within a class."""
+def _sightings(found: Detections, rows: Index, time: int) -> _Objects:
+    boxes, n = found.xyxy[rows].astype(np.float64), len(rows)
+    return _Objects(
+        ids=np.full(n, -1),
+        labels=found.class_id[rows],
+        time=np.full(n, time),
+        row=rows,
+        centre=(boxes[:, :2] + boxes[:, 2:]) / 2,
+        size=np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2] + 1).prod(1), 1)),
+        way=np.zeros((n, 2)),
+        weight=np.zeros(n),
+    )
+
+
+def singles(found: Detections, confidence: Double, rows: Index) -> Index:
+    """Boxes that are no second box on a better one's object: NMS within a class, at an IoU of DOUBLE.
+
+    Args:
+        found: boxes and their classes.
+        confidence: [n] of each.
+        rows: which of them are asked about.
+
+    Returns:
+        Those of `rows` that remain, best first.
+    """
     rows = rows[np.argsort(-confidence[rows], kind="stable")]
     boxes, labels = found.xyxy[rows], found.class_id[rows]
     row, other, _ = cpu.overlaps(boxes, labels, other_boxes=boxes, other_classes=labels, limit=DOUBLE)
@@ -246,4 +277,4 @@ def _single(found: Detections, confidence: Double, rows: Index) -> Index:
 
 def _none() -> _Objects:
     number, real, pair = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 2))
-    return _Objects(number, number, number, pair, real, pair, real, np.zeros(0, bool), np.zeros((0, 0), np.float32))
+    return _Objects(number, number, number, number, pair, real, pair, real)

@@ -30,7 +30,7 @@ from rdn_engine.config import Dials, LinkMethod
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
 from rdn_engine.results import Detections
-from rdn_engine.stream.identity import Identities, looks_of
+from rdn_engine.stream.identity import Identities
 
 FLOOR = 0.001
 """Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
@@ -84,8 +84,8 @@ class _Frame:
     """[rivals] row, ascending"""
     rival: Index
     """[rivals] row that leaves when a path takes `rival_of`"""
-    looks: Float | None
-    """[m, D] features of the first m boxes, of length 1"""
+    features: Float | None
+    """[m, D] of the first m boxes"""
 
 
 class _Tubes(NamedTuple):
@@ -206,7 +206,7 @@ class BoxLinker:
             rescored = mean[of] if self._method == "seq_nms" else (score + mean[of]) / 2
             rescored, names = np.where(of >= 0, rescored, 0), ids[of]
             if self._over_gaps:
-                names = self._identities.step(frame.found, rescored, names, frame.looks, dials.link_gap)
+                names = self._identities.step(frame.found, rescored, names, frame.features, dials.link_gap)
             ready.append(_result(frame.found, rescored, names, dials.score_threshold))
             last = frame, of
         self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
@@ -261,8 +261,7 @@ def _linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> _Fram
     if method == "seq_nms":
         value = found.confidence.astype(np.float64)
         rival_of, rival, _ = _overlaps(found, found, SEQ_NMS_RIVAL_IOU)
-    looks = None if now.features is None else looks_of(now.features)
-    return _Frame(found, source, target, score, value, rival_of, rival, looks)
+    return _Frame(found, source, target, score, value, rival_of, rival, now.features)
 
 
 def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, iou: Float) -> Double:

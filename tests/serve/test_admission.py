@@ -55,7 +55,7 @@ def test_links_results_and_pictures_cost() -> None:
     assert linked.results == plain.results + 9 * 300 * 36
     over_gaps = replace(DIALS, link="boxes", link_delay=9, link_gap=5)
     looks = stream_cost(1000, over_gaps, 300, StreamOptions(), features=16).linking - linked.linking
-    assert looks == 10 * LOOKS * 64 + (300 + MOST_LOST) * (OBJECT_BYTES + 64)
+    assert looks == (11 * LOOKS + MOST_LOST) * 64 + (300 + MOST_LOST) * OBJECT_BYTES
     pictures = stream_cost(1000, DIALS, 300, StreamOptions(picture_bytes=5000), features=16)
     assert pictures.total == plain.total + 5000
 

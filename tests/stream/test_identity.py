@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rdn_engine import Detections
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
-from rdn_engine.stream.identity import ALIKE, MOST_LOST, looks_of
+from rdn_engine.stream.identity import CLEAR, FAINT, MOST_LOST, SURE, looks_of
 from rdn_engine.stream.linking import BoxLinker, Linkable
 from tests.stream.test_linking import METHODS, frame, identity, same, videos
 
@@ -85,15 +85,41 @@ def test_features_tell_two_that_come_back_in_each_others_place() -> None:
     assert names([*frames, there(*between, features=[two, one])], by(20))[-1] == [2, 1]
 
 
-def test_what_looks_different_after_a_gap_is_another_object() -> None:
-    """And what has no features is told by its place alone."""
-    seen, other = there(HOME, features=[[3.0, 0.0]]), there(HOME, features=[[ALIKE - 0.05, 1.0]])
-    assert names([seen, EMPTY, other], by(5)) == [[1], [], [2]]
-    assert names([seen, EMPTY, there(HOME)], by(5)) == [[1], [], [1]]
+def test_looks_say_which_of_two_came_back_and_no_more() -> None:
+    """Behind what hid it an object may look different: its place says that it is the same."""
+    seen, other = there(HOME, features=[[3.0, 0.0]]), there(HOME, features=[[0.0, 1.0]])
     none = there(HOME)._replace(features=np.zeros((0, 2), np.float32))
-    assert names([seen, EMPTY, none], by(5)) == [[1], [], [1]]
-    # From one frame to the next it may look as it likes: half hidden, it is still in its place.
-    assert names([seen, other], by(5)) == [[1], [1]]
+    for later in (other, there(HOME), none):
+        assert names([seen, EMPTY, later], by(5)) == [[1], [], [1]]
+        assert names([seen, later], by(5)) == [[1], [1]]
+
+
+def test_features_of_the_last_sighting_count_however_long_ago() -> None:
+    """And of those that were lost since, each its own."""
+    one, two = [1.0, 0.2, 0.0], [0.2, 1.0, 0.0]
+    left, right = HOME, moved(HOME, 24)
+    between = moved(HOME, 12, 7), moved(HOME, 12, -7)
+    frames = [there(left, right, features=[one, two]), there(right, features=[two]), *[EMPTY] * 8]
+    assert names([*frames, there(*between, features=[two, one])], by(20))[-1] == [2, 1]
+    assert names([*frames, there(*between, features=[one, two])], by(20))[-1] == [1, 2]
+
+
+def test_a_box_that_its_tube_alone_makes_sure_is_no_sighting() -> None:
+    """The object is hidden, its tube goes on over weak boxes to somewhere else; there it comes back where it was."""
+    astray = [frame(0, [moved(HOME, 5.0 * t)], [FAINT]) for t in range(1, 7)]
+    frames = [*[there(HOME)] * 8, *astray, there(HOME)]
+    found = names(frames, by(10))
+    assert all(result.confidence[0] > SURE for result in linked(frames, by(10))[8:14])
+    assert found[-1] == [1]
+    # As strong boxes, they would have been the object.
+    strong = [there(moved(HOME, 5.0 * t)) for t in range(1, 7)]
+    assert names([*[there(HOME)] * 8, *strong, there(HOME)], by(10))[-1] == [2]
+
+
+def test_a_new_object_has_been_seen_clearly() -> None:
+    """A guess keeps its tube's identity, and nothing comes back as it."""
+    for score, after in ((CLEAR - 0.05, 2), (CLEAR + 0.05, 1)):
+        assert names([there(HOME, score=score), EMPTY, there(HOME)], by(5)) == [[1], [], [after]]
 
 
 def test_one_that_comes_back_is_one_of_two_that_were_lost() -> None:
