@@ -23,7 +23,7 @@ from benchmarks.frame import latency, settings
 from benchmarks.frame.baseline import BaselineVideo
 from benchmarks.frame.latency import DEMO, Mismatch
 from benchmarks.frame.settings import NAMES, Process, Setting, Sweep, make_sweep
-from benchmarks.frame.sides import BaselineSide, HostSide, Sample, head
+from benchmarks.frame.sides import BaselineSide, HostSide, Sample
 from benchmarks.frames import make_frame
 from benchmarks.kernel import kernels
 from benchmarks.kernel.cases import Case
@@ -32,6 +32,7 @@ from benchmarks.quality.from_nothing import seconds_of
 from benchmarks.report import tables
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
+from rdn_engine.host.features import head
 from rdn_engine.kernels import _C
 from rdn_engine.verify import set_difference
 
