@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,11 +50,11 @@ class Measured:
     stages: Mapping[str, float] = field(hash=False)
     """Seconds of each stage of `Stream.timings`, of all rounds and streams"""
 
-    @property
+    @cached_property
     def p50(self) -> float:
         return float(np.percentile(self.ms, 50))
 
-    @property
+    @cached_property
     def p99(self) -> float:
         return float(np.percentile(self.ms, 99))
 

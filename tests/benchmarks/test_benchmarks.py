@@ -273,6 +273,23 @@ def test_a_round_encodes_as_many_frames_as_it_says(name: str, encoded: list[int]
         side.drop(value)
 
 
+def test_a_higher_threshold_encodes_fewer_frames_of_a_round() -> None:
+    sweep = make_sweep("threshold", BASE, Bundle.open(DEMO).config)
+    assert sweep is not None
+    side, encoded = HostSide(BASE), []
+    for value, setting in sweep.points:
+        side.open(value, replace(setting, dials=replace(setting.dials, window=1, look_ahead=None)))
+        side.check(value)
+        [stream] = side._streams[value]
+        before = stream.timings.frames
+        side.time(value)
+        encoded.append(stream.timings.frames - before)
+        side.drop(value)
+    assert [value for value, _ in sweep.points] == ["0", "2", "4", "6", "8"]
+    assert (encoded[0], encoded[-1]) == (10, 1)
+    assert encoded == sorted(encoded, reverse=True)
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     def point(*ms: float) -> dict[str, Any]:
         return {"rounds": [{"ms": m, "stages": {"relation": m / 2}, "joules": None, "proposals": 7} for m in ms]}
