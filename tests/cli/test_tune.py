@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rdn_engine.cli import tune as command
 from rdn_engine.cli.tune import milliseconds
 from rdn_engine.dials_file import read_dials_file
 from rdn_engine.errors import ConfigError
@@ -21,7 +22,8 @@ ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few rounds: what is measured does not matter here."""
+    """Few rounds, one thread: what is measured does not matter here."""
+    monkeypatch.setattr(command, "available_cpus", lambda: 1)
     monkeypatch.setattr(costs, "SCAN", Effort(1, 1, 1.0))
     monkeypatch.setattr(tune, "PROOF", Effort(2, 2, 1.0))
 
