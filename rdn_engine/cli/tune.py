@@ -189,7 +189,7 @@ def _file(chosen: Row, precisions: Sequence[str], ring: RingPrecision, measured:
 def _table(proposal: Proposal, precisions: Sequence[str]) -> Table:
     from rdn_engine.tuning.space import wait
 
-    table = new_table("", "p99, ms", "AP50", "wait", "T", "L", "K", "N", "r", "interval", "run with")
+    table = new_table("", "p99, ms", "AP50", "wait", "T", "L", "K", "N", "r", "n", "run with")
     for row in proposal.rows:
         options, dials = row.options, row.dials
         relations = "" if options.relation_precision == "float32" else f", relations {options.relation_precision}"
