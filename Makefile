@@ -7,7 +7,7 @@ VIDEO ?=
 PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test test-isa instruction-sets wheel lint format accuracy performance faults soak serve-benchmarks clean
+.PHONY: demo test test-isa instruction-sets wheel lint format accuracy prices performance faults soak serve-benchmarks clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -71,14 +71,29 @@ accuracy: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/quality/accuracy.py
 	$(BIN)/python benchmarks/report/report.py
 
-# Measures every figure of docs/performance.md but the comparison with an earlier commit: two hours on two cores that have nothing else to do, 8 GB of disk for the
-# synthetic models under engines/; stopped at any point, it goes on where it was.
 MODELS := $(BIN)/python benchmarks/frame/models.py
 LATENCY := $(BIN)/python benchmarks/frame/latency.py
 RESULTS := benchmarks/results
+
+# The price list of docs/performance.md, and docs/tuning.md. Times are of the machine that this runs on, and their files' names say its
+# instruction set: those of another machine stay beside them. AP50 is the same on all.
+ISA_HERE = $$($(BIN)/python -c 'from rdn_engine.kernels import _C; print(_C.isa)')
+
+prices: $(VENV)/dev.stamp
+	for p in float32 int8; do $(MODELS) engines/r101 --precision $$p || exit 1; done
+	for of in demo=models/rdn_tiny/engines r101_float32=engines/r101/float32 r101_int8=engines/r101/int8; do \
+	  $(LATENCY) --engines $${of#*=} --sweeps interval still threshold ring backend --backends onnxruntime openvino \
+	    --output $(RESULTS)/prices_$${of%%=*}_$(ISA_HERE).json || exit 1; done
+	for what in interval still ring tune; do \
+	  $(BIN)/python benchmarks/quality/$${what}_accuracy.py --bundle models/rdn_tiny/engines \
+	    --output $(RESULTS)/$${what}_accuracy.json || exit 1; done
+	$(BIN)/python benchmarks/report/report.py
+
+# Measures every figure of docs/performance.md but the comparison with an earlier commit: two hours on two cores that have nothing else to do, 8 GB of disk for the
+# synthetic models under engines/; stopped at any point, it goes on where it was.
 N_B := 0 1 3 4
 
-performance: $(VENV)/dev.stamp
+performance: prices
 	for p in float32 int8; do \
 	  $(MODELS) engines/r101 --precision $$p && $(MODELS) engines/r101_basic --basic-only --precision $$p || exit 1; done
 	for n in $(N_B); do $(MODELS) engines/r101_nb$$n --num-basic $$n || exit 1; done
@@ -87,17 +102,13 @@ performance: $(VENV)/dev.stamp
 	  --output $(RESULTS)/latency_r101_sides.json
 	for p in float32 int8; do \
 	  $(LATENCY) --engines engines/r101_basic/$$p --sweeps K --output $(RESULTS)/latency_r101_basic_$$p.json && \
-	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch interval still \
+	  $(LATENCY) --engines engines/r101/$$p --sweeps T r N first executor resolution threads streams batch \
 	    --output $(RESULTS)/latency_r101_$$p.json || exit 1; done
 	$(LATENCY) --engines engines/r101/float32 --sweeps backend --backends onnxruntime torch \
 	  --output $(RESULTS)/latency_r101_float32.json
 	$(LATENCY) --engines engines/r101/float32 engines/r101/int8 $(N_B:%=engines/r101_nb%/float32) engines/x101/float32 \
 	  --sweeps bundles --output $(RESULTS)/latency_r101_bundles.json
 	$(LATENCY) --quick --output $(RESULTS)/latency_demo.json
-	$(LATENCY) --sweeps interval still --output $(RESULTS)/latency_demo_interval.json
-	for what in interval still; do \
-	  $(BIN)/python benchmarks/quality/$${what}_accuracy.py --bundle models/rdn_tiny/engines \
-	    --output $(RESULTS)/$${what}_accuracy.json || exit 1; done
 	$(BIN)/python benchmarks/kernel/kernels.py --output $(RESULTS)/kernels_cpu.json
 	$(BIN)/python benchmarks/kernel/relation.py --output $(RESULTS)/relation_cpu.json
 	$(BIN)/python benchmarks/kernel/cosine.py --output $(RESULTS)/cosine_cpu.json

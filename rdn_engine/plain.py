@@ -198,7 +198,7 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             if isinstance(value, typing.cast("type[Any]", hint))
             else from_plain(typing.cast("type[Any]", hint), value, path)
         )
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # the latter of a Literal and None
         if value is None or (dataclasses.is_dataclass(value) and type(value) in typing.get_args(hint)):
             return value
         return _coerce(next(a for a in typing.get_args(hint) if a is not type(None)), value, path)

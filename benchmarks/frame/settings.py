@@ -94,10 +94,12 @@ INTERVALS = (1, 2, 3, 4)
 STILL = 6.0
 """Grey levels: the standard deviation of the noise of `benchmarks/frames.py`, whose block means are far steadier"""
 STILL_FRAMES = 10
-"""Pushed in a round of `still`"""
+"""Pushed in a round of `still` and of `threshold`"""
+THRESHOLDS = (2.0, 4.0, 6.0, 8.0)
+"""Grey levels, of `threshold`"""
 
 NAMES = ("T", "K", "r", "ends", "N", "executor", "ring", "backend", "resolution", "threads", "streams", "batch",
-         "first", "interval", "still", "bundles", "baseline")  # fmt: skip
+         "first", "interval", "still", "threshold", "bundles", "baseline")  # fmt: skip
 
 
 def paper_dials(config: RDNConfig) -> Dials:
@@ -182,6 +184,11 @@ def make_sweep(
         off = Setting(base, dials, frames=STILL_FRAMES, repeated=round(0.9 * STILL_FRAMES))
         parts = {f"{p:.0%} still": replace(off, dials=gate, repeated=round(p * STILL_FRAMES)) for p in (0, 0.5, 0.9, 1)}
         return sweep("still", {"off": off} | parts, "off")
+    if name == "threshold" and base.device == "cpu":
+        gates = {f"{t:g}": replace(dials, still=t, still_run=2**20) for t in (0.0, *THRESHOLDS)}
+        repeated = round(0.9 * STILL_FRAMES)
+        points = {t: Setting(base, gate, frames=STILL_FRAMES, repeated=repeated) for t, gate in gates.items()}
+        return sweep("threshold", points, "0")
     if name == "bundles":
         return sweep("bundle", {bundle_label(p.engines): Setting(p, dials) for p in (base, *others)},
                      bundle_label(base.engines))  # fmt: skip

@@ -28,7 +28,7 @@ from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
 from rdn_engine.host import preprocess
 from rdn_engine.host.cosine_stage import CosineStage
-from rdn_engine.host.features import EncodedFrame, RelationOutput, SupportPool
+from rdn_engine.host.features import EncodedFrame, RelationOutput, SupportPool, head
 from rdn_engine.host.relation import Relation
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
@@ -57,22 +57,6 @@ class Sample:
     joules: float | None
     proposals: int
     """reference proposals of the frames encoded, the fewest"""
-
-
-def head(frame: EncodedFrame, num_reference: int, num_support: int) -> EncodedFrame:
-    """What the encoder would have given for smaller N and K: both are prefixes of the same order."""
-    n, k = num_reference, num_support
-    return replace(
-        frame,
-        boxes=frame.boxes[:n],
-        objectness=frame.objectness[:n],
-        features=frame.features[:n],
-        query=frame.query[:n],
-        keys=frame.keys[:, :k],
-        values=frame.values[:, :k],
-        refine_query=frame.refine_query[:k],
-        class_scores=None if frame.class_scores is None else frame.class_scores[:n],
-    )
 
 
 class Replay:

@@ -1,8 +1,8 @@
-"""What a ring in float16 changes: detections in common with the float32 ring's, and AP50 of both.
+"""What a ring in float16 and another backend change: detections in common with the usual ones, and AP50 of each.
 
     python benchmarks/quality/ring_accuracy.py --bundle models/rdn_tiny/engines --output result.json
 
-The `rdn_engine.Detector` looks at the held-out synthetic videos once with each ring.
+The `rdn_engine.Detector` looks at the held-out synthetic videos once with each ring, and with each backend.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.frame.device_side import share_in_common
 from rdn_engine import Detections, Detector
 from rdn_engine.evaluation.score import score
+from rdn_engine.host.fastest import CANDIDATES
 from rdn_engine.kernels.cpu import RingPrecision
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
@@ -52,26 +53,29 @@ def rows(found: Sequence[Detections]) -> list[Any]:
 
 
 def measure(bundle: Path, videos: AnnotatedVideos, threads: int) -> dict[str, Any]:
-    rings: dict[str, Any] = {}
     wanted: list[Any] = []
-    for ring in get_args(RingPrecision):
-        detector = Detector.from_pretrained(bundle, threads=threads, ring_precision=ring)
+
+    def one(name: str, **options: Any) -> dict[str, Any]:
+        detector = Detector.from_pretrained(bundle, threads=threads, **options)
         found, held = detect(detector, videos)
         result = score(found, videos, detector.config.class_names, detector.config.dials.frames_ahead)
         got = rows([found[key] for key in sorted(found)])
-        wanted = wanted or got
-        rings[ring] = {
+        wanted[:] = wanted or got
+        about = {
             "AP50": round(result["vid"]["AP50"], 3),
             "in_common": share_in_common(got, wanted),
             "detections": sum(map(len, got)),
             "nbytes": held,
         }
-        print(ring, rings[ring], flush=True)
+        print(name, about, flush=True)
+        return about
+
     return {
         "data": videos.name,
         "frames": len(videos.dataset.frames),
         "confidence": CONFIDENCE,
-        "rings": rings,
+        "rings": {ring: one(ring, ring_precision=ring) for ring in get_args(RingPrecision)},
+        "backends": {backend: one(backend, backend=backend) for backend, _ in CANDIDATES},
         **environment(),
     }
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 from benchmarks.kernel.arithmetic import projection_operations, relation_operations
-from benchmarks.report import interval_tables, store, tables
+from benchmarks.report import interval_tables, price_tables, store, tables
 from benchmarks.report.store import Results, Unmeasured
 from rdn_engine.config import Dials, RelationConfig
 
@@ -14,7 +14,6 @@ FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
 BUILDS, RING = "relation_builds_avx2.json", "ring_accuracy.json"
-SKIPPING = "latency_demo_interval.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 COSINE = "cosine_cpu.json"
 
@@ -198,9 +197,8 @@ def dial(name: str) -> str:
 
 
 def throughput(name: str) -> str:
-    """Frames a second along a dial that leaves the encoder out."""
-    files = {"float32": FLOAT32, "INT8": INT8, "the demo model": SKIPPING}
-    found = store.having(name, **files)
+    """Frames a second along a dial that leaves the encoder out, of every model and machine."""
+    found = price_tables.priced(name)
     return _titled({title: _with_run(tables.throughput_table(r, name), r, name) for title, r in found.items()})
 
 
@@ -281,6 +279,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-streams": lambda: dial("streams"),
     "perf-batch": lambda: dial("batch"),
     "perf-bundles": lambda: sweep(BUNDLES, "bundles"),
+    "perf-prices": price_tables.prices,
     "perf-interval": lambda: throughput("interval"),
     "perf-still": lambda: throughput("still"),
     "interval-accuracy": interval_tables.interval,
@@ -292,4 +291,5 @@ _BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 BLOCKS = {name: _or_unmeasured(block) for name, block in _BLOCKS.items()}
+TUNING = {"tune-accuracy": _or_unmeasured(price_tables.tuning)}
 README = {"perf-summary": _or_unmeasured(summary)}

@@ -170,6 +170,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/real_videos.md": real_tables.BLOCKS,
     "docs/train_your_own.md": {"self-labels": real_tables.self_labels},
     "docs/performance.md": performance.BLOCKS,
+    "docs/tuning.md": performance.TUNING,
     "docs/gpu.md": gpu_tables.BLOCKS,
     "docs/production.md": serve_tables.BLOCKS,
 }

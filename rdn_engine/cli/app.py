@@ -1,4 +1,4 @@
-"""The command line: predict, run, evaluate, calibrate, info, verify, build. Parses, calls, prints; computes nothing."""
+"""The command line: predict, run, evaluate, calibrate, tune, info, verify, build. It computes nothing itself."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rdn_engine.cli.progress import spinner
 from rdn_engine.cli.service import run
 from rdn_engine.cli.streams import emit, open_streams, say
 from rdn_engine.cli.tables import agreement_rows, dial_table, graph_table, model_rows, new_table, tables_text
+from rdn_engine.cli.tune import tune
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BackendUnavailable
 from rdn_engine.host.memory import stream_nbytes
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command(epilog=CODES_HELP)(predict)
 app.command(epilog=CODES_HELP)(evaluate)
 app.command(epilog=CODES_HELP)(calibrate)
+app.command(epilog=CODES_HELP)(tune)
 app.command(epilog=RUN_CODES_HELP)(run)
 
 

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rdn_engine.backends.graph import BackendChoice, BackendName, Device
+from rdn_engine.backends.graph import BackendName, Device
 
 EnginesArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Engine directory, as export writes it.")]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the graphs.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where they run.")]
-ChoiceOption = Annotated[BackendChoice, typer.Option(help="What runs the graphs; auto measures once which is fastest.")]

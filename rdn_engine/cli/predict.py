@@ -15,15 +15,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from rdn_engine.backends.graph import BackendChoice
 from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
 from rdn_engine.cli.lines import STDOUT
-from rdn_engine.cli.options import ChoiceOption, DeviceOption
+from rdn_engine.cli.options import DeviceOption
 from rdn_engine.cli.run import Run
 from rdn_engine.cli.signals import Interrupts
 from rdn_engine.cli.streams import check_stdin, emit, say, tell
 from rdn_engine.cli.tables import summary_table, tables_text
 from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
 from rdn_engine.detector import Detector, RelationPrecision
+from rdn_engine.dials_file import DialsFile, read_dials_file
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.kernels.cpu import RingPrecision
@@ -68,14 +70,25 @@ def predict(
         typer.Option(help="Encode no frame that changed by at most so many grey levels, 0..255; 0 is off."),
     ] = None,
     still_run: Annotated[int | None, typer.Option(help="m: still frames in a row at most.")] = None,
+    dials_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--dials", metavar="FILE", help="Dials and options of `tune --output`; what is given beside it goes before."
+        ),
+    ] = None,
     executor: Annotated[Executor, typer.Option(help="Who runs the relation stage.")] = "fused",
     relation_precision: Annotated[
-        RelationPrecision, typer.Option(help="Of its products: bfloat16 on the CPU (AVX512-BF16), float16 on a GPU.")
-    ] = "float32",
+        RelationPrecision | None,
+        typer.Option(help="Of its products: float32 by default; bfloat16 on the CPU (AVX512-BF16), float16 on a GPU."),
+    ] = None,
     ring_precision: Annotated[
-        RingPrecision, typer.Option(help="Of what the window keeps: float16 takes about half the memory.")
-    ] = "float32",
-    backend: ChoiceOption = "onnxruntime",
+        RingPrecision | None,
+        typer.Option(help="Of what the window keeps: float32 by default; float16 takes about half the memory."),
+    ] = None,
+    backend: Annotated[
+        BackendChoice | None,
+        typer.Option(help="What runs the graphs, onnxruntime by default; auto measures once which is fastest."),
+    ] = None,
     device: DeviceOption = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all that this process may use by default.")] = None,
     timeout: Annotated[
@@ -107,21 +120,19 @@ def predict(
         video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over))
         stack.callback(lambda: None if interrupts.reading else video.close())
         _keep_source([path for path in (output, save_video, trace) if path is not None], named, video)
+        filed = DialsFile() if dials_file is None else read_dials_file(dials_file)
+        filed.check_bundle(engines)
+        options = {"backend": backend, "threads": threads, "relation_precision": relation_precision,
+                   "ring_precision": ring_precision}  # fmt: skip
         detector = Detector.from_pretrained(
-            engines,
-            backend=backend,
-            device=device,
-            threads=threads,
-            executor=executor,
-            relation_precision=relation_precision,
-            ring_precision=ring_precision,
+            engines, device=device, executor=executor, **{**filed.options, **_given(options)}
         )
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
                  "score_threshold": threshold, "link": link_by, "link_delay": link_delay,
                  "link_gap": link_gap, "interval": interval, "still": still, "still_run": still_run}  # fmt: skip
-        dials = detector.config.dials
-        dials = dials.turned(_linked(dials, {k: v for k, v in given.items() if v is not None}, link))
+        dials = detector.config.dials.turned(filed.dials)
+        dials = dials.turned(_linked(dials, _given(given), link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
         run = Run(stream, video, draw_threshold, interrupts)
         show_progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
@@ -132,6 +143,10 @@ def predict(
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
         _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or video.doubtful or stream.rejected))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:

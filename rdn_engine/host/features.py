@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,27 @@ class EncodedFrame:
     """[k, D] query of the refinement; [k, 0] without the advanced stage"""
     class_scores: Float | None = None
     """[n, C] of the detector itself, without the objectness, for cosine_score; None where no stage reads them"""
+
+
+def head(frame: EncodedFrame, num_reference: int, num_support: int) -> EncodedFrame:
+    """What the encoder would have given for smaller N and K: both are the first ones in the same order.
+
+    Args:
+        frame: encoded with an N and a K that are no smaller.
+        num_reference, num_support: N and K that are wanted.
+    """
+    n, k = num_reference, num_support
+    return replace(
+        frame,
+        boxes=frame.boxes[:n],
+        objectness=frame.objectness[:n],
+        features=frame.features[:n],
+        query=frame.query[:n],
+        keys=frame.keys[:, :k],
+        values=frame.values[:, :k],
+        refine_query=frame.refine_query[:k],
+        class_scores=None if frame.class_scores is None else frame.class_scores[:n],
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rdn_engine.backends.graph import BackendChoice, Device
 from rdn_engine.detector import RelationPrecision
+from rdn_engine.dials_file import read_dials_file
 from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.kernels.cpu import RingPrecision
@@ -125,7 +126,9 @@ class ServiceSettings:
     outputs: dict[str, OutputSettings] = field(default_factory=dict)
     """Where results go, by name"""
     dials: dict[str, Any] = field(default_factory=dict)
-    """Those that differ from the model's own, for all streams"""
+    """Those that differ from the model's own, or the dials file's, for all streams"""
+    dials_file: Path | None = None
+    """Of dials and options (docs/tuning.md); what the settings have goes before what it has"""
     backend: BackendChoice = "onnxruntime"
     device: Device = "cpu"
     executor: Executor = "fused"
@@ -182,9 +185,10 @@ def read_settings(path: Path) -> ServiceSettings:
 
     Raises:
         ConfigError: names the line that is no YAML, or the field that is unknown, missing, of another type or out of
-            its range.
+            its range; and as `read_dials_file`, of the file that it names.
+        BundleError: for engines that are none, where a dials file says of what precision they are.
         BackendUnavailable: without the extra `serve`.
-        OSError: for a file that cannot be read.
+        OSError: for a file that cannot be read, or the dials file.
     """
     try:
         import yaml
@@ -228,13 +232,25 @@ def service_settings(data: Any) -> ServiceSettings:
     return from_plain(
         ServiceSettings,
         {
-            **rest,
+            **_filed(rest),
             "engines": Path(data["engines"]),
             "streams": {n: stream_settings(n, _over(defaults, s, f"streams.{n}")) for n, s in streams.items()},
             "outputs": {name: parse_output(one, f"outputs.{name}") for name, one in outputs.items()},
         },
         "",
     )
+
+
+def _filed(data: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the service over what its dials file has; the fields alone where there is none."""
+    place = data.get("dials_file")
+    if place is None:
+        return data
+    check(isinstance(place, str) and place != "", "dials_file", place, "a file of `rdn-engine tune`")
+    filed = read_dials_file(Path(place))
+    filed.check_bundle(Path(data["engines"]))
+    dials = {**filed.dials, **_mapping(data.get("dials"), "dials")}
+    return {**filed.options, **data, "dials_file": Path(place), "dials": dials}
 
 
 def stream_settings(name: object, data: Any) -> StreamSettings:

@@ -6,7 +6,7 @@ where they overlap by more than MIN_IOU; of several the pair whose overlap and c
 a partner stays where it is, with a confidence that falls to 0 on the way to the other step.
 
 Where the step behind is not known, because results do not wait (`Dials.waits`), boxes move on as they moved between the
-two steps before.
+two steps before, without growing, and the less the more of that movement may be jitter of the detector.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from rdn_engine.stream.order import FrameInfo, Role
 MIN_IOU = 0.4
 """Boxes that belong together, where no tube says so, overlap by more: less joins boxes of little confidence, of which
 every object has several, with each other's, and moves them away from it"""
+
+JITTER = 0.2
+"""Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
+the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
 
 class _Frame(NamedTuple):
@@ -288,5 +292,9 @@ def extrapolated(earlier: Detections, last: Detections, pairs: Pairs, part: floa
         Those of the last step, the boxes of the pairs moved on; facts as of `last`.
     """
     xyxy = last.xyxy.copy()
-    xyxy[pairs.after] += np.float32(part) * (last.xyxy[pairs.after] - earlier.xyxy[pairs.before])
+    corners, sides = xyxy[pairs.after] - earlier.xyxy[pairs.before], xyxy[:, 2:] - xyxy[:, :2] + 1
+    moved = (corners[:, :2] + corners[:, 2:]) / 2  # [p, 2] of the centre
+    squared = (moved**2).sum(1, keepdims=True)
+    sure = squared / np.maximum(squared + JITTER**2 * sides[pairs.after].prod(1, keepdims=True), np.float32(1e-9))
+    xyxy[pairs.after] += np.float32(part) * np.tile(sure * moved, 2)
     return replace(last, xyxy=xyxy.clip(0, np.array([last.width - 1, last.height - 1] * 2, np.float32)))

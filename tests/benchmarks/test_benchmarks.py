@@ -23,7 +23,7 @@ from benchmarks.frame import latency, settings
 from benchmarks.frame.baseline import BaselineVideo
 from benchmarks.frame.latency import DEMO, Mismatch
 from benchmarks.frame.settings import NAMES, Process, Setting, Sweep, make_sweep
-from benchmarks.frame.sides import BaselineSide, HostSide, Sample, head
+from benchmarks.frame.sides import BaselineSide, HostSide, Sample
 from benchmarks.frames import make_frame
 from benchmarks.kernel import kernels
 from benchmarks.kernel.cases import Case
@@ -32,6 +32,7 @@ from benchmarks.quality.from_nothing import seconds_of
 from benchmarks.report import tables
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig, RelationConfig
+from rdn_engine.host.features import head
 from rdn_engine.kernels import _C
 from rdn_engine.verify import set_difference
 
@@ -270,6 +271,23 @@ def test_a_round_encodes_as_many_frames_as_it_says(name: str, encoded: list[int]
             assert side.time(value).ms > 0
             assert (stream.timings.frames - before, stream.accepted - accepted) == (wanted, setting.frames)
         side.drop(value)
+
+
+def test_a_higher_threshold_encodes_fewer_frames_of_a_round() -> None:
+    sweep = make_sweep("threshold", BASE, Bundle.open(DEMO).config)
+    assert sweep is not None
+    side, encoded = HostSide(BASE), []
+    for value, setting in sweep.points:
+        side.open(value, replace(setting, dials=replace(setting.dials, window=1, look_ahead=None)))
+        side.check(value)
+        [stream] = side._streams[value]
+        before = stream.timings.frames
+        side.time(value)
+        encoded.append(stream.timings.frames - before)
+        side.drop(value)
+    assert [value for value, _ in sweep.points] == ["0", "2", "4", "6", "8"]
+    assert (encoded[0], encoded[-1]) == (10, 1)
+    assert encoded == sorted(encoded, reverse=True)
 
 
 def test_ratios_are_taken_round_by_round() -> None:

@@ -13,8 +13,8 @@ from benchmarks.quality import real_videos, self_label_accuracy
 from benchmarks.quality.real_videos import Recording
 from benchmarks.report import real_tables
 from rdn_engine.evaluation.coco_vid import Annotation, Category, Dataset, Frame, Video
+from rdn_engine.evaluation.images import read_image
 from rdn_engine.media.writer import VideoWriter
-from training.data.images import read_image
 from training.data.readers.base import frames_of
 from training.evaluation.videos import AnnotatedVideos
 

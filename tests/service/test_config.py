@@ -66,6 +66,22 @@ def test_least_file_is_enough(tmp_path: Path) -> None:
     assert settings.streams["a"].source == "clip.mp4"
 
 
+def test_a_dials_file_stands_behind_what_the_settings_say(tmp_path: Path) -> None:
+    filed = tmp_path / "dials.json"
+    filed.write_text('{"threads": 2, "backend": "openvino", "dials": {"window": 4, "look_ahead": 1}}')
+    text = (
+        f"engines: e\ndials_file: {filed}\nbackend: auto\ndials: {{look_ahead: 0}}\nstreams:\n  a: {{source: c.mp4}}\n"
+    )
+    settings = read_settings(write(tmp_path, text))
+    assert (settings.threads, settings.backend, settings.dials) == (2, "auto", {"window": 4, "look_ahead": 0})
+    assert settings.dials_file == filed
+    filed.write_text('{"dials": {"windows": 4}}')
+    assert "dials.json: dials has unknown fields ['windows']" in refusal(tmp_path, text)
+    assert "dials_file is 4; wanted a file" in refusal(tmp_path, "engines: e\ndials_file: 4\nstreams: {}\n")
+    with pytest.raises(FileNotFoundError):
+        read_settings(write(tmp_path, "engines: e\ndials_file: none.json\nstreams: {}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

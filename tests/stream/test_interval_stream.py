@@ -23,6 +23,7 @@ from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
+from rdn_engine.stream.between import JITTER
 from tests.fakes import DIALS, SIDE, FakeEncoder, FakeRelation, fake_detector, image, tiny_config
 
 ENGINES = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
@@ -65,6 +66,13 @@ def large(level: int) -> Image:
 
 def indices(results: list[Detections]) -> list[int]:
     return [r.frame_index for r in results]
+
+
+def surely(result: Detections, moved: float) -> float:
+    """Part of a movement, in pixels of the network input, that is no jitter of its one box."""
+    [box] = result.xyxy
+    squared = (SCALE * moved) ** 2
+    return squared / (squared + JITTER**2 * float(np.prod(box[2:] - box[:2] + 1)))
 
 
 def bases(results: list[Detections]) -> list[str]:
@@ -162,8 +170,10 @@ def test_boxes_go_on_as_they_moved_where_results_do_not_wait() -> None:
             ready = stream.push(large(t))
             assert indices(ready) == [t]
             results += ready
-    # Before the second step nobody knows that anything moves.
-    assert lefts(results) == pytest.approx([0, 0, 0, 3, 4, 5, 6, 7, 8], abs=1e-5)
+    # Before the second step nobody knows that anything moves; then some of it may be jitter.
+    sure = surely(results[3], 3)
+    wanted = [0, 0, 0, 3, 3 + sure, 3 + 2 * sure, 6, 6 + sure, 6 + 2 * sure]
+    assert lefts(results) == pytest.approx(wanted, abs=1e-4)
     assert bases(results)[:3] == ["encoded", "extrapolated", "extrapolated"]
 
 
@@ -439,7 +449,7 @@ def test_a_still_step_ends_the_motion_of_the_frames_between() -> None:
     with detector.open_stream(dials) as stream:
         results = [r for level in (0, 1, 2, 3, 2, 2, 2) for r in stream.push(large(level))]
     assert bases(results) == ["encoded", "extrapolated", "encoded", "extrapolated", "still", "extrapolated", "still"]
-    assert lefts(results) == pytest.approx([0, 0, 2, 3, 2, 2, 2], abs=1e-5)
+    assert lefts(results) == pytest.approx([0, 0, 2, 2 + surely(results[2], 2), 2, 2, 2], abs=1e-4)
 
 
 # The dials

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from rdn_engine.errors import ConfigError, DatasetError
 from rdn_engine.evaluation.coco_vid import Frame, read_dataset
+from rdn_engine.evaluation.images import read_image
 from rdn_engine.kernels.cpu.arrays import Float
 from training.data.check import KINDS, check_annotations
 from training.data.drawing import CLASS_NAMES
-from training.data.images import read_image
 from training.data.problem import Problem
 from training.data.synthetic import SyntheticVideos
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.evaluation.coco_vid import Frame, read_dataset
+from rdn_engine.evaluation.images import read_image
 from training.data.export_synthetic import synthetic_dataset
-from training.data.images import read_image
 from training.data.synthetic import SyntheticVideos
 
 Pixels = NDArray[np.uint8]

@@ -1,0 +1,105 @@
+"""`rdn-engine tune`: a real small run, what it refuses, and that `predict` and `run` take what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rdn_engine.cli import tune as command
+from rdn_engine.cli.tune import milliseconds
+from rdn_engine.dials_file import read_dials_file
+from rdn_engine.errors import ConfigError
+from rdn_engine.tuning import costs, tune
+from rdn_engine.tuning.costs import Effort
+from tests.cli.commands import ROOT, lines, run, write_video
+from training.data.export_synthetic import export_synthetic
+from training.data.synthetic import SyntheticVideos
+
+ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rounds, one thread: what is measured does not matter here."""
+    monkeypatch.setattr(command, "available_cpus", lambda: 1)
+    monkeypatch.setattr(costs, "SCAN", Effort(1, 1, 1.0))
+    monkeypatch.setattr(tune, "PROOF", Effort(2, 2, 1.0))
+
+
+@pytest.mark.usefixtures("short")
+def test_what_is_proposed_runs(tmp_path: Path) -> None:
+    export_synthetic(SyntheticVideos("test", 2, 6), tmp_path)
+    out = tmp_path / "dials.json"
+    data = ["--data", tmp_path / "annotations.json", "--images", tmp_path / "images"]
+    result = run("tune", ENGINES, "--budget", "60s", *data, "--streams", 2, "--frames", 6, "--output", out)
+    assert result.exit_code == 0, result.output
+    assert "* meets 60000 ms with 2 streams" in result.stdout
+    assert "AP50" in result.stdout
+    found = read_dials_file(out)
+    assert found.precision == "float32"
+    assert found.backend in ("onnxruntime", "openvino")
+    assert (found.measured["frames"], found.measured["streams"]) == (6, 2)
+    assert 0 < found.measured["AP50"] <= 100
+    assert 0 < found.measured["p50_ms"] <= found.measured["p99_ms"] <= 60000
+
+    predicted = tmp_path / "out.jsonl"
+    clip = write_video(tmp_path / "a.mp4")
+    arguments = ["predict", clip, "--engines", ENGINES, "--output", predicted, "--json", "--dials", out]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["backend"] == found.backend
+    assert {line["lookahead"] for line in lines(predicted)} == {found.dials["look_ahead"]}
+    assert run(*arguments, "--window", 3, "--look-ahead", 1, "--backend", "onnxruntime").exit_code == 0
+    assert {line["lookahead"] for line in lines(predicted)} == {1}, "what is given goes before the file"
+
+    settings = tmp_path / "streams.yaml"
+    settings.write_text(f"engines: {ENGINES}\ndials_file: {out}\nstreams:\n  a: {{source: {clip}}}\n")
+    assert run("run", settings, "--check").exit_code == 0
+
+
+@pytest.mark.usefixtures("short")
+def test_without_annotations_the_models_own_dials_are_kept_where_they_fit(tmp_path: Path) -> None:
+    out = tmp_path / "dials.json"
+    clip = write_video(tmp_path / "a.mp4")
+    result = run("tune", ENGINES, "--budget", "1m", "--video", clip, "--output", out)
+    assert result.exit_code == 2
+    result = run("tune", ENGINES, "--budget", "60s", "--video", clip, "--wait", 2, "--output", out)
+    assert result.exit_code == 0, result.output
+    found = read_dials_file(out)
+    assert found.dials == {
+        "window": 8, "look_ahead": 2, "num_support": 24, "num_reference": 64, "advanced_ratio": 0.25, "interval": 1,
+    }  # fmt: skip
+    assert found.measured["AP50"] is None
+
+
+@pytest.mark.usefixtures("short")
+def test_a_budget_that_nothing_meets_writes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "dials.json"
+    result = run("tune", ENGINES, "--budget", "0.001ms", "--video", write_video(tmp_path / "a.mp4"), "--output", out)
+    assert result.exit_code == 2
+    assert "the budget is 0.001 ms; wanted" in result.stderr
+    assert not out.exists()
+
+
+def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    for arguments, code, message in (
+        ([ENGINES, "--budget", "100"], 2, "--budget is '100'; wanted 100ms"),
+        ([ENGINES, "--budget", "1s", "--streams", 0], 2, "--streams is 0; wanted 1 or more"),
+        ([ENGINES, "--budget", "1s", "--wait", -1], 2, "--wait is -1; wanted 0 or more"),
+        ([tmp_path, "--budget", "1s"], 4, "manifest.json"),
+        ([ENGINES, "--budget", "1s", "--data", tmp_path / "none.json"], 3, "cannot be read"),
+        ([ENGINES, "--budget", "1s", "--video", tmp_path / "none.mp4"], 3, "none.mp4"),
+    ):
+        result = run("tune", *arguments, "--output", tmp_path / "dials.json")
+        assert result.exit_code == code, result.output
+        assert message in result.stderr
+    assert not (tmp_path / "dials.json").exists()
+
+
+def test_times_as_people_write_them() -> None:
+    assert [milliseconds(text) for text in ("100ms", "0.04s", " 2 s ", ".5ms", "33.3 ms")] == [100, 40, 2000, 0.5, 33.3]
+    for text in ("", "100", "0ms", "-5ms", "1e3ms", "ms", "nan s", "2h", "4000s"):
+        with pytest.raises(ConfigError, match="--budget is"):
+            milliseconds(text)
