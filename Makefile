@@ -21,7 +21,8 @@ $(VENV)/runtime.stamp: $(SOURCES)
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,tracking,openvino,serve,mqtt,otel,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,tracking,openvino,serve,mqtt,otel,triton,dev]'
+	$(BIN)/pip install --quiet --no-deps nvidia-pytriton==0.7.0  # for its server alone
 	@touch $@
 
 # The annotated video of a rendered clip, and of VIDEO= when given; needs no torch.

@@ -242,6 +242,26 @@ class Detector(Generic[StreamT_co, BatchT_co]):
                 )
         return self.runtime.open_streams(*self._settings(dials, capacity), source_ids)
 
+    def push_each(self, streams: Sequence[Stream], frames: Sequence[Any]) -> list[list[Detections] | Exception]:
+        """Push a frame into each of some streams, which need not be the same from call to call. On the CPU the frames
+        are encoded as one batch where that is faster.
+
+        Args:
+            streams: of this detector's `open_stream`, none twice; one thread at a time.
+            frames: one for each stream, as `Stream.push` takes them.
+
+        Returns:
+            Of each stream what `Stream.push` would give, or raise: what fails in one is no other's.
+
+        Raises:
+            ConfigError: for another number of frames than of streams, and for a stream that comes twice.
+        """
+        if len(streams) != len(frames):
+            raise ConfigError(f"got {len(frames)} frames; wanted one for each of {len(streams)} streams")
+        if len({id(stream) for stream in streams}) < len(streams):
+            raise ConfigError("a stream comes twice; wanted one frame of each in a call")
+        return self.runtime.push_each(streams, frames)
+
     @overload
     def predict(
         self,

@@ -69,3 +69,7 @@ class AdmissionRefused(RDNError):
         super().__init__(message)
         self.wanted = wanted
         self.left = left
+
+
+class ServerUnavailable(RDNError):
+    """A server cannot be reached, or gave no answer in time."""

@@ -190,4 +190,6 @@ def test_own_modules_are_imported_by_statements() -> None:
     above = ("cli", "verify", "service", "evaluation", "dials_file", "tuning")
     hidden = {name for name in every - set(finder.modules) if room(name) not in above}
     own = {f"rdn_engine.media.{name}" for name in ("writer", "draw", "playlist", "given")} | {"rdn_engine.lines"}
+    own |= {"rdn_engine.serve.client", "rdn_engine.serve.triton"}
+    own |= {f"rdn_engine.serve.triton.{name}" for name in ("export", "model", "options", "sequences")}
     assert hidden == own, "the application's own imports"

@@ -31,6 +31,7 @@ from benchmarks.report import (
     real_tables,
     serve_tables,
     store,
+    triton_tables,
 )
 from benchmarks.report.store import ROOT, load, table
 
@@ -173,6 +174,8 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tuning.md": performance.TUNING,
     "docs/gpu.md": gpu_tables.BLOCKS,
     "docs/production.md": serve_tables.BLOCKS,
+    "docs/triton.md": triton_tables.BLOCKS,
+    "docs/capacity.md": triton_tables.BLOCKS,
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: predict, run, evaluate, calibrate, tune, info, verify, build. It computes nothing itself."""
+"""The command line: what `rdn-engine --help` lists. Parses, calls, prints; computes nothing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rdn_engine.cli.calibrate import calibrate
 from rdn_engine.cli.discreet import DiscreetGroup
 from rdn_engine.cli.evaluate import evaluate
 from rdn_engine.cli.exits import CODES_HELP, MISMATCH, OTHER_ERROR, RUN_CODES_HELP, exit_codes
+from rdn_engine.cli.export_triton import export_triton
 from rdn_engine.cli.options import BackendOption, DeviceOption, EnginesArgument
 from rdn_engine.cli.predict import predict
 from rdn_engine.cli.progress import spinner
@@ -38,6 +39,7 @@ app.command(epilog=CODES_HELP)(evaluate)
 app.command(epilog=CODES_HELP)(calibrate)
 app.command(epilog=CODES_HELP)(tune)
 app.command(epilog=RUN_CODES_HELP)(run)
+app.command(epilog=CODES_HELP)(export_triton)
 
 
 def _print_version(asked: bool) -> None:

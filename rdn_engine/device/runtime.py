@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rdn_engine.backends.graph import Backend
 from rdn_engine.bundle.contract import require_graphs
@@ -15,6 +16,7 @@ from rdn_engine.device.model import DeviceModel
 from rdn_engine.device.relation import DevicePrecision, DeviceRelation
 from rdn_engine.device.stream import DeviceStream
 from rdn_engine.errors import BackendUnavailable
+from rdn_engine.results import Detections
 
 
 class DeviceRuntime:
@@ -64,3 +66,12 @@ class DeviceRuntime:
 
     def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> DeviceStreamBatch:
         return DeviceStreamBatch(self.model, dials, capacity, source_ids)
+
+    def push_each(self, streams: Sequence[DeviceStream], frames: Sequence[Any]) -> list[list[Detections] | Exception]:
+        answers: list[list[Detections] | Exception] = []
+        for stream, frame in zip(streams, frames, strict=True):
+            try:
+                answers.append(stream.push(frame))
+            except Exception as error:
+                answers.append(error)
+        return answers

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
@@ -23,16 +22,14 @@ TRIALS = 3
 """Rounds that each way of encoding is timed before the faster one is kept."""
 
 
-class HostStreamBatch(StreamBatch[HostStream]):
-    """As every StreamBatch. Frames may have several sizes; those of one network input can be encoded in one call.
+class EncoderCalls:
+    """Whether the frames of several streams are encoded in one call or one by one: what this model found faster here.
 
-    Whether one call is faster than several depends on the model and the processor. Both give the same encodings up to
-    the backend's rounding, so the first rounds of more than one frame time them in turns.
+    That depends on the model and the processor. Both give the same encodings up to the backend's rounding, so the first
+    rounds of more than one frame time them in turns.
     """
 
-    def __init__(self, model: HostModel, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> None:
-        super().__init__([HostStream(model, dials, capacity, source_id) for source_id in source_ids])
-        self._model = model
+    def __init__(self) -> None:
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
 
     @property
@@ -41,6 +38,35 @@ class HostStreamBatch(StreamBatch[HostStream]):
         if min(map(len, self._seconds.values())) < TRIALS:
             return None
         return statistics.median(self._seconds[True]) < statistics.median(self._seconds[False])
+
+    @property
+    def next_trial(self) -> bool:
+        """The way that is timed next."""
+        return len(self._seconds[True]) <= len(self._seconds[False])
+
+    def took(self, together: bool, seconds: float) -> None:
+        """A round of several frames was timed.
+
+        Args:
+            together: which way.
+            seconds: of one of its frames.
+        """
+        self._seconds[together].append(seconds)
+
+
+class HostStreamBatch(StreamBatch[HostStream]):
+    """As every StreamBatch. Frames may have several sizes; those of one network input can be encoded in one call."""
+
+    def __init__(self, model: HostModel, calls: EncoderCalls, streams: Sequence[HostStream]) -> None:
+        """Join streams.
+
+        Args:
+            model: theirs.
+            calls: of the model, shared by all its batches.
+            streams: one or more.
+        """
+        super().__init__(streams)
+        self._model, self._calls = model, calls
 
     def push(
         self, frames: Sequence[Image | Frame | None], pts: Sequence[float | None] | None = None
@@ -87,20 +113,20 @@ class HostStreamBatch(StreamBatch[HostStream]):
 
     def _encode(self, inputs: dict[int, Float]) -> dict[int, EncodedFrame]:
         """The frame of each place from its network input."""
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        groups: dict[tuple[tuple[int, ...], tuple[int, int]], list[int]] = defaultdict(list)
         for place, network in inputs.items():
-            groups[network.shape].append(place)
-        together = self.together
+            groups[network.shape, self._streams[place].num_proposals].append(place)
+        together = self._calls.together
         timed = together is None and len(groups) < len(inputs)
         if together is None:
-            together = len(self._seconds[True]) <= len(self._seconds[False])
+            together = self._calls.next_trial
         start = time.perf_counter()
         encoded: dict[int, EncodedFrame] = {}
         for places in groups.values():
             for part in [places] if together else [[place] for place in places]:
                 encoded.update(zip(part, self._encode_part(part, inputs), strict=True))
         if timed:
-            self._seconds[together].append((time.perf_counter() - start) / len(inputs))
+            self._calls.took(together, (time.perf_counter() - start) / len(inputs))
         return encoded
 
     def _encode_part(self, places: list[int], inputs: dict[int, Float]) -> list[EncodedFrame]:

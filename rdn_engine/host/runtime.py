@@ -9,8 +9,9 @@ from rdn_engine.backends.graph import Backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import BackendUnavailable
+from rdn_engine.frame import Frame, Image
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
-from rdn_engine.host.batch import HostStreamBatch
+from rdn_engine.host.batch import EncoderCalls, HostStreamBatch
 from rdn_engine.host.cosine_stage import CosineStage
 from rdn_engine.host.encoder import Encoder
 from rdn_engine.host.model import HostModel
@@ -18,6 +19,7 @@ from rdn_engine.host.relation import FusedRelation, Relation
 from rdn_engine.host.relation_graph import GraphRelation
 from rdn_engine.host.stream import HostStream
 from rdn_engine.kernels.cpu import Precision, RingPrecision
+from rdn_engine.results import Detections
 
 Executor = Literal["fused", "graph"]
 
@@ -27,6 +29,8 @@ class HostRuntime:
 
     def __init__(self, model: HostModel) -> None:
         self.model = model
+        self.encoder_calls = EncoderCalls()
+        """How frames of several streams are encoded"""
 
     @classmethod
     def load(
@@ -74,7 +78,28 @@ class HostRuntime:
         return HostStream(self.model, dials, capacity, source_id)
 
     def open_streams(self, dials: Dials, capacity: Dials, source_ids: Sequence[str]) -> HostStreamBatch:
-        return HostStreamBatch(self.model, dials, capacity, source_ids)
+        streams = [HostStream(self.model, dials, capacity, source_id) for source_id in source_ids]
+        return HostStreamBatch(self.model, self.encoder_calls, streams)
+
+    def push_each(
+        self, streams: Sequence[HostStream], frames: Sequence[Image | Frame]
+    ) -> list[list[Detections] | Exception]:
+        accepted = [stream.accepted for stream in streams]
+        try:
+            return [*HostStreamBatch(self.model, self.encoder_calls, streams).push(frames)]
+        except Exception:
+            # Whichever stream it was: each answers for itself, and one that has its frame is not given it again.
+            return [
+                self._push_alone(stream, None if stream.accepted > before else frame)
+                for stream, frame, before in zip(streams, frames, accepted, strict=True)
+            ]
+
+    def _push_alone(self, stream: HostStream, frame: Image | Frame | None) -> list[Detections] | Exception:
+        try:
+            [ready] = HostStreamBatch(self.model, self.encoder_calls, [stream]).push([frame])
+        except Exception as error:
+            return error
+        return ready
 
 
 def load_relation(

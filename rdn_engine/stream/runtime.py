@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rdn_engine.config import Dials, RDNConfig
+from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.stream.batch import StreamBatch
 
@@ -49,5 +50,17 @@ class Runtime(Protocol[StreamT_co, BatchT_co]):
 
         Raises:
             ConfigError: as `open_stream`, and for no name.
+        """
+        ...
+
+    def push_each(self, streams: Sequence[Any], frames: Sequence[Any]) -> list[list[Detections] | Exception]:
+        """Push a frame into each of some streams, which need not be the same from call to call.
+
+        Args:
+            streams: of `open_stream`, none twice.
+            frames: one for each stream, as `Stream.push` takes them.
+
+        Returns:
+            Of each stream what `Stream.push` would give, or raise.
         """
         ...

@@ -70,3 +70,20 @@ def test_a_batch_with_a_bad_frame_takes_none_of_them(gpu: Any) -> None:
         assert_same(got, alone.push(frame)[0])
     with pytest.raises(ConfigError, match="0 streams"):
         model.on(gpu).open_streams([])
+
+
+def test_streams_pushed_as_each_are_as_streams_alone_and_fail_alone(gpu: Any) -> None:
+    model = basic_model()
+    detector = model.on(gpu)
+    streams = [detector.open_stream(source_id=name) for name in "ab"]
+    alone = [model.on_cpu().open_stream(source_id=name) for name in "ab"]
+    videos = [frames(4, seed=seed) for seed in range(2)]
+    for now in zip(*videos, strict=True):
+        for got, stream, frame in zip(detector.push_each(streams, now), alone, now, strict=True):
+            assert isinstance(got, list)
+            for one, other in zip(got, stream.push(frame), strict=True):
+                assert_same(one, other)
+    wrong, right = detector.push_each(streams, [videos[0][0][0], videos[1][0]])
+    assert isinstance(wrong, FrameError)
+    assert isinstance(right, list)
+    assert [stream.accepted for stream in streams] == [4, 5]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rdn_engine import ConfigError, Detections, Detector, FrameError, Stream, StreamBatch, StreamClosed
-from rdn_engine.host.batch import TRIALS, HostStreamBatch
+from rdn_engine.host.batch import TRIALS, EncoderCalls, HostStreamBatch
 from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu import Float
@@ -32,7 +32,7 @@ def test_each_stream_gives_what_it_gives_alone(
     together: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frames come and stay out, and one stream's frames are of another size."""
-    monkeypatch.setattr(HostStreamBatch, "together", together)
+    monkeypatch.setattr(EncoderCalls, "together", together)
     detector = small_model(small_config()).on_cpu()
     videos = [frames(8, seed=0), frames(8, seed=1), frames(8, 64, 96, seed=2)]
     alone = [detector.open_stream(source_id=name) for name in NAMES]
@@ -70,28 +70,31 @@ def counted() -> tuple[Detector, Counting]:
     return Detector(HostRuntime(replace(detector.runtime.model, encoder=encoder))), encoder
 
 
+def calls_of(detector: Detector) -> EncoderCalls:
+    assert isinstance(detector.runtime, HostRuntime)
+    return detector.runtime.encoder_calls
+
+
 def test_both_ways_are_timed_before_one_is_kept() -> None:
     detector, encoder = counted()
-    batch = detector.open_streams(NAMES[:2])
-    assert isinstance(batch, HostStreamBatch)
+    batch, calls = detector.open_streams(NAMES[:2]), calls_of(detector)
     for t in range(TRIALS):
-        assert batch.together is None
+        assert calls.together is None
         batch.push([image(t), image(t)])
         batch.push([image(t), image(t)])
     assert encoder.calls == [2, 1, 1] * TRIALS
-    assert batch.together is not None
+    assert calls.together is not None
     encoder.calls.clear()
     batch.push([image(9), image(9)])
-    assert encoder.calls == ([2] if batch.together else [1, 1])
+    assert encoder.calls == ([2] if calls.together else [1, 1])
 
 
 def test_a_round_that_could_not_be_shared_times_nothing() -> None:
     detector, encoder = counted()
     batch = detector.open_streams(NAMES[:2])
-    assert isinstance(batch, HostStreamBatch)
     for t in range(3 * TRIALS):
         batch.push([image(t), None])
-    assert batch.together is None
+    assert calls_of(detector).together is None
     assert encoder.calls == [1] * (3 * TRIALS)
 
 
@@ -201,3 +204,47 @@ def test_dials_and_memory_are_those_of_all_streams() -> None:
     assert batch.nbytes == 3 * detector.open_stream().nbytes
     batch.dials = replace(DIALS, look_ahead=0)
     assert [len(r) for r in batch.push([image(0)] * 3)] == [1, 1, 1]
+
+
+def test_streams_of_any_set_are_pushed_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of one call may want other numbers of proposals, and a stream may be in one call and not in the next."""
+    monkeypatch.setattr(EncoderCalls, "together", True)
+    detector = small_model(small_config()).on_cpu()
+    dials = detector.config.dials
+    few = replace(dials, num_reference=dials.num_reference - 1, num_support=dials.num_support - 1)
+    settings = (dials, few, dials)
+    streams, alone = ([detector.open_stream(one, source_id=str(i)) for i, one in enumerate(settings)] for _ in range(2))
+    videos = [frames(9, seed=seed) for seed in range(3)]
+    for t in range(9):
+        places = [place for place in range(3) if (t + place) % 3]
+        got = detector.push_each([streams[p] for p in places], [videos[p][t] for p in places])
+        for place, ready in zip(places, got, strict=True):
+            assert isinstance(ready, list)
+            assert_equal(ready, alone[place].push(videos[place][t]), 1e-3)
+    with pytest.raises(ConfigError, match="a stream comes twice"):
+        detector.push_each([streams[0]] * 2, [image(0)] * 2)
+    with pytest.raises(ConfigError, match="got 1 frames; wanted one for each of 2 streams"):
+        detector.push_each(streams[:2], [image(0)])
+
+
+def test_what_fails_in_one_stream_is_no_others() -> None:
+    """A wrong picture; then the relation stage of one stream, once its frame was taken, which is not taken twice."""
+    plain, _, _ = fake_detector()
+    failing = Failing()
+    assert isinstance(plain.runtime, HostRuntime)
+    detector = Detector(HostRuntime(replace(plain.runtime.model, relation=failing)))
+    left, right = (detector.open_stream(replace(DIALS, look_ahead=0), source_id=name) for name in NAMES[:2])
+    wrong, [first] = detector.push_each([left, right], [np.zeros(3), image(0)])  # type: ignore[misc]
+    assert isinstance(wrong, FrameError)
+    assert (first.source_id, first.frame_index) == ("right", 0)
+    failing.fails_at = 2
+    ready = detector.push_each([left, right], [image(1), image(1)])
+    assert [[r.frame_index for r in one] for one in ready if isinstance(one, list)] == [[0], [1]]
+    assert (left.accepted, right.accepted) == (1, 2)
+    failing.fail = True
+    ready = detector.push_each([left, right], [image(2), image(2)])
+    assert [type(one) for one in ready] == [MemoryError, MemoryError]
+    assert (left.accepted, right.accepted) == (2, 3)
+    failing.fail = False
+    ready = detector.push_each([left, right], [image(3), image(3)])
+    assert [[r.frame_index for r in one] for one in ready if isinstance(one, list)] == [[1, 2], [2, 3]]

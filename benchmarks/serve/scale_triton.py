@@ -1,0 +1,249 @@
+"""Streams behind a real Triton Inference Server: what must hold of them, and what the server costs.
+
+    python benchmarks/serve/scale_triton.py --output benchmarks/results/scale_triton.json
+
+Everything is checked (triton_checks.py) before anything is timed. The server is that of the nvidia-pytriton wheel
+(triton_server.py). Where speed is measured it has one core, the clients another. --checks times nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.measure import environment_of, percentile, summary
+from benchmarks.serve.triton_checks import (
+    IDLE_SECONDS,
+    Videos,
+    abandoned,
+    equal,
+    every,
+    refused,
+    restarted,
+    serving,
+    sizes,
+)
+from benchmarks.serve.triton_server import MODEL, TritonServer, missing
+from rdn_engine.detector import Detector
+from rdn_engine.serve.client import TritonStream
+from rdn_engine.serve.triton.options import TritonOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
+CALLED = (1, 2, 4, 8, 16)
+"""Streams at once, for calls of so many frames"""
+
+
+class Local:
+    """Streams of this process, one frame of each after the other."""
+
+    def __init__(self, detector: Detector, videos: Videos, streams: int) -> None:
+        self._videos, self._t, self.streams = videos, 0, streams
+        self._streams = [detector.open_stream() for _ in range(streams)]
+
+    def run(self, frames: int) -> float:
+        """Seconds for so many frames of each."""
+        began = time.perf_counter()
+        for t in range(self._t, self._t + frames):
+            for number, stream in enumerate(self._streams):
+                stream.push(self._videos.frame(number, t))
+        self._t += frames
+        return time.perf_counter() - began
+
+
+class Remote:
+    """The same behind a server, each stream pushed by a thread of its own."""
+
+    def __init__(self, url: str, videos: Videos, streams: int) -> None:
+        self._videos, self._t = videos, 0
+        self._streams = [TritonStream(url, MODEL, timeout=60) for _ in range(streams)]
+
+    def run(self, frames: int) -> float:
+        def play(number: int) -> None:
+            for t in range(self._t, self._t + frames):
+                self._streams[number].push(self._videos.frame(number, t))
+
+        began = time.perf_counter()
+        every(play, len(self._streams))
+        self._t += frames
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+
+def overhead(local: Local, remote: Remote, cores: Sequence[int], rounds: int, frames: int) -> dict[str, Any]:
+    """What a frame takes through the server, on one core, beyond what it takes in a loop on that core, in turns.
+
+    Args:
+        local, remote: with as many streams.
+        cores: one of the server and the loop, one of the clients.
+        rounds: that are timed.
+        frames: of each stream in a round.
+    """
+    sides: dict[str, tuple[Local | Remote, int]] = {"local": (local, cores[0]), "triton": (remote, cores[1])}
+    took: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, (side, core) in list(sides.items())[:: 1 if turn % 2 else -1]:
+            os.sched_setaffinity(0, {core})
+            milliseconds = 1e3 * side.run(frames) / frames / local.streams
+            if turn:  # the first round warms up
+                took[name].append(milliseconds)
+    ratios = [b / a for a, b in zip(took["local"], took["triton"], strict=True)]
+    return {
+        "streams": local.streams, "frames_a_round": frames, "rounds": ratios, "triton_over_local": summary(ratios),
+        "ms_a_frame": {name: summary(milliseconds) for name, milliseconds in took.items()},
+    }  # fmt: skip
+
+
+@dataclass
+class _Paced:
+    ages: list[float]
+    dropped: int = 0
+
+
+def cameras(
+    server: TritonServer, videos: Videos, count: int, rate: float, seconds: float, warm: float
+) -> dict[str, Any]:
+    """Cameras that give frames at a fixed rate, each with one frame that may wait: what simulation.py simulates."""
+    draw = random.Random(count)
+    phases = [draw.random() / rate for _ in range(count)]
+    before = sizes(server)
+    begin = time.monotonic() + 0.2
+
+    def play(number: int) -> _Paced:
+        found, index = _Paced([]), 0
+        with TritonStream(server.url, MODEL, timeout=30) as stream:
+            while True:
+                now = time.monotonic()
+                newest = max(index, int((now - begin - phases[number]) * rate))
+                taken = begin + phases[number] + newest / rate
+                if taken >= begin + seconds:
+                    return found
+                time.sleep(max(taken - now, 0.0))
+                stream.push(videos.frame(number, newest))
+                if taken >= begin + warm:
+                    found.ages.append(time.monotonic() - taken)
+                    found.dropped += newest - index
+                index = newest + 1
+
+    played = every(play, count)
+    calls = {size: number - before.get(size, 0) for size, number in sizes(server).items()}
+    ages = [age for one in played for age in one.ages]
+    return {
+        "cameras": count, "rate": rate, "seconds": seconds, "warm": warm, "phases": phases,
+        "answered": len(ages), "dropped": sum(one.dropped for one in played),
+        "frames_a_call": sum(s * n for s, n in calls.items()) / max(sum(calls.values()), 1),
+        "age_p50": percentile(ages, 50), "age_p99": percentile(ages, 99),
+    }  # fmt: skip
+
+
+@dataclass
+class Calls:
+    """What calls of the model took, as the server counts them, and a request of one stream beside its call."""
+
+    spent: dict[int, tuple[int, float]]
+    """Frames in a call -> calls, and their seconds"""
+    transports: list[float]
+
+    def __add__(self, other: Calls) -> Calls:
+        sizes = self.spent.keys() | other.spent.keys()
+        pairs = {n: (self.spent.get(n, (0, 0.0)), other.spent.get(n, (0, 0.0))) for n in sizes}
+        return Calls({n: (a[0] + b[0], a[1] + b[1]) for n, (a, b) in pairs.items()}, self.transports + other.transports)
+
+    def plain(self) -> dict[str, Any]:
+        """Means, of sizes that came often."""
+        means = {str(n): seconds / count for n, (count, seconds) in sorted(self.spent.items()) if count >= 10}
+        return {"transport_seconds": statistics.median(self.transports), "call_seconds": means}
+
+
+def calls(server: TritonServer, videos: Videos, streams: Sequence[int], frames: int) -> Calls:
+    """Streams that never wait, so many at once: calls of several sizes.
+
+    Args:
+        streams: numbers of them, one after the other; the first is 1.
+        frames: of each.
+    """
+    before, transports = server.calls(), []
+    for count in streams:
+        remote = Remote(server.url, videos, count)
+        remote.run(4)
+        start = server.calls()
+        seconds = remote.run(frames)
+        remote.close()
+        if count == 1:
+            transports.append((seconds - server.calls()[1][1] + start[1][1]) / frames)
+    now = server.calls()
+    spent = {n: (c - before.get(n, (0, 0.0))[0], s - before.get(n, (0, 0.0))[1]) for n, (c, s) in now.items()}
+    return Calls(spent, transports)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engines", type=Path, default=ENGINES)
+    parser.add_argument("--quick", action="store_true", help="small numbers: that everything runs")
+    parser.add_argument("--checks", action="store_true", help="the checks alone, nothing is timed or written")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args(argv)
+    if reason := missing():
+        raise SystemExit(reason)
+    os.environ.update(environment_of(1))
+    detector = Detector.from_pretrained(arguments.engines, threads=1)
+    videos, small = Videos(detector), arguments.quick
+    options = TritonOptions(threads=1, idle_seconds=600)
+    found: dict[str, Any] = {"engines": arguments.engines.name, "window": detector.config.dials.window}
+
+    def said(name: str, result: dict[str, Any]) -> None:
+        found[name] = result
+        print(json.dumps({name: result}), flush=True)
+
+    with serving(arguments.engines, options) as server:
+        said("equal", equal(server, detector, videos, *((4, 40) if small else (32, 200))))
+        said("refused", refused(server, videos, 80, options.max_sequences))
+        said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
+    with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
+        said("abandoned", abandoned(server, videos, 200 if small else 2000))
+    if arguments.checks:
+        return 0
+    available = sorted(os.sched_getaffinity(0))
+    cores = [available[0], available[-1]]
+    os.sched_setaffinity(0, {cores[1]})  # inherited by the threads of the clients
+    with serving(arguments.engines, options, {cores[0]}) as server:
+        for name, streams in (("overhead", 8), ("overhead_one", 1)):
+            rounds, frames = (2, 10) if small else (arguments.rounds, 320 // streams)
+            local, remote = Local(detector, videos, streams), Remote(server.url, videos, streams)
+            said(name, overhead(local, remote, cores, rounds, frames))
+            remote.close()
+        os.sched_setaffinity(0, {cores[1]})
+        often = 20 if small else 150
+        measured = calls(server, videos, CALLED, often)
+        each = measured.plain()["call_seconds"]["1"]
+        paced = []
+        for load in (0.6, 1.5):
+            rate = load / each / 8
+            paced.append({"load": load, **cameras(server, videos, 8, rate, *((4, 1) if small else (40, 5)))})
+            measured += calls(server, videos, CALLED, often)  # before and after, as the machine is not always as fast
+        said("calls", measured.plain())
+        said("cameras", {"rows": paced})
+    if arguments.output:
+        from training.provenance import environment
+
+        arguments.output.write_text(json.dumps({**found, **environment()}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The model repository that `export-triton` writes, as Triton's own definition of a configuration reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.cli.exits import BAD_BUNDLE, USAGE
+from rdn_engine.serve.triton.options import TritonOptions
+from tests.cli.commands import run
+
+ENGINES = Path(__file__).parents[3] / "models" / "rdn_tiny" / "engines"
+
+
+def test_repository_is_whole_and_its_configuration_is_tritons(tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc")
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    done = run("export-triton", ENGINES, "--output", tmp_path, "--name", "doors", "--max-sequences", 5,
+               "--idle-seconds", 2.5, "--max-batch", 3, "--instances", 2, "--threads", 1,
+               "--dials", '{"look_ahead": 2}')  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert f"tritonserver --model-repository={tmp_path}" in done.output
+    config = text_format.Parse((tmp_path / "doors" / "config.pbtxt").read_text(encoding="utf-8"), ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("doors", "python", 3)
+    assert config.sequence_batching.max_sequence_idle_microseconds == 2_500_000
+    assert config.sequence_batching.oldest.max_candidate_sequences == 80, "more than the 5 that it refuses beyond"
+    assert config.instance_group[0].count == 2
+    options = TritonOptions.from_json(config.parameters["rdn_engine"].string_value)
+    assert options == TritonOptions(max_sequences=5, idle_seconds=2.5, max_batch=3, instances=2, threads=1,
+                                    dials={"look_ahead": 2})  # fmt: skip
+    copied = Bundle.open(tmp_path / "doors" / "1" / "engines")
+    assert json.loads(config.parameters["class_names"].string_value) == list(copied.config.class_names)
+    compile((tmp_path / "doors" / "1" / "model.py").read_text(encoding="utf-8"), "model.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--name", "a/b"], USAGE, "letters, digits"),
+        (["--dials", "{"], USAGE, "no JSON"),
+        (["--dials", "[]"], USAGE, "a mapping of dials"),
+        (["--dials", '{"windw": 1}'], USAGE, "perhaps for window"),
+        (["--max-sequences", "0"], USAGE, "triton.max_sequences is 0"),
+        (["--idle-seconds", "0"], USAGE, "triton.idle_seconds is 0"),
+    ],
+)
+def test_what_cannot_be_served_is_not_written(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    done = run("export-triton", ENGINES, "--output", tmp_path / "new", *arguments)
+    assert done.exit_code == code
+    assert said in done.output
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "rdn").mkdir()
+    done = run("export-triton", ENGINES, "--output", tmp_path)
+    assert done.exit_code == USAGE
+    assert "wanted another name" in done.output
+    assert run("export-triton", tmp_path, "--output", tmp_path / "x").exit_code == BAD_BUNDLE
