@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rdn_engine.backends.graph import BackendChoice
 from rdn_engine.cli.exits import exit_codes
-from rdn_engine.cli.options import ChoiceOption, DeviceOption, EnginesArgument
+from rdn_engine.cli.options import DeviceOption, EnginesArgument
 from rdn_engine.cli.streams import emit
-from rdn_engine.errors import ConfigError
+from rdn_engine.dials_file import DialsFile, read_dials_file
 from rdn_engine.serve.triton.export import export_triton as write
 from rdn_engine.serve.triton.options import TritonOptions
 
@@ -31,29 +31,35 @@ def export_triton(
     byte_budget: Annotated[int | None, typer.Option(help="Bytes that streams of an instance may hold.")] = None,
     max_batch: Annotated[int, typer.Option(help="Frames of several streams in one call.")] = _DEFAULT.max_batch,
     instances: Annotated[int, typer.Option(help="Processes with the model.")] = _DEFAULT.instances,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of an instance; all by default.")] = None,
-    backend: ChoiceOption = _DEFAULT.backend,
+    dials_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--dials", metavar="FILE", help="Dials and options of `tune --output`; what is given beside it goes before."
+        ),
+    ] = None,
+    backend: Annotated[
+        BackendChoice | None,
+        typer.Option(help="What runs the graphs, onnxruntime by default; auto measures once which is fastest."),
+    ] = None,
     device: DeviceOption = _DEFAULT.device,
-    dials: Annotated[str, typer.Option(metavar="JSON", help="Of every stream, as '{\"look_ahead\": 2}'.")] = "{}",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of an instance; all by default.")] = None,
     warm_up: Annotated[int, typer.Option(help="Rounds before the model is ready.")] = _DEFAULT.warm_up,
 ) -> None:
     """Write a model repository that serves DIR on Triton Inference Server (docs/triton.md)."""
     with exit_codes():
-        try:
-            turned = json.loads(dials)
-        except ValueError as error:
-            raise ConfigError(f"dials is {dials!r}, which is no JSON ({error}); wanted such as '{{}}'") from None
+        filed = DialsFile() if dials_file is None else read_dials_file(dials_file)
+        filed.check_bundle(engines)
+        given = {name: value for name, value in (("backend", backend), ("threads", threads)) if value is not None}
         options = TritonOptions(
             max_sequences=max_sequences,
             idle_seconds=idle_seconds,
             byte_budget=byte_budget,
             max_batch=max_batch,
             instances=instances,
-            backend=backend,
             device=device,
-            threads=threads,
-            dials=turned,
+            dials=filed.dials,
             warm_up=warm_up,
+            **{**filed.options, **given},
         )
         folder = write(engines, output, options, name=name)
         emit(f"{folder}: tritonserver --model-repository={output}\n")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rdn_engine.backends.graph import MOST_THREADS, BackendChoice, Device
+from rdn_engine.detector import RelationPrecision
+from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.plain import check, check_fields, from_plain, to_plain
 
 
@@ -30,6 +32,8 @@ class TritonOptions:
     """Where they run"""
     threads: int | None = None
     """CPU threads of an instance; None takes all that it may use"""
+    relation_precision: RelationPrecision = "float32"
+    ring_precision: RingPrecision = "float32"
     dials: dict[str, Any] = field(default_factory=dict)
     """Those of every sequence, by name; the model's own where they are not given"""
     warm_up: int = 8

@@ -111,8 +111,9 @@ class Sequences:
             BundleError, BackendUnavailable, ConfigError: as `Detector.from_pretrained` and `__init__`.
         """
         detector = Detector.from_pretrained(
-            engines, backend=options.backend, device=options.device, threads=options.threads
-        )
+            engines, backend=options.backend, device=options.device, threads=options.threads,
+            relation_precision=options.relation_precision, ring_precision=options.ring_precision,
+        )  # fmt: skip
         sequences = cls(detector, options)
         sequences.warm_up(options.warm_up)
         return sequences

@@ -9,6 +9,7 @@ import pytest
 
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.cli.exits import BAD_BUNDLE, USAGE
+from rdn_engine.dials_file import DialsFile, write_dials_file
 from rdn_engine.serve.triton.options import TritonOptions
 from tests.cli.commands import run
 
@@ -20,9 +21,11 @@ def test_repository_is_whole_and_its_configuration_is_tritons(tmp_path: Path) ->
     from google.protobuf import text_format
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+    dials = tmp_path / "dials.json"
+    write_dials_file(dials, DialsFile({"look_ahead": 2}, threads=2, ring_precision="float16"))
     done = run("export-triton", ENGINES, "--output", tmp_path, "--name", "doors", "--max-sequences", 5,
                "--idle-seconds", 2.5, "--max-batch", 3, "--instances", 2, "--threads", 1,
-               "--dials", '{"look_ahead": 2}')  # fmt: skip
+               "--dials", dials)  # fmt: skip
     assert done.exit_code == 0, done.output
     assert f"tritonserver --model-repository={tmp_path}" in done.output
     config = text_format.Parse((tmp_path / "doors" / "config.pbtxt").read_text(encoding="utf-8"), ModelConfig())
@@ -32,7 +35,7 @@ def test_repository_is_whole_and_its_configuration_is_tritons(tmp_path: Path) ->
     assert config.instance_group[0].count == 2
     options = TritonOptions.from_json(config.parameters["rdn_engine"].string_value)
     assert options == TritonOptions(max_sequences=5, idle_seconds=2.5, max_batch=3, instances=2, threads=1,
-                                    dials={"look_ahead": 2})  # fmt: skip
+                                    ring_precision="float16", dials={"look_ahead": 2})  # fmt: skip
     copied = Bundle.open(tmp_path / "doors" / "1" / "engines")
     assert json.loads(config.parameters["class_names"].string_value) == list(copied.config.class_names)
     compile((tmp_path / "doors" / "1" / "model.py").read_text(encoding="utf-8"), "model.py", "exec")
@@ -42,9 +45,6 @@ def test_repository_is_whole_and_its_configuration_is_tritons(tmp_path: Path) ->
     ("arguments", "code", "said"),
     [
         (["--name", "a/b"], USAGE, "letters, digits"),
-        (["--dials", "{"], USAGE, "no JSON"),
-        (["--dials", "[]"], USAGE, "a mapping of dials"),
-        (["--dials", '{"windw": 1}'], USAGE, "perhaps for window"),
         (["--max-sequences", "0"], USAGE, "triton.max_sequences is 0"),
         (["--idle-seconds", "0"], USAGE, "triton.idle_seconds is 0"),
     ],
@@ -52,6 +52,23 @@ def test_repository_is_whole_and_its_configuration_is_tritons(tmp_path: Path) ->
 def test_what_cannot_be_served_is_not_written(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
     done = run("export-triton", ENGINES, "--output", tmp_path / "new", *arguments)
     assert done.exit_code == code
+    assert said in done.output
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no JSON"),
+        ("[]", "a mapping with dials"),
+        ('{"dials": {"windw": 1}}', "perhaps for window"),
+        ('{"dials": {"link": "boxes", "link_delay": -1}}', "link_delay"),
+    ],
+)
+def test_dials_that_are_none_are_not_written(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "dials.json").write_text(text, encoding="utf-8")
+    done = run("export-triton", ENGINES, "--output", tmp_path / "new", "--dials", tmp_path / "dials.json")
+    assert done.exit_code == USAGE
     assert said in done.output
     assert not (tmp_path / "new").exists()
 
