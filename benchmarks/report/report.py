@@ -29,6 +29,7 @@ from benchmarks.report import (
     linking_tables,
     performance,
     real_tables,
+    scale_tables,
     serve_tables,
     store,
 )
@@ -172,6 +173,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/performance.md": performance.BLOCKS,
     "docs/gpu.md": gpu_tables.BLOCKS,
     "docs/production.md": serve_tables.BLOCKS,
+    "docs/scale.md": scale_tables.BLOCKS,
 }
 
 
