@@ -7,7 +7,7 @@ VIDEO ?=
 PYTHONS ?=
 DEMO := demo
 
-.PHONY: demo test test-isa instruction-sets wheel lint format accuracy prices performance faults soak serve-benchmarks clean
+.PHONY: demo test test-isa instruction-sets wheel lint format accuracy prices performance faults soak serve-benchmarks scale clean
 
 # Each stamp is one level of installation; the build of the C++ kernels belongs to the first.
 SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f)
@@ -21,7 +21,7 @@ $(VENV)/runtime.stamp: $(SOURCES)
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
-	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,tracking,openvino,serve,mqtt,otel,triton,dev]'
+	$(BIN)/pip install --quiet --editable '.[train,export,supervision,evaluate,tracking,openvino,serve,mqtt,otel,ray,triton,dev]'
 	$(BIN)/pip install --quiet --no-deps nvidia-pytriton==0.7.0  # for its server alone
 	@touch $@
 
@@ -137,5 +137,20 @@ serve-benchmarks: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/serve/load.py --output $(RESULTS)/load_demo.json
 	$(BIN)/python benchmarks/report/report.py
 
+# Archives and streams beyond one process, on real servers, and their one table (docs/scale.md): half an hour, in an
+# environment of its own. WHAT=ray leaves the others out, QUICK=1 takes
+# a few minutes and keeps the committed results.
+WHAT ?=
+QUICK ?=
+
+.venv-scale/stamp: $(SOURCES)
+	test -x .venv-scale/bin/python || $(PYTHON) -m venv .venv-scale
+	.venv-scale/bin/pip install --quiet --editable '.[ray]'
+	@touch $@
+
+scale: .venv-scale/stamp
+	.venv-scale/bin/python benchmarks/serve/scale.py $(if $(WHAT),--what $(WHAT)) \
+	  $(if $(QUICK),--quick --results $(DEMO)/scale,--results $(RESULTS))
+
 clean:
-	rm -rf build dist *.egg-info rdn_engine/kernels/*.so $(VENV) $(DEMO)
+	rm -rf build dist *.egg-info rdn_engine/kernels/*.so $(VENV) .venv-scale $(DEMO)

@@ -73,3 +73,7 @@ class AdmissionRefused(RDNError):
 
 class ServerUnavailable(RDNError):
     """A server cannot be reached, or gave no answer in time."""
+
+
+class Overloaded(RDNError):
+    """A server has as many frames waiting as it has room for, and did not take this one; its stream is as it was."""

@@ -192,4 +192,9 @@ def test_own_modules_are_imported_by_statements() -> None:
     own = {f"rdn_engine.media.{name}" for name in ("writer", "draw", "playlist", "given")} | {"rdn_engine.lines"}
     own |= {"rdn_engine.serve.client", "rdn_engine.serve.triton"}
     own |= {f"rdn_engine.serve.triton.{name}" for name in ("export", "model", "options", "sequences")}
+    own |= {f"rdn_engine.serve.{name}" for name in ("archive", "atomic", "opening", "recordings")}
+    own |= {f"rdn_engine.serve.{name}" for name in ("result_files", "segment_files", "segments")}
+    own |= {
+        f"rdn_engine.serve.ray{name}" for name in ("", ".archive", ".client", ".cluster", ".deployment", ".sessions")
+    }
     assert hidden == own, "the application's own imports"

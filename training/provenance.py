@@ -24,6 +24,7 @@ PACKAGES = (
     "av",
     "faster-coco-eval",
     "pycocotools",
+    "ray",
 )
 
 

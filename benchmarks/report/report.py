@@ -29,6 +29,7 @@ from benchmarks.report import (
     linking_tables,
     performance,
     real_tables,
+    scale_tables,
     serve_tables,
     store,
     triton_tables,
@@ -176,6 +177,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/production.md": serve_tables.BLOCKS,
     "docs/triton.md": triton_tables.BLOCKS,
     "docs/capacity.md": triton_tables.BLOCKS,
+    "docs/scale.md": scale_tables.BLOCKS,
 }
 
 

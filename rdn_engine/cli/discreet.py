@@ -27,11 +27,26 @@ class DiscreetGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[_TYPED] = list(args)
         with _discreet(ctx):
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, with_default_address(args))
 
     def invoke(self, ctx: Any) -> Any:
         with _discreet(ctx):
             return super().invoke(ctx)
+
+
+def with_default_address(args: list[str]) -> list[str]:
+    """Give `--ray` without an address this machine's; typer has no option whose value may be left out.
+
+    Args:
+        args: as typed, the command first.
+    """
+    full: list[str] = []
+    for place, one in enumerate(args):
+        full.append(one)
+        bare = args[place + 1 : place + 2] == [] or args[place + 1].startswith("-")
+        if args[0] == "predict" and one == "--ray" and bare:
+            full.append("local")
+    return full
 
 
 @contextlib.contextmanager

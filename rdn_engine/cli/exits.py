@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 
 import typer
 
+from rdn_engine.cli.signals import Interrupts
 from rdn_engine.cli.streams import StdoutClosed, say
 from rdn_engine.errors import (
     AdmissionRefused,
@@ -73,6 +75,22 @@ def exit_codes(tell: Callable[[str], None] = say) -> Iterator[None]:
         if not isinstance(error, StdoutClosed):  # `| head` is no mistake
             tell(_words(error))
         raise typer.Exit(next(code for kind, code in _OF_ERRORS if isinstance(error, kind))) from None
+
+
+def leave(interrupts: Interrupts, not_whole: bool) -> None:
+    """Say what broke a run off, or that its input was not whole, and leave with the exit code.
+
+    Args:
+        interrupts: of the run.
+        not_whole: whether that is to be said.
+    """
+    if interrupts.number is not None:
+        say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
+        interrupts.end_without_reader(BY_SIGNAL + interrupts.number)
+        raise typer.Exit(BY_SIGNAL + interrupts.number)
+    if not_whole:
+        say("--strict: the input is incomplete, or frames of it have no result")
+        raise typer.Exit(NOT_WHOLE)
 
 
 def _words(error: Exception) -> str:

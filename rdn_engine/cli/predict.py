@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from itertools import combinations
@@ -16,7 +15,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdn_engine.backends.graph import BackendChoice
-from rdn_engine.cli.exits import BY_SIGNAL, NOT_WHOLE, exit_codes
+from rdn_engine.bundle.directory import Bundle
+from rdn_engine.cli.archive import RayOptions, predict_archive
+from rdn_engine.cli.exits import exit_codes, leave
 from rdn_engine.cli.lines import STDOUT
 from rdn_engine.cli.options import DeviceOption
 from rdn_engine.cli.run import Run
@@ -24,27 +25,36 @@ from rdn_engine.cli.signals import Interrupts
 from rdn_engine.cli.streams import check_stdin, emit, say, tell
 from rdn_engine.cli.tables import summary_table, tables_text
 from rdn_engine.config import Dials, Edges, LinkMethod, Sampling
-from rdn_engine.detector import Detector, RelationPrecision
+from rdn_engine.detector import RelationPrecision
 from rdn_engine.dials_file import DialsFile, read_dials_file
-from rdn_engine.errors import ConfigError
+from rdn_engine.errors import ConfigError, VideoError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.kernels.cpu import RingPrecision
+from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import TIMEOUT_SECONDS, SourceOptions, VideoSource
 from rdn_engine.media.given import given_value
 from rdn_engine.media.playlist import file_key, files_read
 from rdn_engine.media.source import open_source
+from rdn_engine.serve.archive import Archive
+from rdn_engine.serve.opening import DetectorOptions
+from rdn_engine.serve.recordings import Recording, recordings
+from rdn_engine.serve.result_files import ResultFormat
 
 
 def predict(
     source: Annotated[
         str,
         typer.Argument(
-            help="A video, an address, an image, a folder of images, a quoted glob, - for stdin; env:NAME or @FILE "
-            "where a variable or a file holds it, which keeps a password out of the list of processes."
+            help="A video, an address, an image, a folder of images, a quoted glob of images or of videos, - for "
+            "stdin; env:NAME or @FILE where a variable or a file holds it, which keeps a password out of the list of "
+            "processes."
         ),
     ],
     engines: Annotated[Path, typer.Option(metavar="DIR", help="Engine directory.")],
-    output: Annotated[Path | None, typer.Option(help="JSON lines, one a frame; - for stdout; docs/jsonl.md.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="JSON lines, one a frame; - for stdout; docs/jsonl.md. Of many videos the folder of them."),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="JSON lines of how long each frame took, for `evaluate --trace`.")
     ] = None,
@@ -103,6 +113,17 @@ def predict(
         typer.Option("--square-pixels", help="Detect in an anamorphic video as it is shown; boxes stay as stored."),
     ] = False,
     rtsp_over: Annotated[Literal["tcp", "udp"], typer.Option(help="What carries the pictures of RTSP.")] = "tcp",
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Many videos: on Ray (docs/scale.md), on this machine by default."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of --ray; as its CPUs allow by default.")] = None,
+    segment_frames: Annotated[
+        int | None, typer.Option(help="Of --ray: cut longer videos into segments of so many frames.")
+    ] = None,
+    result_format: Annotated[
+        ResultFormat, typer.Option("--format", help="Many videos: what the files of results are.")
+    ] = "jsonl",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 7 where input is incomplete or frames have no result.")
     ] = False,
@@ -117,49 +138,76 @@ def predict(
         stack.enter_context(_warnings_said())
         named = given_value(source)
         check_stdin(named)
-        video = open_source(named, SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over))
-        stack.callback(lambda: None if interrupts.reading else video.close())
-        _keep_source([path for path in (output, save_video, trace) if path is not None], named, video)
         filed = DialsFile() if dials_file is None else read_dials_file(dials_file)
         filed.check_bundle(engines)
-        options = {"backend": backend, "threads": threads, "relation_precision": relation_precision,
-                   "ring_precision": ring_precision}  # fmt: skip
-        detector = Detector.from_pretrained(
-            engines, device=device, executor=executor, **{**filed.options, **_given(options)}
-        )
+        chosen = {"backend": backend, "threads": threads, "relation_precision": relation_precision,
+                  "ring_precision": ring_precision}  # fmt: skip
+        options = DetectorOptions(device=device, executor=executor, **{**filed.options, **_given(chosen)})
+        reading = SourceOptions(timeout, video_stream, deinterlace, square_pixels, rtsp_over)
         given = {"window": window, "look_ahead": look_ahead, "num_support": support, "num_reference": reference,
                  "advanced_ratio": ratio, "sampling": sampling, "edges": edges,
                  "score_threshold": threshold, "link": link_by, "link_delay": link_delay,
                  "link_gap": link_gap, "interval": interval, "still": still, "still_run": still_run}  # fmt: skip
+        given = _given(given)
+        show_progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
+        if ray is None and (workers is not None or segment_frames is not None):
+            raise ConfigError("--workers or --segment-frames is given without --ray; wanted --ray too")
+        on_ray = None if ray is None else RayOptions(ray, workers, segment_frames)
+        many = recordings(named)
+        if many is None and on_ray is not None:
+            many = [_one_recording(named)]
+        if many is not None:
+            folder = _check_archive(output, save_video, trace)
+            dials = Bundle.open(engines).config.dials.turned(filed.dials)
+            dials = dials.turned(_linked(dials, given, link))
+            archive = Archive(engines.absolute(), folder.absolute(), dials, options, reading, result_format)
+            predict_archive(archive, many, on_ray, interrupts, show_progress=show_progress, as_json=as_json,
+                            quiet=quiet, strict=strict)  # fmt: skip
+            return
+        if result_format != "jsonl":
+            raise ConfigError(
+                f"--format is {result_format}; of one video the results are JSON lines, unless with --ray"
+            )
+        video = open_source(named, reading)
+        stack.callback(lambda: None if interrupts.reading else video.close())
+        _keep_source([path for path in (output, save_video, trace) if path is not None], named, video)
+        detector = options.open(engines)
         dials = detector.config.dials.turned(filed.dials)
-        dials = dials.turned(_linked(dials, _given(given), link))
+        dials = dials.turned(_linked(dials, given, link))
         stream = stack.enter_context(detector.open_stream(dials, source_id=video.source_id))
         run = Run(stream, video, draw_threshold, interrupts)
-        show_progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
         run.process(output, save_video, show_progress, trace)
         summary = {"backend": detector.backend, **run.summary(output, save_video)}
         if as_json:
             emit(json.dumps(summary) + "\n")
         elif not quiet:
             (tell if output == STDOUT else emit)(tables_text(summary_table(summary)))
-        _leave(run, interrupts, strict and bool(video.incomplete or video.skipped or video.doubtful or stream.rejected))
+        if interrupts.number is None and run.error is not None:
+            raise run.error
+        not_whole = video.incomplete or video.skipped or video.doubtful or stream.rejected
+        leave(interrupts, strict and bool(not_whole))
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _leave(run: Run, interrupts: Interrupts, not_whole: bool) -> None:
-    """With the exit code of what ended the pass, if that was not the end of the source."""
-    if interrupts.number is not None:
-        say(f"interrupted by {signal.Signals(interrupts.number).name}; the results so far are kept")
-        interrupts.end_without_reader(BY_SIGNAL + interrupts.number)
-        raise typer.Exit(BY_SIGNAL + interrupts.number)
-    if run.error is not None:
-        raise run.error
-    if not_whole:
-        say("--strict: the input is incomplete, or frames of it have no result")
-        raise typer.Exit(NOT_WHOLE)
+def _one_recording(source: str) -> Recording:
+    if not os.path.isfile(source):
+        raise VideoError(f"{without_credentials(source)} is no file; wanted a video, or a glob of videos, for --ray")
+    return Recording(source, Path(source).name)
+
+
+def _check_archive(output: Path | None, save_video: Path | None, trace: Path | None) -> Path:
+    """The folder of the results of many videos."""
+    for name, path in (("--save-video", save_video), ("--trace", trace)):
+        if path is not None:
+            raise ConfigError(f"{name} is {path}; it is for one video, and not with --ray")
+    if output is None or output == STDOUT:
+        raise ConfigError(f"--output is {output}; wanted the folder of the results of many videos")
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output {output} is a file; wanted the folder of the results of many videos")
+    return output
 
 
 def _check_outputs(output: Path | None, save_video: Path | None, trace: Path | None, as_json: bool) -> None:

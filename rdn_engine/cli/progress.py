@@ -34,6 +34,25 @@ def progress_bar(show: bool) -> Progress:
     )
 
 
+def videos_bar(show: bool) -> Progress:
+    """Videos done, their frames and the time left, on stderr.
+
+    Args:
+        show: False shows nothing.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("videos, {task.fields[frames]} frames"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not show,
+    )
+
+
 @contextlib.contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """A line on the terminal that says what is done now."""

@@ -9,7 +9,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -103,6 +103,24 @@ class Interrupts:
             if not self.reading:
                 # It may hold the last reference, and would close the source while its owner does.
                 reader.join()
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """While the context lasts, the first signal raises Interrupted in the main thread, which waits in a library
+        that looks at signals. Handlers that the library has put in the place of these go.
+
+        Raises:
+            Interrupted: where a signal came before.
+        """
+        for number in self._before:
+            signal.signal(number, self._note)
+        self._waiting = True
+        try:
+            if self.number is not None:
+                raise Interrupted
+            yield
+        finally:
+            self._waiting = False
 
     def _wait(self, call: Callable[[], T]) -> T:
         self._waiting = True

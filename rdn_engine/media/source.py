@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         return _open(url, text, options, file=Path("/dev/stdin") if url.startswith("file:") else None)
     path = Path(place)
     if path.is_dir():
-        return ImageFiles(_natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
+        return ImageFiles(natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
     if path.exists():
         if has_image_suffix(path):
             return ImageFiles([path], text)
@@ -69,7 +69,7 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
         return _open(f"file:{path}", text, options, file=path)
     if glob.has_magic(place):
-        images = _natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p)))
+        images = natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p)))
         # A mistyped address with a query is a glob of nothing.
         return ImageFiles(images, text if images else without_credentials(text))
     shown = without_credentials(text)
@@ -119,7 +119,13 @@ def _stdin(text: str) -> str:
     return "file:/dev/stdin" if stat.S_ISREG(mode) else "pipe:0"
 
 
-def _natural_order(paths: Iterator[Path]) -> list[Path]:
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Sort paths so that `2.png` comes before `10.png`.
+
+    Args:
+        paths: in any order.
+    """
+
     def key(path: Path) -> list[tuple[int, str]]:
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 

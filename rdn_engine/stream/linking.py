@@ -68,10 +68,11 @@ class Linkable(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A frame that waits; its links lead to the frame before, those of the first one to the rows of the tubes."""
+class LinkedFrame:
+    """A frame and its links to the frame before; those of the first one that waits lead to the rows of the tubes."""
 
     found: Detections
+    """Not linked"""
     source: Index
     """[links] row in the frame before, ascending within `target`"""
     target: Index
@@ -112,7 +113,7 @@ class BoxLinker:
 
     def __init__(self) -> None:
         self._method: LinkMethod = "relations"
-        self._waiting: deque[_Frame] = deque()
+        self._waiting: deque[LinkedFrame] = deque()
         self._came: deque[int] = deque()  # the step of each that waits
         self._step = 0
         self._newest: Linkable | None = None
@@ -143,14 +144,21 @@ class BoxLinker:
         """
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
-        setting = dials.link, dials.over_gaps
-        ready = self.flush(dials) if setting != (self._method, self._over_gaps) else []
-        self._method, self._over_gaps = setting
-        self._waiting.append(_linked(self._newest, frame, dials.link))
-        self._newest = frame._replace(features=None)
-        self._step += 1
-        self._came.append(self._step)
-        return ready + self._give_out_late(dials)
+        ready = self._begin(dials)
+        before, self._newest = self._newest, frame._replace(features=None)
+        return ready + self._append(linked(before, frame, dials.link), dials)
+
+    def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
+        """Take the next frame, whose links were made elsewhere: by `linked`, to the frame pushed before.
+
+        Args:
+            frame: with its links.
+            dials: as `push`, with the `link` by which they were made.
+
+        Returns:
+            As `push`.
+        """
+        return self._begin(dials) + self._append(frame, dials)
 
     def pass_over(self, dials: Dials) -> list[Detections]:
         """A step has passed that is not linked, because it shows what the frame before it shows.
@@ -162,6 +170,20 @@ class BoxLinker:
             As `push`.
         """
         self._step += 1
+        return self._give_out_late(dials)
+
+    def _begin(self, dials: Dials) -> list[Detections]:
+        """What another setting than before lets out."""
+        assert dials.link != "off"
+        setting = dials.link, dials.over_gaps
+        ready = self.flush(dials) if setting != (self._method, self._over_gaps) else []
+        self._method, self._over_gaps = setting
+        return ready
+
+    def _append(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
+        self._waiting.append(frame)
+        self._step += 1
+        self._came.append(self._step)
         return self._give_out_late(dials)
 
     def _give_out_late(self, dials: Dials) -> list[Detections]:
@@ -237,7 +259,7 @@ class BoxLinker:
         scores = np.concatenate([past[known], scores[wanted[path]]])
         return cpu.group_means(group, scores, groups=len(head), better_half=self._method != "seq_nms")
 
-    def _go_on(self, frame: _Frame, path: Index, ids: Index, head: Index) -> _Tubes:
+    def _go_on(self, frame: LinkedFrame, path: Index, ids: Index, head: Index) -> _Tubes:
         """The tubes as they stand after `frame`, the first that waited."""
         gain = frame.value.copy()
         came = head[path[frame.target]] == frame.source
@@ -249,7 +271,14 @@ class BoxLinker:
         return _Tubes(ids[path], gain, past)
 
 
-def _linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> _Frame:
+def linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> LinkedFrame:
+    """Link a frame to the one before it (equation 8).
+
+    Args:
+        before: of the epoch; None for its first frame.
+        now: the frame.
+        method: what links them.
+    """
     found, none, no_scores = now.found, np.zeros(0, np.int64), np.zeros(0)
     source, target, score = none, none, no_scores
     if before is not None:
@@ -261,7 +290,7 @@ def _linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> _Fram
     if method == "seq_nms":
         value = found.confidence.astype(np.float64)
         rival_of, rival, _ = _overlaps(found, found, SEQ_NMS_RIVAL_IOU)
-    return _Frame(found, source, target, score, value, rival_of, rival, now.features)
+    return LinkedFrame(found, source, target, score, value, rival_of, rival, now.features)
 
 
 def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, iou: Float) -> Double:
@@ -279,7 +308,7 @@ def _overlaps(a: Detections, b: Detections, limit: float) -> tuple[Index, Index,
     return cpu.overlaps(a.xyxy, a.class_id, other_boxes=b.xyxy, other_classes=b.class_id, limit=limit)
 
 
-def _search(tubes: _Tubes, frames: deque[_Frame]) -> tuple[Index, int]:
+def _search(tubes: _Tubes, frames: deque[LinkedFrame]) -> tuple[Index, int]:
     """Path of each row of the tubes and of each box of the frames (equation 9), and how many paths there are."""
     starts = np.cumsum([len(tubes.ids), *(len(f.value) for f in frames)])
     before = [0, *starts[:-2]]

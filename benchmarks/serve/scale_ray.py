@@ -1,0 +1,65 @@
+"""Archives on Ray Data and streams on Ray Serve: equal results, processes that die, overload, and what Ray costs.
+
+    python benchmarks/serve/scale_ray.py --output benchmarks/results/scale_ray.json
+
+Real clusters of Ray on this machine. Each check is a row: what was wanted, what came, whether it held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.measure import environment_of
+from benchmarks.serve.checks import Found
+from benchmarks.serve.ray_archives import WORKERS, archive_faults, long_video, throughput, write_videos
+from benchmarks.serve.ray_streams import serve_faults
+from rdn_engine.serve.ray.cluster import LOCAL, cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--long-frames", type=int, default=600)
+    parser.add_argument("--streams", type=int, default=20)
+    parser.add_argument("--stream-frames", type=int, default=90)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="few videos, few frames")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args(argv)
+    os.environ.update(environment_of(1))
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if arguments.quick:
+        arguments.videos, arguments.long_frames, arguments.rounds = 12, 120, 2
+        arguments.streams, arguments.stream_frames = 8, 30
+    found, engines = Found(), arguments.engines.resolve()
+    with TemporaryDirectory() as folder, cluster(LOCAL, cpus=WORKERS) as ray:
+        place = Path(folder)
+        videos = write_videos(place / "videos", arguments.videos, arguments.videos // 2)
+        archive_faults(found, ray, engines, place, videos)
+        long_video(found, ray, engines, place, arguments.long_frames)
+        throughput(found, ray, engines, place, videos, arguments.rounds)
+    with cluster(LOCAL, cpus=WORKERS):
+        serve_faults(found, engines, arguments.streams, arguments.stream_frames, arguments.rounds)
+    if arguments.output:
+        from training.provenance import environment
+
+        result = {"rows": [asdict(row) for row in found.rows], **found.figures, **environment()}
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(row.held for row in found.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

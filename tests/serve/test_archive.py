@@ -1,0 +1,220 @@
+"""Videos into a folder of results: whole or not there, once, again only where something changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rdn_engine.errors import VideoError
+from rdn_engine.frame import Frame
+from rdn_engine.media.base import VideoSource
+from rdn_engine.media.source import open_source
+from rdn_engine.results import Detections
+from rdn_engine.serve.archive import Archive, Piece
+from rdn_engine.serve.opening import DetectorOptions
+from rdn_engine.serve.recordings import Recording, recordings
+from rdn_engine.serve.segments import Segment
+from tests.serve.recorded import ENGINES, detector, told, unsplit
+from training.data.synthetic import write_clip
+
+FRAMES = 20
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(path, num_frames=FRAMES)
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    dials = detector().config.dials.turned({"window": 2, "link": "relations", "link_delay": 3})
+    return Archive(ENGINES, tmp_path / "out", dials, DetectorOptions(threads=1))
+
+
+@pytest.fixture
+def recording(tmp_path: Path, clip: Path) -> Recording:
+    shutil.copy(clip, tmp_path / "a.mp4")
+    return Recording(str(tmp_path / "a.mp4"), "sub/a.mp4")
+
+
+def no_frames(source: VideoSource) -> Iterable[Frame]:
+    raise AssertionError("the video is read")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def read(path: str | Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_results_are_those_of_a_stream(archive: Archive, recording: Recording) -> None:
+    outcome = archive.detect(detector(), recording)
+    assert outcome.output == str(archive.output / "sub" / "a.mp4.jsonl")
+    assert read(outcome.output) == told(unsplit(archive.dials, open_source(recording.path)))
+    assert (outcome.error, outcome.frames, outcome.epochs, outcome.before) == (None, FRAMES, 1, False)
+    assert outcome.whole
+    assert files(archive.output) == ["sub/a.mp4.jsonl", "sub/a.mp4.outcome.json"]
+
+
+def test_parquet_holds_what_the_lines_hold(archive: Archive, recording: Recording) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    outcome = replace_form(archive).detect(detector(), recording)
+    assert outcome.output is not None
+    rows = parquet.read_table(outcome.output).to_pylist()
+    names = detector().config.class_names
+    assert told(Detections.from_dict(row, names) for row in rows) == told(
+        unsplit(archive.dials, open_source(recording.path))
+    )
+
+
+def replace_form(archive: Archive) -> Archive:
+    return replace(archive, form="parquet")
+
+
+def test_what_is_done_is_not_done_again(archive: Archive, recording: Recording) -> None:
+    first = archive.detect(detector(), recording)
+    assert archive.done(recording) == replace(first, before=True)
+    assert archive.detect(detector(), recording, no_frames) == replace(first, before=True)
+    # Another time of the same content: its content says that it is done, and from then on its time.
+    os.utime(recording.path, (1, 1))
+    assert archive.done(recording) is None
+    assert archive.detect(detector(), recording, no_frames).before
+    assert archive.done(recording) is not None
+
+
+def test_another_content_dial_model_or_missing_file_is_done_again(
+    archive: Archive, recording: Recording, tmp_path: Path
+) -> None:
+    outcome = archive.detect(detector(), recording)
+    assert outcome.output is not None
+    for other in (
+        replace(archive, dials=replace(archive.dials, link_delay=4)),
+        replace(archive, options=replace(archive.options, ring_precision="float16")),
+        replace(archive, source=replace(archive.source, deinterlace=True)),
+    ):
+        assert other.done(recording) is None
+    assert replace(archive, options=replace(archive.options, threads=2)).done(recording) is not None
+    shutil.copytree(ENGINES, tmp_path / "engines")
+    manifest = tmp_path / "engines" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert replace(archive, engines=tmp_path / "engines").done(recording) is None
+
+    write_clip(recording.path, index=1, num_frames=FRAMES - 5)
+    assert archive.done(recording) is None
+    assert archive.detect(detector(), recording).frames == FRAMES - 5
+    Path(outcome.output).unlink()
+    assert archive.done(recording) is None
+    (archive.output / "sub" / "a.mp4.outcome.json").write_text("{}")
+    assert archive.detect(detector(), recording).frames == FRAMES - 5
+
+
+@pytest.mark.parametrize("data", [b"", b"no video", None])
+def test_a_corrupt_video_is_an_outcome_and_is_tried_again(
+    archive: Archive, recording: Recording, clip: Path, data: bytes | None
+) -> None:
+    archive.detect(detector(), recording)
+    if data is None:
+        Path(recording.path).unlink()
+    else:
+        Path(recording.path).write_bytes(data)
+    outcome = archive.detect(detector(), recording)
+    assert outcome.error
+    assert (outcome.output, outcome.frames) == (None, 0)
+    assert files(archive.output) == ["sub/a.mp4.outcome.json"], "results of another content are gone"
+    assert archive.done(recording) is None
+    shutil.copy(clip, recording.path)
+    assert archive.detect(detector(), recording).whole
+
+
+def test_a_video_that_ends_badly_keeps_its_results_and_is_tried_again(archive: Archive, recording: Recording) -> None:
+    def torn(source: VideoSource) -> Iterator[Frame]:
+        for frame in source:
+            if frame.index == 12:
+                raise VideoError("torn")
+            yield frame
+
+    outcome = archive.detect(detector(), recording, torn)
+    assert (outcome.error, outcome.frames, outcome.whole) == ("torn", 12, False)
+    assert outcome.output is not None
+    assert len(read(outcome.output)) == 12
+    assert archive.done(recording) is None
+
+
+def test_an_error_of_one_video_that_nobody_expects_is_its_outcome(archive: Archive, recording: Recording) -> None:
+    def broken(source: VideoSource) -> Iterator[Frame]:
+        yield next(iter(source))
+        raise TypeError("a decoder's own")
+
+    assert archive.detect(detector(), recording, broken).error == "TypeError: a decoder's own"
+
+
+def test_what_is_broken_off_leaves_nothing(archive: Archive, recording: Recording) -> None:
+    def broken_off(source: VideoSource) -> Iterator[Frame]:
+        yield from list(source)[:9]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archive.detect(detector(), recording, broken_off)
+    assert files(archive.output) == []
+
+
+def test_a_disk_without_room_is_the_outcome_of_a_video(archive: Archive, recording: Recording) -> None:
+    archive.output.write_text("a file, where a folder should be")
+    outcome = archive.detect(detector(), recording)
+    assert outcome.output is None
+    assert outcome.error is not None
+    assert "Not a directory" in outcome.error or "File exists" in outcome.error
+
+
+def test_pieces_are_joined_to_the_same_results(archive: Archive, recording: Recording) -> None:
+    whole = replace(archive, output=archive.output / "whole").detect(detector(), recording)
+    segments = [Segment(0, 8), Segment(8, 15), Segment(15, None)]
+    pieces = [Piece(recording, one, i) for i, one in enumerate(segments)]
+    for piece in pieces[::-1]:
+        assert archive.detect_piece(detector(), piece) is None
+    joined = archive.join_pieces(pieces)
+    assert joined.output is not None
+    assert whole.output is not None
+    assert Path(joined.output).read_bytes() == Path(whole.output).read_bytes()
+    assert replace(joined, output=None, seconds=0) == replace(whole, output=None, seconds=0)
+    assert archive.done(recording) is not None
+    assert files(archive.output / ".segments") == []
+
+
+def test_a_segment_that_was_found_is_not_found_again(
+    archive: Archive, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = [Piece(recording, one, i) for i, one in enumerate((Segment(0, 8), Segment(8, None)))]
+    archive.detect_piece(detector(), pieces[0])
+    monkeypatch.setattr("rdn_engine.serve.archive.detect_segment", no_frames)
+    assert archive.detect_piece(detector(), pieces[0]) is None
+    other = archive.detect_piece(detector(), pieces[1])
+    assert other is not None
+    assert other.error
+    assert json.loads((archive.output / "sub" / "a.mp4.outcome.json").read_text())["outcome"]["error"] == other.error
+    assert archive.join_pieces(pieces).error, "a segment is missing"
+
+
+def test_a_glob_names_videos_by_what_is_behind_its_fixed_part(tmp_path: Path) -> None:
+    for name in ("a/10.mp4", "a/2.mp4", "b/c/2.mp4", "b/x.png", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = recordings(str(tmp_path / "a" / "*.mp4"))
+    assert found is not None
+    assert [one.name for one in found] == ["2.mp4", "10.mp4"]
+    found = recordings(str(tmp_path / "**" / "*.mp4"))
+    assert found is not None
+    assert [one.name for one in found] == ["a/2.mp4", "a/10.mp4", "b/c/2.mp4"]
+    for other in ("a/2.mp4", "b/*.png", "b/*", "none/*.mp4", "a"):
+        assert recordings(str(tmp_path / other)) is None
+    assert recordings("rtsp://camera/*") is None
