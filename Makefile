@@ -138,14 +138,14 @@ serve-benchmarks: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/report/report.py
 
 # Archives and streams beyond one process, on real servers, and their one table (docs/scale.md): half an hour, in an
-# environment of its own. WHAT=ray leaves the others out, QUICK=1 takes
-# a few minutes and keeps the committed results.
+# environment of its own. WHAT=ray leaves the others out, QUICK=1 takes a few minutes and keeps the committed results.
 WHAT ?=
 QUICK ?=
 
 .venv-scale/stamp: $(SOURCES)
 	test -x .venv-scale/bin/python || $(PYTHON) -m venv .venv-scale
-	.venv-scale/bin/pip install --quiet --editable '.[ray]'
+	.venv-scale/bin/pip install --quiet --editable '.[ray,triton]'
+	.venv-scale/bin/pip install --quiet --no-deps nvidia-pytriton==0.7.0
 	@touch $@
 
 scale: .venv-scale/stamp

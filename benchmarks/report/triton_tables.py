@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.report import store
+from benchmarks.report.scale_tables import checks
 from benchmarks.report.store import Unmeasured, load, table
 
 YEAR = 365.25 * 86400
@@ -23,25 +24,6 @@ UNMEASURED = "Not measured yet."
 def triton() -> str:
     """What streams behind a real server did and cost."""
     result = load("scale_triton.json")
-    equal, refused, dead, gone = (result[name] for name in ("equal", "refused", "restarted", "abandoned"))
-    frames = equal["streams"] * equal["frames"]
-    rows = [
-        [f"{equal['streams']} streams x {equal['frames']} frames, results like a local stream's to the bit",
-         f"{equal['equal_to_the_bit']} of {frames}"],
-        ["largest difference of a confidence in the others", f"{equal['largest_difference']:.1g}"],
-        ["frames in a call of the model, on average", f"{equal['frames_a_call']:.1f}"],
-        [f"{refused['streams']} streams where {refused['most']} may be open: refused", f"{refused['refused']}"],
-        ["seconds until the last of them was told", f"{refused['seconds_to_refuse']:.2f}"],
-        ["of them let in once others had ended", f"{refused['let_in_later']}"],
-        [f"server killed under {dead['streams']} streams: seconds until it was ready again",
-         f"{dead['seconds_until_ready']:.1f}"],
-        ["streams that saw another epoch", f"{dead['changed_epoch']} of {dead['streams']}"],
-        ["results of a wrong window", f"{dead['wrong']}"],
-        ["frames without a result, counted as lost", f"{dead['lost']} of {dead['streams'] * dead['frames']}"],
-        [f"{gone['sequences']:,} streams begun and abandoned: most memory of the server, MiB",
-         f"{max(gone['mib']):.0f}"],
-        ["MiB that it grew by in the second half", f"{gone['growth_in_second_half_mib']:.1f}"],
-    ]  # fmt: skip
     costs = []
     for found in (result["overhead"], result["overhead_one"]):
         ms, ratio = found["ms_a_frame"], found["triton_over_local"]
@@ -52,7 +34,7 @@ def triton() -> str:
     header = ["a frame, ms", "in a local loop", "through the server", "ratio", "rounds from, to", "rounds"]
     words = "The loop and the server have the same core, in turns; clients have another."
     return "\n".join([
-        table(["", "rdn_tiny"], rows), "", table(header, costs), "",
+        checks({"triton": result}), "", table(header, costs), "",
         f"{words} {store.provenance(result, on=result)}",
     ])  # fmt: skip
 

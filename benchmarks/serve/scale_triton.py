@@ -31,6 +31,7 @@ from benchmarks.serve.triton_checks import (
     every,
     refused,
     restarted,
+    rows,
     serving,
     sizes,
 )
@@ -216,8 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
     with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
         said("abandoned", abandoned(server, videos, 200 if small else 2000))
+    found["rows"] = rows(found)
     if arguments.checks:
-        return 0
+        return int(not all(row["held"] for row in found["rows"]))
     available = sorted(os.sched_getaffinity(0))
     cores = [available[0], available[-1]]
     os.sched_setaffinity(0, {cores[1]})  # inherited by the threads of the clients
@@ -242,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from training.provenance import environment
 
         arguments.output.write_text(json.dumps({**found, **environment()}, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return int(not all(row["held"] for row in found["rows"]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,8 @@ IDLE_SECONDS = 1.0
 """After which the server of abandoned streams forgets one"""
 ROUNDING = 1e-3
 """Of a confidence, where frames of several streams were encoded in one call"""
+FLAT_MIB = 3.0
+"""What the server may grow by while the second half of the streams is abandoned"""
 
 
 class Videos:
@@ -198,3 +200,36 @@ def abandoned(server: TritonServer, videos: Videos, sequences: int) -> dict[str,
     half = samples[len(samples) // 2 :]  # the table was full long before
     return {"sequences": sequences, "refused_while_full": turned_away, "seconds": time.perf_counter() - began,
             "mib": samples, "growth_in_second_half_mib": max(half) - half[0]}  # fmt: skip
+
+
+def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was wanted of each check, what came, and whether that holds.
+
+    Args:
+        found: name of a check -> what its function gave.
+    """
+    equal, refused, dead, gone = (found[name] for name in ("equal", "refused", "restarted", "abandoned"))
+    frames, beyond = equal["streams"] * equal["frames"], refused["streams"] - refused["most"]
+    table: list[tuple[str, str, str, bool]] = [
+        (
+            f"{equal['streams']} streams x {equal['frames']} frames: results like a local stream's",
+            f"all; to the bit, or within {ROUNDING:g} where frames share a call",
+            f"{equal['equal_to_the_bit']} of {frames} to the bit, others within {equal['largest_difference']:.1g}",
+            equal["largest_difference"] <= ROUNDING,
+        ),
+        ("frames in a call of the model, on average", "above 1", f"{equal['frames_a_call']:.1f}",
+         equal["frames_a_call"] > 1),
+        (f"{refused['streams']} streams where {refused['most']} may be open", f"{beyond} refused, let in later",
+         f"{refused['refused']} refused, the last after {refused['seconds_to_refuse']:.1f} s; "
+         f"{refused['let_in_later']} let in later",
+         refused["refused"] == refused["let_in_later"] == beyond),
+        (f"server killed and started again under {dead['streams']} streams",
+         "every client sees another epoch, no wrong window",
+         f"{dead['changed_epoch']} saw one, {dead['wrong']} wrong, {dead['lost']} frames counted as lost, ready again "
+         f"after {dead['seconds_until_ready']:.1f} s",
+         dead["changed_epoch"] == dead["streams"] and not dead["wrong"]),
+        (f"{gone['sequences']:,} streams begun and abandoned", f"memory flat: at most {FLAT_MIB:g} MiB in the second half",
+         f"{gone['growth_in_second_half_mib']:+.1f} MiB, {max(gone['mib']):.0f} at most",
+         gone["growth_in_second_half_mib"] <= FLAT_MIB),
+    ]  # fmt: skip
+    return [dict(zip(("what", "wanted", "got", "held"), row, strict=True)) for row in table]

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.report import store, triton_tables
 from benchmarks.report.store import Unmeasured
+from benchmarks.serve.triton_checks import rows
 
 ABOUT = {
     "date": "2026-01-01", "commit": "c" * 40, "command": "one.py", "versions": {"numpy": "2"},
@@ -16,10 +17,7 @@ ABOUT = {
 COST = {"streams": 1, "rounds": [1.0, 1.1], "ms_a_frame": {"local": {"p50": 10.0}, "triton": {"p50": 10.5}},
         "triton_over_local": {"p50": 1.05, "min": 1.0, "max": 1.1}}  # fmt: skip
 SCALE = {
-    "equal": {"streams": 32, "frames": 200, "equal_to_the_bit": 6398, "largest_difference": 2e-6, "frames_a_call": 7.9},
-    "refused": {"streams": 80, "most": 64, "refused": 16, "let_in_later": 16, "seconds_to_refuse": 0.5},
-    "restarted": {"streams": 16, "frames": 120, "changed_epoch": 16, "wrong": 0, "lost": 128, "seconds_until_ready": 4},
-    "abandoned": {"sequences": 2000, "mib": [1, 260], "growth_in_second_half_mib": 0.4},
+    "rows": [{"what": "crowd", "wanted": "16 refused", "got": "15 refused", "held": False}],
     "overhead": COST | {"streams": 8}, "overhead_one": COST, **ABOUT,
 }  # fmt: skip
 R101 = {"sweeps": {"T": {"points": {"18": {"ms": {"p50": 1000.0}}}}}} | ABOUT
@@ -43,8 +41,7 @@ RESULTS: dict[str, Any] = {
 def test_tables_say_what_was_measured_and_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_tables, "load", RESULTS.__getitem__)
     triton = triton_tables.BLOCKS["triton"]()
-    assert "| 6398 of 6400 |" in triton
-    assert "| 16 of 16 |" in triton
+    assert "| triton | crowd | 16 refused | 15 refused | FAILED |" in triton
     assert "| 8 streams | 10.00 | 10.50 | 1.050 | 1.000 to 1.100 | 2 |" in triton
     small = triton_tables.BLOCKS["capacity-small"]()
     assert "| age p50, ms | 20.0 | 21.0 | 1.050 |" in small
@@ -64,3 +61,29 @@ def test_what_was_not_measured_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_tables, "load", nothing)
     for block in triton_tables.BLOCKS.values():
         assert block().startswith("Not measured yet. Wants `benchmarks/results/")
+
+
+FOUND = {
+    "equal": {"streams": 32, "frames": 200, "equal_to_the_bit": 6398, "largest_difference": 2e-6, "frames_a_call": 7.9},
+    "refused": {"streams": 80, "most": 64, "refused": 16, "let_in_later": 16, "seconds_to_refuse": 0.5},
+    "restarted": {"streams": 16, "frames": 120, "changed_epoch": 16, "wrong": 0, "lost": 128, "seconds_until_ready": 4},
+    "abandoned": {"sequences": 2000, "mib": [1, 260], "growth_in_second_half_mib": 0.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("equal", {"largest_difference": 0.1}),
+        ("equal", {"frames_a_call": 1.0}),
+        ("refused", {"refused": 15}),
+        ("refused", {"let_in_later": 15}),
+        ("restarted", {"changed_epoch": 15}),
+        ("restarted", {"wrong": 1}),
+        ("abandoned", {"growth_in_second_half_mib": 30}),
+    ],
+)
+def test_a_check_that_does_not_hold_is_said_to(check: str, change: dict[str, Any]) -> None:
+    assert all(row["held"] for row in rows(FOUND))
+    broken = rows({**FOUND, check: {**FOUND[check], **change}})
+    assert [row["held"] for row in broken].count(False) == 1
