@@ -228,7 +228,8 @@ def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
          f"{dead['changed_epoch']} saw one, {dead['wrong']} wrong, {dead['lost']} frames counted as lost, ready again "
          f"after {dead['seconds_until_ready']:.1f} s",
          dead["changed_epoch"] == dead["streams"] and not dead["wrong"]),
-        (f"{gone['sequences']:,} streams begun and abandoned", f"memory flat: at most {FLAT_MIB:g} MiB in the second half",
+        (f"{gone['sequences']:,} streams begun and abandoned",
+         f"memory flat: at most {FLAT_MIB:g} MiB in the second half",
          f"{gone['growth_in_second_half_mib']:+.1f} MiB, {max(gone['mib']):.0f} at most",
          gone["growth_in_second_half_mib"] <= FLAT_MIB),
     ]  # fmt: skip
