@@ -3,7 +3,7 @@
     python benchmarks/serve/scale_triton.py --output benchmarks/results/scale_triton.json
 
 Everything is checked (triton_checks.py) before anything is timed. The server is that of the nvidia-pytriton wheel
-(triton_server.py). Where speed is measured it has one core, the clients another. --checks times nothing.
+(triton_server.py). Where speed is measured it has one core, the clients another. `--parts checks` times nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from benchmarks.serve.triton_checks import (
     restarted,
     rows,
     serving,
-    sizes,
 )
 from benchmarks.serve.triton_server import MODEL, TritonServer, missing
 from rdn_engine.detector import Detector
@@ -44,6 +43,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
 CALLED = (1, 2, 4, 8, 16)
 """Streams at once, for calls of so many frames"""
+PARTS = ("checks", "overhead", "cameras")
+CAMERAS = 8
+LOADS = (0.6, 1.5)
+"""What paced cameras ask for, of what the server can"""
 
 
 class Local:
@@ -109,23 +112,35 @@ def overhead(local: Local, remote: Remote, cores: Sequence[int], rounds: int, fr
     }  # fmt: skip
 
 
+Spent = dict[int, tuple[int, float]]
+"""Frames in a call -> calls, and their seconds"""
+
+
 @dataclass
 class _Paced:
     ages: list[float]
+    pushes: list[float]
     dropped: int = 0
 
 
 def cameras(
-    server: TritonServer, videos: Videos, count: int, rate: float, seconds: float, warm: float
-) -> dict[str, Any]:
-    """Cameras that give frames at a fixed rate, each with one frame that may wait: what simulation.py simulates."""
-    draw = random.Random(count)
+    server: TritonServer, videos: Videos, count: int, rate: float, seconds: float, warm: float, seed: int
+) -> tuple[dict[str, Any], Calls]:
+    """Cameras that give frames at a fixed rate, each with one frame that may wait: what simulation.py simulates.
+
+    Args:
+        count: of cameras.
+        rate: frames a second of each.
+        seconds, warm: that it lasts, and of which no frame counts.
+        seed: of the moments of their first frames.
+    """
+    draw = random.Random(seed)
     phases = [draw.random() / rate for _ in range(count)]
-    before = sizes(server)
+    before, answered = server.calls(), server.answers()
     begin = time.monotonic() + 0.2
 
     def play(number: int) -> _Paced:
-        found, index = _Paced([]), 0
+        found, index = _Paced([], []), 0
         with TritonStream(server.url, MODEL, timeout=30) as stream:
             while True:
                 now = time.monotonic()
@@ -134,68 +149,90 @@ def cameras(
                 if taken >= begin + seconds:
                     return found
                 time.sleep(max(taken - now, 0.0))
+                sent = time.monotonic()
                 stream.push(videos.frame(number, newest))
+                found.pushes.append(time.monotonic() - sent)
                 if taken >= begin + warm:
                     found.ages.append(time.monotonic() - taken)
                     found.dropped += newest - index
                 index = newest + 1
 
     played = every(play, count)
-    calls = {size: number - before.get(size, 0) for size, number in sizes(server).items()}
+    requests, inside = (now - then for now, then in zip(server.answers(), answered, strict=True))
+    pushes = [one for found in played for one in found.pushes]
+    calls = since(before, server.calls())
+    calls.transports.append(statistics.mean(pushes) - inside / requests)
     ages = [age for one in played for age in one.ages]
     return {
         "cameras": count, "rate": rate, "seconds": seconds, "warm": warm, "phases": phases,
         "answered": len(ages), "dropped": sum(one.dropped for one in played),
-        "frames_a_call": sum(s * n for s, n in calls.items()) / max(sum(calls.values()), 1),
+        "frames_a_call": sum(n * count for n, (count, _) in calls.spent.items())
+        / max(sum(count for count, _ in calls.spent.values()), 1),
         "age_p50": percentile(ages, 50), "age_p99": percentile(ages, 99),
-    }  # fmt: skip
+    }, calls  # fmt: skip
 
 
 @dataclass
 class Calls:
-    """What calls of the model took, as the server counts them, and a request of one stream beside its call."""
+    """What calls of the model took, as the server counts them, and what a request takes beside its time there."""
 
-    spent: dict[int, tuple[int, float]]
-    """Frames in a call -> calls, and their seconds"""
+    spent: Spent
     transports: list[float]
 
     def __add__(self, other: Calls) -> Calls:
-        sizes = self.spent.keys() | other.spent.keys()
-        pairs = {n: (self.spent.get(n, (0, 0.0)), other.spent.get(n, (0, 0.0))) for n in sizes}
-        return Calls({n: (a[0] + b[0], a[1] + b[1]) for n, (a, b) in pairs.items()}, self.transports + other.transports)
+        return Calls(_summed(self.spent, other.spent, 1), self.transports + other.transports)
 
-    def plain(self) -> dict[str, Any]:
-        """Means, of sizes that came often."""
-        means = {str(n): seconds / count for n, (count, seconds) in sorted(self.spent.items()) if count >= 10}
-        return {"transport_seconds": statistics.median(self.transports), "call_seconds": means}
+    def means(self) -> dict[str, float]:
+        """Frames in a call -> its seconds, of sizes that came often."""
+        return {str(n): seconds / count for n, (count, seconds) in sorted(self.spent.items()) if count >= 10}
 
 
-def calls(server: TritonServer, videos: Videos, streams: Sequence[int], frames: int) -> Calls:
+def since(before: Spent, now: Spent) -> Calls:
+    """What calls took between two moments; nothing is known of transport."""
+    return Calls(_summed(now, before, -1), [])
+
+
+def _summed(spent: Spent, other: Spent, sign: int) -> Spent:
+    pairs = {n: (spent.get(n, (0, 0.0)), other.get(n, (0, 0.0))) for n in spent.keys() | other.keys()}
+    return {n: (a[0] + sign * b[0], a[1] + sign * b[1]) for n, (a, b) in pairs.items()}
+
+
+def calls_of(server: TritonServer, videos: Videos, streams: Sequence[int], frames: int) -> Calls:
     """Streams that never wait, so many at once: calls of several sizes.
 
     Args:
-        streams: numbers of them, one after the other; the first is 1.
+        streams: numbers of them, one after the other.
         frames: of each.
     """
-    before, transports = server.calls(), []
+    before = server.calls()
     for count in streams:
         remote = Remote(server.url, videos, count)
-        remote.run(4)
-        start = server.calls()
-        seconds = remote.run(frames)
+        remote.run(frames)
         remote.close()
-        if count == 1:
-            transports.append((seconds - server.calls()[1][1] + start[1][1]) / frames)
-    now = server.calls()
-    spent = {n: (c - before.get(n, (0, 0.0))[0], s - before.get(n, (0, 0.0))[1]) for n, (c, s) in now.items()}
-    return Calls(spent, transports)
+    return since(before, server.calls())
+
+
+def calibrated(server: TritonServer, videos: Videos, small: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What calls take, and what paced cameras got that had no part in that."""
+    crowded = calls_of(server, videos, CALLED, 20 if small else 150)
+    each = crowded.means()["1"]
+    length = (4, 1) if small else (40, 5)
+    # Other cameras at the same loads tell what calls take that come now and then, in front of a cold cache.
+    sparse, paced = Calls({}, []), []
+    for load in LOADS:
+        rate = load / each / CAMERAS
+        sparse += cameras(server, videos, CAMERAS, rate, *length, seed=0)[1]
+        paced.append({"load": load, **cameras(server, videos, CAMERAS, rate, *length, seed=1)[0]})
+    transport = statistics.median(sparse.transports)
+    return {"call_seconds": crowded.means() | sparse.means(), "transport_seconds": transport}, paced
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", type=Path, default=ENGINES)
     parser.add_argument("--quick", action="store_true", help="small numbers: that everything runs")
-    parser.add_argument("--checks", action="store_true", help="the checks alone, nothing is timed or written")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
+                        help="what to do now; of the rest the file keeps what it has")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
@@ -205,46 +242,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector = Detector.from_pretrained(arguments.engines, threads=1)
     videos, small = Videos(detector), arguments.quick
     options = TritonOptions(threads=1, idle_seconds=600)
-    found: dict[str, Any] = {"engines": arguments.engines.name, "window": detector.config.dials.window}
+    found: dict[str, Any] = {}
+    if arguments.output and arguments.output.exists():
+        found = json.loads(arguments.output.read_text(encoding="utf-8"))
+    found |= {"engines": arguments.engines.name, "window": detector.config.dials.window}
 
     def said(name: str, result: dict[str, Any]) -> None:
         found[name] = result
         print(json.dumps({name: result}), flush=True)
 
-    with serving(arguments.engines, options) as server:
-        said("equal", equal(server, detector, videos, *((4, 40) if small else (32, 200))))
-        said("refused", refused(server, videos, 80, options.max_sequences))
-        said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
-    with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
-        said("abandoned", abandoned(server, videos, 200 if small else 2000))
-    found["rows"] = rows(found)
-    if arguments.checks:
-        return int(not all(row["held"] for row in found["rows"]))
+    if "checks" in arguments.parts:
+        with serving(arguments.engines, options) as server:
+            said("equal", equal(server, detector, videos, *((4, 40) if small else (32, 200))))
+            said("refused", refused(server, videos, 80, options.max_sequences))
+            said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
+        with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
+            said("abandoned", abandoned(server, videos, 200 if small else 2000))
+        found["rows"] = rows(found)
     available = sorted(os.sched_getaffinity(0))
     cores = [available[0], available[-1]]
     os.sched_setaffinity(0, {cores[1]})  # inherited by the threads of the clients
-    with serving(arguments.engines, options, {cores[0]}) as server:
-        for name, streams in (("overhead", 8), ("overhead_one", 1)):
-            rounds, frames = (2, 10) if small else (arguments.rounds, 320 // streams)
-            local, remote = Local(detector, videos, streams), Remote(server.url, videos, streams)
-            said(name, overhead(local, remote, cores, rounds, frames))
-            remote.close()
-        os.sched_setaffinity(0, {cores[1]})
-        often = 20 if small else 150
-        measured = calls(server, videos, CALLED, often)
-        each = measured.plain()["call_seconds"]["1"]
-        paced = []
-        for load in (0.6, 1.5):
-            rate = load / each / 8
-            paced.append({"load": load, **cameras(server, videos, 8, rate, *((4, 1) if small else (40, 5)))})
-            measured += calls(server, videos, CALLED, often)  # before and after, as the machine is not always as fast
-        said("calls", measured.plain())
+    if "overhead" in arguments.parts:
+        with serving(arguments.engines, options, {cores[0]}) as server:
+            for name, streams in (("overhead", 8), ("overhead_one", 1)):
+                rounds, frames = (2, 10) if small else (arguments.rounds, 320 // streams)
+                local, remote = Local(detector, videos, streams), Remote(server.url, videos, streams)
+                said(name, overhead(local, remote, cores, rounds, frames))
+                remote.close()
+            os.sched_setaffinity(0, {cores[1]})
+    if "cameras" in arguments.parts:
+        with serving(arguments.engines, options, {cores[0]}) as server:
+            measured, paced = calibrated(server, videos, small)
+        said("calls", measured)
         said("cameras", {"rows": paced})
     if arguments.output:
         from training.provenance import environment
 
         arguments.output.write_text(json.dumps({**found, **environment()}, indent=1) + "\n", encoding="utf-8")
-    return int(not all(row["held"] for row in found["rows"]))
+    return int(not all(row["held"] for row in found.get("rows", [])))
 
 
 if __name__ == "__main__":

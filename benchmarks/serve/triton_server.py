@@ -145,6 +145,12 @@ class TritonServer:
             found = client.get_inference_statistics(MODEL).model_stats[0].batch_stats
         return {one.batch_size: (one.compute_infer.count, one.compute_infer.ns / 1e9) for one in found}
 
+    def answers(self) -> tuple[int, float]:
+        """Requests that were answered, and the seconds that they spent in the server, those of waiting among them."""
+        with InferenceServerClient(self.url) as client:
+            success = client.get_inference_statistics(MODEL).model_stats[0].inference_stats.success
+        return success.count, success.ns / 1e9
+
     def megabytes(self) -> float:
         """Resident memory of the server and of its models' processes, MiB, pages of several shared among them."""
         total = 0
