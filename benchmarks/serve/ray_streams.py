@@ -118,7 +118,7 @@ def replica_dies(found: Found, detector: Detector, app: str, streams: int, frame
         victim = Counter(homes.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
         list(pool.map(lambda one: play(one, parts[1]), all_))
-        _until_replaced(all_, pictures, parts[1].stop, victim)
+        _until_replaced(all_, pictures, set(homes.values()))
         list(pool.map(lambda one: play(one, range(len(one.epochs), len(one.epochs) + frames // 3)), all_))
         for one in all_:
             pushed = len(one.sessions)
@@ -148,9 +148,11 @@ def replica_dies(found: Found, detector: Detector, app: str, streams: int, frame
     )  # fmt: skip
 
 
-def _until_replaced(all_: Sequence[Watched], pictures: Pictures, t: int, victim: int) -> None:
-    """Push until some stream is on a replica that was not there before; the router moves others of the healthy one."""
-    known = {int(session.split("-")[0]) for one in all_ for session in one.sessions}
+def _until_replaced(all_: Sequence[Watched], pictures: Pictures, known: set[int]) -> None:
+    """Push until some stream is on a replica that was not there before; the router moves others of the healthy one.
+
+    known: processes of the replicas before one was killed; its replacement may have come by now.
+    """
     end = time.monotonic() + PATIENCE
     while all(one.replica in known for one in all_):
         if time.monotonic() > end:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -26,6 +27,7 @@ from benchmarks.serve.ray_streams import serve_faults
 from rdn_engine.serve.ray.cluster import LOCAL, cluster
 
 ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("archives", "streams")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stream-frames", type=int, default=90)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="few videos, few frames")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
+                        help="what to do now; of the rest the file keeps what it has")  # fmt: skip
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
@@ -44,21 +48,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.quick:
         arguments.videos, arguments.long_frames, arguments.rounds = 12, 120, 2
         arguments.streams, arguments.stream_frames = 8, 30
-    found, engines = Found(), arguments.engines.resolve()
-    with TemporaryDirectory() as folder, cluster(LOCAL, cpus=WORKERS) as ray:
-        place = Path(folder)
-        videos = write_videos(place / "videos", arguments.videos, arguments.videos // 2)
-        archive_faults(found, ray, engines, place, videos)
-        long_video(found, ray, engines, place, arguments.long_frames)
-        throughput(found, ray, engines, place, videos, arguments.rounds)
-    with cluster(LOCAL, cpus=WORKERS):
-        serve_faults(found, engines, arguments.streams, arguments.stream_frames, arguments.rounds)
-    if arguments.output:
-        from training.provenance import environment
+    engines, parts = arguments.engines.resolve(), {}
+    if arguments.output and arguments.output.exists():
+        parts = json.loads(arguments.output.read_text(encoding="utf-8"))["parts"]
+    for part in arguments.parts:
+        found = Found()
+        if part == "archives":
+            with TemporaryDirectory() as folder, cluster(LOCAL, cpus=WORKERS) as ray:
+                place = Path(folder)
+                videos = write_videos(place / "videos", arguments.videos, arguments.videos // 2)
+                archive_faults(found, ray, engines, place, videos)
+                long_video(found, ray, engines, place, arguments.long_frames)
+                throughput(found, ray, engines, place, videos, arguments.rounds)
+        else:
+            with cluster(LOCAL, cpus=WORKERS):
+                serve_faults(found, engines, arguments.streams, arguments.stream_frames, arguments.rounds)
+        parts[part] = asdict(found)
+        if arguments.output:
+            write(arguments.output, parts)
+    return 0 if all(row["held"] for part in parts.values() for row in part["rows"]) else 1
 
-        result = {"rows": [asdict(row) for row in found.rows], **found.figures, **environment()}
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(row.held for row in found.rows) else 1
+
+def write(output: Path, parts: dict[str, Any]) -> None:
+    """All parts as one document."""
+    from training.provenance import environment
+
+    rows = [row for part in parts.values() for row in part["rows"]]
+    figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
+    result = {"rows": rows, **figures, "parts": parts, **environment()}
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[Any]:
     if address == LOCAL:
         from rdn_engine.cpus import available_cpus
 
+        # As any command: Ray's own niceness of 15 lets all else on the machine go first.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options |= {"num_cpus": cpus or available_cpus(), "include_dashboard": False}
     try:
         ray.init(address, **options)
