@@ -254,7 +254,8 @@ class Detector(Generic[StreamT_co, BatchT_co]):
             Of each stream what `Stream.push` would give, or raise: what fails in one is no other's.
 
         Raises:
-            ConfigError: for another number of frames than of streams, and for a stream that comes twice.
+            ConfigError: for another number of frames than of streams, for a stream that comes twice, and for one of
+                another detector.
         """
         if len(streams) != len(frames):
             raise ConfigError(f"got {len(frames)} frames; wanted one for each of {len(streams)} streams")

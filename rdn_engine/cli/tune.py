@@ -79,9 +79,13 @@ def tune(
         for name, got, least in (("streams", streams, 1), ("frames", frames, 1), ("wait", longest_wait or 0, 0)):
             if got < least:
                 raise ConfigError(f"--{name} is {got}; wanted {least} or more")
+        if output.is_dir() or not output.parent.is_dir():
+            raise ConfigError(f"--output is {output}; wanted a file, in a folder that is there")
         configs = [Bundle.open(one).config for one in engines]
         _check_one_model(engines, configs)
-        accuracy = None if data is None else _accuracy(data, images or data.parent, frames, Path(folder))
+        accuracy = None
+        if data is not None:
+            accuracy = _accuracy(data, images or data.parent, frames, Path(folder), configs[0].class_names)
         pictures = _pictures(video, accuracy)
         machine = LiveMachine(engines, pictures, streams, ring_precision)
         space = Space.of(configs[0], math.inf if longest_wait is None else longest_wait)
@@ -133,14 +137,16 @@ def _check_one_model(engines: Sequence[Path], configs: Sequence[RDNConfig]) -> N
             raise ConfigError(f"{place} is another model than {engines[0]}; wanted the same in another precision")
 
 
-def _accuracy(data: Path, images: Path, most: int, folder: Path) -> Accuracy:
+def _accuracy(data: Path, images: Path, most: int, folder: Path, class_names: tuple[str, ...]) -> Accuracy:
     from rdn_engine.evaluation.annotated import Annotated as Annotations
+    from rdn_engine.evaluation.boxes import label_map
     from rdn_engine.evaluation.coco_vid import read_dataset
     from rdn_engine.evaluation.images import read_image
     from rdn_engine.tuning.accuracy import Accuracy, part
 
     check_library()
     taken = part(Annotations(data.name, read_dataset(data)), most)
+    label_map(taken.dataset, class_names)  # refuses other classes, minutes before they are scored
     return Accuracy(taken, lambda frame: read_image(images, frame), folder)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from rdn_engine.backends.graph import Backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
-from rdn_engine.errors import BackendUnavailable
+from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.frame import Frame, Image
 from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.batch import EncoderCalls, HostStreamBatch
@@ -84,15 +84,18 @@ class HostRuntime:
     def push_each(
         self, streams: Sequence[HostStream], frames: Sequence[Image | Frame]
     ) -> list[list[Detections] | Exception]:
-        accepted = [stream.accepted for stream in streams]
+        if not all(isinstance(stream, HostStream) and stream.is_of(self.model) for stream in streams):
+            raise ConfigError("a stream is of another detector; wanted streams of this one's open_stream")
+        counts = [(stream.accepted, stream.rejected) for stream in streams]
         try:
             return [*HostStreamBatch(self.model, self.encoder_calls, streams).push(frames)]
         except Exception:
             # Whichever stream it was: each answers for itself, and one that has its frame is not given it again.
-            return [
-                self._push_alone(stream, None if stream.accepted > before else frame)
-                for stream, frame, before in zip(streams, frames, accepted, strict=True)
-            ]
+            answers: list[list[Detections] | Exception] = []
+            for stream, frame, (accepted, rejected) in zip(streams, frames, counts, strict=True):
+                stream.rejected = rejected  # a frame that is refused now is not counted twice
+                answers.append(self._push_alone(stream, None if stream.accepted > accepted else frame))
+            return answers
 
     def _push_alone(self, stream: HostStream, frame: Image | Frame | None) -> list[Detections] | Exception:
         try:

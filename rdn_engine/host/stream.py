@@ -42,6 +42,14 @@ class HostStream(Stream):
     def nbytes(self) -> int:
         return self._memory.nbytes
 
+    def is_of(self, model: HostModel) -> bool:
+        """Whether what a model encodes is what this stream relates.
+
+        Args:
+            model: of a detector.
+        """
+        return self._model is model
+
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         image, info = self.accept(frame, pts)
         role = self.role(image, info)

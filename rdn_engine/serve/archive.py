@@ -2,8 +2,9 @@
 
 `OUTPUT/NAME.jsonl` (or `.parquet`) holds the results of a video, `OUTPUT/NAME.outcome.json` what became of it and a key
 of everything that decides the results: the video's content, the model, the dials. A video whose outcome has the key is
-done. The results are put there before the outcome, and the old outcome goes before them: what is interrupted, or run
-twice at once, is not done, or done right.
+done. The results are put there before the outcome, and the old outcome goes before them. An outcome also says how large
+and how old its results are, and its video was before it was read. So what is interrupted, run twice at once, or changed
+meanwhile is not done, or done right.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rdn_engine.bundle.manifest import MANIFEST
 from rdn_engine.config import Dials
 from rdn_engine.detector import Detector
-from rdn_engine.errors import FrameError, RDNError, VideoError
+from rdn_engine.errors import FrameError, RDNError, ResultError, VideoError
 from rdn_engine.frame import Frame
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
@@ -33,11 +34,13 @@ from rdn_engine.serve.opening import DetectorOptions
 from rdn_engine.serve.recordings import Recording
 from rdn_engine.serve.result_files import ResultFormat, result_file
 from rdn_engine.serve.segment_files import read_segment, write_segment
-from rdn_engine.serve.segments import Reading, Segment, detect_segment, join
+from rdn_engine.serve.segments import Reading, Segment, SegmentResult, detect_segment, join
 from rdn_engine.text import read_text
 
 _RESULTS_VERSION = 1
 """Raised where the same inputs give other results or files"""
+_OF_FILES = ("video_stream", "deinterlace", "square_pixels")
+"""Options of sources that change how a file is read"""
 SEGMENTS = ".segments"
 """Folder, in that of the results, of what waits to be joined"""
 
@@ -99,6 +102,11 @@ class Archive:
     source: SourceOptions = field(default_factory=SourceOptions)
     form: ResultFormat = "jsonl"
 
+    @functools.cached_property
+    def _bundle(self) -> str:
+        """SHA-256 of the manifest, which has those of all files of the bundle; of one job, whatever becomes of it."""
+        return hashlib.sha256((self.engines / MANIFEST).read_bytes()).hexdigest()
+
     def open_detector(self) -> Detector:
         """Load the model.
 
@@ -113,12 +121,8 @@ class Archive:
         Args:
             recording: one of the job's.
         """
-        try:
-            status = os.stat(recording.path)
-        except OSError:
-            return None
         record = self._read_record(recording)
-        if record is None or (record.size, record.mtime_ns) != (status.st_size, status.st_mtime_ns):
+        if record is None or record.video is None or record.video != _stamp_of(recording.path):
             return None
         return self._if_of(recording, record, record.sha256)
 
@@ -150,9 +154,9 @@ class Archive:
         if piece.segment is None:
             return self.detect(detector, piece.recording)
         try:
-            sha256 = _digest(piece.recording.path)
+            sha256 = _digest(piece.recording.path, _Stamp.of(piece.recording.path))
             place = self._piece_path(piece, sha256)
-            if self._before(piece.recording, sha256) is None and not place.exists():
+            if not place.exists() and not self._is_done(piece.recording, sha256):
                 found = detect_segment(detector, self.dials, lambda: self._open(piece.recording), piece.segment)
                 write_segment(place, found)
         except Exception as error:
@@ -170,25 +174,34 @@ class Archive:
         """
         recording = pieces[0].recording
 
-        def joined(sha256: str) -> Outcome:
-            paths = [self._piece_path(piece, sha256) for piece in pieces]
+        joined: set[Path] = set()
+
+        def work(sha256: str) -> tuple[Outcome, _Stamp]:
             readings: list[Reading] = []
 
-            def each() -> Iterable[Any]:
-                for path in paths:
-                    segment = read_segment(path)
+            def each() -> Iterable[SegmentResult]:
+                for piece in pieces:
+                    path = self._piece_path(piece, sha256)
+                    try:
+                        segment = read_segment(path)
+                    except ResultError:
+                        path.unlink(missing_ok=True)  # the next run makes it again
+                        raise
                     readings.append(segment.reading)
                     yield segment
+                    joined.add(path.parent)
 
-            outcome = self._write(recording, join(each(), self.dials), lambda: _whole_of(readings))
-            for path in paths:
-                path.unlink(missing_ok=True)
-            return outcome
+            return self._write(recording, join(each(), self.dials), lambda: _whole_of(readings))
 
-        return self._guarded(recording, joined)
+        outcome = self._guarded(recording, work)
+        if outcome.output is not None:
+            # With them go those of other lengths; not before the outcome stands, for who joins the same at once.
+            for folder in joined:
+                shutil.rmtree(folder, ignore_errors=True)
+        return outcome
 
     def sweep(self) -> None:
-        """Remove what processes that were killed left in the folder of results, before or after all work on it."""
+        """Remove what processes that were killed left in the folder of results."""
         sweep(self.output)
 
     def failed(self, recording: Recording, why: str) -> Outcome:
@@ -201,34 +214,38 @@ class Archive:
         outcome = Outcome(recording.path, None, why)
         with suppress(OSError):
             self._result_path(recording).unlink(missing_ok=True)
-            self._record(recording, "", outcome)
+            self._record(recording, _Record(self._key(""), "", None, None, outcome))
         return outcome
 
-    def _guarded(self, recording: Recording, work: Callable[[str], Outcome]) -> Outcome:
+    def _guarded(self, recording: Recording, work: Callable[[str], tuple[Outcome, _Stamp]]) -> Outcome:
         """What becomes of a video, whatever happens: the job's other videos go on."""
         began = time.perf_counter()
         sha256 = ""
+        video = results = None
         try:
-            sha256 = _digest(recording.path)
-            if (before := self._before(recording, sha256)) is not None:
-                self._record(recording, sha256, replace(before, before=False))
+            video = _Stamp.of(recording.path)
+            sha256 = _digest(recording.path, video)
+            record = self._read_record(recording)
+            before = None if record is None else self._if_of(recording, record, sha256)
+            if record is not None and before is not None:
+                self._record(recording, replace(record, video=video))
                 return before
             self._outcome_path(recording).unlink(missing_ok=True)
-            outcome = work(sha256)
+            outcome, results = work(sha256)
         except Exception as error:  # of a decoder, of a backend, of a disk: one video's
             with suppress(OSError):
                 self._result_path(recording).unlink(missing_ok=True)
             outcome = Outcome(recording.path, None, _why(error))
         outcome = replace(outcome, seconds=round(time.perf_counter() - began, 3))
         try:
-            self._record(recording, sha256, outcome)
+            self._record(recording, _Record(self._key(sha256), sha256, video, results, outcome))
         except OSError as error:
             return Outcome(recording.path, None, _why(error), seconds=outcome.seconds)
         return outcome
 
     def _whole(
         self, detector: Detector, recording: Recording, each: Callable[[VideoSource], Iterable[Frame]]
-    ) -> Outcome:
+    ) -> tuple[Outcome, _Stamp]:
         with self._open(recording) as video, detector.open_stream(self.dials) as stream:
             refusal: FrameError | None = None
             error: VideoError | None = None
@@ -260,27 +277,32 @@ class Archive:
                 ),
             )
 
-    def _write(self, recording: Recording, results: Iterable[Detections], reading: Callable[[], Reading]) -> Outcome:
+    def _write(
+        self, recording: Recording, results: Iterable[Detections], reading: Callable[[], Reading]
+    ) -> tuple[Outcome, _Stamp]:
         path = self._result_path(recording)
         with result_file(path, self.form) as file:
             file.write(results)
             read = reading()
             if not file.frames:
                 raise VideoError(read.error or f"{recording.path}: no frame has a result")
-        return Outcome(
+        outcome = Outcome(
             recording.path, str(path), frames=file.frames, detections=file.detections, epochs=file.epochs, **vars(read)
         )
+        return outcome, _Stamp.of(path)
 
     def _open(self, recording: Recording) -> VideoSource:
         return open_source(recording.path, self.source)
 
-    def _before(self, recording: Recording, sha256: str) -> Outcome | None:
+    def _is_done(self, recording: Recording, sha256: str) -> bool:
         record = self._read_record(recording)
-        return None if record is None else self._if_of(recording, record, sha256)
+        return record is not None and self._if_of(recording, record, sha256) is not None
 
     def _if_of(self, recording: Recording, record: _Record, sha256: str) -> Outcome | None:
         path, outcome = self._result_path(recording), record.outcome
-        if outcome.error is not None or record.key != self._key(sha256) or not path.is_file():
+        if outcome.error is not None or record.key != self._key(sha256):
+            return None
+        if record.results is None or record.results != _stamp_of(path):
             return None
         return replace(outcome, source=recording.path, output=str(path), before=True)
 
@@ -291,25 +313,19 @@ class Archive:
         except (OSError, ValueError, RDNError):  # none yet, or one that this version does not know: it is made again
             return None
 
-    def _record(self, recording: Recording, sha256: str, outcome: Outcome) -> None:
-        try:
-            status = os.stat(recording.path)
-            size, mtime = status.st_size, status.st_mtime_ns
-        except OSError:
-            size = mtime = 0
-        record = _Record(self._key(sha256), sha256, size, mtime, outcome)
+    def _record(self, recording: Recording, record: _Record) -> None:
         with replacing(self._outcome_path(recording)) as place:
             place.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
 
     def _key(self, sha256: str) -> str:
-        """Of everything that decides the results of a video. The threads do not."""
+        """Of everything that decides the results of a video. The threads do not, nor how a network is read."""
         decides = {
             "results": _RESULTS_VERSION,
             "video": sha256,
-            "bundle": _manifest_digest(self.engines),
+            "bundle": self._bundle,
             "dials": vars(self.dials),
             "options": vars(replace(self.options, threads=None)),
-            "source": vars(self.source),
+            "source": {name: getattr(self.source, name) for name in _OF_FILES},
             "form": self.form,
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -327,14 +343,29 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class _Stamp:
+    """What tells a file from what it was, without reading it."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> _Stamp:
+        status = os.stat(path)
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
 class _Record:
     """What stands in the file of an outcome."""
 
     key: str
     sha256: str
     """Of the video"""
-    size: int
-    mtime_ns: int
+    video: _Stamp | None
+    """Before it was read; None where it is not there"""
+    results: _Stamp | None
+    """Once they were there; None where there are none"""
     outcome: Outcome
 
     def __post_init__(self) -> None:
@@ -351,19 +382,15 @@ def _whole_of(readings: Sequence[Reading]) -> Reading:
     return replace(readings[-1], refused=sum(one.refused for one in readings), error=errors[0] if errors else None)
 
 
-def _digest(path: str) -> str:
-    """SHA-256 of a file that may be large, once as long as it does not change."""
-    status = os.stat(path)
-    return _digest_of(path, status.st_size, status.st_mtime_ns)
+def _stamp_of(path: str | Path) -> _Stamp | None:
+    try:
+        return _Stamp.of(path)
+    except OSError:
+        return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _digest_of(path: str, size: int, mtime_ns: int) -> str:
+def _digest(path: str, stamp: _Stamp) -> str:
+    """SHA-256 of a file that may be large, once as long as it does not change."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest_digest(engines: Path) -> str:
-    """Of the manifest, which has those of all files of the bundle."""
-    return hashlib.sha256((engines / MANIFEST).read_bytes()).hexdigest()

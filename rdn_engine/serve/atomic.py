@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -27,11 +28,15 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: where the file cannot be put there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden, and with an ending of its own, so that no glob over results meets half a file.
-    place = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    # Hidden, and with an ending of its own, so that no glob over results meets half a file. Without the file's name,
+    # which may be as long as a name can be.
+    place = path.with_name(f".{uuid.uuid4().hex}{_PART}")
     try:
-        yield place
-        os.replace(place, path)
+        with place.open("xb") as file:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield place
+            os.replace(place, path)
     except BaseException:
         with contextlib.suppress(OSError):
             place.unlink()
@@ -39,11 +44,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that were killed left below a folder; nobody may be writing there.
+    """Remove what processes that were killed left below a folder. What somebody is writing stays: it is locked.
 
     Args:
         folder: of files that are put there by `replacing`.
     """
-    for part in folder.rglob(f".*{_PART}"):
-        with contextlib.suppress(OSError):
+    for part in folder.rglob(f".{'[0-9a-f]' * 32}{_PART}"):
+        with contextlib.suppress(OSError), part.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()

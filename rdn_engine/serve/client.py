@@ -213,8 +213,8 @@ class TritonStream:
     def _taken(self, answer: InferResult, *, frames: int = 0) -> list[Detections]:
         session = int(_output(answer, "SESSION").item())
         if session != self._session:
+            self._lose()
             if self._session:
-                self._lose()
                 self._base = self._epoch = self._epoch + 1
             self._session = session
         lines = _output(answer, "RESULTS").tobytes().decode().splitlines()

@@ -29,6 +29,9 @@ from rdn_engine.stream.base import Stream
 from rdn_engine.stream.linking import BoxLinker, Linkable, LinkedFrame, linked
 from rdn_engine.stream.order import FrameInfo, FrameOrder
 
+MOST_SEGMENTS = 1024
+"""Of one video, whose container may say that it has any number of frames"""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -67,12 +70,14 @@ def split(frames: int | None, length: int) -> tuple[Segment, ...]:
 
     Args:
         frames: about how many it has; None where that is not known.
-        length: of a segment, frames, 1 or more.
+        length: of a segment, frames, 1 or more; they are longer where there would be more than MOST_SEGMENTS.
 
     Returns:
         Segments in order, the last of which has no end; one where the video is no longer than that.
     """
-    count = max(1, round((frames or 0) / length))
+    frames = frames or 0
+    length = max(length, -(-frames // MOST_SEGMENTS))
+    count = max(1, round(frames / length))
     return tuple(Segment(i * length, None if i == count - 1 else (i + 1) * length) for i in range(count))
 
 

@@ -179,14 +179,16 @@ def _of_frame(result: Detections, info: FrameInfo, basis: Basis) -> Detections:
 
 def _part(a: _Frame, b: _Frame, c: _Frame) -> float:
     """(b - a) / (c - a) in time: by timestamps where all three have one, else by their places in the source, else by
-    how many frames came.
+    how many frames came. What does not go up as the frames came tells nothing.
     """
     for times in (
         (a.info.pts, b.info.pts, c.info.pts),
         (a.info.frame_index, b.info.frame_index, c.info.frame_index),
     ):
         first, there, last = times
-        if first is not None and there is not None and last is not None and min(there, last) > first:
+        if first is None or there is None or last is None or min(there, last) <= first:
+            continue
+        if (there - last) * (b.number - c.number) >= 0:
             return (there - first) / (last - first)
     return (b.number - a.number) / (c.number - a.number)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from rdn_engine.config import Dials
+from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.evaluation.boxes import Detected, Truth, label_map
 from rdn_engine.evaluation.coco_vid import Dataset, Frame
@@ -100,8 +101,13 @@ def part(annotated: Annotated, most: int) -> Annotated:
     Args:
         annotated: videos.
         most: frames.
+
+    Raises:
+        DatasetError: where there is none.
     """
     videos = list(annotated.videos())
+    if not videos:
+        raise DatasetError(f"{annotated.name} has no frame; wanted one annotated video or more")
     random.Random(0).shuffle(videos)
     taken: list[Frame] = []
     for _, frames in videos:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rdn_engine.config import Dials
-from rdn_engine.frame import Image
+from rdn_engine.frame import Frame, Image
 from rdn_engine.host import preprocess
 from rdn_engine.host.features import EncodedFrame, head
 from rdn_engine.host.model import EncoderLike, HostModel
@@ -41,6 +41,12 @@ class ReplayStream(HostStream):
         """model: whose real encoder is asked where nothing is stored."""
         self.replay = Replay(model.encoder)
         super().__init__(replace(model, encoder=self.replay), dials, dials, "")
+        self._stored: EncodedFrame | None = None  # of the newest frame
+
+    def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
+        results = super().push(frame, pts)
+        self._stored = self.replay.stored
+        return results
 
     def push_encoded(self, frame: EncodedFrame, size: tuple[int, int]) -> list[Detections]:
         """As `push`, of a frame whose pixels nobody needs any more.
@@ -51,6 +57,14 @@ class ReplayStream(HostStream):
         """
         self.replay.stored = frame
         return self.push(np.broadcast_to(np.zeros((), np.uint8), (*size, 3)))
+
+    def _encode_last(self) -> None:
+        # Where a frame of another size ends the epoch, that one is stored by now.
+        stored, self.replay.stored = self.replay.stored, self._stored
+        try:
+            super()._encode_last()
+        finally:
+            self.replay.stored = stored
 
     def preprocess(self, image: Image, info: FrameInfo) -> Float:
         if self.replay.stored is not None:

@@ -12,6 +12,7 @@ from rdn_engine.backends.graph import BackendName
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import ConfigError
 from rdn_engine.kernels.cpu import Precision
+from rdn_engine.plain import check
 
 INTERVALS = (1, 2, 3, 4)
 SHORT_LOOK_AHEAD = 1
@@ -52,8 +53,14 @@ class Space:
         Args:
             config: of the model.
             longest_wait: frames that a result may wait for; inf for any.
+
+        Raises:
+            ConfigError: where the model links boxes, and so waits longer.
         """
-        own = replace(config.dials, look_ahead=int(min(config.dials.frames_ahead, longest_wait)), interval=1, still=0.0)
+        delay = config.dials.link_delay if config.dials.link != "off" else 0
+        check(delay <= longest_wait, "wait", longest_wait, f"{delay} frames or more, for which the model's links wait")
+        ahead = int(min(config.dials.frames_ahead, longest_wait - delay))
+        own = replace(config.dials, look_ahead=ahead, interval=1, still=0.0)
         support, reference, ratio = own.num_support, own.num_reference, own.advanced_ratio
         axes: dict[str, Values] = {}
         relation = config.relation

@@ -104,7 +104,7 @@ def test_a_signal_leaves_whole_files_and_the_next_run_goes_on(tmp_path: Path) ->
                "--output", str(out), "--threads", "1"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + PATIENCE
-    while not list(out.glob(".1.mp4.jsonl.*")):
+    while not ((out / "0.mp4.outcome.json").exists() and list(out.glob(".*.part"))):
         assert time.monotonic() < end
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)

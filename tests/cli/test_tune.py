@@ -95,6 +95,17 @@ def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) ->
         result = run("tune", *arguments, "--output", tmp_path / "dials.json")
         assert result.exit_code == code, result.output
         assert message in result.stderr
+    export_synthetic(SyntheticVideos("test", 1, 2), tmp_path)
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(annotations.read_text().replace("checked star", "box"))
+    given = ["--budget", "0.001ms", "--data", annotations, "--images", tmp_path / "images"]
+    result = run("tune", ENGINES, *given, "--output", tmp_path / "dials.json")
+    assert result.exit_code == 3, result.output
+    assert "only the data set ['box']" in result.stderr
+    for output in (tmp_path, tmp_path / "none" / "dials.json"):
+        result = run("tune", ENGINES, "--budget", "1s", "--output", output)
+        assert result.exit_code == 2, result.output
+        assert f"--output is {output}; wanted a file" in result.stderr
     assert not (tmp_path / "dials.json").exists()
 
 

@@ -223,6 +223,8 @@ def test_streams_of_any_set_are_pushed_as_each_alone(monkeypatch: pytest.MonkeyP
             assert_equal(ready, alone[place].push(videos[place][t]), 1e-3)
     with pytest.raises(ConfigError, match="a stream comes twice"):
         detector.push_each([streams[0]] * 2, [image(0)] * 2)
+    with pytest.raises(ConfigError, match="of another detector"):
+        small_model(small_config()).on_cpu().push_each(streams[:1], [image(0)])
     with pytest.raises(ConfigError, match="got 1 frames; wanted one for each of 2 streams"):
         detector.push_each(streams[:2], [image(0)])
 
@@ -236,6 +238,7 @@ def test_what_fails_in_one_stream_is_no_others() -> None:
     left, right = (detector.open_stream(replace(DIALS, look_ahead=0), source_id=name) for name in NAMES[:2])
     wrong, [first] = detector.push_each([left, right], [np.zeros(3), image(0)])  # type: ignore[misc]
     assert isinstance(wrong, FrameError)
+    assert (left.rejected, right.rejected) == (1, 0)
     assert (first.source_id, first.frame_index) == ("right", 0)
     failing.fails_at = 2
     ready = detector.push_each([left, right], [image(1), image(1)])

@@ -46,10 +46,10 @@ class Given(VideoSource):
             raise VideoError(self._error)
 
 
-def unsplit(dials: Dials, source: Iterable[Frame]) -> list[Detections]:
+def unsplit(dials: Dials, source: Iterable[Frame], model: Detector | None = None) -> list[Detections]:
     """The results of one stream over all frames."""
     results: list[Detections] = []
-    with detector().open_stream(dials) as stream:
+    with (model or detector()).open_stream(dials) as stream:
         try:
             for frame in source:
                 try:

@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rdn_engine.errors import VideoError
 from rdn_engine.frame import Frame
-from rdn_engine.media.base import VideoSource
+from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
 from rdn_engine.results import Detections
 from rdn_engine.serve.archive import Archive, Piece
@@ -176,6 +177,82 @@ def test_a_disk_without_room_is_the_outcome_of_a_video(archive: Archive, recordi
     assert "Not a directory" in outcome.error or "File exists" in outcome.error
 
 
+def test_a_video_that_changes_while_it_is_read_is_not_done(
+    archive: Archive, recording: Recording, tmp_path: Path
+) -> None:
+    write_clip(tmp_path / "longer.mp4", num_frames=FRAMES + 3)
+
+    def growing(source: VideoSource) -> Iterator[Frame]:
+        for frame in source:
+            if frame.index == 9:
+                os.replace(tmp_path / "longer.mp4", recording.path)
+            yield frame
+
+    assert archive.detect(detector(), recording, growing).error is None
+    assert archive.done(recording) is None
+    assert archive.detect(detector(), recording).frames == FRAMES + 3
+
+
+def test_results_of_other_dials_at_once_are_not_done(
+    archive: Archive, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run puts its results there between the results and the outcome of this one."""
+    other = replace(archive, dials=replace(archive.dials, link_delay=4))
+    record = Archive._record
+
+    def late(self: Archive, *given: Any) -> None:
+        if self is archive:
+            monkeypatch.setattr(Archive, "_record", record)
+            other.detect(detector(), recording)
+        record(self, *given)
+
+    monkeypatch.setattr(Archive, "_record", late)
+    archive.detect(detector(), recording)
+    assert archive.done(recording) is other.done(recording) is None
+
+
+def test_another_run_that_begins_leaves_what_is_being_written(archive: Archive, recording: Recording) -> None:
+    def swept(source: VideoSource) -> Iterator[Frame]:
+        for frame in source:
+            if frame.index == 9:
+                archive.sweep()
+            yield frame
+
+    assert archive.detect(detector(), recording, swept).whole
+    assert archive.done(recording) is not None
+
+
+def test_a_model_that_is_built_again_in_its_place_is_another(
+    archive: Archive, recording: Recording, tmp_path: Path
+) -> None:
+    shutil.copytree(ENGINES, tmp_path / "engines")
+    first = replace(archive, engines=tmp_path / "engines")
+    first.detect(detector(), recording)
+    manifest = tmp_path / "engines" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert replace(first).done(recording) is None
+
+
+def test_how_long_a_network_may_be_silent_changes_no_result(archive: Archive, recording: Recording) -> None:
+    archive.detect(detector(), recording)
+    assert replace(archive, source=SourceOptions(timeout=3.0, rtsp_over="udp")).done(recording) is not None
+
+
+def test_a_segment_that_cannot_be_read_is_made_again(archive: Archive, recording: Recording) -> None:
+    pieces = [Piece(recording, one, i) for i, one in enumerate((Segment(0, 8), Segment(8, None)))]
+    for piece in pieces:
+        archive.detect_piece(detector(), piece)
+    [held] = archive.output.rglob("0-8.npz")
+    held.write_bytes(held.read_bytes()[:99])
+    assert "no segment of a video" in str(archive.join_pieces(pieces).error)
+    for piece in pieces:
+        archive.detect_piece(detector(), piece)
+    # What an earlier run with segments of another length left goes too.
+    (held.parent / "8-16.npz").write_bytes(b"")
+    assert archive.join_pieces(pieces).whole
+    assert list((archive.output / ".segments").iterdir()) == []
+
+
 def test_pieces_are_joined_to_the_same_results(archive: Archive, recording: Recording) -> None:
     whole = replace(archive, output=archive.output / "whole").detect(detector(), recording)
     segments = [Segment(0, 8), Segment(8, 15), Segment(15, None)]
@@ -218,3 +295,9 @@ def test_a_glob_names_videos_by_what_is_behind_its_fixed_part(tmp_path: Path) ->
     for other in ("a/2.mp4", "b/*.png", "b/*", "none/*.mp4", "a"):
         assert recordings(str(tmp_path / other)) is None
     assert recordings("rtsp://camera/*") is None
+    # However often a glob finds a file, and nowhere but below the folder of results.
+    found = recordings(str(tmp_path / "**" / "**" / "*.mp4"))
+    assert found is not None
+    assert [one.name for one in found] == ["a/2.mp4", "a/10.mp4", "b/c/2.mp4"]
+    with pytest.raises(VideoError, match="goes up again"):
+        recordings(str(tmp_path / "b" / "*" / ".." / ".." / "a" / "2.mp4"))

@@ -39,11 +39,21 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     path = tmp_path / "folder" / "a.mp4.part"
     with replacing(path) as place:
         place.write_text("whole")
-    left = place.with_name(place.name.replace("a.mp4", "b.mp4"))
-    for name in (left, path.with_name(".b.txt")):
+    other = path.with_name(".download.part")
+    for name in (place, path.with_name(".b.txt"), other):
         name.write_text("")
-    sweep(tmp_path)
-    assert {one.name for one in path.parent.iterdir()} == {path.name, ".b.txt"}
+    with replacing(path) as written:
+        written.write_text("more")
+        sweep(tmp_path)
+        assert not place.exists()
+    assert path.read_text() == "more", "what somebody is writing stays"
+    assert {one.name for one in path.parent.iterdir()} == {path.name, ".b.txt", other.name}
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    with replacing(tmp_path / ("a" * 255)) as place:
+        place.write_text("whole")
+    assert (tmp_path / ("a" * 255)).read_text() == "whole"
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

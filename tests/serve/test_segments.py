@@ -9,6 +9,8 @@ from typing import cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rdn_engine.config import WHOLE_VIDEO, AttachedConfig, Dials, RelationConfig
 from rdn_engine.errors import ConfigError, ResultError
@@ -16,7 +18,8 @@ from rdn_engine.frame import Frame
 from rdn_engine.host.memory import RelationMemory
 from rdn_engine.host.stream import HostStream
 from rdn_engine.serve.segment_files import read_segment, write_segment
-from rdn_engine.serve.segments import Segment, check_splits, detect_segment, join, lead_frames, split
+from rdn_engine.serve.segments import MOST_SEGMENTS, Segment, check_splits, detect_segment, join, lead_frames, split
+from tests.serve.contents import telling_detector
 from tests.serve.recorded import Given, detector, frames, pictures, told, unsplit
 
 COUNT = 58
@@ -88,6 +91,46 @@ def test_joined_segments_are_the_unsplit_video(
     assert sum(one.reading.refused for one in found) == sum(len(frame.image) == 4 for frame in read)
 
 
+@st.composite
+def videos(draw: st.DrawFn) -> list[Frame]:
+    """Frames that are missing, wrong, of another size, or whose clock stops, jumps or goes back."""
+    found, now, side = [], 0.0, 16
+    for t in range(draw(st.integers(1, 40))):
+        event = draw(st.sampled_from([""] * 12 + ["none", "none", "wrong", "resize", "jump", "back", "stop"]))
+        now += {"jump": 99.0, "back": -3.0, "stop": 0.0}.get(event, 0.1)
+        side = 36 - side if event == "resize" else side
+        image = np.full((4 if event == "wrong" else side, side, 3), t, np.uint8)
+        if event != "none":
+            found.append(Frame(image, t, None if event == "stop" else now, "given"))
+    return found
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    videos(),
+    st.lists(st.integers(1, 45), max_size=6, unique=True),
+    st.fixed_dictionaries({
+        "window": st.integers(0, 3),
+        "edges": st.sampled_from(["replicate", "clip"]),
+        "link": st.sampled_from(["off", "boxes", "seq_nms"]),
+        "link_delay": st.sampled_from([0, 2, WHOLE_VIDEO]),
+        "link_gap": st.sampled_from([0, 3]),
+    }),
+    st.integers(0, 3),
+    st.booleans(),
+)  # fmt: skip
+def test_any_video_cut_anywhere_is_the_unsplit_one(
+    read: list[Frame], cuts: list[int], given_dials: dict[str, object], look_ahead: int, torn: bool
+) -> None:
+    telling = telling_detector()
+    chosen = telling.config.dials.turned({**given_dials, "look_ahead": min(look_ahead, given_dials["window"])})  # type: ignore[call-overload]
+    ends = sorted(cuts)
+    segments = [Segment(first, stop) for first, stop in zip([0, *ends], [*ends, None], strict=True)]
+    error = "torn" if torn else None
+    found = [detect_segment(telling, chosen, lambda: Given(read, error), one) for one in segments]
+    assert told(join(found, chosen)) == told(unsplit(chosen, Given(read, error), telling))
+
+
 def test_a_segment_has_the_running_sums_of_the_whole_video() -> None:
     """Their last bits hardly ever show in a result, and are the same all the same."""
     chosen = dials()
@@ -135,6 +178,8 @@ def test_videos_are_cut_into_segments_of_about_that_length() -> None:
     assert split(100, 40) == (Segment(0, 40), Segment(40, None))
     assert split(100, 30) == (Segment(0, 30), Segment(30, 60), Segment(60, None))
     assert split(None, 30) == split(20, 30) == (Segment(0, None),)
+    assert len(split(2**40, 1)) == MOST_SEGMENTS
+    assert split(2**40, 1)[-1].first < 2**40
 
 
 @pytest.mark.parametrize(

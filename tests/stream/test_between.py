@@ -213,6 +213,20 @@ def test_a_stalled_clock_carries_boxes_no_farther_than_they_were_seen_to_move() 
     assert found[2].xyxy[0, 0] == pytest.approx(14 + 2)
 
 
+@pytest.mark.parametrize(("places", "dials", "wanted"), [((0, 100, 5), WAITING, 12.0), ((0, 5, 1), CAUSAL, 16.0)])
+def test_places_that_do_not_go_up_tell_nothing(places: tuple[int, ...], dials: Dials, wanted: float) -> None:
+    """Frames of a source that numbers them by name, say."""
+    roles: list[Role] = ["encoded", "between", "encoded"] if dials is WAITING else ["encoded", "encoded", "between"]
+    filler, found = Between(300), []
+    for t, (place, role) in enumerate(zip(places, roles, strict=True)):
+        filler.append(info(place), role)
+        ready = [result([square(10 if t == 0 else 14)])] if role == "encoded" else []
+        found += filler.take(ready, dials)
+    [between] = [one for one in found if one.basis in ("interpolated", "extrapolated")]
+    assert between.xyxy[0, 0] == pytest.approx(wanted, abs=0.01)  # half of 4 pixels may be jitter
+    assert 0 < between.confidence[0] <= 1
+
+
 def test_an_epoch_forgets_how_boxes_moved() -> None:
     filler = Between(300)
     for t in range(2):

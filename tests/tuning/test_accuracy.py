@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from rdn_engine import Detector
-from rdn_engine.evaluation.coco_vid import Frame
+from rdn_engine.errors import DatasetError
+from rdn_engine.evaluation.annotated import Annotated
+from rdn_engine.evaluation.coco_vid import Dataset, Frame, Video
 from rdn_engine.frame import Image
 from rdn_engine.tuning.accuracy import Accuracy, part
 from tests.tuning.test_replay import ENGINES, model_of
@@ -50,3 +52,8 @@ def test_a_part_has_whole_videos_and_their_annotations() -> None:
     assert part(VIDEOS, 17) == taken
     assert len(part(VIDEOS, 3).dataset.frames) == 8, "one video at least"
     assert len(part(VIDEOS, 1000).dataset.frames) == 24
+
+
+def test_videos_without_frames_are_no_part() -> None:
+    with pytest.raises(DatasetError, match=r"empty\.json has no frame"):
+        part(Annotated("empty.json", Dataset(videos=[Video(1, "none")])), 10)

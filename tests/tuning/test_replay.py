@@ -57,6 +57,20 @@ def test_a_replayed_video_has_the_results_of_a_pushed_one(detector: Detector, tu
         np.testing.assert_allclose(got.xyxy[: sure.sum()], want.xyxy[sure], atol=0.1)
 
 
+def test_the_last_frame_of_a_size_is_encoded_as_itself() -> None:
+    detector, _, relation = fake_detector()
+    frames = [image(t, 16 if t < 5 else 20) for t in range(9)]
+    with detector.open_stream(replace(DIALS, interval=3)) as stream:
+        for frame in frames:
+            stream.push(frame)
+        stream.flush()
+    pushed = relation.levels[:]
+    relation.levels.clear()
+    sizes = [frame.shape[:2] for frame in frames]
+    detect(model_of(detector), encode(model_of(detector), frames, DIALS), sizes, replace(DIALS, interval=3))
+    assert relation.levels == pushed == [0, 3, 4, 5, 8]
+
+
 def test_the_encoder_is_asked_once_a_frame() -> None:
     detector, encoder, relation = fake_detector()
     frames = [image(10 * t) for t in range(5)]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rdn_engine.config import Dials, RelationConfig
+from rdn_engine.errors import ConfigError
 from rdn_engine.tuning.space import Space, thread_counts, wait
 from tests.fakes import tiny_config
 
@@ -69,3 +70,12 @@ def test_threads_are_powers_of_two_and_all_cpus() -> None:
     assert thread_counts(2) == (1, 2)
     assert thread_counts(6) == (1, 2, 4, 6)
     assert thread_counts(8) == (1, 2, 4, 8)
+
+
+def test_links_of_the_model_wait_too() -> None:
+    linked = replace(DIALS, link="boxes", link_delay=3)
+    space = Space.of(tiny_config(dials=linked), 5)
+    assert space.own.frames_ahead == 2
+    assert space.own in space.every()
+    with pytest.raises(ConfigError, match="wait is 2; wanted 3 frames or more"):
+        Space.of(tiny_config(dials=linked), 2)

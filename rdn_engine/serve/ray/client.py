@@ -108,7 +108,6 @@ class RayStream:
         Raises:
             ServerUnavailable, Overloaded, RDNError: as `push`.
         """
-        ready, self._ready = self._ready, []
         if self._session is not None:
             reply = self._call(Call(self.name, self._session, self._number, ()))
             if reply.refusal == "overloaded":
@@ -117,8 +116,9 @@ class RayStream:
                 self._lose()
             if reply.refusal is not None:
                 raise _refused(reply)
-            ready += self._taken(reply)
+            self._ready += self._taken(reply)
         self._session, self._number = None, 0
+        ready, self._ready = self._ready, []
         return ready
 
     def _taken(self, reply: Reply) -> list[Detections]:

@@ -65,13 +65,16 @@ def export_triton(engines: Path, output: Path, options: TritonOptions, *, name: 
 
     Raises:
         BundleError: for a directory that is missing or damaged.
-        ConfigError: for a name that is no folder's or is there, and for dials that the model does not have.
+        ConfigError: for a name that is no folder's or is there, for a place in `engines`, and for dials that the model
+            does not have.
         OSError: where it cannot be written.
     """
     check(re.fullmatch(r"\w[\w.-]*", name) is not None, "name", name, "letters, digits, '_', '-' and '.'")
     bundle = Bundle.open(engines)
     bundle.config.dials.turned(options.dials)
     folder = output / name
+    if bundle.directory.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ConfigError(f"{output} is in {engines}, which is copied into it; wanted a place outside")
     if folder.exists():
         raise ConfigError(f"{folder} is there; wanted another name, or a repository without it")
     config = _CONFIG.format(

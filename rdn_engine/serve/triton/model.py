@@ -37,7 +37,7 @@ def _request(request: Any) -> Request:
     if image is not None and len(image) == 1:  # several are no image: FrameError says so
         image = image[0]
     return Request(
-        sequence=str(request.correlation_id()),
+        sequence=request.correlation_id(),
         start=bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
         end=bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
         image=image,

@@ -32,8 +32,8 @@ _NO_QUEUE = StreamOptions(results=1)  # a request waits for its results itself
 class Request(NamedTuple):
     """One of Triton's, of one sequence."""
 
-    sequence: str
-    """The correlation id"""
+    sequence: str | int
+    """The correlation id; the number 5 is another one than the text '5'"""
     start: bool = False
     end: bool = False
     image: Image | None = None
@@ -93,7 +93,7 @@ class Sequences:
         self._detector, self._options, self._clock, self._wall_ns = detector, options, clock, wall_ns
         self._dials: Dials = detector.config.dials.turned(options.dials)
         self._budget = MemoryBudget(options.byte_budget)
-        self._open: dict[str, _Open] = {}  # the one that was used longest ago comes first
+        self._open: dict[str | int, _Open] = {}  # the one that was used longest ago comes first
         self._session = 0
         self._cost = self._cost_of_one()
         self._budget.reserve("one", self._cost)
@@ -130,7 +130,7 @@ class Sequences:
         """Answer a batch of requests, their frames encoded together where that is faster.
 
         Args:
-            requests: none of a sequence twice, as Triton's strategy `oldest` has it.
+            requests: in order. Of a sequence that has several, one is answered after the other.
 
         Returns:
             An answer for each. What fails for one is no other's:
@@ -138,6 +138,15 @@ class Sequences:
             AdmissionRefused, ConfigError: there is no room for the sequence, and it has no state.
             Any other: a stage failed, and the sequence has no state any more. Its next frame begins a new session.
         """
+        answers: list[Answer] = []
+        while left := requests[len(answers) :]:
+            names = [request.sequence for request in left]
+            twice = (place for place, name in enumerate(names) if name in names[:place])
+            answers += self._round(left[: next(twice, len(left))])
+        return answers
+
+    def _round(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer requests of different sequences."""
         now = self._clock()
         self._expire(now)
         answers: dict[int, Answer] = {}
@@ -154,7 +163,8 @@ class Sequences:
             answers[place] = Answer(one.session)
             if request.image is not None:
                 index = one.stream.accepted if request.frame_index is None else request.frame_index
-                frames.append(Frame(request.image, index, request.pts, request.sequence, request.pixel_aspect))
+                name = str(request.sequence)
+                frames.append(Frame(request.image, index, request.pts, name, request.pixel_aspect))
                 pushed[place] = one
         ready = self._detector.push_each([one.stream for one in pushed.values()], frames)
         for place, found in zip(pushed, ready, strict=True):
@@ -201,7 +211,7 @@ class Sequences:
             cost = stream_cost(stream.nbytes, self._dials, most_boxes, _NO_QUEUE, features=features)
         return replace(cost, thread=0)
 
-    def _admit(self, name: str) -> _Open:
+    def _admit(self, name: str | int) -> _Open:
         most = self._options.max_sequences
         if len(self._open) >= most:
             raise AdmissionRefused(
@@ -210,24 +220,25 @@ class Sequences:
                 wanted=self._cost.total,
                 left=0,
             )
-        self._budget.reserve(name, self._cost)
+        session = max(self._session + 1, self._wall_ns())
+        self._budget.reserve(_account(name, session), self._cost)
         try:
-            stream = self._detector.open_stream(self._dials, source_id=name)
+            stream = self._detector.open_stream(self._dials, source_id=str(name))
         except BaseException:
-            self._budget.release(name)
+            self._budget.release(_account(name, session))
             raise
-        self._session = max(self._session + 1, self._wall_ns())
-        self._open[name] = _Open(stream, self._session, self._clock())
+        self._session = session
+        self._open[name] = _Open(stream, session, self._clock())
         return self._open[name]
 
-    def _answer(self, answer: Answer, name: str, found: list[Detections] | Exception) -> Answer:
+    def _answer(self, answer: Answer, name: str | int, found: list[Detections] | Exception) -> Answer:
         if not isinstance(found, Exception):
             return answer._replace(results=found)
         if not isinstance(found, FrameError):
             self._drop(name)
         return Answer(error=found)
 
-    def _end(self, answer: Answer, name: str) -> Answer:
+    def _end(self, answer: Answer, name: str | int) -> Answer:
         try:
             return answer._replace(results=[*answer.results, *self._open[name].stream.flush()])
         except Exception as error:
@@ -241,8 +252,13 @@ class Sequences:
                 return
             self._drop(name)
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str | int) -> None:
         one = self._open.pop(name, None)
         if one is not None:
             one.stream.close()
-            self._budget.release(name)
+            self._budget.release(_account(name, one.session))
+
+
+def _account(name: str | int, session: int) -> str:
+    """What the budget knows a sequence by: its id alone may be text or a number that look alike."""
+    return f"{name} ({session})"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rdn_engine.errors import AdmissionRefused, ConfigError, FrameError, Overloaded, RDNError
 from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
 from rdn_engine.serve.ray.client import RayStream
 from rdn_engine.serve.ray.sessions import Call, Reply, Sessions
+from rdn_engine.stream.base import Stream
 from tests.fakes import DIALS, fake_detector, image
+from tests.serve.contents import telling_detector
 
 
 class Replicas:
@@ -219,3 +227,125 @@ def test_flush_of_a_lost_window_gives_nothing() -> None:
     assert (client.lost, client.moves) == (1, 1)
     client.push(image(1))
     assert client.epoch == 1
+
+
+def test_results_that_are_ready_wait_for_a_flush_that_is_taken() -> None:
+    replicas = Replicas()
+    client = RayStream(replicas.call, "a")
+    with pytest.raises(FrameError):
+        client.push_many([*numbered(0, 1, 2, 3), *numbered(4, side=4)])
+    replicas.refusal = Reply("anything", refusal="overloaded", message="busy")
+    with pytest.raises(Overloaded):
+        client.flush()
+    replicas.refusal = None
+    assert [one.frame_index for one in client.flush()] == [0, 1, 2, 3]
+
+
+class Unreliable:
+    """Two replicas behind a network that loses answers, repeats calls, some of them late, and a router that moves.
+
+    What each window gives is compared with what a stream of its own gives of the frames that its client knows to be in
+    it.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.detector = telling_detector()
+        self.each = [self.make(), self.make()]
+        self.at = 0
+        self.fault = ""
+        self.sent: list[Call] = []
+        self.taken = 0
+        self._alone: dict[str, Stream] = {}
+
+    def make(self) -> Sessions:
+        return Sessions(self.detector, DIALS, idle_seconds=10, clock=lambda: self.now)
+
+    def call(self, call: Call) -> Reply:
+        self.sent.append(call)
+        fault, self.fault = self.fault, ""
+        if fault == "overloaded":
+            return Reply(call.session, refusal="overloaded", message="busy")
+        if fault == "lost call":
+            raise RDNError("no answer")
+        reply = self.each[self.at].call(call)
+        if fault == "lost answer":
+            raise RDNError("no answer")
+        if fault == "retry":
+            self.at = 1 - self.at
+            reply = self.each[self.at].call(call)
+        if fault == "repeat":
+            reply = self.each[self.at].call(call)
+        self._compare(call, reply)
+        return reply
+
+    def _compare(self, call: Call, reply: Reply) -> None:
+        if reply.session is None:
+            assert not reply.results
+            return
+        if reply.began:
+            assert reply.session not in self._alone
+            self._alone[reply.session] = self.detector.open_stream(DIALS, source_id=call.name)
+        stream = self._alone[reply.session]
+        wanted = [one for frame in call.frames[: reply.taken] for one in stream.push(frame)]
+        wanted += [] if call.frames else stream.flush()
+        assert [one.to_dict() for one in reply.results] == [one.to_dict() for one in wanted]
+        self.taken += reply.taken
+
+
+FAULTS = ["overloaded", "lost call", "lost answer", "retry", "repeat"]
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("push"), st.integers(1, 4)),
+        st.tuples(st.just("push"), st.integers(1, 4)),
+        st.tuples(st.just("wrong"), st.integers(0, 2)),
+        st.tuples(st.just("resize"), st.just(0)),
+        st.tuples(st.just("flush"), st.just(0)),
+        st.tuples(st.just("move"), st.just(0)),
+        st.tuples(st.just("die"), st.integers(0, 1)),
+        st.tuples(st.just("wait"), st.integers(1, 12)),
+        st.tuples(st.just("late"), st.integers(0, 99)),
+        st.tuples(st.sampled_from(FAULTS), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(EVENTS)
+def test_no_result_is_of_a_window_that_its_client_does_not_know(events: list[tuple[str, int]]) -> None:
+    network = Unreliable()
+    client = RayStream(network.call, "a")
+    found: list[Detections] = []
+    level, side = 0, 16
+
+    def tried(step: Callable[[], list[Detections]]) -> None:
+        with suppress(RDNError):
+            found.extend(step())
+
+    for kind, number in events:
+        if kind in ("push", "wrong"):
+            frames = numbered(*range(level, level + number), side=side)
+            level += number
+            frames += numbered(level, side=4) if kind == "wrong" else []
+            tried(partial(client.push_many, frames))
+        elif kind == "resize":
+            side = 36 - side
+        elif kind == "flush":
+            tried(client.flush)
+        elif kind == "move":
+            network.at = 1 - network.at
+        elif kind == "die":
+            network.each[number] = network.make()
+        elif kind == "wait":
+            network.now += number
+        elif kind == "late" and network.sent:
+            network.each[number % 2].call(network.sent[number % len(network.sent)])
+        elif kind in FAULTS:
+            network.fault = kind
+        assert len(client._ready) + len(found) + client._waiting + client.lost == network.taken
+    network.fault = ""
+    found.extend(client.flush())
+    assert len(found) + client.lost == network.taken
+    epochs = [one.epoch for one in found]
+    assert epochs == sorted(epochs)

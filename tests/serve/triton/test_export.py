@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,16 @@ def test_dials_that_are_none_are_not_written(tmp_path: Path, text: str, said: st
     assert done.exit_code == USAGE
     assert said in done.output
     assert not (tmp_path / "new").exists()
+
+
+def test_a_repository_is_not_in_what_is_copied_into_it(tmp_path: Path) -> None:
+    shutil.copytree(ENGINES, tmp_path / "engines")
+    (tmp_path / "link").symlink_to(tmp_path / "engines")
+    for output in ("engines", "engines/models", "link/models"):
+        done = run("export-triton", tmp_path / "engines", "--output", tmp_path / output)
+        assert done.exit_code == USAGE, done.output
+        assert "wanted a place outside" in done.output
+    assert {path.name for path in (tmp_path / "engines").iterdir()} == {path.name for path in ENGINES.iterdir()}
 
 
 def test_a_model_that_is_there_stays(tmp_path: Path) -> None:

@@ -153,6 +153,31 @@ def test_a_stage_that_fails_ends_the_session_of_its_sequence_alone() -> None:
     assert again.results[0].pool_fill == 1
 
 
+def test_a_number_is_another_sequence_than_the_text_of_it() -> None:
+    sequences, _ = table(dials={"look_ahead": 0})
+    for t in range(2):
+        answers = sequences.step([Request(name, t == 0, False, image(t)) for name in (5, "5")])
+        assert [[(r.source_id, r.pool_fill) for r in a.results] for a in answers] == [[("5", t + 1)]] * 2
+        assert answers[0].session != answers[1].session
+    each = sequences.nbytes // 2
+    assert len(sequences) == 2
+    sequences.step([Request(5, end=True)])
+    assert sequences.nbytes == each
+
+
+def test_requests_of_one_sequence_in_a_batch_are_answered_in_turn() -> None:
+    """Its end and another beginning, say: the others of the batch are as they would be."""
+    sequences, _ = table(dials={"look_ahead": 0})
+    one(sequences, "a", 0, start=True)
+    batch = [Request("a", end=True), Request("b", True, image=image(0)), Request("a", True, image=image(1))]
+    end, other, again = sequences.step(batch)
+    assert indices(end) == []
+    assert indices(other) == indices(again) == [0]
+    assert again.session > end.session
+    two = sequences.step([Request("a", image=image(t)) for t in (2, 3)])
+    assert [indices(answer) for answer in two] == [[1], [2]]
+
+
 def test_warm_up_leaves_nothing_and_dials_are_checked_at_once() -> None:
     sequences, _ = table(max_sequences=1)
     sequences.warm_up(3)
