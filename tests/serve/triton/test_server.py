@@ -124,9 +124,12 @@ def test_abandoned_streams_are_forgotten_and_a_late_frame_is_seen_to_begin_anew(
 def test_cameras_with_a_fixed_rate_drop_what_a_server_cannot_do(
     server: TritonServer, videos: triton_checks.Videos
 ) -> None:
-    slow = cameras(server, videos, 2, 4.0, 2.0, 0.0)
+    slow, calls = cameras(server, videos, 2, 4.0, 2.0, 0.0, seed=0)
     assert 0 < slow["answered"] + slow["dropped"] <= 2 * 8
-    fast = cameras(server, videos, 2, 2000.0, 1.0, 0.0)
+    assert sum(frames * count for frames, (count, _) in calls.spent.items()) >= slow["answered"]
+    assert all(seconds > 0 for count, seconds in calls.spent.values() if count)
+    assert 0 < calls.transports[0] < 1
+    fast, _ = cameras(server, videos, 2, 2000.0, 1.0, 0.0, seed=0)
     assert fast["dropped"] > fast["answered"] > 0
 
 
