@@ -76,6 +76,8 @@ def tune(
 
     with exit_codes(), tempfile.TemporaryDirectory(prefix="rdn-engine-") as folder, spinner() as report:
         budget_ms = milliseconds(budget)
+        if not output.absolute().parent.is_dir():
+            raise OSError(f"{output} cannot be written: its folder does not exist")
         for name, got, least in (("streams", streams, 1), ("frames", frames, 1), ("wait", longest_wait or 0, 0)):
             if got < least:
                 raise ConfigError(f"--{name} is {got}; wanted {least} or more")
@@ -108,7 +110,7 @@ def tune(
         }
         write_dials_file(output, _file(chosen, precisions, ring_precision, measured))
     emit(tables_text(_table(proposal, precisions)))
-    emit(f"* meets {budget_ms:g} ms with {streams} streams, and is in {output}\n")
+    emit(f"* meets {budget_ms:g} ms with {streams} stream{'s' * (streams > 1)}, and is in {output}\n")
 
 
 def milliseconds(budget: str) -> float:

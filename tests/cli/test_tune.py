@@ -95,7 +95,11 @@ def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) ->
         result = run("tune", *arguments, "--output", tmp_path / "dials.json")
         assert result.exit_code == code, result.output
         assert message in result.stderr
+        assert result.stderr.startswith("rdn-engine: "), "no empty line where no spinner was shown"
     assert not (tmp_path / "dials.json").exists()
+    result = run("tune", ENGINES, "--budget", "1s", "--output", tmp_path / "none" / "dials.json")
+    assert result.exit_code == 1
+    assert "its folder does not exist" in result.stderr
 
 
 def test_times_as_people_write_them() -> None:
