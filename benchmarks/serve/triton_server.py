@@ -3,10 +3,15 @@
 The wheel has the server, its libraries and the stub of its Python backend for several Pythons. Nothing else of it is
 used, so it is installed without what it asks for (pip install --no-deps nvidia-pytriton). RDN_TRITON_PYTHON names the
 Python of another environment that has it and imports rdn_engine; without, it is the Python that runs.
+
+    python benchmarks/serve/triton_server.py REPOSITORY
+
+serves what `rdn-engine export-triton` wrote, until a signal ends it.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -120,6 +126,11 @@ class TritonServer:
                 raise RuntimeError("\n".join(["the server is not ready:", *errors]))
             time.sleep(0.05)
 
+    def wait(self) -> None:
+        """Until the server ends by itself."""
+        assert self._process is not None
+        self._process.wait()
+
     def kill(self) -> None:
         """End the server as a machine does that loses its power."""
         assert self._process is not None
@@ -206,3 +217,22 @@ def _free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("repository", type=Path, help="of `rdn-engine export-triton`")
+    arguments = parser.parse_args(argv)
+    if why := missing():
+        parser.error(why)
+    if not arguments.repository.is_dir():
+        parser.error(f"{arguments.repository} is no folder; wanted one that `rdn-engine export-triton` wrote")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), TritonServer(arguments.repository.absolute()) as server:
+        print(f"gRPC on {server.url}", flush=True)
+        server.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,1 @@
-"""rdn-engine predict | run | evaluate | calibrate | tune | info | verify | build."""
+"""rdn-engine predict | run | evaluate | calibrate | tune | export-triton | info | verify | build."""

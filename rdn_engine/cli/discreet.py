@@ -62,5 +62,8 @@ def _discreet(ctx: Any) -> Iterator[None]:
             error.message, wanted = _EXTRA.sub(r"\1 (...)", error.message), "an address in quotes"
         if command == "predict" and _EXTRA.match(error.message):
             error.message += f"; wanted one source, {wanted}"
+        missing = None if error.message else getattr(getattr(error, "param", None), "name", None)
+        if command == "predict" and missing == "source" and "--ray" in typed:
+            error.message = "What follows --ray is an address: name the source before it."
         error.args = (error.message,)
         raise

@@ -62,4 +62,4 @@ def export_triton(
             **{**filed.options, **given},
         )
         folder = write(engines, output, options, name=name)
-        emit(f"{folder}: tritonserver --model-repository={output}\n")
+        emit(f"{folder} is written; to serve it: tritonserver --model-repository={output}\n")

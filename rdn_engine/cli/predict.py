@@ -115,7 +115,10 @@ def predict(
     rtsp_over: Annotated[Literal["tcp", "udp"], typer.Option(help="What carries the pictures of RTSP.")] = "tcp",
     ray: Annotated[
         str | None,
-        typer.Option(metavar="[ADDRESS]", help="Many videos: on Ray (docs/scale.md), on this machine by default."),
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Many videos: on Ray (docs/scale.md), at HOST:PORT or auto; on this machine by default.",
+        ),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of --ray; as its CPUs allow by default.")] = None,
     segment_frames: Annotated[
@@ -202,9 +205,10 @@ def _check_archive(output: Path | None, save_video: Path | None, trace: Path | N
     """The folder of the results of many videos."""
     for name, path in (("--save-video", save_video), ("--trace", trace)):
         if path is not None:
-            raise ConfigError(f"{name} is {path}; it is for one video, and not with --ray")
+            raise ConfigError(f"{name} is {path}; wanted it with one video alone, and without --ray")
     if output is None or output == STDOUT:
-        raise ConfigError(f"--output is {output}; wanted the folder of the results of many videos")
+        got = "not given" if output is None else output
+        raise ConfigError(f"--output is {got}; wanted the folder of the results of many videos")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is a file; wanted the folder of the results of many videos")
     return output

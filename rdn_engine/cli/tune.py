@@ -112,7 +112,7 @@ def tune(
         }
         write_dials_file(output, _file(chosen, precisions, ring_precision, measured))
     emit(tables_text(_table(proposal, precisions)))
-    emit(f"* meets {budget_ms:g} ms with {streams} streams, and is in {output}\n")
+    emit(f"* meets {budget_ms:g} ms with {streams} stream{'s' * (streams > 1)}, and is in {output}\n")
 
 
 def milliseconds(budget: str) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdn_engine.errors import VideoError
+from rdn_engine.media.address import without_credentials
 from rdn_engine.media.images import has_image_suffix
 from rdn_engine.media.source import natural_order
 
@@ -28,20 +29,29 @@ def recordings(pattern: str) -> list[Recording] | None:
         pattern: a glob; `**` goes through folders.
 
     Returns:
-        One for each file, in natural order; None for what is no glob, or one that names images or nothing.
+        One for each file, in natural order; None for what is no glob, and for one that names images.
 
     Raises:
-        VideoError: for `..` behind the part without magic: results would be outside of their folder.
+        VideoError: for a glob that names no file or goes up behind its part without magic, so that results would be
+            outside of their folder; for a folder without images, whose videos want a glob.
     """
-    if "://" in pattern or Path(pattern).exists() or not glob.has_magic(pattern):
+    if "://" in pattern:
         return None
-    parts = Path(pattern).parts
+    path = Path(pattern)
+    if path.is_dir() and not any(map(has_image_suffix, path.iterdir())):
+        raise VideoError(f"{path} holds no image; wanted a folder of images, or for its videos a glob: '{path}/*.mp4'")
+    if path.exists() or not glob.has_magic(pattern):
+        return None
+    parts = path.parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = Path(*parts[:fixed])
     if ".." in parts[fixed:]:
         raise VideoError(f"{pattern} goes up again behind {parts[fixed]}; wanted a glob that goes down alone")
     # `**/**` names a file more than once.
     paths = [path for path in map(Path, dict.fromkeys(glob.glob(pattern, recursive=True))) if path.is_file()]
-    if not paths or any(has_image_suffix(path) for path in paths):
+    if not paths:
+        # A mistyped address with a query is a glob of nothing.
+        raise VideoError(f"{without_credentials(pattern)} names no file; wanted a glob of videos or of images")
+    if any(map(has_image_suffix, paths)):
         return None
     return [Recording(str(path), str(path.relative_to(base))) for path in natural_order(paths)]

@@ -59,7 +59,7 @@ def test_a_corrupt_video_is_one_line_and_an_exit_code_behind_all_others(videos: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "--output is None"),
+        ((), "--output is not given"),
         (("--output", "-"), "--output is -"),
         (("--output", "{file}"), "is a file"),
         (("--output", "{out}", "--save-video", "{out}.mp4"), "--save-video"),
@@ -87,7 +87,14 @@ def test_options_of_many_videos_are_none_of_one(videos: Path, tmp_path: Path) ->
         assert "--ray" in done.stderr
 
 
+def test_a_source_behind_ray_is_taken_for_its_address(videos: Path, tmp_path: Path) -> None:
+    done = run("predict", "--engines", ENGINES, "--output", tmp_path / "o", "--ray", videos / "*.mp4")
+    assert done.exit_code == USAGE
+    assert "name the source before it" in " ".join(done.stderr.replace("│", " ").split())
+
+
 def test_what_is_no_file_is_not_for_ray(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
     for source in (tmp_path / "no.mp4", "rtsp://user:secret@camera/1", tmp_path):
         done = run("predict", source, "--engines", ENGINES, "--output", tmp_path / "o", "--ray")
         assert done.exit_code == BAD_INPUT

@@ -95,6 +95,7 @@ def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) ->
         result = run("tune", *arguments, "--output", tmp_path / "dials.json")
         assert result.exit_code == code, result.output
         assert message in result.stderr
+        assert result.stderr.startswith("rdn-engine: "), "no empty line where no spinner was shown"
     export_synthetic(SyntheticVideos("test", 1, 2), tmp_path)
     annotations = tmp_path / "annotations.json"
     annotations.write_text(annotations.read_text().replace("checked star", "box"))

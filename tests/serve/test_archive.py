@@ -292,8 +292,12 @@ def test_a_glob_names_videos_by_what_is_behind_its_fixed_part(tmp_path: Path) ->
     found = recordings(str(tmp_path / "**" / "*.mp4"))
     assert found is not None
     assert [one.name for one in found] == ["a/2.mp4", "a/10.mp4", "b/c/2.mp4"]
-    for other in ("a/2.mp4", "b/*.png", "b/*", "none/*.mp4", "a"):
+    for other in ("a/2.mp4", "b/*.png", "b/*", "b", "none.mp4"):
         assert recordings(str(tmp_path / other)) is None
+    with pytest.raises(VideoError, match=r"none/\*.mp4 names no file; wanted a glob of videos"):
+        recordings(str(tmp_path / "none" / "*.mp4"))
+    with pytest.raises(VideoError, match=r"a holds no image; .* '.*a/\*.mp4'"):
+        recordings(str(tmp_path / "a"))
     assert recordings("rtsp://camera/*") is None
     # However often a glob finds a file, and nowhere but below the folder of results.
     found = recordings(str(tmp_path / "**" / "**" / "*.mp4"))

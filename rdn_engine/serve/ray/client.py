@@ -68,11 +68,11 @@ class RayStream:
             frame = Frame(frame, self._pushed, pts, self.name)
         return self.push_many([frame])
 
-    def push_many(self, frames: Sequence[Frame]) -> list[Detections]:
+    def push_many(self, frames: Sequence[Image | Frame]) -> list[Detections]:
         """Send the next frames in one call, which costs little more than that of one frame.
 
         Args:
-            frames: in order, one or more.
+            frames: as `push` takes them, in order, one or more.
 
         Returns:
             As `push`. Where a later one of the frames is refused, those before it are taken, and their results come
@@ -82,7 +82,11 @@ class RayStream:
             FrameError, Overloaded, AdmissionRefused, ServerUnavailable, RDNError: as `push`.
         """
         check(len(frames) > 0, "frames", frames, "one or more")
-        reply = self._call(Call(self.name, self._session, self._number, tuple(frames)))
+        given = (
+            one if isinstance(one, Frame) else Frame(one, self._pushed + i, None, self.name)
+            for i, one in enumerate(frames)
+        )
+        reply = self._call(Call(self.name, self._session, self._number, tuple(given)))
         if reply.refusal == "overloaded":
             raise _refused(reply)
         if reply.session is None or reply.began:

@@ -141,7 +141,7 @@ def numbered(*levels: int, side: int = 16) -> list[Frame]:
 def test_several_frames_in_a_call_are_those_frames() -> None:
     replicas = Replicas()
     client = RayStream(replicas.call, "a")
-    results = client.push_many(numbered(0, 1, 2)) + client.push_many(numbered(3))
+    results = client.push_many(numbered(0, 1, 2)) + client.push_many([image(3)])
     assert fills(results) == [(0, 0, 3), (0, 1, 4)]
     replicas.at = 1
     results = client.push_many(numbered(4, 5, 6, 7)) + client.flush()
