@@ -60,7 +60,10 @@ def test_torch_fed_what_is_stored(checkpoint: Path) -> None:
 
 @pytest.mark.long
 def test_torch_from_the_frames_alone(checkpoint: Path) -> None:
-    rows = torch_rows(*load(checkpoint))
+    # In float64: through the whole network float32 rounds by as much as is allowed, and on each processor otherwise
+    # (oneDNN of torch 2.14 with AVX512-BF16 and AMX: 4.4e-4 of the attention, where 1.8e-4 are left in float64).
+    model, config = load(checkpoint)
+    rows = torch_rows(model.double(), config)
     _assert_all(rows, {*ENCODER, *RELATION, *DETECTIONS, "fpn", "proposals of the other side alone"})
 
 
