@@ -315,3 +315,14 @@ def test_an_address_where_nothing_listens_is_said_before_ray_asks_it(
         given = address.format(port=taken.getsockname()[1])
         with pytest.raises(BackendUnavailable, match="no Ray cluster at"), cluster(given):
             pass
+
+
+def test_a_cluster_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def late(*given: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(BackendUnavailable, match=r"no Ray cluster at local: .* timed out"), cluster(LOCAL):
+        pass
