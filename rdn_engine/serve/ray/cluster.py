@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from rdn_engine.errors import BackendUnavailable, ConfigError, RDNError
 
 LOCAL = "local"
 """Address of a cluster that is started on this machine, and ends with the process"""
+CONNECT_SECONDS = 10.0
+"""In which an address answers"""
 _ADDRESS = re.compile(r"local|auto|(ray://)?[\w.\-\[\]:]+:\d+", re.ASCII)
 
 
@@ -60,6 +63,7 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[Any]:
     if not _ADDRESS.fullmatch(address):
         raise ConfigError(f"--ray is {address!r}; wanted local, auto, HOST:PORT or ray://HOST:PORT")
     ray = ray_module("data")
+    _reach(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address == LOCAL:
         from rdn_engine.cpus import available_cpus
@@ -69,12 +73,23 @@ def cluster(address: str, *, cpus: int | None = None) -> Iterator[Any]:
         options |= {"num_cpus": cpus or available_cpus(), "include_dashboard": False}
     try:
         ray.init(address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the class itself where a node does not start in time, as on a machine under load
         raise BackendUnavailable(f"no Ray cluster at {address}: {error}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ray itself asks an address where nothing listens for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise BackendUnavailable(f"no Ray cluster at {address}: {error}") from error
 
 
 def job_failed(error: Exception) -> RDNError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -300,3 +301,28 @@ def test_without_ray_its_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     with pytest.raises(BackendUnavailable, match=r"pip install 'ray\[data,serve\]'"):
         application(ENGINES)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "[::1]:{port}", "127.0.0.1:99999"])
+def test_an_address_where_nothing_listens_is_said_before_ray_asks_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda *given, **options: pytest.fail("Ray was asked"))
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        given = address.format(port=taken.getsockname()[1])
+        with pytest.raises(BackendUnavailable, match="no Ray cluster at"), cluster(given):
+            pass
+
+
+def test_a_cluster_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def late(*given: object, **options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(BackendUnavailable, match=r"no Ray cluster at local: .* timed out"), cluster(LOCAL):
+        pass
