@@ -232,10 +232,12 @@ class Output:
     def _due(self, now: float) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is; without one the seconds until there may be, None for until something changes."""
         soonest: float | None = None
-        leaving = {lane.stream for lane in self._leaving}
+        first: dict[str, Lane] = {}
+        for lane in (*self._leaving, *self._lanes.values()):
+            first.setdefault(lane.stream, lane)
         for lane in self._turns:
-            # A stream that came again waits for the last lines of the one before it, as they go to one place.
-            if lane.empty or (not lane.gone and lane.stream in leaving):
+            # A stream that came again waits for the last lines of those before it, as they go to one place.
+            if lane.empty or lane is not first[lane.stream]:
                 continue
             until = max(lane.backoff.until, self._everywhere.until)
             if until <= now:

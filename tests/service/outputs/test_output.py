@@ -118,6 +118,20 @@ def test_first_lines_of_a_batch_may_be_over_before_the_rest() -> None:
     assert [indices(lines) for _, lines in writer.calls] == [[0], [1, 2, 3, 4], [3, 4], [4]]
 
 
+def test_streams_of_one_name_are_written_one_after_another() -> None:
+    writer = FakeWriter()
+    writer.answers.append(ValueError("why"))
+    writer.hold()
+    with writing(writer, batch=1) as output:
+        for number in range(3):  # each ends with its line on the way
+            output.put("door", line(number))
+            writer.wait_inside()
+            output.forget("door", drop=False)
+        writer.release()
+        assert output.close(drain=True, deadline_s=WAIT)
+    assert writer.indices("door") == [0, 1, 2]
+
+
 def test_stream_that_cannot_be_written_leaves_the_others_alone() -> None:
     writer, listener = FakeWriter(), Listener()
     writer.broken["door"] = BROKEN
