@@ -35,7 +35,8 @@ def recordings(pattern: str) -> list[Recording] | None:
         VideoError: for a glob that names no file or goes up behind its part without magic, so that results would be
             outside of their folder; for a folder without images, whose videos want a glob.
     """
-    if "://" in pattern:
+    # `Path("")` would be the current folder.
+    if not pattern or "://" in pattern:
         return None
     path = Path(pattern)
     if path.is_dir() and not any(map(has_image_suffix, path.iterdir())):
