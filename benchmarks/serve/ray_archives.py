@@ -33,12 +33,12 @@ WORKERS = 2
 
 
 def write_videos(folder: Path, count: int, corrupt: int) -> list[Recording]:
-    """Clips of moving objects of 15 to 45 frames, one of them no video."""
+    """Clips of moving objects of 40 to 120 frames, which are 2 to 5 seconds; one of them is no video."""
     from training.data.synthetic import write_clip
 
     folder.mkdir()
     for i in range(count):
-        write_clip(folder / f"{i:03}.mp4", index=i % 40, num_frames=15 + i * 7 % 31)
+        write_clip(folder / f"{i:03}.mp4", index=i % 40, num_frames=40 + i * 7 % 81)
     (folder / f"{corrupt:03}.mp4").write_bytes(b"no video")
     found = recordings(str(folder / "*.mp4"))
     assert found is not None

@@ -149,7 +149,8 @@ def cameras(
                 if taken >= begin + seconds:
                     return found
                 time.sleep(max(taken - now, 0.0))
-                sent = time.monotonic()
+                # A camera that slept until its frame came also waits until it is woken; that is part of the transport.
+                sent = max(taken, now)
                 stream.push(videos.frame(number, newest))
                 found.pushes.append(time.monotonic() - sent)
                 if taken >= begin + warm:
