@@ -50,8 +50,11 @@ def ray() -> str:
         )
     else:
         costs.append("Archives are not measured yet.")
-    source = f"Ray {result['versions'].get('ray', 'unknown')}, rdn_tiny, {store.provenance(result, on=result)}"
-    return "\n".join([checks({"ray": result}), "", " ".join(costs), "", source])
+    sources = [
+        f"{part.capitalize()}: Ray {of['versions'].get('ray', 'unknown')}, rdn_tiny, {store.provenance(of, on=of)}"
+        for part, of in result["parts"].items()
+    ]
+    return "\n".join([checks({"ray": result}), "", " ".join(costs), "", " ".join(sources)])
 
 
 def sizes() -> str:

@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
+    from training.provenance import environment
+
     logging.getLogger("ray").setLevel(logging.ERROR)
     if arguments.quick:
         arguments.videos, arguments.long_frames, arguments.rounds = 12, 120, 2
@@ -63,19 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             with cluster(LOCAL, cpus=WORKERS):
                 serve_faults(found, engines, arguments.streams, arguments.stream_frames, arguments.rounds)
-        parts[part] = asdict(found)
+        parts[part] = {**asdict(found), **environment()}
         if arguments.output:
-            write(arguments.output, parts)
+            write(arguments.output, parts, environment())
     return 0 if all(row["held"] for part in parts.values() for row in part["rows"]) else 1
 
 
-def write(output: Path, parts: dict[str, Any]) -> None:
-    """All parts as one document."""
-    from training.provenance import environment
-
+def write(output: Path, parts: dict[str, Any], environment: dict[str, Any]) -> None:
+    """All parts as one document; each says where and when it was measured."""
     rows = [row for part in parts.values() for row in part["rows"]]
     figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
-    result = {"rows": rows, **figures, "parts": parts, **environment()}
+    result = {"rows": rows, **figures, "parts": parts, **environment}
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
