@@ -1,5 +1,7 @@
 """Every error this package raises on purpose. Each message says what was got and what was wanted."""
 
+import functools
+
 
 class RDNError(Exception):
     """Base of all errors raised by rdn_engine, export and training."""
@@ -69,6 +71,10 @@ class AdmissionRefused(RDNError):
         super().__init__(message)
         self.wanted = wanted
         self.left = left
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickled whole: the rest of an exception's arguments has no names there."""
+        return functools.partial(type(self), wanted=self.wanted, left=self.left), (str(self),)
 
 
 class ServerUnavailable(RDNError):

@@ -190,11 +190,9 @@ def test_own_modules_are_imported_by_statements() -> None:
     above = ("cli", "verify", "service", "evaluation", "dials_file", "tuning")
     hidden = {name for name in every - set(finder.modules) if room(name) not in above}
     own = {f"rdn_engine.media.{name}" for name in ("writer", "draw", "playlist", "given")} | {"rdn_engine.lines"}
-    own |= {"rdn_engine.serve.client", "rdn_engine.serve.triton"}
-    own |= {f"rdn_engine.serve.triton.{name}" for name in ("export", "model", "options", "sequences")}
+    own |= {f"rdn_engine.serve.{name}" for name in ("client", "sessions", "triton")}
+    own |= {f"rdn_engine.serve.triton.{name}" for name in ("client", "export", "model", "options", "wire")}
     own |= {f"rdn_engine.serve.{name}" for name in ("archive", "atomic", "opening", "recordings")}
     own |= {f"rdn_engine.serve.{name}" for name in ("result_files", "segment_files", "segments")}
-    own |= {
-        f"rdn_engine.serve.ray{name}" for name in ("", ".archive", ".client", ".cluster", ".deployment", ".sessions")
-    }
+    own |= {f"rdn_engine.serve.ray{name}" for name in ("", ".archive", ".client", ".cluster", ".deployment")}
     assert hidden == own, "the application's own imports"

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +20,10 @@ from rdn_engine.detector import Detector
 from rdn_engine.errors import Overloaded
 from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
-from rdn_engine.serve.ray.client import RayStream, ray_call
+from rdn_engine.serve.client import RemoteStream
+from rdn_engine.serve.ray.client import RayTransport
 from rdn_engine.serve.ray.deployment import application
-from rdn_engine.serve.ray.sessions import Call, Reply
+from rdn_engine.serve.sessions import Reply, Request, process_of
 
 PICTURES = 32
 IN_A_CALL = (1, 4, 8)
@@ -60,23 +60,34 @@ class Pictures:
         return self._pictures[(t + 5 * stream) % PICTURES]
 
 
-@dataclass
+class Watching(RayTransport):
+    """Notes the sessions of replies on their way to the client, which does not say what it should notice."""
+
+    def __init__(self, app: str, name: str) -> None:
+        super().__init__(app, name)
+        self.sessions: list[int] = []
+        """Of each frame"""
+
+    def send(self, request: Request, seconds: float) -> Reply:
+        reply = super().send(request, seconds)
+        if reply.session is not None:
+            self.sessions += [reply.session] * reply.taken
+        return reply
+
+
 class Watched:
-    """A stream, the replica and the window of each of its frames, and its results."""
+    """A stream, the window of each of its frames, and its results."""
 
-    number: int
-    client: RayStream
-    sessions: list[str] = field(default_factory=list)
-    """Of each frame"""
-    epochs: list[int] = field(default_factory=list)
-    """Of each frame, as the client says"""
-    results: list[Detections] = field(default_factory=list)
+    def __init__(self, app: str, number: int) -> None:
+        name = f"cam-{number}"
+        self.number = number
+        self.transport = Watching(app, name)
+        self.client = RemoteStream(self.transport, name, timeout=60.0)
+        self.epochs: list[int] = []
+        """Of each frame, as the client says"""
+        self.results: list[Detections] = []
 
-    def push(self, pictures: Pictures, t: int) -> None:
-        self.results += self.client.push(Frame(pictures.frame(self.number, t), t, None, self.client.name))
-        self.epochs.append(self.client.epoch)
-
-    def push_many(self, pictures: Pictures, count: int) -> None:
+    def push(self, pictures: Pictures, count: int = 1) -> None:
         """The next frames in one call."""
         span = range(len(self.epochs), len(self.epochs) + count)
         given = [Frame(pictures.frame(self.number, t), t, None, self.client.name) for t in span]
@@ -85,48 +96,31 @@ class Watched:
 
     @property
     def replica(self) -> int:
-        return int(self.sessions[-1].split("-")[0])
-
-
-def watched(app: str, number: int) -> Watched:
-    """A stream whose replies are looked at on their way to the client, which does not say what it should notice."""
-    name = f"cam-{number}"
-    call = ray_call(app, name, timeout=60.0)
-    one = Watched(number, RayStream(lambda it: seen(call(it)), name))
-
-    def seen(reply: Reply) -> Reply:
-        if reply.session is not None and reply.refusal is None:
-            one.sessions.append(reply.session)
-        return reply
-
-    return one
+        return process_of(self.transport.sessions[-1])
 
 
 def replica_dies(found: Found, detector: Detector, app: str, streams: int, frames: int) -> None:
     """All streams at once; one of two replicas is killed, and replaced by Ray."""
     pictures = Pictures(detector)
-    all_ = [watched(app, number) for number in range(streams)]
+    all_ = [Watched(app, number) for number in range(streams)]
 
-    def play(one: Watched, span: range) -> None:
-        for t in span:
-            one.push(pictures, t)
+    def play(one: Watched) -> None:
+        for _ in range(frames // 3):
+            one.push(pictures)
 
-    parts = range(frames // 3), range(frames // 3, 2 * frames // 3), range(2 * frames // 3, frames)
     with ThreadPoolExecutor(streams) as pool:
-        list(pool.map(lambda one: play(one, parts[0]), all_))
+        list(pool.map(play, all_))
         homes = {one.number: one.replica for one in all_}
         victim = Counter(homes.values()).most_common(1)[0][0]
         os.kill(victim, signal.SIGKILL)
-        list(pool.map(lambda one: play(one, parts[1]), all_))
+        list(pool.map(play, all_))
         _until_replaced(all_, pictures, set(homes.values()))
-        list(pool.map(lambda one: play(one, range(len(one.epochs), len(one.epochs) + frames // 3)), all_))
+        list(pool.map(play, all_))
         for one in all_:
-            pushed = len(one.sessions)
             one.results += one.client.flush()
-            del one.sessions[pushed:]
-    moved = [one for one in all_ if len(set(one.sessions)) > 1]
+    moved = [one for one in all_ if len(set(one.transport.sessions)) > 1]
     healthy = [one for one in moved if homes[one.number] != victim]
-    told = [one for one in all_ if _steps(one.sessions) == _steps(one.epochs)]
+    told = [one for one in all_ if _steps(one.transport.sessions) == _steps(one.epochs)]
     dead = sum(home == victim for home in homes.values())
     found.row(
         f"{streams} streams on 2 replicas, one killed and replaced",
@@ -158,7 +152,7 @@ def _until_replaced(all_: Sequence[Watched], pictures: Pictures, known: set[int]
         if time.monotonic() > end:
             raise SystemExit("Ray Serve did not replace its replica")
         for one in all_:
-            one.push(pictures, len(one.epochs))
+            one.push(pictures)
 
 
 def _steps(values: Sequence[object]) -> list[bool]:
@@ -183,15 +177,15 @@ def _is_unmixed(one: Watched, detector: Detector, pictures: Pictures) -> bool:
 def overload(found: Found, detector: Detector, app: str, streams: int, room: int) -> None:
     """More streams at once than replicas have room for: one frame each, again and again."""
     pictures = Pictures(detector)
-    all_ = [watched(app, 100 + number) for number in range(streams)]
+    all_ = [Watched(app, 100 + number) for number in range(streams)]
     taken: list[float] = []
     refused: list[float] = []
 
     def play(one: Watched) -> None:
-        for t in range(20):
+        for _ in range(20):
             began = time.perf_counter()
             try:
-                one.push(pictures, t)
+                one.push(pictures)
                 taken.append(time.perf_counter() - began)
             except Overloaded:
                 refused.append(time.perf_counter() - began)
@@ -199,7 +193,7 @@ def overload(found: Found, detector: Detector, app: str, streams: int, room: int
     with ThreadPoolExecutor(streams) as pool:
         list(pool.map(play, all_))
         list(pool.map(lambda one: one.client.flush(), all_))
-    lost = sum(one.client.moves for one in all_)
+    lost = sum(one.client.windows_lost for one in all_)
     if not refused or not taken:
         raise SystemExit(f"{len(taken)} frames were taken and {len(refused)} refused; wanted some of both")
     found.figures["overload"] = {
@@ -219,19 +213,16 @@ def overload(found: Found, detector: Detector, app: str, streams: int, room: int
 def overhead(found: Found, detector: Detector, app: str, rounds: int, calls: int) -> None:
     """A frame here and on a replica, one and several in a call, in turns; and a call of Ray Serve that does nothing."""
     pictures = Pictures(detector)
-    remote = watched(app, 0)
-    for t in range(20):
-        remote.push(pictures, t)
-    handle = ray_call(app, remote.client.name)
+    remote = Watched(app, 0)
+    remote.push(pictures, 20)
     times: dict[str, list[float]] = {name: [] for name in ("local", "empty call", *map(str, IN_A_CALL))}
-    nothing = Call(remote.client.name, None, 0, ())
+    nothing = Request("nobody")
     for _ in range(rounds):
         times["local"].append(statistics.median(_local_times(detector, pictures, calls)))
-        times["empty call"].append(statistics.median(_seconds(lambda: handle(nothing), calls)))
-        remote.push(pictures, len(remote.epochs))  # the empty call was the end of its stream
+        times["empty call"].append(statistics.median(_seconds(lambda: remote.transport.send(nothing, PATIENCE), calls)))
         for count in IN_A_CALL:
-            remote.push_many(pictures, 20)  # a full window
-            each = _seconds(partial(remote.push_many, pictures, count), max(calls // count, 20))
+            remote.push(pictures, 20)  # a full window
+            each = _seconds(partial(remote.push, pictures, count), max(calls // count, 20))
             times[str(count)].append(statistics.median(each) / count)
     remote.client.flush()
     ratios = {

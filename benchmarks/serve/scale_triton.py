@@ -36,7 +36,7 @@ from benchmarks.serve.triton_checks import (
 )
 from benchmarks.serve.triton_server import MODEL, TritonServer, missing
 from rdn_engine.detector import Detector
-from rdn_engine.serve.client import TritonStream
+from rdn_engine.serve.triton.client import open_triton_stream
 from rdn_engine.serve.triton.options import TritonOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ class Remote:
 
     def __init__(self, url: str, videos: Videos, streams: int) -> None:
         self._videos, self._t = videos, 0
-        self._streams = [TritonStream(url, MODEL, timeout=60) for _ in range(streams)]
+        self._streams = [open_triton_stream(url, MODEL, timeout=60) for _ in range(streams)]
 
     def run(self, frames: int) -> float:
         def play(number: int) -> None:
@@ -141,7 +141,7 @@ def cameras(
 
     def play(number: int) -> _Paced:
         found, index = _Paced([], []), 0
-        with TritonStream(server.url, MODEL, timeout=30) as stream:
+        with open_triton_stream(server.url, MODEL, timeout=30) as stream:
             while True:
                 now = time.monotonic()
                 newest = max(index, int((now - begin - phases[number]) * rate))
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "checks" in arguments.parts:
         with serving(arguments.engines, options) as server:
             said("equal", equal(server, detector, videos, *((4, 40) if small else (32, 200))))
-            said("refused", refused(server, videos, 80, options.max_sequences))
+            said("refused", refused(server, videos, 80, options.max_streams))
             said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
         with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
             said("abandoned", abandoned(server, videos, 200 if small else 2000))

@@ -20,7 +20,7 @@ from rdn_engine.detector import Detector
 from rdn_engine.errors import AdmissionRefused
 from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
-from rdn_engine.serve.client import TritonStream
+from rdn_engine.serve.triton.client import open_triton_stream
 from rdn_engine.serve.triton.export import export_triton
 from rdn_engine.serve.triton.options import TritonOptions
 
@@ -77,7 +77,7 @@ def equal(server: TritonServer, detector: Detector, videos: Videos, streams: int
     before = sizes(server)
 
     def play(number: int) -> list[dict[str, Any]]:
-        with TritonStream(server.url, MODEL, name=f"cam-{number}") as stream:
+        with open_triton_stream(server.url, MODEL, name=f"cam-{number}") as stream:
             results = [r for t in range(frames) for r in stream.push(videos.frame(number, t))] + stream.flush()
             return [result.to_dict() for result in results]
 
@@ -111,7 +111,7 @@ def _difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
 
 def refused(server: TritonServer, videos: Videos, streams: int, most: int) -> dict[str, Any]:
     """More streams than the server takes: those too many are told so, and get in once others have ended."""
-    opened = [TritonStream(server.url, MODEL, name=f"crowd-{number}") for number in range(streams)]
+    opened = [open_triton_stream(server.url, MODEL, name=f"crowd-{number}") for number in range(streams)]
 
     def push(number: int) -> float | None:
         began = time.perf_counter()
@@ -144,7 +144,7 @@ def restarted(server: TritonServer, detector: Detector, videos: Videos, streams:
     halfway = threading.Barrier(streams + 1)
 
     def play(number: int) -> tuple[list[Detections], int]:
-        stream = TritonStream(server.url, MODEL, name=f"cam-{number}", timeout=60)
+        stream = open_triton_stream(server.url, MODEL, name=f"cam-{number}", timeout=60)
         results: list[Detections] = []
         for t in range(frames):
             if t == frames // 2:
@@ -181,12 +181,12 @@ def restarted(server: TritonServer, detector: Detector, videos: Videos, streams:
             "seconds_until_ready": back}  # fmt: skip
 
 
-def abandoned(server: TritonServer, videos: Videos, sequences: int) -> dict[str, Any]:
+def abandoned(server: TritonServer, videos: Videos, streams: int) -> dict[str, Any]:
     """Streams that begin and are never heard of again."""
     turned_away, samples = 0, []
     began = time.perf_counter()
-    for number in range(sequences):
-        stream = TritonStream(server.url, MODEL, name=f"gone-{number}")
+    for number in range(streams):
+        stream = open_triton_stream(server.url, MODEL, name=f"gone-{number}")
         while True:
             try:
                 stream.push(videos.frame(number, 0))
@@ -195,10 +195,10 @@ def abandoned(server: TritonServer, videos: Videos, sequences: int) -> dict[str,
                 turned_away += 1
                 time.sleep(IDLE_SECONDS / 4)
         del stream  # as a client that dies: nothing is said to the server
-        if not (number + 1) % max(sequences // 40, 1):
+        if not (number + 1) % max(streams // 40, 1):
             samples.append(round(server.megabytes(), 2))
     half = samples[len(samples) // 2 :]  # the table was full long before
-    return {"sequences": sequences, "refused_while_full": turned_away, "seconds": time.perf_counter() - began,
+    return {"streams": streams, "refused_while_full": turned_away, "seconds": time.perf_counter() - began,
             "mib": samples, "growth_in_second_half_mib": max(half) - half[0]}  # fmt: skip
 
 
@@ -228,7 +228,7 @@ def rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
          f"{dead['changed_epoch']} saw one, {dead['wrong']} wrong, {dead['lost']} frames counted as lost, ready again "
          f"after {dead['seconds_until_ready']:.1f} s",
          dead["changed_epoch"] == dead["streams"] and not dead["wrong"]),
-        (f"{gone['sequences']:,} streams begun and abandoned",
+        (f"{gone['streams']:,} streams begun and abandoned",
          f"memory flat: at most {FLAT_MIB:g} MiB in the second half",
          f"{gone['growth_in_second_half_mib']:+.1f} MiB, {max(gone['mib']):.0f} at most",
          gone["growth_in_second_half_mib"] <= FLAT_MIB),

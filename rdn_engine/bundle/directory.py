@@ -47,9 +47,9 @@ class Bundle:
             BundleError: for a directory that is missing, damaged, of another version, or that names a file outside
                 itself.
         """
-        directory = Path(directory)
-        if not directory.is_dir():
-            raise BundleError(f"{str(directory)!r} is not a directory; wanted an engine directory with {MANIFEST}")
+        given, directory = directory, Path(directory)
+        if given == "" or not directory.is_dir():  # `Path("")` would be the current folder
+            raise BundleError(f"{str(given)!r} is not a directory; wanted an engine directory with {MANIFEST}")
         manifest = Manifest.read(directory)
         for name, record in manifest.files.items():
             _check_file(directory, name, record)

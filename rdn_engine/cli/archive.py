@@ -112,6 +112,7 @@ def _here(archive: Archive, videos: Sequence[Recording], interrupts: Interrupts)
     archive.sweep()
     for video in videos:
         yield archive.done(video) or archive.detect(detector, video, interrupts.each)
+    archive.sweep()
 
 
 @contextlib.contextmanager

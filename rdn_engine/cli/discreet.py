@@ -21,17 +21,37 @@ _TYPED = "rdn_engine.typed"
 
 class DiscreetGroup(TyperGroup):
     """Commands whose usage errors quote no credentials: `rdn-engine rtsp://user:password@...`, and whatever follows a
-    blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes.
+    blank or an unquoted `&` in an address. More than one source is taken for a glob without quotes. An empty argument
+    is a variable that is not set: as a path it would be the current folder.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[_TYPED] = list(args)
         with _discreet(ctx):
+            check_not_empty(args)
             return super().parse_args(ctx, with_default_address(args))
 
     def invoke(self, ctx: Any) -> Any:
         with _discreet(ctx):
             return super().invoke(ctx)
+
+
+def check_not_empty(args: list[str]) -> None:
+    """Refuse empty arguments, which no command has a meaning for.
+
+    Args:
+        args: as typed, the command first.
+
+    Raises:
+        BadParameter: says behind which option one stands.
+    """
+    for place, one in enumerate(args):
+        option, equals, value = one.partition("=")
+        if one and not (option.startswith("--") and equals and not value):
+            continue
+        behind = option if one else args[max(place - 1, 0)]
+        where = f"what stands behind {behind}" if behind.startswith("-") else "an argument"
+        raise typer.BadParameter(f"{where} is empty; wanted a value, as of a variable that is set")
 
 
 def with_default_address(args: list[str]) -> list[str]:

@@ -22,9 +22,9 @@ def export_triton(
     engines: EnginesArgument,
     output: Annotated[Path, typer.Option(metavar="DIR", help="The repository; other models in it stay.")],
     name: Annotated[str, typer.Option(help="Of the model, as clients call it.")] = "rdn",
-    max_sequences: Annotated[
+    max_streams: Annotated[
         int, typer.Option(help="Streams that one instance takes; another one is refused.")
-    ] = _DEFAULT.max_sequences,
+    ] = _DEFAULT.max_streams,
     idle_seconds: Annotated[
         float, typer.Option(help="A stream without a request for this long is forgotten.")
     ] = _DEFAULT.idle_seconds,
@@ -51,7 +51,7 @@ def export_triton(
         filed.check_bundle(engines)
         given = {name: value for name, value in (("backend", backend), ("threads", threads)) if value is not None}
         options = TritonOptions(
-            max_sequences=max_sequences,
+            max_streams=max_streams,
             idle_seconds=idle_seconds,
             byte_budget=byte_budget,
             max_batch=max_batch,

@@ -43,6 +43,19 @@ class StreamCost:
         return self.window + self.linking + self.results + self.pictures + self.thread
 
 
+def check_live(dials: Dials) -> None:
+    """Refuse dials that no live stream can have.
+
+    Args:
+        dials: of a stream.
+
+    Raises:
+        ConfigError: for links that wait for the end of a stream that has none.
+    """
+    if dials.link != "off" and dials.link_delay >= WHOLE_VIDEO:
+        raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
+
+
 def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamOptions, *, features: int) -> StreamCost:
     """What a stream may hold.
 
@@ -54,10 +67,9 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
         features: D, width of a proposal's features; 0 where there are none.
 
     Raises:
-        ConfigError: for links that wait for the end of a stream that has none.
+        ConfigError: as `check_live`.
     """
-    if dials.link != "off" and dials.link_delay >= WHOLE_VIDEO:
-        raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
+    check_live(dials)
     linked = 0 if dials.link == "off" else (dials.link_delay + 1) * max_detections * LINKED_BOX_BYTES
     if dials.over_gaps:
         linked += ((dials.link_delay + 2) * LOOKS + MOST_LOST) * 4 * features
@@ -81,7 +93,7 @@ class MemoryBudget:
         self.limit = limit
         """Bytes of all streams; None for no limit."""
         self._lock = threading.Lock()
-        self._taken: dict[str, int] = {}
+        self._taken: dict[str | int, int] = {}
 
     @property
     def taken(self) -> int:
@@ -89,7 +101,7 @@ class MemoryBudget:
         with self._lock:
             return sum(self._taken.values())
 
-    def reserve(self, name: str, cost: StreamCost) -> None:
+    def reserve(self, name: str | int, cost: StreamCost) -> None:
         """Take room for a stream, in place of what it has.
 
         Args:
@@ -113,7 +125,7 @@ class MemoryBudget:
                 )
             self._taken[name] = cost.total
 
-    def release(self, name: str) -> None:
+    def release(self, name: str | int) -> None:
         """Give back what a stream has.
 
         Args:

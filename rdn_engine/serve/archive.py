@@ -116,7 +116,8 @@ class Archive:
         return self.options.open(self.engines)
 
     def done(self, recording: Recording) -> Outcome | None:
-        """The outcome of an earlier run, where it stands and the video has the size and the time that it had then.
+        """The outcome of an earlier run, where it stands and the video has the size and the time that it had then. What
+        that run left of segments goes.
 
         Args:
             recording: one of the job's.
@@ -124,7 +125,10 @@ class Archive:
         record = self._read_record(recording)
         if record is None or record.video is None or record.video != _stamp_of(recording.path):
             return None
-        return self._if_of(recording, record, record.sha256)
+        before = self._if_of(recording, record, record.sha256)
+        if before is not None:
+            self._remove_segments(record.sha256)
+        return before
 
     def detect(
         self, detector: Detector, recording: Recording, each: Callable[[VideoSource], Iterable[Frame]] = iter
@@ -174,8 +178,6 @@ class Archive:
         """
         recording = pieces[0].recording
 
-        joined: set[Path] = set()
-
         def work(sha256: str) -> tuple[Outcome, _Stamp]:
             readings: list[Reading] = []
 
@@ -189,20 +191,16 @@ class Archive:
                         raise
                     readings.append(segment.reading)
                     yield segment
-                    joined.add(path.parent)
 
             return self._write(recording, join(each(), self.dials), lambda: _whole_of(readings))
 
-        outcome = self._guarded(recording, work)
-        if outcome.output is not None:
-            # With them go those of other lengths; not before the outcome stands, for who joins the same at once.
-            for folder in joined:
-                shutil.rmtree(folder, ignore_errors=True)
-        return outcome
+        return self._guarded(recording, work)
 
     def sweep(self) -> None:
         """Remove what processes that were killed left in the folder of results."""
         sweep(self.output)
+        with suppress(OSError):  # none, or segments that still wait
+            (self.output / SEGMENTS).rmdir()
 
     def failed(self, recording: Recording, why: str) -> Outcome:
         """An outcome of a video that nobody else records.
@@ -229,6 +227,7 @@ class Archive:
             before = None if record is None else self._if_of(recording, record, sha256)
             if record is not None and before is not None:
                 self._record(recording, replace(record, video=video))
+                self._remove_segments(sha256)
                 return before
             self._outcome_path(recording).unlink(missing_ok=True)
             outcome, results = work(sha256)
@@ -241,6 +240,9 @@ class Archive:
             self._record(recording, _Record(self._key(sha256), sha256, video, results, outcome))
         except OSError as error:
             return Outcome(recording.path, None, _why(error), seconds=outcome.seconds)
+        if outcome.output is not None:
+            # Not before the outcome stands, for who joins the same at once.
+            self._remove_segments(sha256)
         return outcome
 
     def _whole(
@@ -339,7 +341,14 @@ class Archive:
     def _piece_path(self, piece: Piece, sha256: str) -> Path:
         assert piece.segment is not None
         end = "end" if piece.segment.stop is None else piece.segment.stop
-        return self.output / SEGMENTS / self._key(sha256) / f"{piece.segment.first}-{end}.npz"
+        return self._segments_path(sha256) / f"{piece.segment.first}-{end}.npz"
+
+    def _segments_path(self, sha256: str) -> Path:
+        return self.output / SEGMENTS / self._key(sha256)
+
+    def _remove_segments(self, sha256: str) -> None:
+        """Those of every length of a video that is done."""
+        shutil.rmtree(self._segments_path(sha256), ignore_errors=True)
 
 
 @dataclass(frozen=True)

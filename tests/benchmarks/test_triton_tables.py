@@ -67,7 +67,7 @@ FOUND = {
     "equal": {"streams": 32, "frames": 200, "equal_to_the_bit": 6398, "largest_difference": 2e-6, "frames_a_call": 7.9},
     "refused": {"streams": 80, "most": 64, "refused": 16, "let_in_later": 16, "seconds_to_refuse": 0.5},
     "restarted": {"streams": 16, "frames": 120, "changed_epoch": 16, "wrong": 0, "lost": 128, "seconds_until_ready": 4},
-    "abandoned": {"sequences": 2000, "mib": [1, 260], "growth_in_second_half_mib": 0.4},
+    "abandoned": {"streams": 2000, "mib": [1, 260], "growth_in_second_half_mib": 0.4},
 }  # fmt: skip
 
 

@@ -128,6 +128,8 @@ def test_a_manifest_that_is_no_mapping_is_refused(directory: Path, text: str) ->
 def test_a_place_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a directory"):
         Bundle.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="'' is not a directory"):
+        Bundle.open("")
     with pytest.raises(BundleError) as caught:
         Bundle.open(tmp_path)
     assert str(caught.value) == f"'{tmp_path}' has no {MANIFEST}; wanted an engine directory"

@@ -268,6 +268,24 @@ def test_pieces_are_joined_to_the_same_results(archive: Archive, recording: Reco
     assert files(archive.output / ".segments") == []
 
 
+def test_segments_go_however_their_video_is_done(archive: Archive, recording: Recording) -> None:
+    piece = Piece(recording, Segment(0, 8))
+    archive.detect_piece(detector(), piece)
+    [held] = archive.output.rglob("0-8.npz")
+    waiting = held.read_bytes()
+    archive.sweep()
+    assert held.exists(), "its video is not done"
+    assert archive.detect(detector(), recording).whole
+    assert files(archive.output / ".segments") == []
+    for done in (lambda: archive.done(recording), lambda: archive.detect(detector(), recording, no_frames)):
+        held.parent.mkdir(parents=True)
+        held.write_bytes(waiting)  # as of a run that was killed behind its outcome
+        assert done() is not None
+        assert files(archive.output / ".segments") == []
+    archive.sweep()
+    assert not (archive.output / ".segments").exists()
+
+
 def test_a_segment_that_was_found_is_not_found_again(
     archive: Archive, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:

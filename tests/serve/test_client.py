@@ -1,192 +1,388 @@
-"""The client of streams behind Triton, against the table behind it, on a network that loses and repeats."""
+"""Clients that notice when their window is lost, by the wire of Ray Serve and by that of Triton."""
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("tritonclient.grpc")
-
-from tritonclient.utils import InferenceServerException
-
-from rdn_engine.errors import AdmissionRefused, RDNError
+from rdn_engine.errors import (
+    AdmissionRefused,
+    ConfigError,
+    FrameError,
+    Overloaded,
+    RDNError,
+    ServerUnavailable,
+)
+from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
 from rdn_engine.serve import client as module
-from rdn_engine.serve.client import TritonStream
-from rdn_engine.serve.triton.options import TritonOptions
-from rdn_engine.serve.triton.sequences import Request, Sequences
-from rdn_engine.stream.base import Stream
-from tests.fakes import image
-from tests.serve.contents import telling_detector
+from rdn_engine.serve.client import RemoteStream
+from rdn_engine.serve.sessions import Request
+from tests.fakes import fake_detector, image
+from tests.serve.network import FAULTS, IDLE, Compared, Direct, Network
 
-IDLE = 10.0
-TYPES = {"UINT8": np.uint8, "INT64": np.int64, "FP64": np.float64}
+Open = Callable[[Network, str], RemoteStream]
 
 
-class Result:
-    def __init__(self, **arrays: Any) -> None:
-        self._arrays = arrays
-
-    def as_numpy(self, name: str) -> Any:
-        return self._arrays[name]
+def by_ray(network: Network, name: str = "a") -> RemoteStream:
+    return RemoteStream(Compared(Direct(network), network.detector), name, timeout=30)
 
 
-@dataclass
-class Server:
-    """Triton as far as a sequence meets it, and the network in front; what every session gives is compared with what a
-    stream of its own gives.
-    """
+def by_triton(network: Network, name: str = "a") -> RemoteStream:
+    pytest.importorskip("tritonclient.grpc")
+    from rdn_engine.serve.triton import client as wire
+    from tests.serve.triton.backend import InferenceServerClient
 
-    now: float = 0.0
-    fault: str = ""
-    taken: int = 0
-
-    def __post_init__(self) -> None:
-        self.detector = telling_detector()
-        self.alone: dict[int, Stream] = {}
-        self.starts = 0
-        self.start()
-
-    def start(self) -> None:
-        """Again, with other sessions than before."""
-        self.starts += 1
-        options = TritonOptions(idle_seconds=IDLE, max_sequences=1)
-        clock, wall = (lambda: self.now), (lambda: self.starts * 10**6)
-        self.sequences = Sequences(self.detector, options, clock=clock, wall_ns=wall)
-        self.live: dict[str, float] = {}
-
-    def get_model_config(self, *_: Any, **__: Any) -> Any:
-        names = json.dumps(self.detector.config.class_names)
-        return SimpleNamespace(config=SimpleNamespace(parameters={"class_names": SimpleNamespace(string_value=names)}))
-
-    def close(self) -> None:
-        pass
-
-    def infer(
-        self, model: str, inputs: Any, *, sequence_id: str, sequence_start: bool, sequence_end: bool, **_: Any
-    ) -> Result:
-        fault, self.fault = self.fault, ""
-        if fault == "lost call":
-            raise InferenceServerException("late", "StatusCode.DEADLINE_EXCEEDED")
-        given = {one.name(): np.frombuffer(one._get_content(), TYPES[one.datatype()]) for one in inputs}
-        shapes = {one.name(): one.shape() for one in inputs}
-        picture = given["FRAME"].reshape(shapes["FRAME"])[0] if "FRAME" in given else None
-        pts = float(given["PTS"][0])
-        index = int(given["FRAME_INDEX"][0])
-        request = Request(sequence_id, sequence_start, sequence_end, picture, None if index < 0 else index,
-                          None if math.isnan(pts) else pts)  # fmt: skip
-        answer = self._step(request)
-        if fault == "lost answer":
-            raise InferenceServerException("late", "StatusCode.DEADLINE_EXCEEDED")
-        return answer
-
-    def _step(self, request: Request) -> Result:
-        name = str(request.sequence)
-        if self.now - self.live.get(name, -math.inf) >= IDLE and not request.start:
-            raise InferenceServerException(f"sequence {name} must specify the START flag on the first request")
-        self.live[name] = self.now
-        if request.end:
-            del self.live[name]
-        [answer] = self.sequences.step([request])
-        if answer.error is not None:
-            raise InferenceServerException(f"{type(answer.error).__name__}: {answer.error}", "StatusCode.INTERNAL")
-        if answer.session not in self.alone:
-            self.alone[answer.session] = self.detector.open_stream(source_id=name)
-        stream, wanted = self.alone[answer.session], []
-        if request.image is not None:
-            wanted += stream.push(request.image)
-        wanted += stream.flush() if request.end else []
-        assert [(r.pool_fill, r.confidence.tolist()) for r in answer.results] == [
-            (r.pool_fill, r.confidence.tolist()) for r in wanted
-        ]
-        lines = "\n".join(json.dumps(result.to_dict()) for result in answer.results)
-        return Result(SESSION=np.array([[answer.session]]), RESULTS=np.frombuffer(lines.encode(), np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "InferenceServerClient", lambda *_, **__: InferenceServerClient(network))
+        stream = wire.open_triton_stream("nowhere", "rdn", name=name, timeout=30)
+    stream._transport = Compared(stream._transport, network.detector)
+    return stream
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    return connected(monkeypatch)
+@pytest.fixture(params=[by_ray, by_triton])
+def connect(request: pytest.FixtureRequest) -> Open:
+    return request.param  # type: ignore[no-any-return]
 
 
-def connected(monkeypatch: pytest.MonkeyPatch) -> Server:
-    server = Server()
-    monkeypatch.setattr(module, "_RETRY_SECONDS", 60.0)  # a failure is said at once
-    monkeypatch.setattr(module, "InferenceServerClient", lambda *_, **__: server)
-    return server
+@pytest.fixture(autouse=True)
+def _fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 60.0)
 
 
-def test_a_frame_whose_first_answer_was_lost_is_counted(server: Server) -> None:
-    stream = TritonStream("nowhere", "rdn", name="a", timeout=30)
-    server.fault = "lost answer"
-    with pytest.raises(RDNError):
+def play(stream: RemoteStream, levels: range) -> list[Detections]:
+    return [one for t in levels for one in stream.push(image(t))]
+
+
+def fills(results: list[Detections]) -> list[tuple[int, int, int]]:
+    return [(one.epoch, one.frame_index, one.pool_fill) for one in results]
+
+
+def numbered(*levels: int, side: int = 16) -> list[Frame]:
+    return [Frame(image(t, side, side), t, None, "a") for t in levels]
+
+
+def test_a_stream_that_stays_is_a_local_stream(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    results = play(stream, range(9)) + stream.flush()
+    local = fake_detector()[0].predict([image(t) for t in range(9)], stream=True)
+    assert [(one.frame_index, one.pool_fill, one.source_id) for one in results] == [
+        (one.frame_index, one.pool_fill, "a") for one in local
+    ]
+    assert (stream.epoch, stream.windows_lost, stream.lost, len(network.servers[0].sessions)) == (0, 0, 0, 0)
+
+
+def test_what_a_frame_says_of_itself_arrives(connect: Open) -> None:
+    stream = connect(Network(), "a")
+    stream.push(Frame(image(0), 41, 2.5, "a"))
+    stream.push(image(1), pts=2.6)
+    stream.push(Frame(image(2), 45, 2.7, "a", pixel_aspect=2.0))
+    results = stream.flush()
+    assert [(one.frame_index, one.pts, one.epoch) for one in results] == [(45, 2.7, 1)]
+    with pytest.raises(FrameError, match="aspect"):
+        stream.push(Frame(image(2), 0, None, "a", pixel_aspect=-1.0))
+
+
+def test_a_moved_stream_sees_a_new_epoch_and_what_was_lost(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    before = play(stream, range(6))
+    network.at = 1
+    after = play(stream, range(6, 11)) + stream.flush()
+    assert fills(before) == [(0, 0, 3), (0, 1, 4), (0, 2, 5), (0, 3, 5)]
+    assert fills(after) == [(1, 6, 3), (1, 7, 4), (1, 8, 5), (1, 9, 4), (1, 10, 3)]
+    assert (stream.epoch, stream.windows_lost, stream.lost) == (1, 1, 2)
+
+
+def test_a_stream_that_comes_back_does_not_meet_its_old_window(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    results = []
+    for t in range(12):
+        network.at = (t // 4) % 2
+        results += stream.push(image(t))
+    results += stream.flush()
+    assert fills(results) == [
+        (0, 0, 3), (0, 1, 4), (1, 4, 3), (1, 5, 4), (2, 8, 3), (2, 9, 4), (2, 10, 4), (2, 11, 3)
+    ]  # fmt: skip
+    assert (stream.windows_lost, stream.lost) == (2, 4)
+
+
+def test_a_lost_answer_begins_a_new_window_and_its_frame_is_counted(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    network.fault = "lost answer"
+    with pytest.raises(ServerUnavailable):
         stream.push(image(0))
-    found = [one for t in range(1, 5) for one in stream.push(image(t))] + stream.flush()
-    assert (len(found), stream.lost, stream.epoch) == (4, 1, 0)
+    assert (stream.lost, stream.epoch) == (1, 0)
+    play(stream, range(1, 5))
+    network.fault = "lost answer"
+    with pytest.raises(ServerUnavailable):
+        stream.push(image(5))
+    assert fills(play(stream, range(6, 10))) == [(1, 4, 3), (1, 5, 4)]
+    assert (stream.lost, stream.epoch) == (4, 1)
 
 
-def test_a_stream_that_was_refused_begins_when_there_is_room(server: Server) -> None:
-    first, second = (TritonStream("nowhere", "rdn", name=name, timeout=30) for name in "ab")
+def test_a_request_that_did_not_arrive_leaves_the_window(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    play(stream, range(2))
+    network.fault = "lost call"
+    with pytest.raises(ServerUnavailable):
+        stream.push(image(2))
+    assert fills(play(stream, range(3, 5))) == [(0, 0, 3), (0, 1, 4)]
+    assert (stream.lost, stream.windows_lost) == (1, 0)
+
+
+@pytest.mark.parametrize(("fault", "epoch"), [("lost call", 0), ("lost answer", 1)])
+def test_a_request_is_sent_again(connect: Open, monkeypatch: pytest.MonkeyPatch, fault: str, epoch: int) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.0)
+    network = Network()
+    stream = connect(network, "a")
+    play(stream, range(2))
+    network.fault = fault
+    stream.push(image(2))
+    assert (stream.epoch, stream.lost) == (epoch, 2 * epoch)
+
+
+def test_a_second_client_of_a_stream_takes_it_over() -> None:
+    network = Network()
+    first, second = by_ray(network), by_ray(network)
     first.push(image(0))
+    second.push(image(1))
+    first.push(image(2))
+    assert (first.windows_lost, first.epoch, second.windows_lost) == (1, 1, 0)
+    assert len(network.servers[0].sessions) == 1
+
+
+def test_an_epoch_of_the_window_itself_is_counted_on(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    results = play(stream, range(4))
+    results += [one for t in range(4) for one in stream.push(image(t, 20, 20))]
+    network.at = 1
+    results += play(stream, range(3))
+    assert [one.epoch for one in results] == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_what_is_no_image_changes_nothing(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    with pytest.raises(FrameError):
+        stream.push(image(0, 4, 4))
+    assert len(network.servers[0].sessions) == 0
+    stream.push(image(0))
+    with pytest.raises(FrameError):
+        stream.push(image(1, 4, 4))
+    stream.push(image(1))
+    assert fills(stream.push(image(2))) == [(0, 0, 3)]
+    assert (stream.epoch, stream.windows_lost, stream.lost) == (0, 0, 0)
+
+
+def test_several_frames_in_a_call_are_those_frames(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    results = stream.push_many(numbered(0, 1, 2)) + stream.push_many([image(3)])
+    assert fills(results) == [(0, 0, 3), (0, 1, 4)]
+    network.at = 1
+    results = stream.push_many(numbered(4, 5, 6, 7)) + stream.flush()
+    assert fills(results) == [(1, 4, 3), (1, 5, 4), (1, 6, 4), (1, 7, 3)]
+    assert stream.lost == 2
+    with pytest.raises(ConfigError, match="frames"):
+        stream.push_many([])
+
+
+def test_frames_before_one_that_is_no_image_are_taken(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    stream.push_many(numbered(0, 1))
+    with pytest.raises(FrameError):
+        stream.push_many([*numbered(2, 3), *numbered(4, side=4), *numbered(5)])
+    assert fills(stream.push_many(numbered(5))) == [(0, 0, 3), (0, 1, 4), (0, 2, 5)]
+    other = connect(network, "b")
+    with pytest.raises(FrameError):
+        other.push_many([image(0), image(1), image(2), image(3, 4, 4)])
+    assert fills(other.flush()) == [(0, 0, 3), (0, 1, 3), (0, 2, 3)]
+    assert stream.windows_lost == other.windows_lost == 0
+
+
+def test_a_server_that_is_busy_keeps_the_window() -> None:
+    network = Network()
+    direct = Direct(network)
+    stream = RemoteStream(direct, "a", timeout=30)
+    stream.push(image(0))
+    direct.busy = True
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="busy"):
+            stream.push(image(1))
+        with pytest.raises(Overloaded, match="busy"):
+            stream.flush()
+    direct.busy = False
+    stream.push(image(1))
+    assert fills(stream.push(image(2))) == [(0, 0, 3)]
+    assert (stream.windows_lost, stream.lost) == (0, 0)
+
+
+def test_a_refusal_says_what_was_wanted_and_what_is_left(connect: Open) -> None:
+    alone = Network()
+    connect(alone, "a").push(image(0))
+    each = alone.servers[0].sessions.nbytes
+    network = Network(byte_budget=2 * each + 7)
+    streams = [connect(network, name) for name in "abc"]
+    for stream in streams[:2]:
+        stream.push(image(0))
+    with pytest.raises(AdmissionRefused, match="stream 'c' wants") as refused:
+        streams[2].push(image(0))
+    assert (refused.value.wanted, refused.value.left) == (each, 7)
+    streams[0].flush()
+    streams[2].push(image(1))
+    assert [one.frame_index for one in streams[2].flush()] == [0]
+    streams[2].push(image(2))
     with pytest.raises(AdmissionRefused):
-        second.push(image(1))
-    first.close()
-    second.push(image(2))
-    assert [one.frame_index for one in second.flush()] == [0]
-    assert second.lost == 0
+        streams[0].push(image(3))
+    assert (len(network.servers[0].sessions), streams[2].lost) == (2, 0)
+
+
+def test_a_stream_that_is_closed_gives_its_place_back(connect: Open) -> None:
+    network = Network(max_streams=1)
+    for name in "abc":
+        with connect(network, name) as stream:
+            stream.push(image(0))
+    assert len(network.servers[0].sessions) == 0
+    stream = connect(network, "a")
+    stream.push(image(0))
+    network.fault = "lost call"
+    stream.close()
+    assert len(network.servers[0].sessions) == 1, "it goes by its time"
+
+
+def test_a_stage_that_fails_is_said_and_begins_anew(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    play(stream, range(3))
+    network.fault = "stage"
+    with pytest.raises(RDNError, match="MemoryError: no room"):
+        stream.push(image(3))
+    assert fills(play(stream, range(4, 8))) == [(1, 3, 3), (1, 4, 4)]
+    assert stream.lost == 3
+
+
+def test_windows_that_nobody_uses_go(connect: Open) -> None:
+    network = Network()
+    streams = [connect(network, str(i)) for i in range(3)]
+    for stream in streams:
+        stream.push(image(0))
+        network.now += 4
+    streams[0].push(image(1))  # 12 seconds after its first
+    assert (streams[0].epoch, streams[0].lost) == (1, 1)
+    assert streams[1].epoch == 0
+    network.now += 5
+    streams[0].push(image(2))
+    assert len(network.servers[0].sessions) == 2
+    for _ in range(200):
+        connect(network, "abandoned").push(image(0))
+        network.now += IDLE + 1
+    streams[0].push(image(0))
+    assert len(network.servers[0].sessions) == 1
+
+
+def test_flush_of_a_lost_window_gives_nothing(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    stream.push(image(0))
+    network.at = 1
+    assert stream.flush() == []
+    assert (stream.lost, stream.windows_lost) == (1, 1)
+    stream.push(image(1))
+    assert stream.epoch == 1
+
+
+def test_results_that_are_ready_wait_for_a_flush_that_is_taken(connect: Open) -> None:
+    network = Network()
+    stream = connect(network, "a")
+    with pytest.raises(FrameError):
+        stream.push_many([*numbered(0, 1, 2, 3), *numbered(4, side=4)])
+    network.fault = "lost call"
+    with pytest.raises(ServerUnavailable):
+        stream.flush()
+    assert [one.frame_index for one in stream.flush()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "1"])
+def test_a_timeout_is_checked(timeout: Any) -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        RemoteStream(Direct(Network()), "a", timeout=timeout)
 
 
 EVENTS = st.lists(
     st.one_of(
-        st.sampled_from(["push"] * 6 + ["flush", "restart", "lost call", "lost answer", "other", "resize"]),
-        st.integers(1, 12),
+        st.tuples(st.just("push"), st.integers(1, 4)),
+        st.tuples(st.just("push"), st.integers(1, 4)),
+        st.tuples(st.just("wrong"), st.integers(0, 2)),
+        st.tuples(st.sampled_from(["resize", "flush", "move", "other"]), st.just(0)),
+        st.tuples(st.just("die"), st.integers(0, 1)),
+        st.tuples(st.just("wait"), st.integers(1, 12)),
+        st.tuples(st.just("late"), st.integers(0, 99)),
+        st.tuples(st.sampled_from(FAULTS), st.just(0)),
     ),
     max_size=40,
 )
 
 
-@settings(deadline=None, max_examples=150)
-@given(EVENTS, st.booleans())
-def test_every_frame_has_one_result_or_is_lost(events: list[str | int], patient: bool) -> None:
-    """And no result is of a window that its session does not have, which the server's `_step` asserts."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        server = connected(monkeypatch)
-        monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0 if patient else 60.0)
-        stream = TritonStream("nowhere", "rdn", name="a", timeout=30)
-        found: list[Detections] = []
-        level, side, given = 0, 16, 0
-        for event in events:
-            if isinstance(event, int):
-                server.now += event
-            elif event == "push":
-                level += 1
+def frames_of(kind: str, level: int, number: int, side: int) -> list[Frame]:
+    return numbered(*range(level, level + number), side=side) + (numbered(level, side=4) if kind == "wrong" else [])
+
+
+@pytest.mark.parametrize("wire", [by_ray, by_triton])
+@settings(deadline=None, max_examples=200)
+@given(events=EVENTS, patient=st.booleans())
+def test_every_frame_has_one_result_of_a_window_that_its_client_knows_or_is_lost(
+    wire: Open, events: list[tuple[str, int]], patient: bool
+) -> None:
+    """Of the windows the transport asserts it."""
+    network = Network(max_streams=1)
+    stream = wire(network, "a")
+    transport = stream._transport
+    assert isinstance(transport, Compared)
+    found: list[Detections] = []
+    unknown = level = 0
+    side = 16
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_AGAIN_SECONDS", 0.0 if patient else 60.0)
+        for kind, number in events:
+            if kind in ("push", "wrong", "flush"):
+                frames = frames_of(kind, level, number, side)
+                level += number
                 try:
-                    found += stream.push(image(level, side, side))
-                    given += 1
-                except AdmissionRefused:
+                    found += stream.flush() if kind == "flush" else stream.push_many(frames or numbered(0, side=4))
+                except (FrameError, AdmissionRefused):
                     pass
                 except RDNError:
-                    given += 1
-            elif event == "flush":
-                with suppress(RDNError):
-                    found += stream.flush()
-            elif event == "restart":
-                server.start()
-            elif event == "resize":
+                    unknown += transport.sending
+            elif kind == "resize":
                 side = 36 - side
-            elif event == "other":
-                with suppress(InferenceServerException):
-                    server._step(Request("b", True, False, image(0)))
-            else:
-                server.fault = event
-            assert len(found) + stream._pending + stream.lost == given
-        epochs = [one.epoch for one in found]
-        assert epochs == sorted(epochs)
+            elif kind == "move":
+                network.at = 1 - network.at
+            elif kind == "die":
+                network.servers[number] = network.server()
+            elif kind == "wait":
+                network.now += number
+            elif kind == "other":
+                network.servers[network.at].sessions.step([Request("b", frames=tuple(numbered(0)))])
+            elif kind == "late" and network.sent:
+                with suppress(Exception):  # Triton refuses some
+                    network.sent[number % len(network.sent)](network.servers[number % 2])
+            elif kind in FAULTS:
+                network.fault = kind
+            assert len(found) + len(stream._ready) + stream._waiting + stream.lost == transport.taken + unknown
+        network.fault = ""
+        found += stream.flush()
+    assert len(found) + stream.lost == transport.taken + unknown
+    epochs = [one.epoch for one in found]
+    assert epochs == sorted(epochs)

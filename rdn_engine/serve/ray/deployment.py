@@ -15,10 +15,12 @@ from typing import Any
 
 from rdn_engine.config import Dials
 from rdn_engine.detector import Detector
+from rdn_engine.errors import Overloaded
 from rdn_engine.plain import check
+from rdn_engine.serve.admission import check_live
 from rdn_engine.serve.opening import DetectorOptions
 from rdn_engine.serve.ray.cluster import ray_module
-from rdn_engine.serve.ray.sessions import Call, Reply, Sessions
+from rdn_engine.serve.sessions import Reply, Request, Sessions
 
 
 def application(
@@ -38,16 +40,18 @@ def application(
         replicas: processes, each with a detector; `threads` CPUs of the options, by default 1, are a replica's.
         options: of the detector.
         dials: of every stream; None takes the model's own.
-        room: calls that may be at a replica at once, one of them in work; one more is refused.
+        room: requests that may be at a replica at once, one of them in work; one more is refused.
         byte_budget: bytes of the windows of a replica; a stream beyond is refused. None for no bound.
         idle_seconds: after which the window of a stream that sends nothing goes.
 
     Raises:
-        ConfigError: for a number out of its range.
+        ConfigError: for a number out of its range, and for dials that no live stream can have.
         BackendUnavailable: without Ray Serve.
     """
     check(replicas >= 1, "replicas", replicas, "1 or more")
     check(room >= 1, "room", room, "1 or more")
+    if dials is not None:
+        check_live(dials)
     options = options or DetectorOptions(threads=1)
     serve = ray_module("serve").serve
     from ray.serve.config import RequestRouterConfig
@@ -89,21 +93,19 @@ class Replica:
         self._room, self._inside = room, 0
         self._thread = ThreadPoolExecutor(1, "rdn-streams")
 
-    async def call(self, call: Call) -> Reply:
-        """Take frames, or refuse them at once.
+    async def step(self, request: Request) -> Reply:
+        """Answer a request, or refuse it at once.
 
         Args:
-            call: of a client.
+            request: of a client.
         """
         # The end of a stream gives memory back, and is not refused.
-        if call.frames and self._inside >= self._room:
-            return Reply(
-                call.session,
-                refusal="overloaded",
-                message=f"{self._inside} calls are at this replica; it takes {self._room}",
-            )
+        if request.frames and self._inside >= self._room:
+            said = f"{self._inside} requests are at this replica; it takes {self._room}"
+            return Reply(request.session, error=Overloaded(said))
         self._inside += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._sessions.call, call)
+            [reply] = await asyncio.get_running_loop().run_in_executor(self._thread, self._sessions.step, [request])
+            return reply
         finally:
             self._inside -= 1

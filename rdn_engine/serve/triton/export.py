@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError
 from rdn_engine.plain import check
+from rdn_engine.serve.admission import check_live
 from rdn_engine.serve.triton.options import TritonOptions
 
-CANDIDATES_A_SEQUENCE = 16
-"""Sequences that Triton lets through to the model, for each that the model takes. Beyond its own number Triton queues
-in silence; the model refuses in words, and is there to be asked."""
+CANDIDATES_A_STREAM = 16
+"""Sequences that Triton lets through to the model, for each stream that the model takes. Beyond its own number Triton
+queues in silence; the model refuses in words, and is there to be asked."""
 
 _CONFIG = """\
 # Written by `rdn-engine export-triton`. A frame and its flags come in, the results that became ready go out; every
-# correlation id is a stream with a window of its own (docs/triton.md).
+# correlation id is a stream with a window of its own, of which KNOWN says what the client knows (docs/triton.md).
 name: {name}
 backend: "python"
 max_batch_size: {max_batch}
 
 input [
   {{ name: "FRAME" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] allow_ragged_batch: true optional: true }},
+  {{ name: "KNOWN" data_type: TYPE_INT64 dims: [ 2 ] }},
   {{ name: "FRAME_INDEX" data_type: TYPE_INT64 dims: [ 1 ] }},
   {{ name: "PTS" data_type: TYPE_FP64 dims: [ 1 ] }},
   {{ name: "PIXEL_ASPECT" data_type: TYPE_FP64 dims: [ 1 ] }}
@@ -35,7 +39,7 @@ output [
 ]
 
 # max_sequence_idle_microseconds is idle_seconds of the parameter below; max_candidate_sequences is {factor} times its
-# max_sequences, so that a sequence too many is refused by the model, and not queued without a word.
+# max_streams, so that a stream too many is refused by the model, and not queued without a word.
 sequence_batching {{
   max_sequence_idle_microseconds: {idle}
   oldest {{
@@ -66,12 +70,12 @@ def export_triton(engines: Path, output: Path, options: TritonOptions, *, name: 
     Raises:
         BundleError: for a directory that is missing or damaged.
         ConfigError: for a name that is no folder's or is there, for a place in `engines`, and for dials that the model
-            does not have.
-        OSError: where it cannot be written.
+            does not have, or that no live stream can have.
+        OSError: where it cannot be written; then nothing of it is there.
     """
     check(re.fullmatch(r"\w[\w.-]*", name) is not None, "name", name, "letters, digits, '_', '-' and '.'")
     bundle = Bundle.open(engines)
-    bundle.config.dials.turned(options.dials)
+    check_live(bundle.config.dials.turned(options.dials))
     folder = output / name
     if bundle.directory.resolve() in (output.resolve(), *output.resolve().parents):
         raise ConfigError(f"{output} is in {engines}, which is copied into it; wanted a place outside")
@@ -81,15 +85,26 @@ def export_triton(engines: Path, output: Path, options: TritonOptions, *, name: 
         name=json.dumps(name),
         max_batch=options.max_batch,
         idle=round(options.idle_seconds * 1e6),
-        factor=CANDIDATES_A_SEQUENCE,
-        candidates=CANDIDATES_A_SEQUENCE * options.max_sequences,
+        factor=CANDIDATES_A_STREAM,
+        candidates=CANDIDATES_A_STREAM * options.max_streams,
         instances=options.instances,
         options=json.dumps(options.to_json()),
         class_names=json.dumps(json.dumps(bundle.config.class_names)),
     )
-    version = folder / "1"
-    version.mkdir(parents=True)
-    (folder / "config.pbtxt").write_text(config, encoding="utf-8")
-    shutil.copyfile(Path(__file__).with_name("model.py"), version / "model.py")
-    shutil.copytree(bundle.directory, version / "engines")
+    was_there = output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    part = output / f".{uuid.uuid4().hex}.part"  # so that no server meets half a model
+    try:
+        version = part / "1"
+        version.mkdir(parents=True)
+        (part / "config.pbtxt").write_text(config, encoding="utf-8")
+        shutil.copyfile(Path(__file__).with_name("model.py"), version / "model.py")
+        shutil.copytree(bundle.directory, version / "engines")
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # another model may be there by now
+                output.rmdir()
+        raise
     return folder

@@ -11,9 +11,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from rdn_engine.errors import AdmissionRefused, ConfigError, FrameError
+from rdn_engine.errors import AdmissionRefused, FrameError
+from rdn_engine.frame import Frame
+from rdn_engine.serve.sessions import Reply, Request
 from rdn_engine.serve.triton.options import TritonOptions
-from rdn_engine.serve.triton.sequences import Answer, Request, Sequences
+from rdn_engine.serve.triton.wire import error_text
 
 
 class TritonPythonModel:
@@ -22,39 +24,48 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         engines = Path(args["model_repository"], args["model_version"], "engines")
         parameters = json.loads(args["model_config"])["parameters"]
-        self._sequences = Sequences.load(engines, TritonOptions.from_json(parameters["rdn_engine"]["string_value"]))
+        self._sessions = TritonOptions.from_json(parameters["rdn_engine"]["string_value"]).open(engines)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [_response(answer) for answer in self._sequences.step([_request(one) for one in requests])]
+        return [_response(reply) for reply in self._sessions.step([_request(one) for one in requests])]
 
     def finalize(self) -> None:
-        self._sequences.close()
+        self._sessions.close()
 
 
 def _request(request: Any) -> Request:
     given = {tensor.name(): _array(tensor) for tensor in request.inputs()}
-    image, index, pts = given.get("FRAME"), int(given["FRAME_INDEX"].item()), float(given["PTS"].item())
-    if image is not None and len(image) == 1:  # several are no image: FrameError says so
-        image = image[0]
+    session, number = given["KNOWN"].reshape(2).tolist()
+    stream, images = request.correlation_id(), given.get("FRAME")
+    frames = []
+    if images is not None:
+        pts = float(given["PTS"].item())
+        frames.append(
+            Frame(
+                images[0] if len(images) == 1 else images,  # several are no image: FrameError says so
+                int(given["FRAME_INDEX"].item()),
+                None if math.isnan(pts) else pts,
+                str(stream),
+                float(given["PIXEL_ASPECT"].item()),
+            )
+        )
+    start = request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START
     return Request(
-        sequence=request.correlation_id(),
-        start=bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
-        end=bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
-        image=image,
-        frame_index=None if index < 0 else index,
-        pts=None if math.isnan(pts) else pts,
-        pixel_aspect=float(given["PIXEL_ASPECT"].item()),
+        stream,
+        None if start or not session else session,
+        number,
+        tuple(frames),
+        bool(request.flags() & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
     )
 
 
-def _response(answer: Answer) -> Any:
-    if answer.error is not None:
-        message = f"{type(answer.error).__name__}: {answer.error}"
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, _code(answer.error)))
-    lines = "\n".join(json.dumps(result.to_dict()) for result in answer.results)
+def _response(reply: Reply) -> Any:
+    if reply.error is not None:
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(reply.error), _code(reply.error)))
+    lines = "\n".join(json.dumps(result.to_dict()) for result in reply.results)
     return pb_utils.InferenceResponse(
         [
-            _tensor("SESSION", np.array([[answer.session]], np.int64)),
+            _tensor("SESSION", np.array([[reply.session or 0]], np.int64)),
             _tensor("RESULTS", np.frombuffer(bytearray(lines.encode()), np.uint8)[None]),
         ]
     )
@@ -63,7 +74,7 @@ def _response(answer: Answer) -> Any:
 def _code(error: Exception) -> Any:
     if isinstance(error, AdmissionRefused):
         return pb_utils.TritonError.UNAVAILABLE
-    if isinstance(error, (ConfigError, FrameError)):
+    if isinstance(error, FrameError):
         return pb_utils.TritonError.INVALID_ARG
     return pb_utils.TritonError.INTERNAL
 

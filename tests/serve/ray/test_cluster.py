@@ -17,15 +17,18 @@ from typing import Any
 
 import pytest
 
+from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import BackendUnavailable, BundleError, ConfigError, Overloaded
 from rdn_engine.results import Detections
 from rdn_engine.serve.archive import Archive
+from rdn_engine.serve.client import RemoteStream
 from rdn_engine.serve.opening import DetectorOptions
 from rdn_engine.serve.ray.archive import ATTEMPTS, detect_archive
-from rdn_engine.serve.ray.client import RayStream, ray_call
+from rdn_engine.serve.ray.client import RayTransport, open_ray_stream
 from rdn_engine.serve.ray.cluster import LOCAL, cluster
 from rdn_engine.serve.ray.deployment import application
 from rdn_engine.serve.recordings import Recording, recordings
+from rdn_engine.serve.sessions import Reply, Request, process_of
 from tests.serve.ray.processes import ray_processes
 from tests.serve.recorded import ENGINES, detector, frames, pictures, told
 from training.data.synthetic import write_clip
@@ -132,7 +135,7 @@ def test_segments_are_joined(ray: Any, tmp_path: Path) -> None:
     assert joined.output is not None
     assert whole.output is not None
     assert Path(joined.output).read_bytes() == Path(whole.output).read_bytes()
-    assert not [path for path in (archive.output / ".segments").rglob("*") if path.is_file()]
+    assert not (archive.output / ".segments").exists()
 
 
 def test_what_concerns_the_whole_job_is_said_before_it_begins(
@@ -202,7 +205,7 @@ def app(ray: Any) -> Iterator[str]:
     serve.shutdown()
 
 
-def play(stream: RayStream, first: int, count: int) -> list[Detections]:
+def play(stream: RemoteStream, first: int, count: int) -> list[Detections]:
     results = []
     for frame in frames(pictures(40))[first : first + count]:
         while True:
@@ -215,7 +218,7 @@ def play(stream: RayStream, first: int, count: int) -> list[Detections]:
 
 
 def test_a_stream_on_a_replica_is_a_local_stream(app: str) -> None:
-    stream = RayStream(ray_call(app, "one"), "one")
+    stream = open_ray_stream(app, "one")
     results = play(stream, 0, 9) + stream.flush()
     dials = detector().config.dials.turned({"window": 2})
     with detector().open_stream(dials) as local:
@@ -226,9 +229,9 @@ def test_a_stream_on_a_replica_is_a_local_stream(app: str) -> None:
 
 def test_a_full_replica_refuses_and_keeps_its_windows(app: str) -> None:
     refused: list[str] = []
-    streams = [RayStream(ray_call(app, f"busy {i}"), f"busy {i}") for i in range(16)]
+    streams = [open_ray_stream(app, f"busy {i}") for i in range(16)]
 
-    def push(stream: RayStream) -> None:
+    def push(stream: RemoteStream) -> None:
         for frame in frames(pictures(40))[:12]:
             try:
                 stream.push(frame)
@@ -244,29 +247,24 @@ def test_a_full_replica_refuses_and_keeps_its_windows(app: str) -> None:
         stream.flush()
     assert refused
     assert "it takes 3" in refused[0]
-    assert all((stream.moves, stream.epoch) == (0, 0) for stream in streams)
+    assert all((stream.windows_lost, stream.epoch) == (0, 0) for stream in streams)
 
 
 def test_streams_of_a_replica_that_dies_see_a_new_epoch(app: str) -> None:
     """The last one: the replica that takes its place moves streams of the other one too, once it is there."""
-    replies: dict[str, list[str]] = {f"cam {i}": [] for i in range(6)}
+    replies: dict[str, list[int]] = {f"cam {i}": [] for i in range(6)}
 
-    def stream_of(name: str) -> RayStream:
-        call = ray_call(app, name, timeout=WAIT)
-
-        def watched(one: Any) -> Any:
-            reply = call(one)
-            if reply.refusal is None and one.frames:
-                replies[name].append(reply.session)
+    class Watched(RayTransport):
+        def send(self, request: Request, seconds: float) -> Reply:
+            reply = super().send(request, seconds)
+            replies[str(request.stream)] += [reply.session or 0] * reply.taken
             return reply
 
-        return RayStream(watched, name)
-
-    streams = [stream_of(name) for name in replies]
+    streams = [RemoteStream(Watched(app, name), name, timeout=WAIT) for name in replies]
     results = {stream.name: play(stream, 0, 6) for stream in streams}
-    homes = {name: sessions[-1].split("-")[0] for name, sessions in replies.items()}
+    homes = {name: process_of(sessions[-1]) for name, sessions in replies.items()}
     victim = homes[streams[0].name]
-    os.kill(int(victim), signal.SIGKILL)
+    os.kill(victim, signal.SIGKILL)
     for stream in streams:
         results[stream.name] += play(stream, 6, 6)
         results[stream.name] += stream.flush()
@@ -274,7 +272,7 @@ def test_streams_of_a_replica_that_dies_see_a_new_epoch(app: str) -> None:
     for stream in streams:
         windows = list(dict.fromkeys(replies[stream.name]))
         assert (len(windows) > 1) >= (homes[stream.name] == victim)
-        assert stream.moves == stream.epoch == len(windows) - 1
+        assert stream.windows_lost == stream.epoch == len(windows) - 1
         assert len(results[stream.name]) + stream.lost == 12
         for epoch, window in enumerate(windows):
             given = [replace(f, source_id=stream.name) for f, its in zip(frames(pictures(40)), replies[stream.name],
@@ -293,6 +291,8 @@ def test_what_is_no_cluster_is_an_error() -> None:
         pass
     with pytest.raises(ConfigError, match="replicas"):
         application(ENGINES, replicas=0)
+    with pytest.raises(ConfigError, match="the whole video"):
+        application(ENGINES, dials=Dials(link="boxes", link_delay=WHOLE_VIDEO))
 
 
 def test_without_ray_its_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

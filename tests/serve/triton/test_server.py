@@ -15,7 +15,7 @@ from benchmarks.serve.scale_triton import cameras
 from benchmarks.serve.triton_server import MODEL, TritonServer, missing
 from rdn_engine.detector import Detector
 from rdn_engine.errors import AdmissionRefused, FrameError, ServerUnavailable
-from rdn_engine.serve.client import TritonStream
+from rdn_engine.serve.triton.client import open_triton_stream
 from rdn_engine.serve.triton.options import TritonOptions
 
 if _missing := missing():
@@ -37,7 +37,7 @@ def videos(detector: Detector) -> triton_checks.Videos:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TritonServer]:
-    options = TritonOptions(threads=1, max_sequences=MOST)
+    options = TritonOptions(threads=1, max_streams=MOST)
     with triton_checks.serving(ENGINES, options) as one:
         yield one
 
@@ -56,7 +56,7 @@ def test_streams_too_many_are_refused_and_get_in_later(server: TritonServer, vid
 
 def test_wrong_frames_are_refused_and_change_nothing(server: TritonServer, videos: triton_checks.Videos) -> None:
     picture = videos.frame(0, 0)
-    with TritonStream(server.url, MODEL, timeout=30) as stream:
+    with open_triton_stream(server.url, MODEL, timeout=30) as stream:
         assert stream.push(picture) == []
         with pytest.raises(FrameError, match="uint8"):
             stream.push(picture.astype(np.float32))  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_a_stream_closed_without_its_results_gives_its_place_back(
     server: TritonServer, videos: triton_checks.Videos
 ) -> None:
     for _ in range(3 * MOST):
-        with TritonStream(server.url, MODEL, timeout=30) as stream:
+        with open_triton_stream(server.url, MODEL, timeout=30) as stream:
             stream.push(videos.frame(0, 0))
 
 
@@ -87,7 +87,7 @@ def test_a_model_whose_process_dies_is_said_and_seen_once_it_is_back(
     server: TritonServer, videos: triton_checks.Videos
 ) -> None:
     """Triton says all the same that it is ready (findings/triton_model_stays_dead.sh)."""
-    with TritonStream(server.url, MODEL, timeout=60) as stream:
+    with open_triton_stream(server.url, MODEL, timeout=60) as stream:
         stream.push(videos.frame(0, 0))
         server.kill_model()
         stream._timeout = 3.0
@@ -104,9 +104,9 @@ def test_a_model_whose_process_dies_is_said_and_seen_once_it_is_back(
 def test_abandoned_streams_are_forgotten_and_a_late_frame_is_seen_to_begin_anew(
     detector: Detector, videos: triton_checks.Videos
 ) -> None:
-    options = TritonOptions(threads=1, max_sequences=MOST, idle_seconds=triton_checks.IDLE_SECONDS)
+    options = TritonOptions(threads=1, max_streams=MOST, idle_seconds=triton_checks.IDLE_SECONDS)
     with triton_checks.serving(ENGINES, options) as server:
-        idle = TritonStream(server.url, MODEL, name="idle", timeout=30)
+        idle = open_triton_stream(server.url, MODEL, name="idle", timeout=30)
         idle.push(videos.frame(0, 0))
         found = triton_checks.abandoned(server, videos, 3 * MOST)
         assert found["refused_while_full"] > 0
@@ -134,5 +134,6 @@ def test_cameras_with_a_fixed_rate_drop_what_a_server_cannot_do(
 
 
 def test_nobody_there_is_said_in_time(videos: triton_checks.Videos) -> None:
-    with TritonStream("127.0.0.1:9", MODEL, timeout=0.5) as stream, pytest.raises(ServerUnavailable, match="no answer"):
+    stream = open_triton_stream("127.0.0.1:9", MODEL, timeout=0.5)
+    with pytest.raises(ServerUnavailable, match="no answer"):
         stream.push(videos.frame(0, 0))
