@@ -41,7 +41,8 @@ def application(
         options: of the detector.
         dials: of every stream; None takes the model's own.
         room: requests that may be at a replica at once, one of them in work; one more is refused.
-        byte_budget: bytes of the windows of a replica; a stream beyond is refused. None for no bound.
+        byte_budget: bytes of the windows of a replica, at least those of one; a stream beyond is refused. None for no
+            bound.
         idle_seconds: after which the window of a stream that sends nothing goes.
 
     Raises:
