@@ -117,22 +117,6 @@ class Activations:
             for name, extremes in self._extremes.items()
         }
 
-    def loss(self, name: str, ranges: Ranges) -> float:
-        """What the codes of a tensor lose.
-
-        Args:
-            name: of the tensor.
-            ranges: of the tensors; 0 lies in this one's.
-
-        Returns:
-            The deviation of the rounding and clipping of its sample over that of the sample, 0 or more.
-        """
-        sample = np.concatenate(self._samples[name]) if name in self._samples else np.zeros(1, np.float32)
-        low, high = ranges.get(name, (0.0, 0.0))
-        step = max(high - low, 1e-12) / (_LEVELS - 1)
-        coded = np.clip(np.round((sample - low) / step), 0, _LEVELS - 1) * step + low
-        return float((coded - sample).std() / max(float(sample.std()), 1e-12))
-
 
 def observer(graph: Path, names: list[str]) -> Callable[[dict[str, NDArray[np.generic]]], dict[str, Float]]:
     """A look into a graph.

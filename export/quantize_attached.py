@@ -4,9 +4,9 @@
 
 The convolutions of the encoder are quantised (static QDQ, U8S8, a scale for each output channel of the weights), but
 for those whose outputs are scores and boxes: what joins and decodes them stays in float32, so that no scale is shared
-by boxes and scores. Where that changes too much, the convolutions that lose most are left in float32 too. Everything
-behind the encoder stays as it is. Exit codes: 0 written; 1 something is wrong or missing; 2 the command line is wrong;
-3 INT8 detects something else than float32.
+by boxes and scores. Where that changes too much, the convolutions are left in float32 too that change most when each is
+quantised alone. Everything behind the encoder stays as it is. Exit codes: 0 written; 1 something is wrong or missing;
+2 the command line is wrong; 3 INT8 detects something else than float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rdn_engine.verify
-from export.calibration import DEFAULT_FRAMES, METHODS, Activations, CalibrationFrames, observer
+from export.calibration import DEFAULT_FRAMES, METHODS, Activations, CalibrationFrames, Ranges, observer
 from export.int8 import INT8_TOLERANCES, activation_names, through_relu, write_quantized
 from export.precision import MIN_AGREEMENT, agreement, detector_of, golden_of
 from export.steps import Report, shown
@@ -48,6 +48,7 @@ OPSET = 13
 LEFT_OUT = (0.0, 0.125, 0.25)
 """Parts of the convolutions that are left in float32 beside the last ones, tried in turn"""
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
+_TRIED_ALONE = 2  # of those, on which every convolution is quantised alone
 _QUANTIZED = ("Conv", "Relu", "MaxPool")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OUTPUTS = ("boxes", "class_scores")
@@ -177,19 +178,21 @@ def _least_left_out(
     layers = [node for node in model.graph.node if node.op_type == "Conv"]
     kept = ends(model)
     free = [node for node in layers if node.name not in kept]
-    # What a ReLU makes of a convolution's output has the codes, not the output.
-    coded = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Relu"}
+    ranges = {one: through_relu(model, activations.ranges(one)) for one in METHODS}
     float32 = detector_of(_host_model(exact, exact.path("encoder")))
     told: list[str] = []
+    order: list[str] = []
+    method = METHODS[0]
     for part in LEFT_OUT:
-        best, method = np.inf, METHODS[0]
+        if part and not order:
+            report(f"{len(free)} convolutions, each in int8 alone")
+            order = _most_changing(model, free, ranges[method], outputs[:_TRIED_ALONE], staging)
+        worst = order[: int(part * len(free))]
+        best = np.inf
         for one in METHODS:
-            ranges = through_relu(model, activations.ranges(one))
-            losses = {n.name: activations.loss(coded.get(n.output[0], n.output[0]), ranges) for n in free}
-            worst = sorted(losses, key=losses.__getitem__, reverse=True)[: int(part * len(losses))]
             candidate = staging / f"{one}.onnx"
             report(f"int8 graph, {part:.0%} of the convolutions in float32, ranges by {one}")
-            write_quantized(model, candidate, ranges, exclude=[*kept, *worst], kinds=_QUANTIZED, symmetric=False)
+            write_quantized(model, candidate, ranges[one], exclude=[*kept, *worst], kinds=_QUANTIZED, symmetric=False)
             error = _error(candidate, outputs)
             if error < best:
                 best, method = error, one
@@ -207,6 +210,18 @@ def _least_left_out(
         f"int8 and float32 agree on {', '.join(told)}, of {agreed.detections} detections ({agreed.frames} frames); "
         f"wanted {minimum:.1%}. More or other calibration frames may help"
     )
+
+
+def _most_changing(
+    model: onnx.ModelProto, layers: list[onnx.NodeProto], ranges: Ranges, outputs: list[dict[str, Float]], staging: Path
+) -> list[str]:
+    """Names of the layers, first those that change the outputs most when they alone are quantised."""
+    changes, candidate = {}, staging / "alone.onnx"
+    for layer in layers:
+        write_quantized(model, candidate, ranges, only=[layer.name], kinds=_QUANTIZED, symmetric=False)
+        changes[layer.name] = _error(candidate, outputs)
+    candidate.unlink(missing_ok=True)
+    return sorted(changes, key=changes.__getitem__, reverse=True)
 
 
 def ends(model: onnx.ModelProto) -> set[str]:

@@ -3,7 +3,7 @@
     encoder    image [batch, 3, height, width] -> boxes [batch, A, 4], class_scores [batch, A, C],
                objectness [batch, A], features and features_reg [batch, A, D]
     relation   features and features_reg [rows, D], scale_cls and scale_reg [rows], similarity [],
-               reference [reference_rows] -> out [reference_rows, 4 D]
+               reference [reference_rows] -> out [reference_rows, 4 D], omega [reference_rows, rows]
 
 Between them: choice of proposals and NMS; behind them the average with the past and the classification.
 """
@@ -69,9 +69,9 @@ class RelationGraph(nn.Module):
         self.attention = model.head.trans
 
     def forward(self, features: Tensor, features_reg: Tensor, scale_cls: Tensor, scale_reg: Tensor,
-                similarity: Tensor, reference: Tensor) -> Tensor:  # fmt: skip
-        out: Tensor = self.attention(features, features_reg, scale_cls, scale_reg, similarity, reference).out
-        return out
+                similarity: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+        found = self.attention(features, features_reg, scale_cls, scale_reg, similarity, reference)
+        return found.out, found.omega
 
 
 def describe(model: YOLOV, input_size: tuple[int, int]) -> dict[str, Graph]:
@@ -97,7 +97,7 @@ def describe(model: YOLOV, input_size: tuple[int, int]) -> dict[str, Graph]:
     }
     return {
         "encoder": Graph(EncoderGraph(model), {"image": image}, {name: {0: "batch"} for name in OUTPUTS}),
-        "relation": Graph(RelationGraph(model), inputs, {"out": chosen}),
+        "relation": Graph(RelationGraph(model), inputs, {"out": chosen, "omega": chosen | {1: "rows"}}),
     }
 
 
@@ -182,10 +182,13 @@ class Yardstick:
             "reference": torch.arange(len(self.proposals[0].rows)),
         }
         graph = backend.load(directory / GRAPHS["relation"])
-        out = graph({name: tensor.numpy() for name, tensor in feeds.items()})["out"]
+        found = graph({name: tensor.numpy() for name, tensor in feeds.items()})
         doubled = type(joined)(*(tensor.double() for tensor in vars(joined).values()))
-        wanted, exact = (m.relate(r).out[: len(out)].numpy() for m, r in ((self.model, joined), (self.exact, doubled)))
-        return [*rows, _difference("relation", "out", out, wanted, exact)]
+        related = [m.relate(r) for m, r in ((self.model, joined), (self.exact, doubled))]
+        for name, array in found.items():
+            wanted, exact = (getattr(one, name)[: len(array)].numpy() for one in related)
+            rows.append(_difference("relation", name, array, wanted, exact))
+        return rows
 
     def golden(self) -> Arrays:
         """The arrays of `golden.npz`, as `export.golden.golden_results` has them, and `t{t}/rows`."""

@@ -1,14 +1,16 @@
-"""What relations, window and linking add to a detector's frame, beside the same detector alone under ONNX Runtime.
+"""What relations, window and linking add to a detector's frame, beside the same detector alone.
 
     python benchmarks/frame/own_detector.py [--folder runs/own_detector] [--rounds 15] [--against engines/r101/int8]
 
 The detector has the size of YOLOX-s (benchmarks/frame/yolox.py). Attached, with relations of drawn weights on it, a
-steady frame is pushed; before or after it, in turns, ONNX Runtime runs the detector's own file on the same frame's
-network input. Whatever the stream does beside that graph counts as added: resizing, choice of proposals, relations,
-linking. With `--against` two more sides take their turns: the stream of that directory, with its own dials, and the
-attached detector in INT8, unless INT8 finds something else than float32: then the reason is kept instead. Each
-directory is verified before it is timed. Milliseconds are CPU time of the one thread that works, so that
-what else the machine does counts little; stages are wall clock.
+steady frame is pushed; before or after it, in turns, two sides get the same frame. `alone`: ONNX Runtime runs the
+detector's own file on the frame's network input, so that whatever the stream does beside that graph counts as added:
+resizing, choice of proposals, relations, linking, results. `detector`: a stream of the same detector attached alone,
+which resizes, runs the graph, chooses and gives out boxes as any program around a detector does, so that what is
+added is relations, window and linking. With `--against` two more sides take their turns: the stream of that directory,
+with its own dials, and the attached detector in INT8, unless INT8 finds something else than float32: then the reason is
+kept instead. Each directory is verified before it is timed. Milliseconds are CPU time of the one thread that works, so
+that what else the machine does counts little; stages are wall clock.
 """
 
 from __future__ import annotations
@@ -150,6 +152,7 @@ def measure(folder: Path, rounds: int, against: Path | None) -> list[dict[str, A
     for count in PROPOSALS:
         turned = {"num_support": count, "num_reference": count, "link": "relations"}
         streams = {"stream": stream_of(folder / "relations", frames, **turned)}
+        streams["detector"] = stream_of(folder / "alone", frames, **(turned | {"link": "off"}))
         if against is not None and (folder / "int8").exists():
             streams["int8"] = stream_of(folder / "int8", frames, **turned)
         taken: dict[str, list[float]] = {side: [] for side in ("alone", *streams, *others)}
@@ -169,12 +172,13 @@ def measure(folder: Path, rounds: int, against: Path | None) -> list[dict[str, A
             "proposals": count,
             "window_frames": fill,
             **{side: summary(ms) for side, ms in taken.items()},
-            "stream_over_alone": summary(ratios(taken["stream"], taken["alone"])),
+            **{f"stream_over_{s}": summary(ratios(taken["stream"], taken[s])) for s in ("alone", "detector")},
             "stages_ms": {s: round(ms, 3) for s, ms in stages.items()},
             "rounds": {side: [round(ms, 3) for ms in of] for side, of in taken.items()},
         }
         if against is not None:
-            row |= {f"against_over_{side}": summary(ratios(taken["against"], taken[side])) for side in streams}
+            compared = [side for side in streams if side != "detector"]
+            row |= {f"against_over_{side}": summary(ratios(taken["against"], taken[side])) for side in compared}
         rows.append(row)
         for stream in streams.values():
             stream.close()

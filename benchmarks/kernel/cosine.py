@@ -3,8 +3,10 @@
     python benchmarks/kernel/cosine.py --output benchmarks/results/cosine_cpu.json
 
 Ours is what a stream runs for a frame after its encoder: CosineWindow.append, relate, and the class logits. `baseline`
-keeps the features of the window and computes every projection, both attentions and the values' cosines of all pairs for
-each frame, and the last layers of the frame's own rows; `lean` leaves out the cosines that no row of the frame needs.
+computes what the public online head does for a frame: it keeps the features of the window, and every projection, both
+attentions, the values' cosines, the second round and both linear layers are of all rows of it, of which the frame's
+own are then classified. `lean` computes all that the frame's own rows need and nothing else: projections, attentions
+and the first linear layer of all rows, the rest of its own. Neither keeps anything but features from frame to frame.
 Each side is a process of its own, on the same core, and they take turns, frame by frame; `cpu_ms` is the processor's
 time, which others on the same core do not lengthen much. None is timed before its
 logits match float64, nor reported if the last ones do not, nor if ours are off by more than a third of the baseline's.
@@ -108,7 +110,7 @@ class Ours:
         times = [time.perf_counter()]
         t = self._memory.append(*frame.arrays)
         times.append(time.perf_counter())
-        out = self._memory.relate(t, range(max(0, t - self._frames + 1), t + 1))
+        out = self._memory.relate(t, range(max(0, t - self._frames + 1), t + 1)).out
         times.append(time.perf_counter())
         logits = cpu.linear_exact(out, *self._classify).astype(np.float32)
         times.append(time.perf_counter())
@@ -156,12 +158,12 @@ class Baseline:
         x = torch.cat([(attention @ v).transpose(0, 1).reshape(rows, dim), values], 1)
         first = torch.nn.functional.linear(x, w["linear1.weight"], w["linear1.bias"])
         unit = v / v.norm(dim=-1, keepdim=True)
-        similarity = (unit[:, :n] if self._lean else unit) @ unit.transpose(1, 2)
-        taken = similarity.mean(0)[:n] > SETTINGS.similarity
-        weights = torch.softmax(attention[:, :n].mean(0), -1) * taken
+        wanted = n if self._lean else rows
+        taken = (unit[:, :wanted] @ unit.transpose(1, 2)).mean(0) > SETTINGS.similarity
+        weights = torch.softmax(attention[:, :wanted].mean(0), -1) * taken
         weights = weights / weights.sum(1, keepdim=True)
-        second = torch.cat([weights @ first, first[:n]], 1)
-        out = torch.nn.functional.linear(second, w["linear2.weight"], w["linear2.bias"])
+        second = torch.cat([weights @ first, first[:wanted]], 1)
+        out = torch.nn.functional.linear(second, w["linear2.weight"], w["linear2.bias"])[:n]
         return torch.nn.functional.linear(out, w["classify.weight"], w["classify.bias"])
 
 

@@ -56,10 +56,12 @@ CosineBank check_bank(BankArrays& arrays) {
 
 CosineSums check_sums(SumsArrays& arrays, const CosineBank& bank) {
     auto& [values, normaliser, peak, mean] = arrays;
-    const int64_t rows = bank.slots * bank.capacity, width = bank.width();
+    const int64_t rows = bank.slots * bank.capacity;
     const std::string r = "[" + named("R", rows) + ", 2, ", heads = named("M", bank.heads) + "]";
+    const std::string in_rows = ", " + named("R", rows) + ", " + named("d", bank.head_dim) + "]";
     CosineSums sums{};
-    sums.values = written<double>(values, {rows, kAttentions, width}, "values " + r + named("M d", width) + "]");
+    sums.values = written<double>(values, {kAttentions, bank.heads, rows, bank.head_dim},
+                                  "values [2, " + named("M", bank.heads) + in_rows);
     sums.normaliser = written<double>(normaliser, {rows, kAttentions, bank.heads}, "normaliser " + r + heads);
     sums.peak = written<double>(peak, {rows, kAttentions, bank.heads}, "peak " + r + heads);
     sums.mean = written<float>(mean, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
@@ -169,7 +171,8 @@ py::array_t<uint8_t> cosine_refine(const py::array& row_slots, const py::array& 
 }
 
 py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays sums, const py::array& slots,
-                         const py::array& counts, const py::array& thresholds, bool whole, int threads) {
+                         const py::array& counts, const py::array& thresholds, std::pair<int64_t, int64_t> omega_range,
+                         bool whole, int threads) {
     CosineAverage args{};
     args.bank = check_bank(bank);
     args.sums = check_sums(sums, args.bank);
@@ -181,17 +184,20 @@ py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays
     args.thresholds =
         checked<float>(thresholds, {args.bank.masks}, "thresholds [" + named("masks", args.bank.masks) + "]");
     args.threads = checked_threads(threads);
-    py::array_t<float> out({rows, 4 * args.bank.width()});
-    const int64_t kept = whole ? args.supports : 0;
-    py::array_t<float> attention({rows, kept}), weights({rows, kept});
+    std::tie(args.omega_begin, args.omega_end) = omega_range;
+    require(0 <= args.omega_begin && args.omega_begin <= args.omega_end && args.omega_end <= args.supports,
+            "omega_range (a, b) must satisfy 0 <= a <= b <= S = " + std::to_string(args.supports) + ", got (" +
+                std::to_string(args.omega_begin) + ", " + std::to_string(args.omega_end) + ")");
+    py::array_t<float> out({rows, 4 * args.bank.width()}), omega({rows, args.omega_end - args.omega_begin});
+    py::array_t<float> weights({rows, whole ? args.supports : int64_t{0}});
     args.out = out.mutable_data();
-    args.attention = whole ? attention.mutable_data() : nullptr;
+    args.omega = omega.mutable_data();
     args.weights = whole ? weights.mutable_data() : nullptr;
     {
         py::gil_scoped_release release;
         cpu::kernels().cosine_average(args);
     }
-    return py::make_tuple(out, attention, weights);
+    return py::make_tuple(out, omega, weights);
 }
 
 py::tuple local_average(const py::array& x, const py::array& boxes, const py::array& score, const py::array& past,

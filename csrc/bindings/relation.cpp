@@ -64,7 +64,8 @@ const float* words(const uint16_t* pairs) {
 // Of the bank's precision.
 const float* check_geometry(const py::array& geometry, int64_t heads, bool bfloat16) {
     const std::string wanted = "geometry of prepare_geometry for M = " + std::to_string(heads);
-    if (bfloat16) return words(checked<uint16_t>(geometry, {geometry_rows(true), padded(heads), 2}, wanted));
+    if (bfloat16_geometry(bfloat16, heads))
+        return words(checked<uint16_t>(geometry, {geometry_rows(true), padded(heads), 2}, wanted));
     return checked<float>(geometry, {geometry_rows(false), padded(heads)}, wanted);
 }
 
@@ -268,10 +269,10 @@ py::array prepare_geometry(const py::array& weight, const py::array& bias, bool 
     args.heads = weight.shape(0);
     require(args.heads >= 1, "weight [M, 64] must have at least one head, got " + describe(weight));
     args.bias = checked<float>(bias, {args.heads}, sized("bias [M = ", args.heads));
-    args.bfloat16 = bfloat16;
-    const int64_t rows = geometry_rows(bfloat16);
+    args.bfloat16 = bfloat16_geometry(bfloat16, args.heads);
+    const int64_t rows = geometry_rows(args.bfloat16);
     py::array out = Floats({rows, padded(args.heads)});
-    if (bfloat16) out = py::array_t<uint16_t>({rows, padded(args.heads), int64_t{2}});
+    if (args.bfloat16) out = py::array_t<uint16_t>({rows, padded(args.heads), int64_t{2}});
     args.out = static_cast<float*>(out.mutable_data());
     py::gil_scoped_release release;
     cpu::prepare_geometry(args);

@@ -21,6 +21,24 @@ constexpr int64_t kScoredRows = kLanes == 16 ? kMostRows : 4 * kMostRows;
 constexpr float kBounded = 60.0f;  // score up to which no maximum is subtracted; it is a power of 2
 constexpr float kNone = -1e30f;    // largest of no scores
 
+// What a task is about, besides its rows.
+struct Module {
+    SupportBank bank;
+    Geometry geometry;
+    int64_t heads, head_dim;
+    bool pairs;  // whether products are of pairs of bfloat16
+};
+
+template <class Args>
+Module module_of(const Args& args) {
+    const bool pairs = args.bank.stored == Stored::kBfloat16;
+    return {args.bank,
+            {args.geometry, padded_heads(args.heads), bfloat16_geometry(pairs, args.heads)},
+            args.heads,
+            args.head_dim,
+            pairs};
+}
+
 // The supports of a call cut in blocks, and what the geometry needs of their boxes. Columns past a block's count, up to
 // a whole panel, have no weight.
 struct Blocks {
@@ -33,8 +51,8 @@ struct Blocks {
 };
 
 // Without multiplicities every support counts once.
-inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, const float* multiplicity,
-                        Blocks& blocks) {
+inline void fill_blocks(const SupportFrames& support, const Module& module, const float* multiplicity, Blocks& blocks) {
+    const SupportBank& bank = module.bank;
     static const float no_box[4] = {};
     cut_blocks(support, kBlock, blocks.block);
     for (int64_t b = 0; b < blocks.count; ++b) {
@@ -44,23 +62,9 @@ inline void fill_blocks(const SupportFrames& support, const SupportBank& bank, c
         for (int64_t j = 0; j < block.panels() * kPanel; ++j) {
             const bool there = j < block.count;
             const float times = !there ? 0.0f : multiplicity ? multiplicity[block.position + j] : 1.0f;
-            fill_column(there ? boxes + 4 * j : no_box, times, bank.stored == Stored::kBfloat16, column + j);
+            fill_column(there ? boxes + 4 * j : no_box, times, module.geometry.bfloat16, column + j);
         }
     }
-}
-
-// What a task is about, besides its rows.
-struct Module {
-    SupportBank bank;
-    Geometry geometry;
-    int64_t heads, head_dim;
-    bool pairs;  // whether products are of pairs of bfloat16
-};
-
-template <class Args>
-Module module_of(const Args& args) {
-    const bool pairs = args.bank.stored == Stored::kBfloat16;
-    return {args.bank, {args.geometry, padded_heads(args.heads), pairs}, args.heads, args.head_dim, pairs};
 }
 
 // What one thread holds of some query rows, in memory that it is lent.
@@ -138,19 +142,25 @@ void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, 
         const int64_t first = panel * kPanel;
         const float* multiplicity = columns + kWeightRow * kBlock + first;
         float* gates = tile.gates + r * kBlock + first;
-        for (int64_t head = 0; head < module.heads; head += kTogether * kLanes)
-            if (module.geometry.padded == kPanel)
-                gate_heads<Element, kPanel>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
-                                            kTileRows * kBlock);
-            else
-                gate_heads<Element, 0>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
-                                       kTileRows * kBlock);
+        if constexpr (std::is_same_v<Element, Few>) {
+            gate_few(module.geometry, module.heads, multiplicity, pairs[panel], gates, kTileRows * kBlock);
+        } else {
+            for (int64_t head = 0; head < module.heads; head += kTogether * kLanes)
+                if (module.geometry.padded == kPanel)
+                    gate_heads<Element, kPanel>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
+                                                kTileRows * kBlock);
+                else
+                    gate_heads<Element, 0>(module.geometry, head, module.heads, multiplicity, pairs[panel], gates,
+                                           kTileRows * kBlock);
+        }
     }
 }
 
 inline void gate_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile) {
     for (int64_t r = begin; r < end; ++r) {
-        if (module.geometry.bfloat16)
+        if (module.heads <= kFewHeads)
+            gate_row<Few>(module, blocks, b, r, tile);
+        else if (module.geometry.bfloat16)
             gate_row<Pair>(module, blocks, b, r, tile);
         else
             gate_row<Single>(module, blocks, b, r, tile);
@@ -199,9 +209,10 @@ void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t b
                 const int64_t rows = smaller(height, stop - r);
                 const float* query = tile.query + tile.row(head, r) * dim;
                 float* scores = tile.scores + (r - first) * kBlock;
-                constexpr int kUsual = 64;
-                if (dim == kUsual)
-                    multiply<false, kUsual, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                if (dim == 64)
+                    multiply<false, 64, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                else if (dim == 32)
+                    multiply<false, 32, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
                 else
                     multiply<false, 0, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
             }

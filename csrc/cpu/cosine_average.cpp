@@ -130,6 +130,23 @@ bool take_pairs(const CosineAverage& args, const Block& block, const Task& task,
     return any;
 }
 
+// The part of a block whose B is wanted, first .. last.
+struct Part {
+    Part(const CosineAverage& args, const Block& block)
+        : first(larger(args.omega_begin - block.position, 0)),
+          last(smaller(args.omega_end - block.position, block.count)) {}
+    bool any() const { return first < last; }
+
+    int64_t first, last;
+};
+
+void give_omega(const CosineAverage& args, const Block& block, const Part& part, const Task& task, const Tile& tile) {
+    float* to = args.omega + block.position + part.first - args.omega_begin;
+    for (int64_t r = 0; r < task.rows; ++r)
+        memcpy(to + (task.first + r) * (args.omega_end - args.omega_begin), tile.attention + r * kColumns + part.first,
+               sizeof(float) * (part.last - part.first));
+}
+
 void weigh(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
     for (int64_t r = 0; r < task.rows; ++r) {
         Floats total = {};
@@ -217,12 +234,10 @@ void cosine_average(const CosineAverage& args) {
         load_tile(args, task, tile);
         for (int64_t b = 0; b < count; ++b) {
             const bool any = take_pairs(args, blocks[b], task, tile);
-            if (!any && !args.attention) continue;
+            const Part shown(args, blocks[b]);
+            if (!any && !shown.any()) continue;
             attend(args, blocks[b], task, tile);
-            if (args.attention)
-                for (int64_t r = 0; r < task.rows; ++r)
-                    memcpy(args.attention + (task.first + r) * args.supports + blocks[b].position,
-                           tile.attention + r * kColumns, sizeof(float) * blocks[b].count);
+            if (shown.any()) give_omega(args, blocks[b], shown, task, tile);
             if (!any) continue;
             weigh(args, blocks[b], task, tile);
             add_block(args, blocks[b], task, tile);

@@ -21,27 +21,41 @@ struct Task {
     int64_t first, rows;
 };
 
+// Neighbours of a tile, first .. last, that take part in a block.
+struct Run {
+    int64_t block, first, last;
+};
+
 struct Tile {
-    Tile(const CosineBank& bank, float* memory)
+    Tile(const CosineBank& bank, float* memory, Run* runs)
         : query(memory),
           scores(query + kTileRows * kAttentions * bank.width()),
-          values(scores + kMostRows * kColumns) {}
+          values(scores + kMostRows * kColumns),
+          runs(runs) {}
 
     static int64_t size(const CosineBank& bank) {
         return kTileRows * kAttentions * bank.width() + kMostRows * (kColumns + bank.head_dim);
     }
+    static int64_t most_runs(int64_t blocks) { return blocks * (kTileRows / 2); }
 
     float* query;
     float* scores;  // [kMostRows][kColumns] of one head; then softmax terms
     float* values;  // [kMostRows][head_dim]
+    Run* runs;      // [most_runs]
     int64_t row[kTileRows];
     const int8_t* change[kTileRows];  // of each frame of the call
 };
 
+// head counts both attentions' heads.
+double* row_sums(const CosineRefine& args, int64_t head, int64_t row) {
+    return args.sums.values + (head * args.bank.slots * args.bank.capacity + row) * args.bank.head_dim;
+}
+
 void clear_row(const CosineRefine& args, int64_t row) {
     const CosineBank& bank = args.bank;
     const int64_t heads = kAttentions * bank.heads;
-    memset(args.sums.values + row * heads * bank.head_dim, 0, sizeof(double) * heads * bank.head_dim);
+    for (int64_t head = 0; head < heads; ++head)
+        memset(row_sums(args, head, row), 0, sizeof(double) * bank.head_dim);
     memset(args.sums.normaliser + row * heads, 0, sizeof(double) * heads);
     memset(args.sums.peak + row * heads, 0, sizeof(double) * heads);
 }
@@ -73,42 +87,43 @@ float weigh_row(int64_t count, float* scores) {
     return sum(total);
 }
 
-// Rows begin .. end of the tile, which all take part in the block.
-void change_rows(const CosineRefine& args, const Block& block, int64_t begin, int64_t end, Tile& tile) {
+// A head of the rows of a run.
+void change_rows(const CosineRefine& args, const Block& block, const Run& run, int64_t head, Tile& tile) {
     const CosineBank& bank = args.bank;
-    const int64_t height = even_part(end - begin, kMostRows), heads = kAttentions * bank.heads;
-    for (int64_t head = 0; head < heads; ++head) {
-        for (int64_t first = begin; first < end; first += height) {
-            const int64_t rows = smaller(height, end - first);
-            score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
-            float normaliser[kMostRows];
-            for (int64_t r = 0; r < rows; ++r)
-                normaliser[r] = weigh_row(block.count, tile.scores + r * kColumns);
-            sum_values(bank, rows, tile.scores, bank.values, block, head % bank.heads, tile.values);
-            for (int64_t r = 0; r < rows; ++r) {
-                const int64_t state = tile.row[first + r] * heads + head;
-                const double times = tile.change[first + r][block.frame];
-                const float* values = tile.values + r * bank.head_dim;
-                double* sums = args.sums.values + state * bank.head_dim;
-                for (int64_t d = 0; d < bank.head_dim; ++d)
-                    sums[d] += times * values[d];
-                args.sums.normaliser[state] += times * normaliser[r];
-            }
+    const int64_t height = even_part(run.last - run.first, kMostRows), heads = kAttentions * bank.heads;
+    for (int64_t first = run.first; first < run.last; first += height) {
+        const int64_t rows = smaller(height, run.last - first);
+        score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
+        float normaliser[kMostRows];
+        for (int64_t r = 0; r < rows; ++r)
+            normaliser[r] = weigh_row(block.count, tile.scores + r * kColumns);
+        sum_values(bank, rows, tile.scores, bank.values, block, head % bank.heads, tile.values);
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t row = tile.row[first + r];
+            const double times = tile.change[first + r][block.frame];
+            const float* values = tile.values + r * bank.head_dim;
+            double* sums = row_sums(args, head, row);
+            for (int64_t d = 0; d < bank.head_dim; ++d)
+                sums[d] += times * values[d];
+            args.sums.normaliser[row * heads + head] += times * normaliser[r];
         }
     }
 }
 
-// Rows begin .. end of the tile; neighbours that take part in a block go together.
-void change_tile(const CosineRefine& args, const Block* blocks, int64_t count, int64_t first, int64_t last,
-                 Tile& tile) {
+// Rows begin .. end of the tile. Head after head, so that its sums stay in the first-level cache meanwhile.
+void change_tile(const CosineRefine& args, const Block* blocks, int64_t count, int64_t begin, int64_t end, Tile& tile) {
+    int64_t runs = 0;
     for (int64_t b = 0; b < count; ++b) {
         const auto takes_part = [&](int64_t r) { return tile.change[r][blocks[b].frame] != 0; };
-        for (int64_t begin = first, end = first; begin < last; begin = larger(end, begin + 1)) {
-            for (end = begin; end < last && takes_part(end);)
-                ++end;
-            if (begin < end) change_rows(args, blocks[b], begin, end, tile);
+        for (int64_t first = begin, last = begin; first < end; first = larger(last, first + 1)) {
+            for (last = first; last < end && takes_part(last);)
+                ++last;
+            if (first < last) tile.runs[runs++] = {b, first, last};
         }
     }
+    for (int64_t head = 0; head < kAttentions * args.bank.heads; ++head)
+        for (int64_t i = 0; i < runs; ++i)
+            change_rows(args, blocks[tile.runs[i].block], tile.runs[i], head, tile);
 }
 
 // X of a row; whether enough is left of its sums.
@@ -125,7 +140,7 @@ bool finish_row(const CosineRefine& args, int64_t row) {
             if (normaliser > args.sums.peak[state]) args.sums.peak[state] = normaliser;
             right = right && normaliser > kLeft * args.sums.peak[state];
             share[a] = 0.5 / normaliser;
-            sums[a] = args.sums.values + state * bank.head_dim;
+            sums[a] = row_sums(args, a * bank.heads + head, row);
         }
         float* to = args.sums.mean + ((slot * bank.heads + head) * bank.capacity + column) * bank.head_dim;
         float wrong = 0.0f;
@@ -165,10 +180,12 @@ void cosine_refine(const CosineRefine& args) {
     const int threads = worth_waking(args.threads, operations(args));
     const int64_t height = tile_height(all, threads), tiles = ceil_div(all, height);
     const int64_t tile_size = Tile::size(args.bank);
-    Array<float> scratch(smaller(threads, tiles) * tile_size);
+    const int64_t workers = smaller(threads, tiles), most_runs = Tile::most_runs(count);
+    Array<float> scratch(workers * tile_size);
+    Array<Run> runs(larger(workers * most_runs, 1));
     Array<uint8_t> right(all);
     parallel_for(tiles, threads, [&](int64_t index, int worker) {
-        Tile tile(args.bank, scratch + worker * tile_size);
+        Tile tile(args.bank, scratch + worker * tile_size, runs + worker * most_runs);
         const Task task = {index * height, smaller(height, all - index * height)};
         load_tile(args, rows, task, tile);
         change_tile(args, blocks, count, 0, task.rows, tile);

@@ -30,6 +30,7 @@ void embed(int term, int number, int octave, double* embedding) {
 void fill_coefficients(const PrepareGeometry& args, int term, int number) {
     const int64_t padded = padded_heads(args.heads);
     float* row = args.out + (kTableRow + first_coefficient(term, args.bfloat16) + number) * padded;
+    const bool few = args.heads <= kFewHeads;
     double embedding[kTermChannels];
     embed(term, number, segments(args.bfloat16), embedding);
     for (int64_t head = 0; head < args.heads; ++head) {
@@ -37,6 +38,11 @@ void fill_coefficients(const PrepareGeometry& args, int term, int number) {
         for (int c = 0; c < kTermChannels; ++c)
             coefficient += args.weight[head * kGeometryChannels + term * kTermChannels + c] * embedding[c];
         const float single = static_cast<float>(coefficient);
+        if (few) {
+            for (int i = 0; i < kOrder && i <= number; ++i)
+                row[kOrder * head + i - i * padded] = single;
+            continue;
+        }
         if (!args.bfloat16) {
             row[head] = single;
             continue;
@@ -51,8 +57,9 @@ void fill_coefficients(const PrepareGeometry& args, int term, int number) {
 void prepare_geometry(const PrepareGeometry& args) {
     const int64_t padded = padded_heads(args.heads);
     memset(args.out, 0, sizeof(float) * geometry_rows(args.bfloat16) * padded);
-    for (int64_t head = 0; head < args.heads; ++head)
-        args.out[kBiasRow * padded + head] = args.bias[head];
+    const int64_t times = args.heads <= kFewHeads ? kOrder : 1;
+    for (int64_t i = 0; i < args.heads * times; ++i)
+        args.out[kBiasRow * padded + i] = args.bias[i / times];
     for (int term = 0; term < kTerms; ++term)
         for (int number = 0; number < num_coefficients(term, args.bfloat16); ++number)
             fill_coefficients(args, term, number);

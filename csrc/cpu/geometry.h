@@ -5,8 +5,11 @@
 // segments share three of the four, so that what a frame touches of the tables nearly fits the second-level cache. In
 // float32 the spline's error is 4.4e-6 of the weights of the highest frequency, 1.3e-7 of those of the next, 4e-9 and
 // less of the others'; a logarithm in float32 brings the highest frequency as much. In bfloat16 coefficients and
-// B-splines are rounded to it, 4e-3 of a share.
+// B-splines are rounded to it, 4e-3 of a share. Where there are few heads, a segment has all four coefficients of each
+// of them in one cache line: four times the table, a quarter of what is read.
 #pragma once
+
+#include <type_traits>
 
 #include "product.h"
 #include "rdn/relation.h"
@@ -40,7 +43,9 @@ constexpr int first_coefficient(int term, bool bfloat16) {
     return first;
 }
 
-// Rows of kPanel-padded heads: bias, then the coefficients; in bfloat16 words of a coefficient and of the next.
+// Rows of kPanel-padded heads: bias, then the coefficients; in bfloat16 words of a coefficient and of the next. Of
+// kFewHeads or less, rows [kFewHeads][kOrder]: the bias, repeated, then the coefficients of the segment that begins
+// with this one.
 constexpr int kBiasRow = 0;
 constexpr int kTableRow = 1;
 static_assert(kTableRow + first_coefficient(kTerms, false) == geometry_rows(false), "relation.h says how many");
@@ -105,9 +110,14 @@ inline void fill_column(const float* box, float multiplicity, bool bfloat16, flo
 
 // Between one box and a panel of supports: where in the tables its logarithms lie.
 struct Pairs {
-    alignas(64) float spline[kTerms][kOrder][kPanel];  // values there; in bfloat16 half as many words of two
-    alignas(64) int32_t at[kTerms][kPanel];            // the segment's first coefficient
+    // Values there; in bfloat16 half as many words of two. Of few heads support 4 b + k has its four at [k][4 b].
+    alignas(64) float spline[kTerms][kOrder][kPanel];
+    alignas(64) int32_t at[kTerms][kPanel];  // the segment's first coefficient
 };
+
+// What tables of few heads hold.
+struct Few : Single {};
+static_assert(kFewHeads * kOrder == kPanel, "a segment is a line");
 
 // The cubic B-splines that reach into a segment, at t in -0.5..0.5 of it.
 inline void b_splines(Floats t, Floats* value) {
@@ -135,6 +145,7 @@ RDN_HD void place(Floats whole, Floats part, int term, const Geometry& geometry,
     const Floats known = part == part ? segment : Floats{};
     Floats value[kOrder];
     b_splines(part - nearest, value);
+    if constexpr (std::is_same_v<Element, Few>) transpose_fours(value);
     for (int i = 0; i < kOrder; ++i) {
         if (!bfloat16)
             store(pairs.spline[term][i] + lane, value[i]);
@@ -178,6 +189,40 @@ RDN_HD void share(const float* table, const float* spline, int64_t padded, Float
 #pragma GCC unroll 2
         for (int v = 0; v < kTogether; ++v)
             sum[v] = Element::add(spline + i / Element::kNumbers * kPanel, table + i * padded + v * kLanes, sum[v]);
+}
+
+// Gates of all heads with a panel of supports, where there are few, multiplicity included -> [heads][kPanel], rows
+// `stride` apart. Every head has four lanes, one for each coefficient.
+inline void gate_few(const Geometry& geometry, int64_t heads, const float* multiplicity, const Pairs& pairs,
+                     float* gates, int64_t stride) {
+    constexpr int kHeads = kLanes / kOrder;  // of a vector
+    for (int v = 0; v < kPanel / kLanes; ++v) {
+        const int64_t present = smaller(kHeads, heads - v * kHeads);
+        float* to = gates + v * kHeads * stride;
+        const Floats bias = load(geometry.rows + kBiasRow * kPanel + v * kLanes);
+        const float* table = geometry.rows + kTableRow * kPanel + v * kLanes;
+        for (int column = 0; column < kPanel; column += 4) {
+            // From one address each, at distances known when this is compiled.
+            const float* spline = pairs.spline[0][0] + column;
+            const int32_t* at = pairs.at[0] + column;
+            Floats shares[4];
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) {
+                shares[k] = Floats{};
+#pragma GCC unroll 4
+                for (int term = 0; term < kTerms; ++term)
+                    shares[k] = fused(load_fours(spline + (term * kOrder + k) * kPanel),
+                                      load(table + at[term * kPanel + k]), shares[k]);
+            }
+            transpose_fours(shares);
+            const Floats sum = bias + ((shares[0] + shares[1]) + (shares[2] + shares[3]));
+            alignas(64) float line[kLanes];  // [head][support]
+            store(line, gate(sum) * load_fours(multiplicity + column));
+#pragma GCC unroll 4
+            for (int64_t h = 0; h < kHeads; ++h)
+                if (h < present) memcpy(to + h * stride + column, line + 4 * h, 4 * sizeof(float));
+        }
+    }
 }
 
 // Gates of kTogether vectors of heads from `first` on with a panel of supports, multiplicity included ->

@@ -170,7 +170,7 @@ void relation_refine(const RelationRefine& args) {
     if (args.rows == 0) return;
     const Module module = module_of(args);
     Blocks blocks(args.support);
-    fill_blocks(args.support, args.bank, nullptr, blocks);
+    fill_blocks(args.support, module, nullptr, blocks);
     const int threads = worth_waking(args.threads, operations(args));
     const int64_t height = tile_height(args.rows, threads);
     const int64_t tiles = ceil_div(args.rows, height), tile_size = Tile::size(module);

@@ -141,7 +141,7 @@ void relation_attention(const RelationAttention& args) {
         memcpy(args.out, args.residual, sizeof(float) * size);
         return;
     }
-    fill_blocks(args.support, args.bank, args.multiplicity, blocks);
+    fill_blocks(args.support, module, args.multiplicity, blocks);
     const int threads = worth_waking(args.threads, operations(args, blocks));
     // Fewer rows where the threads would not all find a tile.
     const int64_t height = tile_height(args.rows, threads);

@@ -5,7 +5,7 @@
 // Since version 13 PIL begins with the columns where a height shrinks far more than the width, which frames that keep
 // their aspect never do; rows come first here always, as in the PIL that the public checkpoints were trained with.
 #include <cmath>
-#if RDN_ISA_LEVEL > 0
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -22,19 +22,40 @@ constexpr int64_t kRowsPerTask = 8;
 
 // Between the passes a pixel has 4 bytes: red, green, blue, unused. Rows are filtered as many at a time as fill a
 // vector, their pixels side by side, so that one instruction takes them all through a tap.
-constexpr int64_t kRows = 1 << RDN_ISA_LEVEL;
+#if defined(__AVX512F__)
+constexpr int64_t kRows = 4;
+#elif defined(__AVX2__)
+constexpr int64_t kRows = 2;
+#else
+constexpr int64_t kRows = 1;
+#endif
 typedef uint8_t Bytes __attribute__((vector_size(4 * kRows)));
 typedef int32_t Sums __attribute__((vector_size(16 * kRows)));
 
-// GCC takes __builtin_convertvector of bytes apart into scalars, and warns of the unmasked AVX-512 intrinsic.
+// GCC takes __builtin_convertvector from and to bytes apart into scalars, and warns of unmasked AVX-512 intrinsics.
 Sums widen(const Bytes& bytes) {
-#if RDN_ISA_LEVEL == 2
+#if defined(__AVX512F__)
     return reinterpret_cast<Sums>(
         _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(&bytes))));
-#elif RDN_ISA_LEVEL == 1
+#elif defined(__AVX2__)
     return reinterpret_cast<Sums>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(&bytes))));
 #else
     return __builtin_convertvector(bytes, Sums);
+#endif
+}
+
+// Sums of byte * weight as bytes (tap_byte).
+void store_bytes(Sums sums, Bytes* bytes) {
+    sums >>= kTapBits;
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes),
+                     _mm512_maskz_cvtusepi32_epi8(0xffff, reinterpret_cast<__m512i>(sums)));
+#elif defined(__AVX2__)
+    const __m256i whole = reinterpret_cast<__m256i>(sums);
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes), _mm_packus_epi16(words, words));
+#else
+    *bytes = __builtin_convertvector(sums > 255 ? Sums{} + 255 : sums, Bytes);
 #endif
 }
 
@@ -78,9 +99,8 @@ void filter_rows(const Bytes* quads, const Filter& filter, int64_t rows, int64_t
         Sums sums = Sums{} + (1 << (kTapBits - 1));
         for (int64_t k = 0; k < filter.count[x]; ++k)
             sums += widen(quad[k]) * weights[k];
-        sums >>= kTapBits;
-        sums = sums > 255 ? Sums{} + 255 : sums;
-        const Bytes bytes = __builtin_convertvector(sums, Bytes);
+        Bytes bytes;
+        store_bytes(sums, &bytes);
         for (int64_t row = 0; row < rows; ++row)
             __builtin_memcpy(out + 4 * (row * out_width + x), reinterpret_cast<const uint8_t*>(&bytes) + 4 * row, 4);
     }

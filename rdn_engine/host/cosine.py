@@ -167,6 +167,15 @@ class CosineBranch:
         return cpu.linear_exact(rounds, self._last, self._last_bias, threads=self.threads).astype(np.float32)
 
 
+class Related(NamedTuple):
+    """What `CosineWindow.relate` makes of a frame's n proposals."""
+
+    out: Float
+    """[n, 4 D]"""
+    omega: Float | None
+    """[n, m] mean of both attentions over heads, for the m proposals of the frame asked for; None when not asked"""
+
+
 class Stages(NamedTuple):
     """What `CosineWindow.stages` shows of a frame."""
 
@@ -300,54 +309,70 @@ class CosineWindow:
         taken = set(self._slot_of.values())
         return next(slot for slot in range(self._slots) if slot not in taken)
 
-    def relate(self, reference: int, frames: Sequence[int], most: int | None = None) -> Float:
+    def relate(
+        self, reference: int, frames: Sequence[int], most: int | None = None, linked: int | None = None
+    ) -> Related:
         """Both rounds of a frame's proposals over a window, and the linear layers.
 
         Args:
             reference: number of the frame.
             frames: of the window in any order, distinct, `reference` among them; at most as many as the memory is for.
             most: only so many proposals of every frame, its first; None: all.
+            linked: frame of the window for whose proposals the weights are wanted; None: of none.
 
         Returns:
-            [n, 4 D]
+            Of the reference frame's proposals.
 
         Raises:
             ConfigError: for frames that are not held, or not as above.
         """
-        found = self._average(reference, frames, most, whole=False)
-        return self._branch.finish(found.out)
+        found = self._average(reference, frames, most, linked)
+        return Related(self._branch.finish(found.out), found.omega)
 
     def stages(self, reference: int, frames: Sequence[int], most: int | None = None) -> Stages:
-        """What `relate` computes, stage by stage, for tests and for linking.
+        """What `relate` computes, stage by stage, for tests.
 
         Args:
             reference, frames, most: as of `relate`; the columns of S are in the order of `frames`.
         """
         found, settings = self._average(reference, frames, most, whole=True), self._branch.settings
+        assert found.omega is not None
         apart = found.out.reshape(len(found.out), 4, settings.heads, settings.head_room)[
             ..., : settings.dim // settings.heads
         ]
         x = np.ascontiguousarray(apart[:, 2:]).reshape(len(apart), 2 * settings.dim)
-        return Stages(x, found.attention, found.weights, self._branch.finish(found.out))
+        return Stages(x, found.omega, found.weights, self._branch.finish(found.out))
 
-    def _average(self, reference: int, frames: Sequence[int], most: int | None, *, whole: bool) -> cpu.CosineAverage:
+    def _average(
+        self, reference: int, frames: Sequence[int], most: int | None, linked: int | None = None, *, whole: bool = False
+    ) -> cpu.CosineAverage:
+        """whole: every weight is wanted."""
         missing = [frame for frame in frames if frame not in self._slot_of]
         if missing or reference not in frames or len(set(frames)) != len(frames):
             raise ConfigError(
                 f"window {list(frames)} of frame {reference}; wanted distinct frames, {reference} among them, of those "
                 f"held: {self.held}"
             )
+        if linked is not None and linked not in frames:
+            raise ConfigError(f"weights for frame {linked} of the window {list(frames)}; wanted one of its frames")
         slots = np.array([self._slot_of[frame] for frame in frames], np.int64)
         self._refine(slots, self._counts if most is None else np.minimum(self._counts, most))
-        slot = self._slot_of[reference]
+        slot, counts = self._slot_of[reference], self._summed[slots]
+        shown = None
+        if whole:
+            shown = 0, int(counts.sum())
+        elif linked is not None:
+            place = list(frames).index(linked)
+            shown = int(counts[:place].sum()), int(counts[: place + 1].sum())
         return cpu.cosine_average(
             slot,
             int(self._summed[slot]),
             bank=self._bank,
             sums=self._sums,
             slots=slots,
-            counts=self._summed[slots],
+            counts=counts,
             thresholds=self._branch.settings.thresholds,
+            omega_range=shown,
             whole=whole,
             threads=self._branch.threads,
         )

@@ -16,7 +16,7 @@ from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.contract import relation_arrays
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import BundleError
-from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
+from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow, Related
 from rdn_engine.host.cosine_memory import LocalAverage, ShuffledMemory
 from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.kernels import cpu
@@ -30,7 +30,7 @@ LOCAL_MARGIN = -0.3
 """A box of the past takes part in the average where its score is above the box's own plus this."""
 KEPT = 600
 """Frames that `shuffled` memory draws from."""
-_GRAPH = ({"features", "features_reg", "scale_cls", "scale_reg", "similarity", "reference"}, {"out"})
+_GRAPH = ({"features", "features_reg", "scale_cls", "scale_reg", "similarity", "reference"}, {"out", "omega"})
 _LAST_PIXEL = np.array([0, 0, 1, 1], np.float32)
 
 
@@ -51,8 +51,12 @@ class CosineAttention(Protocol):
         """Take the next frame: [n, D], [n, D], [n] and [n] of its proposals; gives its number from 0."""
         ...
 
-    def relate(self, reference: int, frames: Sequence[int], most: int | None = None) -> Float:
-        """[n, 4 D] of the reference frame's proposals, of the first `most` proposals of `frames`, itself among them."""
+    def relate(
+        self, reference: int, frames: Sequence[int], most: int | None = None, linked: int | None = None
+    ) -> Related:
+        """Of the reference frame's proposals, of the first `most` proposals of `frames`, itself among them; with their
+        weights for the frame `linked` of them.
+        """
         ...
 
     def keep(self, frames: Collection[int]) -> None:
@@ -244,14 +248,15 @@ class CosineMemory:
         return None if drawn is None else [t, *[frame for frame in drawn if frame in held][: dials.window]]
 
     def _related(self, t: int, frames: Sequence[int], own: _Scores, dials: Dials) -> RelationOutput:
-        out = self._attention.relate(t, frames, dials.num_support)
+        linked = t + 1 if dials.link == "relations" and t + 1 in frames else None
+        out, omega = self._attention.relate(t, frames, dials.num_support, linked)
         if self._local is not None and not dials.frames_ahead:
             confidence = own.class_scores.max(1)
             # Edges, as the detector has them.
             out = self._local(out, own.boxes + _LAST_PIXEL, confidence, own.objectness)
         logits = self._stage.classify(out)
         scores = own.objectness[:, None] * np.exp(-np.logaddexp(np.float32(0), -logits))
-        return RelationOutput(logits, np.zeros((len(logits), 0), np.float32), None, scores)
+        return RelationOutput(logits, np.zeros((len(logits), 0), np.float32), omega, scores)
 
     def _alone(self, own: _Scores) -> RelationOutput:
         """The detector's own scores, of each box's best class."""
@@ -310,17 +315,24 @@ class GraphAttention:
         self._slot_of[self._newest] = slot
         return self._newest
 
-    def relate(self, reference: int, frames: Sequence[int], most: int | None = None) -> Float:
+    def relate(
+        self, reference: int, frames: Sequence[int], most: int | None = None, linked: int | None = None
+    ) -> Related:
         cosine = self._config.cosine
         # The reference first; the others in any order.
-        slots = [self._slot_of[frame] for frame in (reference, *(frame for frame in frames if frame != reference))]
+        order = [reference, *(frame for frame in frames if frame != reference)]
+        slots = [self._slot_of[frame] for frame in order]
         counts = [int(self._counts[slot]) if most is None else min(most, int(self._counts[slot])) for slot in slots]
         features, features_reg, confidence, objectness = (
             np.concatenate([array[slot, :count] for slot, count in zip(slots, counts, strict=True)])
             for array in self._arrays
         )
+        place = 0 if linked is None else order.index(linked)
+        begin = sum(counts[:place])
+        columns = slice(begin, begin + counts[place])
         if not counts[0]:
-            return np.zeros((0, 4 * features.shape[1]), np.float32)
+            empty = None if linked is None else np.zeros((0, counts[place]), np.float32)
+            return Related(np.zeros((0, 4 * features.shape[1]), np.float32), empty)
         keyed = objectness if cosine.score_in_regression else np.ones_like(objectness)
         feeds = {
             "features": features,
@@ -330,7 +342,8 @@ class GraphAttention:
             "similarity": np.array(cosine.similarity, np.float32),
             "reference": np.arange(counts[0]),
         }
-        return self._graph({name: np.ascontiguousarray(feeds[name]) for name in self._graph.inputs})["out"]
+        found = self._graph({name: np.ascontiguousarray(feeds[name]) for name in self._graph.inputs})
+        return Related(found["out"], None if linked is None else found["omega"][:, columns])
 
     def keep(self, frames: Collection[int]) -> None:
         wanted = set(frames)

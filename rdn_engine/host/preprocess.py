@@ -29,6 +29,7 @@ def network_input(image: NDArray[np.uint8], config: InputConfig, threads: int, *
         return resized
     empty = (config.padding - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
     padded = np.empty((3, *whole), np.float32)
-    padded[:] = empty[:, None, None]
     padded[:, : size[0], : size[1]] = resized
+    padded[:, size[0] :] = empty[:, None, None]
+    padded[:, : size[0], size[1] :] = empty[:, None, None]
     return padded

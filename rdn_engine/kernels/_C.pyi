@@ -113,6 +113,7 @@ def cosine_average(
     slots: _I,
     counts: _I,
     thresholds: _F,
+    omega_range: tuple[int, int],
     whole: bool,
     threads: int,
     /,

@@ -17,6 +17,9 @@ from export.attach_yolov import main, vid_classes
 from rdn_engine import Detector
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import BackendUnavailable
+from rdn_engine.host.memory import open_memory
+from rdn_engine.host.preprocess import network_input
+from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.verify import verify
 from tests.cli.commands import lines, run, write_video
 from tests.yolov_files import CLASSES, SIZE, small_checkpoint, small_state
@@ -73,6 +76,7 @@ def test_a_changed_weight_is_seen(engines: Path, tmp_path: Path) -> None:
 
     assert failed(lambda model: None) == set()
     assert failed(lambda model: model.head.trans.linear2.bias.add_(0.1)) == {"out"}
+    assert failed(lambda model: model.head.trans.msa.qkv_reg.weight[: model.size.dim].neg_()) == {"out", "omega"}
     assert failed(lambda model: model.head.obj_preds[0].bias.add_(0.1)) == {"objectness"}
 
 
@@ -80,7 +84,8 @@ def test_executors_and_batches_agree(engines: Path) -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (48, 80, 3), np.uint8) for _ in range(7)]
     fused, graph = (Detector.from_pretrained(engines, executor=e, threads=1) for e in ("fused", "graph"))
-    for dials in (fused.config.dials, replace(fused.config.dials, window=3, look_ahead=2)):
+    ahead = replace(fused.config.dials, window=3, look_ahead=2)
+    for dials in (fused.config.dials, ahead, replace(ahead, link="relations", link_delay=2)):
         results = [detector.predict(frames, dials=dials) for detector in (fused, graph)]
         for a, b in zip(*results, strict=True):
             assert len(a) == len(b)
@@ -91,6 +96,16 @@ def test_executors_and_batches_agree(engines: Path) -> None:
         for s in range(2):
             found = [r for pushed in both for r in pushed[s]] + rest[s]
             assert [len(r) for r in found] == [len(r) for r in results[0]]
+    omegas = []
+    for detector in (fused, graph):
+        assert isinstance(detector.runtime, HostRuntime)
+        memory = open_memory(detector.runtime.model.relation, detector.config, ahead)
+        for frame in frames:
+            network = network_input(frame, detector.config.input, 1)
+            (encoded,) = detector.runtime.model.encoder(network[None], 8, 8, lambda stage: None)
+            memory.append(encoded)
+        omegas.append(memory.relate(4, replace(ahead, link="relations", num_support=8), lambda stage: None)[1].omega)
+    np.testing.assert_allclose(*omegas, rtol=1e-4, atol=1e-7)
     with graph.open_stream() as stream:
         nbytes = stream.nbytes
         for frame in frames:

@@ -10,8 +10,10 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-import export.quantize_attached
+import export.quantize_attached as quantization
 from export.attach import Options, attach
+from export.calibration import CalibrationFrames
+from export.int8 import through_relu
 from export.precision import agreement
 from export.quantize_attached import LEFT_OUT, main, quantize_attached
 from rdn_engine import Detector
@@ -88,7 +90,7 @@ def test_the_gate_leaves_layers_out_and_then_refuses(
         found = agreement(*arguments)  # type: ignore[arg-type]
         return replace(found, share=shares.pop(0))
 
-    monkeypatch.setattr(export.quantize_attached, "agreement", worse)
+    monkeypatch.setattr(quantization, "agreement", worse)
     shares[:] = [0.5, 0.5, 0.97]
     done = quantize_attached(engines, clip, tmp_path / "some", count=8)
     assert done.convolutions == (9 - int(LEFT_OUT[2] * 9), 18)
@@ -101,6 +103,28 @@ def test_the_gate_leaves_layers_out_and_then_refuses(
     options = ["--engines", str(engines), "--calibration", str(clip), "--output", str(tmp_path / "none")]
     assert main(options) == 3
     assert "PrecisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", [0, 4])
+def test_the_first_to_stay_in_float32_is_what_changes_most(
+    engines: Path, clip: Path, tmp_path: Path, which: int
+) -> None:
+    """One layer whose codes are a hundred times too coarse."""
+    exact = Bundle.open(engines)
+    model = quantization._of_opset(exact.path("encoder"))
+    activations, outputs = quantization._observe(model, exact, CalibrationFrames.read(clip, 8))
+    kept, nodes = quantization.ends(model), model.graph.node
+    layers = [node for node in nodes if node.op_type == "Conv" and node.name not in kept]
+    coarse = {layers[which].output[0]}
+    coarse |= {node.output[0] for node in nodes if node.op_type == "Relu" and node.input[0] in coarse}
+    ranges = {
+        name: (100 * low, 100 * high) if name in coarse else (low, high)
+        for name, (low, high) in through_relu(model, activations.ranges("minmax")).items()
+    }
+    order = quantization._most_changing(model, layers, ranges, outputs[:2], tmp_path)
+    assert order[0] == layers[which].name
+    assert sorted(order) == sorted(layer.name for layer in layers)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_quantised_is_named(engines: Path, clip: Path, tmp_path: Path) -> None:

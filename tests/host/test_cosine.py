@@ -40,7 +40,7 @@ def check(
     begin = sum(len(one.confidence) for one in shown[:place])
     rows = slice(begin, begin + len(shown[place].confidence))
     if not any(len(one.confidence) for one in shown):
-        assert memory.relate(reference, frames, most).shape == (0, 4 * kind.dim)
+        assert memory.relate(reference, frames, most).out.shape == (0, 4 * kind.dim)
         return
     found = definition(kind, weights, shown)
     if undecided(kind, found):
@@ -58,7 +58,14 @@ def check(
         array = getattr(got, name)
         assert array.shape == wanted.shape
         assert (np.abs(array - wanted) <= bound[name]).all(), name
-    assert (memory.relate(reference, frames, most) == got.out).all()
+    assert (memory.relate(reference, frames, most).out == got.out).all()
+    begin = 0
+    for frame, one in zip(frames, shown, strict=True):
+        related = memory.relate(reference, frames, most, frame)
+        assert (related.out == got.out).all()
+        assert related.omega is not None
+        assert (related.omega == got.attention[:, begin : begin + len(one.confidence)]).all()
+        begin += len(one.confidence)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,10 +130,10 @@ def test_a_frame_leaves_nothing_behind():
     old, fresh = (CosineWindow(branch, frames=5, proposals=16) for _ in range(2))
     for t, frame in enumerate(frames):
         old.append(*frame.arrays)
-        out = old.relate(t, range(max(0, t - 4), t + 1))
+        out = old.relate(t, range(max(0, t - 4), t + 1)).out
     for frame in frames[-5:]:
         fresh.append(*frame.arrays)
-    again = fresh.relate(4, range(5))
+    again = fresh.relate(4, range(5)).out
     assert np.abs(out - again).max() <= 4 * 2.0**-24 * np.abs(again).max()
 
 
@@ -173,7 +180,7 @@ def test_no_proposals_at_all():
     memory = CosineWindow(CosineBranch(SMALL, make_weights(rng, SMALL)), frames=2, proposals=4)
     for t in range(4):
         memory.append(*Objects(rng, 32).frame(0).arrays)
-        assert memory.relate(t, range(max(0, t - 1), t + 1)).shape == (0, 128)
+        assert memory.relate(t, range(max(0, t - 1), t + 1)).out.shape == (0, 128)
 
 
 def test_what_is_no_number_goes_with_its_frame():
@@ -188,7 +195,7 @@ def test_what_is_no_number_goes_with_its_frame():
         pushed.append(frame)
         memory.append(*frame.arrays)
         with np.errstate(all="ignore"):
-            out = memory.relate(t, range(max(0, t - 2), t + 1))
+            out = memory.relate(t, range(max(0, t - 2), t + 1)).out
         if 2 <= t <= 4:
             assert not np.isfinite(out).all()
         else:
@@ -204,7 +211,7 @@ def test_threads_change_no_bit():
         memory = CosineWindow(CosineBranch(kind, weights, threads), frames=6, proposals=75)
         for t in range(8):
             memory.append(*objects.frame(75).arrays)
-            out = memory.relate(t, range(max(0, t - 5), t + 1))
+            out = memory.relate(t, range(max(0, t - 5), t + 1)).out
         outs.append(out)
     assert (outs[0] == outs[1]).all()
     assert (outs[0] == outs[2]).all()
@@ -215,7 +222,7 @@ def test_bad_proposals_are_refused_and_change_nothing():
     weights, objects = make_weights(rng, SMALL), Objects(rng, 32)
     memory = CosineWindow(CosineBranch(SMALL, weights), frames=2, proposals=4)
     memory.append(*objects.frame(4).arrays)
-    out = memory.relate(0, [0])
+    out = memory.relate(0, [0]).out
     good = objects.frame(3)
     for name, array, message in (
         ("features_cls", good.features_cls[:, :-1], r"features_cls is float32 \[3, 31\]; wanted float32 \[3, 32\]"),
@@ -231,7 +238,7 @@ def test_bad_proposals_are_refused_and_change_nothing():
     with pytest.raises(BundleError, match="at most 4 rows"):
         memory.append(*objects.frame(5).arrays)
     assert memory.newest == 0
-    assert (memory.relate(0, [0]) == out).all()
+    assert (memory.relate(0, [0]).out == out).all()
 
 
 def test_frames_that_are_not_held_are_refused():
@@ -242,6 +249,8 @@ def test_frames_that_are_not_held_are_refused():
     for reference, frames in ((3, [1, 3]), (3, [2]), (3, [3, 3]), (4, [3, 4])):
         with pytest.raises(ConfigError, match=r"those held: \[2, 3\]"):
             memory.relate(reference, frames)
+    with pytest.raises(ConfigError, match=r"weights for frame 2 of the window \[3\]; wanted one of its frames"):
+        memory.relate(3, [3], None, 2)
 
 
 def test_bad_settings_are_refused():

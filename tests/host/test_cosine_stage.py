@@ -155,6 +155,31 @@ def test_with_look_ahead_it_looks_at_those_around(window: int, ahead: int) -> No
     check(config, frames_of(9), config.dials)
 
 
+@pytest.mark.parametrize("sizes", [(MOST,), (3, 0, 8, 1)])
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_relations_link_to_the_next_frame(sizes: tuple[int, ...], ahead: int) -> None:
+    """The weights are those of B, columns of the next frame's first K proposals; where none comes, there are none."""
+    dials = replace(DIALS, look_ahead=ahead, link="relations", num_support=6)
+    config, frames = config_of(dials), frames_of(9, sizes=sizes)
+    outputs = run(memory_of(config), frames, dials)
+    for t, output in enumerate(outputs[:-1]):
+        window = range(max(t - dials.window, 0), min(t + ahead, len(frames) - 1) + 1)
+        parts = [_first(frames[n], dials.num_support) for n in window]
+        joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+        found = branch(weights_of(config), *joined[:4])
+        counts = [len(part[0]) for part in parts]
+        rows, columns = (
+            slice(sum(counts[:place]), sum(counts[: place + 1])) for place in (window.index(t), window.index(t + 1))
+        )
+        wanted = (found["attn_cls"] + found["attn_reg"]).mean(0)[rows, columns] / 2
+        assert output.omega is not None
+        assert output.omega.shape == wanted.shape
+        np.testing.assert_allclose(output.omega, wanted, rtol=1e-4, atol=1e-7)
+    assert outputs[-1].omega is None
+    for other in (replace(dials, link="boxes"), replace(dials, look_ahead=0)):
+        assert all(output.omega is None for output in run(memory_of(config), frames, other))
+
+
 def test_the_switch_of_the_box_branch_is_in_the_configuration() -> None:
     config = config_of(score_in_regression=False)
     check(config, frames_of(6), config.dials)

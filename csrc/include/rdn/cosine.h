@@ -32,7 +32,7 @@ struct CosineBank {
 
 // What the rows of a bank have summed over a window, R = slots * capacity.
 struct CosineSums {
-    double* values;      // [R][kAttentions][width] sums of softmax term times value
+    double* values;      // [kAttentions][heads][R][head_dim] sums of softmax term times value
     double* normaliser;  // [R][kAttentions][heads] sums of softmax terms
     double* peak;        // [R][kAttentions][heads] largest normaliser since the restart
     float* mean;         // [slots][heads][capacity][head_dim] X
@@ -77,11 +77,12 @@ struct CosineAverage {
     CosineSums sums;
     int64_t slot, rows;
     SupportFrames support;
-    int64_t supports;         // of all frames
-    const float* thresholds;  // [bank.masks]
-    float* out;               // [rows, 4 width]: W X, W V, X, V
-    float* attention;         // [rows, supports] B; null where it is not wanted
-    float* weights;           // [rows, supports] W; null likewise
+    int64_t supports;                // of all frames
+    const float* thresholds;         // [bank.masks]
+    int64_t omega_begin, omega_end;  // part of the supports whose B is wanted
+    float* out;                      // [rows, 4 width]: W X, W V, X, V
+    float* omega;                    // [rows, omega_end - omega_begin] B
+    float* weights;                  // [rows, supports] W; null where it is not wanted
     int threads;
 };
 

@@ -118,7 +118,11 @@ enum RefineStatus : uint8_t {
 constexpr int kFrequencies = 8;
 constexpr int kTermChannels = 2 * kFrequencies;  // of one of the 4 terms: sines, then cosines
 constexpr int kGeometryChannels = 4 * kTermChannels;
-// Of a module's prepared geometry (cpu/geometry.h).
+// Of a module's prepared geometry (cpu/geometry.h). That of few heads is always float32.
+constexpr int64_t kFewHeads = 4;
+constexpr bool bfloat16_geometry(bool bfloat16, int64_t heads) {
+    return bfloat16 && heads > kFewHeads;
+}
 constexpr int64_t geometry_rows(bool bfloat16) {
     return bfloat16 ? 13457 : 40337;
 }

@@ -137,6 +137,17 @@ RDN_HD void store(float* to, Floats v) {
     memcpy(to, &v, sizeof v);
 }
 
+// Four floats, over and over.
+RDN_HD Floats load_fours(const float* from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(from));
+#elif defined(__AVX__)
+    return (Floats)_mm256_broadcast_ps((const __m128*)from);
+#else
+    return load(from);
+#endif
+}
+
 #if defined(__AVX512F__)
 constexpr __mmask16 kEvery = 0xffff;  // GCC 12 warns of what intrinsics without a mask leave undefined
 #endif

@@ -35,7 +35,7 @@ class CosineSums(NamedTuple):
     """What rows have summed over their windows, R = slots x C; `cosine_refine` writes to them."""
 
     values: Double
-    """[R, 2, M d] softmax term times value"""
+    """[2, M, R, d] softmax term times value"""
     normaliser: Double
     """[R, 2, M] softmax terms"""
     peak: Double
@@ -47,10 +47,10 @@ class CosineSums(NamedTuple):
 class CosineAverage(NamedTuple):
     out: Float
     """[n, 4 M d] W X, W V, X, V: each [M, d]"""
-    attention: Float
-    """[n, S] mean of both attentions over heads; [n, 0] where it is not wanted"""
+    omega: Float | None
+    """[n, b - a] B of the supports asked for; None when not asked"""
     weights: Float
-    """[n, S] W of the second round; likewise"""
+    """[n, S] W of the second round; [n, 0] where it is not wanted"""
 
 
 class LocalAverage(NamedTuple):
@@ -86,7 +86,7 @@ def empty_cosine(slots: int, *, room: int, heads: int, head_dim: int, masks: int
         unit_panels=floats(slots, masks, panels, width, PANEL),
     )
     sums = CosineSums(
-        np.zeros((rows, 2, width)),
+        np.zeros((2, heads, rows, head_dim)),
         np.zeros((rows, 2, heads)),
         np.zeros((rows, 2, heads)),
         floats(slots, heads, room, head_dim),
@@ -197,6 +197,7 @@ def cosine_average(
     slots: Index,
     counts: Index,
     thresholds: Float,
+    omega_range: tuple[int, int] | None = None,
     whole: bool = False,
     threads: int = 1,
 ) -> CosineAverage:
@@ -212,7 +213,8 @@ def cosine_average(
         slots: [F] of the window, in the order in which `whole` lists their proposals.
         counts: [F] in 0..C, proposals of each.
         thresholds: [masks] of S, all of which a pair must exceed.
-        whole: B and W are wanted too.
+        omega_range: (a, b), 0 <= a <= b <= the number of proposals: B of the proposals a..b-1 is wanted too.
+        whole: W is wanted too.
         threads: of this call, 1 or more.
 
     Returns:
@@ -221,19 +223,19 @@ def cosine_average(
     Raises:
         ValueError: an argument does not fit.
     """
-    return CosineAverage(
-        *_C.cosine_average(
-            slot,
-            rows,
-            tuple(bank),
-            tuple(sums),
-            np.ascontiguousarray(slots),
-            np.ascontiguousarray(counts),
-            np.ascontiguousarray(thresholds),
-            whole,
-            threads,
-        )
+    out, omega, weights = _C.cosine_average(
+        slot,
+        rows,
+        tuple(bank),
+        tuple(sums),
+        np.ascontiguousarray(slots),
+        np.ascontiguousarray(counts),
+        np.ascontiguousarray(thresholds),
+        omega_range if omega_range is not None else (0, 0),
+        whole,
+        threads,
     )
+    return CosineAverage(out, omega if omega_range is not None else None, weights)
 
 
 def local_average(

@@ -92,6 +92,8 @@ def test_rows_and_frames_must_be_the_bank_s():
     for message, wrong in (
         ("rows must lie in 0..C with C = 16, got 17", {"rows": 17}),
         ("thresholds .masks = 1., got float32 .2.", {"thresholds": np.ones(2, np.float32)}),
+        ("0 <= a <= b <= S = 3, got .2, 4.", {"omega_range": (2, 4)}),
+        ("0 <= a <= b <= S = 3, got .2, 1.", {"omega_range": (2, 1)}),
     ):
         arguments = {"slot": 0, "rows": 3, "thresholds": np.float32([0.75])} | wrong
         with pytest.raises(ValueError, match=message):
