@@ -153,7 +153,7 @@ class Sessions:
             with self._detector.open_stream(self._dials) as stream:
                 config = self._detector.config
                 self._cost = stream_cost(
-                    stream.nbytes,
+                    stream,
                     self._dials,
                     config.detection.max_detections,
                     StreamOptions(),
