@@ -197,11 +197,12 @@ def follow(
 ) -> tuple[Array, Array]:
     """Correlation of a box's colours with those of every place around a guess, and that less what a distance takes."""
     before, after, box, guess = (np.asarray(a, np.float64) for a in (before, after, box, guess))
-    wide, tall = (box[2:] - box[:2]) / cells
+    wide, tall = 1.2 * (box[2:] - box[:2]) / cells
+    left, top = (box[:2] + box[2:]) / 2 - cells * np.array([wide, tall]) / 2
     places = 2 * reach + 1
-    known = _cells(before, box[1], box[0], tall, wide, cells)
+    known = _cells(before, top, left, tall, wide, cells)
     like, worth = np.empty((2, places, places))
-    top, left = box[1] + guess[1] - reach * tall, box[0] + guess[0] - reach * wide
+    top, left = top + guess[1] - reach * tall, left + guess[0] - reach * wide
     seen = _cells(after, top, left, tall, wide, cells + 2 * reach)
     for i in range(places):
         for j in range(places):
@@ -212,5 +213,5 @@ def follow(
                 t, x = known[both], there[both]
                 covariance = ((t - t.mean(0)) * (x - x.mean(0))).mean(0).sum()
                 like[i, j] = (covariance + 4) / math.sqrt((t.var(0).sum() + 4) * (x.var(0).sum() + 4))
-            worth[i, j] = like[i, j] - 0.5 * ((i - reach) ** 2 + (j - reach) ** 2) / cells**2
+            worth[i, j] = like[i, j] - 0.5 * (1.2 / cells) ** 2 * ((i - reach) ** 2 + (j - reach) ** 2)
     return like, worth

@@ -12,9 +12,10 @@ namespace {
 
 constexpr int64_t kColours = 3;
 constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;  // cells and places of a side
+constexpr float kStep = kAround / kCells;                                 // of a cell, in sides of a box
 constexpr float kNoise = 4;         // grey levels squared, of all colours: two that differ by so little are alike
 constexpr float kFarther = 0.5f;    // what a box's side of distance from the guess, squared, takes from a likeness
-constexpr float kLeastPart = 0.4f;  // of a box's cells that lie on both pictures, or they are not compared
+constexpr float kLeastPart = 0.4f;  // of the cells that lie on both pictures, or they are not compared
 
 // Sums of each colour over all that lies above and left of each corner of a picture's pixels.
 class Sums {
@@ -154,11 +155,12 @@ float top_of(float before, float middle, float after) {
 
 void follow_box(const Sums& before, const Sums& after, const float* box, const float* guess, float* moved,
                 float* likeness) {
-    const float wide = (box[2] - box[0]) / kCells, tall = (box[3] - box[1]) / kCells;
+    const float wide = kAround * (box[2] - box[0]) / kCells, tall = kAround * (box[3] - box[1]) / kCells;
+    const float left = (box[0] + box[2] - kCells * wide) / 2, top = (box[1] + box[3] - kCells * tall) / 2;
     Cells<kCells> known;
     Cells<kArea> seen;
-    known.look(before, box[1], box[0], tall, wide);
-    seen.look(after, box[1] + guess[1] - kReach * tall, box[0] + guess[0] - kReach * wide, tall, wide);
+    known.look(before, top, left, tall, wide);
+    seen.look(after, top + guess[1] - kReach * tall, left + guess[0] - kReach * wide, tall, wide);
 
     float worth[kPlaces][kPlaces], like[kPlaces][kPlaces];
     int64_t row = kReach, column = kReach;
@@ -169,7 +171,7 @@ void follow_box(const Sums& before, const Sums& after, const float* box, const f
             for (int64_t b = 0; b < kCells; ++b)
                 if (known.there[a * kCells + b] > 0) sums.add(known, a * kCells + b, seen, (i + a) * kArea + b);
         for (int64_t j = 0; j < kPlaces; ++j) {
-            const float y = static_cast<float>(i - kReach) / kCells, x = static_cast<float>(j - kReach) / kCells;
+            const float y = static_cast<float>(i - kReach) * kStep, x = static_cast<float>(j - kReach) * kStep;
             like[i][j] = sums.likeness(j);
             worth[i][j] = like[i][j] - kFarther * (x * x + y * y);
             if (worth[i][j] > best) best = worth[i][j], row = i, column = j;

@@ -16,9 +16,11 @@ struct Follow {
     float* likeness;  // [rows] -1..1
 };
 
-// A box is cut into kCells x kCells cells, and the mean of the picture over each is compared with that of as many cells
-// elsewhere: in steps of a cell up to kReach from the guess, and between them by the parabola through three of them.
+// A box and its margin, kAround times as wide and high, is cut into kCells x kCells cells, and the means of the picture
+// over each are compared with those of as many cells elsewhere: in steps of a cell up to kReach from the guess, and
+// between them by the parabola through three of them.
 constexpr int64_t kCells = 12, kReach = 8;
+constexpr float kAround = 1.2f;
 
 void follow(const Follow& args);
 

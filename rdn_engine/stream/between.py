@@ -34,9 +34,12 @@ JITTER = 0.2
 """Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
-UNLIKE = np.float32(1.0)
-"""What a box loses of its confidence where it holds nothing of what it held in the step before: its object is hidden,
-or has left. Chosen as JITTER"""
+ALIKE = 0.5
+"""A box that holds something less like what it held in the step before is doubted: its object is hidden, or has left.
+Chosen as JITTER"""
+
+UNLIKE = np.float32(0.3)
+"""What such a box keeps of its confidence. Chosen as JITTER"""
 
 MOST_FASTER = 2.0
 """A box is looked for at most so many times as far as it had moved by the frame before: the second frame behind a step
@@ -334,14 +337,13 @@ def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
     Args:
         last: result of the step.
         moved: [n, 2] x and y that each of its boxes has moved since.
-        likeness: [n] of what each holds now to what it held then, at most 1: its confidence falls by UNLIKE times what
-            is missing.
+        likeness: [n] of what each holds now to what it held then, at most 1.
 
     Returns:
         Those boxes, as large as they were but for what is outside the frame, best first; facts as of `last`.
     """
     xyxy = (last.xyxy + np.tile(moved, 2)).clip(0, np.array([last.width - 1, last.height - 1] * 2, np.float32))
-    confidence = last.confidence * np.maximum(1 - UNLIKE * (1 - likeness), 0)
+    confidence = last.confidence * np.where(likeness < ALIKE, UNLIKE, np.float32(1))
     order = np.argsort(-confidence, kind="stable")
     return replace(
         last,

@@ -9,7 +9,7 @@ import numpy as np
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
 
-LIKENESS = 0.3
+LIKENESS = 0.4
 """A correlation below it is of something else: such a box goes where it was likely to go. Chosen, as are the numbers of
 csrc/cpu/following.cpp, on videos of the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 

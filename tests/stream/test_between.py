@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
 from rdn_engine.results import Detections
-from rdn_engine.stream.between import UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
+from rdn_engine.stream.between import ALIKE, UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo, Role
 
@@ -177,15 +177,15 @@ def test_nothing_found_is_nothing_between() -> None:
         )
 
 
-def test_a_box_loses_confidence_by_what_it_no_longer_holds() -> None:
+def test_a_box_that_holds_something_else_loses_confidence() -> None:
     last = result([square(10), square(100), square(200)], [0.9, 0.8, 0.1], ids=[4, 5, 6], classes=[0, 1, 0])
-    found = moved_on(last, np.array([[1, 0], [2, 0], [3, 0]], np.float32), np.array([0.5, 1.0, -1.0], np.float32))
+    found = moved_on(
+        last, np.array([[1, 0], [2, 0], [3, 0]], np.float32), np.array([ALIKE - 0.1, ALIKE + 0.1, -1.0], np.float32)
+    )
     assert found.tracker_id is not None
     assert (found.tracker_id.tolist(), found.class_id.tolist()) == ([5, 4, 6], [1, 0, 0])
     assert found.xyxy[:, 0].tolist() == [102, 11, 203]
-    np.testing.assert_allclose(
-        found.confidence, [0.8, 0.9 * (1 - UNLIKE / 2), max(0.1 * (1 - 2 * UNLIKE), 0)], atol=1e-6
-    )
+    np.testing.assert_allclose(found.confidence, [0.8, 0.9 * UNLIKE, 0.1 * UNLIKE], atol=1e-6)
 
 
 # What the pictures show
@@ -224,7 +224,7 @@ def test_a_box_goes_where_the_picture_shows_what_it_held() -> None:
     assert [one.basis for one in found] == ["encoded", *["extrapolated"] * 5]
     for one, place in zip(found, places, strict=True):
         np.testing.assert_allclose(one.xyxy, [spots(*place)], atol=1)
-        np.testing.assert_allclose(one.confidence, [0.9], atol=0.15)
+        np.testing.assert_allclose(one.confidence, [0.9], atol=1e-6)
 
 
 def test_two_that_look_alike_are_followed_to_the_nearest() -> None:

@@ -42,7 +42,7 @@ def test_the_best_place_is_that_of_a_slow_search(height: int, width: int, seed: 
     guess = rng.uniform(-4, 4, (1, 2)).astype(np.float32)
     moved, likeness = cpu.follow(before, after, boxes=box, guess=guess)
     like, worth = follow(before, after, box[0], guess[0])
-    step = (box[0, 2:] - box[0, :2]) / 12
+    step = 1.2 * (box[0, 2:] - box[0, :2]) / 12
     column, row = np.rint((moved[0] - guess[0]) / step + 8).astype(int)
     # A top between two cells may be rounded to either of them.
     near = [(i, j) for i in range(row - 1, row + 2) for j in range(column - 1, column + 2)]
