@@ -89,7 +89,7 @@ def test_a_box_that_lies_over_the_edge_is_found_by_what_can_be_seen() -> None:
     after = shifted(before, 4, 0)
     moved, likeness = moves(before, after, [[-8, 20, 20, 44], [74, 20, 98, 44]])
     np.testing.assert_allclose(moved[0], [4, 0], atol=0.4)
-    assert likeness[0] > 0.9
+    assert likeness[0] > 0.8
     assert moved[1, 0] == pytest.approx(4, abs=0.5)
 
 
