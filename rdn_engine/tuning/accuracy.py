@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.config import Dials
 from rdn_engine.errors import DatasetError
@@ -19,6 +21,8 @@ from rdn_engine.host.model import HostModel
 from rdn_engine.results import Detections
 from rdn_engine.stream.following import Picture
 from rdn_engine.tuning.replay import Kept, detect, encode
+
+Array = NDArray[Any]
 
 
 class Accuracy:
@@ -84,9 +88,10 @@ class Accuracy:
         """Of one video; kept in a file."""
         if not place.exists():
             made = encode(model, map(self._read, frames), model.config.dials)
-            np.savez(place, **{f"{t}.{name}": a for t, one in enumerate(made) for name, a in _arrays(one).items()})
+            arrays = {f"{t}.{name}": a for t, one in enumerate(made) for name, a in _arrays(one).items()}
+            np.savez(place, **arrays)
             return made
-        kept: list[dict[str, np.ndarray]] = [{} for _ in frames]
+        kept: list[dict[str, Array]] = [{} for _ in frames]
         with np.load(place) as held:
             for key in held.files:
                 t, _, name = key.partition(".")
@@ -94,12 +99,12 @@ class Accuracy:
         return [_kept(arrays) for arrays in kept]
 
 
-def _arrays(frame: Kept) -> dict[str, np.ndarray]:
+def _arrays(frame: Kept) -> dict[str, Array]:
     encoded = {name: array for name, array in vars(frame.encoded).items() if array is not None}
     return encoded | {"colours": frame.picture.colours, "sides": np.array([*frame.picture.side, *frame.size])}
 
 
-def _kept(arrays: dict[str, np.ndarray]) -> Kept:
+def _kept(arrays: dict[str, Array]) -> Kept:
     tall, wide, height, width = arrays.pop("sides").tolist()
     picture = Picture(arrays.pop("colours"), (tall, wide))
     return Kept(EncodedFrame(**arrays), picture, (height, width))

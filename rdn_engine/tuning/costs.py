@@ -137,8 +137,8 @@ def measure_costs(
     between = {}
     for waits, dials in space.bases().items():
         report(f"costs: frames between, {'interpolated' if waits else 'extrapolated'}")
-        every, second = (machine.measure(fastest, replace(dials, interval=n), SCAN) for n in (1, 2))
-        between[waits] = max(0.0, (2 * second.p50 - every.p50) / base.p50)
+        one, two = (machine.measure(fastest, replace(dials, interval=n), SCAN) for n in (1, 2))
+        between[waits] = max(0.0, (2 * two.p50 - one.p50) / base.p50)
     return Costs(own, ratios, between, space)
 
 
