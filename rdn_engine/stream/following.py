@@ -40,6 +40,6 @@ def followed(before: Picture, after: Picture, boxes: Float, guess: Float) -> tup
     edges = boxes + np.array([0, 0, 1, 1], np.float32)
     # A box of no width, at the edge of the frame, shows nothing; the kernel wants some.
     edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2] + 1)
-    small: Float = edges / np.tile(scale, 2)
+    small = (edges.reshape(-1, 2, 2) / scale).reshape(-1, 4)
     moved, likeness = cpu.follow(before.colours, after.colours, boxes=small, guess=guess / scale)
     return np.where(likeness[:, None] >= LIKENESS, moved * scale, guess), likeness

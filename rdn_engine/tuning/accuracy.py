@@ -88,7 +88,9 @@ class Accuracy:
         """Of one video; kept in a file."""
         if not place.exists():
             made = encode(model, map(self._read, frames), model.config.dials)
-            arrays = {f"{t}.{name}": a for t, one in enumerate(made) for name, a in _arrays(one).items()}
+            arrays: dict[str, Any] = {
+                f"{t}.{name}": a for t, one in enumerate(made) for name, a in _arrays(one).items()
+            }
             np.savez(place, **arrays)
             return made
         kept: list[dict[str, Array]] = [{} for _ in frames]
