@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Basis = Literal["encoded", "still", "interpolated", "extrapolated"]
 """What a result comes from: `encoded`, its frame's own pixels. `still`: the encoded frame before, from which no block
-differed by more than a threshold. `interpolated`: the steps on both sides. `extrapolated`: those before it
-(docs/interval.md)"""
+differed by more than a threshold. `interpolated`: the steps on both sides. `extrapolated`: those before it,
+and what it shows of their boxes (docs/interval.md)"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

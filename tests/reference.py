@@ -175,3 +175,43 @@ def sample_advanced(
     repeated = [j for j in best_first(objectness) for _ in range(int(multiplicity[j]))]
     taken = repeated[: max(1, int(ratio * float(np.sum(multiplicity))))]
     return {j: float(taken.count(j)) for j in sorted(set(taken))}
+
+
+def _cell(plane: Array, top: float, left: float, tall: float, wide: float) -> float:
+    """Mean over a rectangle's part inside a plane; NaN where less than a quarter of it is inside."""
+    height, width = plane.shape
+    rows = np.clip(np.minimum(np.arange(1, height + 1), top + tall) - np.maximum(np.arange(height), top), 0, 1)
+    columns = np.clip(np.minimum(np.arange(1, width + 1), left + wide) - np.maximum(np.arange(width), left), 0, 1)
+    area = rows.sum() * columns.sum()
+    return float(rows @ plane @ columns / area) if area > 0.25 * tall * wide else math.nan
+
+
+def _cells(picture: Array, top: float, left: float, tall: float, wide: float, side: int) -> Array:
+    """[side, side, 3] means of each colour over cells."""
+    return np.array([[[_cell(picture[..., c], top + i * tall, left + j * wide, tall, wide) for c in range(3)]
+                      for j in range(side)] for i in range(side)])  # fmt: skip
+
+
+def follow(
+    before: Array, after: Array, box: Array, guess: Array, cells: int = 12, reach: int = 8
+) -> tuple[Array, Array]:
+    """Correlation of a box's colours with those of every place around a guess, and that less what a distance takes."""
+    before, after, box, guess = (np.asarray(a, np.float64) for a in (before, after, box, guess))
+    wide, tall = 1.2 * (box[2:] - box[:2]) / cells
+    left, top = (box[:2] + box[2:]) / 2 - cells * np.array([wide, tall]) / 2
+    places = 2 * reach + 1
+    known = _cells(before, top, left, tall, wide, cells)
+    like, worth = np.empty((2, places, places))
+    top, left = top + guess[1] - reach * tall, left + guess[0] - reach * wide
+    seen = _cells(after, top, left, tall, wide, cells + 2 * reach)
+    for i in range(places):
+        for j in range(places):
+            there = seen[i : i + cells, j : j + cells]
+            both = ~np.isnan(known[..., 0]) & ~np.isnan(there[..., 0])
+            like[i, j] = -1
+            if both.sum() >= 0.4 * cells**2:
+                t, x = known[both], there[both]
+                covariance = ((t - t.mean(0)) * (x - x.mean(0))).mean(0).sum()
+                like[i, j] = (covariance + 4) / math.sqrt((t.var(0).sum() + 4) * (x.var(0).sum() + 4))
+            worth[i, j] = like[i, j] - 0.5 * (1.2 / cells) ** 2 * ((i - reach) ** 2 + (j - reach) ** 2)
+    return like, worth

@@ -30,7 +30,10 @@ from rdn_engine.evaluation import motion
 from rdn_engine.evaluation.average_precision import match_class, mean
 from rdn_engine.evaluation.boxes import Detected, Truth
 from rdn_engine.evaluation.score import VID
+from rdn_engine.host.blocks import small_picture
+from rdn_engine.host.stream import followed
 from rdn_engine.stream.between import Between
+from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import BoxLinker, Linkable
 from rdn_engine.stream.order import FrameInfo
 from training.data.synthetic import SyntheticVideos
@@ -42,21 +45,24 @@ LINKS: tuple[Link, ...] = ("off", "boxes")
 SEEDS = (0, 1, 2)
 
 
-def results(frames: Sequence[Linkable], infos: Sequence[FrameInfo], dials: Dials, most: int) -> list[Detections]:
+def results(
+    frames: Sequence[Linkable], infos: Sequence[FrameInfo], pictures: Sequence[Picture], dials: Dials, most: int
+) -> list[Detections]:
     """What a stream with these dials gives out for a video.
 
     Args:
         frames: what was found in those that are encoded: every n-th and, where results wait, the last.
         infos: of all frames.
+        pictures: of all frames, on which boxes are followed where results do not wait.
         dials: with the interval n and look-ahead of `frames`, and how they are to be linked.
         most: boxes of a frame.
     """
     linker, filler, waiting = BoxLinker(), Between(most), iter(frames)
     found: list[Detections] = []
     # Which result is there when a frame comes matters only where nothing waits, and then each is there at once.
-    for t, info in enumerate(infos):
+    for t, (info, picture) in enumerate(zip(infos, pictures, strict=True)):
         encoded = t % dials.interval == 0 or (dials.waits and t == len(infos) - 1)
-        filler.append(info, "encoded" if encoded else "between")
+        filler.append(info, "encoded" if encoded else "between", picture if followed(dials) else None)
         ready = linker.push(next(waiting), dials) if encoded else []
         found += filler.take(ready, dials)
     return found + filler.take(linker.flush(dials), dials, ended=True)
@@ -78,6 +84,11 @@ def figures(found: dict[int, Detections], videos: AnnotatedVideos, names: tuple[
 def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
     """Setting -> AP50, of one seed."""
     own, rows = detector.config.dials, {}
+    network = detector.config.input
+    pictures = {
+        name: [small_picture(videos.read(frame), (frame.height, frame.width, 1.0), network) for frame in frames]
+        for name, frames in videos.videos()
+    }
     for ahead in (None, 0):
         for interval in INTERVALS:
             dials = replace(own, look_ahead=ahead, interval=interval)
@@ -87,7 +98,9 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
                 found: dict[int, Detections] = {}
                 for name, frames in videos.videos():
                     infos = [FrameInfo(t, None, name, frame.height, frame.width) for t, frame in enumerate(frames)]
-                    given = results(recorded[name], infos, linked, detector.config.detection.max_detections)
+                    given = results(
+                        recorded[name], infos, pictures[name], linked, detector.config.detection.max_detections
+                    )
                     found |= {frame.id: result for frame, result in zip(frames, given, strict=True)}
                 label = f"{'causal' if ahead == 0 else 'look-ahead'}, {link}, {interval}"
                 rows[label] = figures(found, videos, detector.config.class_names)

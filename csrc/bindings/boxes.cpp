@@ -14,9 +14,10 @@
 
 namespace rdn {
 
-void bind_linking(py::module_& module);   // linking.cpp
-void bind_cosine(py::module_& module);    // cosine.cpp
-void bind_relation(py::module_& module);  // relation.cpp
+void bind_following(py::module_& module);  // following.cpp
+void bind_linking(py::module_& module);    // linking.cpp
+void bind_cosine(py::module_& module);     // cosine.cpp
+void bind_relation(py::module_& module);   // relation.cpp
 
 namespace {
 
@@ -236,6 +237,7 @@ PYBIND11_MODULE(_C, module) {
     module.def("detect", &detect);
     module.def("suppress", &suppress);
     bind_cosine(module);
+    bind_following(module);
     bind_linking(module);
     bind_relation(module);
 }

@@ -195,13 +195,16 @@ def _file(chosen: Row, precisions: Sequence[str], ring: RingPrecision, measured:
 def _table(proposal: Proposal, precisions: Sequence[str]) -> Table:
     from rdn_engine.tuning.space import wait
 
-    table = new_table("", "p99, ms", "AP50", "wait", "T", "L", "K", "N", "r", "n", "run with")
+    table = new_table("  p99, ms", "AP50", "wait", "T", "L", "K", "N", "r", "n", "run with")
+    # Only the last column is words: the others are not broken, and a row is one line of 80 columns.
+    table.padding, table.show_edge, table.pad_edge = (0, 1, 0, 0), False, False
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row in proposal.rows:
         options, dials = row.options, row.dials
-        relations = "" if options.relation_precision == "float32" else f", relations {options.relation_precision}"
+        relations = "" if options.relation_precision == "float32" else " + bf16"
         table.add_row(
-            "*" if row == proposal.chosen else "",
-            f"{row.p99:.1f}",
+            f"{'*' if row == proposal.chosen else ' '} {row.p99:.1f}",
             "-" if row.accuracy is None else f"{row.accuracy:.1f}",
             str(wait(dials)),
             str(dials.window),
@@ -210,6 +213,6 @@ def _table(proposal: Proposal, precisions: Sequence[str]) -> Table:
             str(dials.num_reference),
             f"{dials.advanced_ratio:g}",
             str(dials.interval),
-            f"{precisions[options.bundle]}{relations}, {options.backend} x {options.threads}",
+            f"{precisions[options.bundle]}{relations}, {options.backend} x{options.threads}",
         )
     return table

@@ -9,14 +9,16 @@ import numpy as np
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image, check_image
 from rdn_engine.host import postprocess, preprocess
+from rdn_engine.host.blocks import picture_nbytes, small_picture
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.memory import open_memory
 from rdn_engine.host.model import HostModel
-from rdn_engine.host.still import StillGate
+from rdn_engine.host.still import StillGate, still_nbytes
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.stream.between import Between
+from rdn_engine.stream.following import Picture
 from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import Linkable, detection_threshold
 from rdn_engine.stream.order import FrameInfo, Role
@@ -41,6 +43,12 @@ class HostStream(Stream):
     @property
     def nbytes(self) -> int:
         return self._memory.nbytes
+
+    def skipping_nbytes(self, dials: Dials) -> int:
+        config = self._config.input
+        # Of the last step, and of the frame that comes.
+        pictures = 2 * picture_nbytes(config) if followed(dials) else 0
+        return pictures + (still_nbytes(config) if dials.still else 0)
 
     def is_of(self, model: HostModel) -> bool:
         """Whether what a model encodes is what this stream relates.
@@ -133,6 +141,7 @@ class HostStream(Stream):
             info, image: of `accept`.
             role: of `role`.
         """
+        picture = self.small_picture(image, info) if followed(self._dials) else None
         if self._order.begins_epoch(info):
             self._memory.reset()
             self._order.begin_epoch()
@@ -148,8 +157,19 @@ class HostStream(Stream):
         else:
             self._newest.forget()
         self._order.append(info, role)
-        self._between.append(info, role)
+        self._between.append(info, role, picture)
         self.accepted += 1
+
+    def small_picture(self, image: Image, info: FrameInfo) -> Picture:
+        """What boxes are followed by from a frame and to it.
+
+        Args:
+            image, info: of `accept`.
+        """
+        self.timings.start()
+        picture = small_picture(image, info.geometry, self._config.input)
+        self.timings.lap("between")
+        return picture
 
     def detect_due(self) -> None:
         """Compute the results that need not wait any longer; `take_ready` has them."""
@@ -246,6 +266,11 @@ class HostStream(Stream):
         """The results that were computed and not taken yet."""
         ready, self._ready = self._ready, []
         return ready
+
+
+def followed(dials: Dials) -> bool:
+    """Whether boxes are followed from the last step to the frames behind it."""
+    return dials.interval > 1 and not dials.waits
 
 
 class LastPicture:

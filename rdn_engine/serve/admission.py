@@ -9,6 +9,7 @@ from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import AdmissionRefused, ConfigError
 from rdn_engine.serve.latency import ladder
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.stream.base import Stream
 from rdn_engine.stream.identity import LOOKS, MOST_LOST
 
 BOX_BYTES = 4 * 4 + 4 + 8 + 8
@@ -34,13 +35,15 @@ class StreamCost:
     """Results that wait for the sink"""
     pictures: int
     """Frames that wait in the source, as the options say; 0 where they do not"""
+    skipping: int = 0
+    """What frames that are not encoded are made of (`Stream.skipping_nbytes`)"""
     thread: int = THREAD_BYTES
     """Of the stream's own thread"""
 
     @property
     def total(self) -> int:
         """Bytes in all."""
-        return self.window + self.linking + self.results + self.pictures + self.thread
+        return self.window + self.linking + self.results + self.pictures + self.skipping + self.thread
 
 
 def check_live(dials: Dials) -> None:
@@ -56,11 +59,13 @@ def check_live(dials: Dials) -> None:
         raise ConfigError(f"link_delay is {dials.link_delay}, the whole video; a live stream wants a few frames")
 
 
-def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamOptions, *, features: int) -> StreamCost:
+def stream_cost(
+    stream: Stream, dials: Dials, max_detections: int, options: StreamOptions, *, features: int
+) -> StreamCost:
     """What a stream may hold.
 
     Args:
-        nbytes: of its arrays, `Stream.nbytes`.
+        stream: tells what its arrays hold.
         dials: with `link`, link_delay and link_gap.
         max_detections: largest number of boxes of a frame.
         options: with results and picture_bytes, and whether a latency budget may turn the dials.
@@ -78,10 +83,11 @@ def stream_cost(nbytes: int, dials: Dials, max_detections: int, options: StreamO
     met = [rung.dials for rung in ladder(dials, True)] if options.latency_seconds is not None else [dials]
     released = max((d.window + 1 + (0 if d.link == "off" else d.link_delay)) * d.interval for d in met)
     return StreamCost(
-        window=nbytes,
+        window=stream.nbytes,
         linking=linked,
         results=(options.results + released) * max_detections * BOX_BYTES,
         pictures=options.picture_bytes,
+        skipping=max(map(stream.skipping_nbytes, met)),
     )
 
 
@@ -117,7 +123,8 @@ class MemoryBudget:
                 left = max(self.limit - others, 0)
                 raise AdmissionRefused(
                     f"stream {name!r} wants {cost.total / MIB:.2f} MiB (window {cost.window / MIB:.2f}, linking "
-                    f"{cost.linking / MIB:.2f}, results {cost.results / MIB:.2f}, pictures {cost.pictures / MIB:.2f}); "
+                    f"{cost.linking / MIB:.2f}, results {cost.results / MIB:.2f}, pictures {cost.pictures / MIB:.2f}, "
+                    f"skipping {cost.skipping / MIB:.2f}); "
                     f"{left / MIB:.2f} of {self.limit / MIB:.2f} MiB are left: remove a stream, or lower its capacity, "
                     "link_delay, results or pictures",
                     wanted=cost.total,

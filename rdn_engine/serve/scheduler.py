@@ -286,7 +286,7 @@ class Scheduler:
         config = self._detector.config
         # Those that `Memory.relate` gives: a detector alone and cosine_score have none.
         features = 0 if config.alone or config.cosine_score else config.relation.dim
-        return stream_cost(stream.nbytes, dials, config.detection.max_detections, options, features=features)
+        return stream_cost(stream, dials, config.detection.max_detections, options, features=features)
 
     def _end(self, stream: ServedStream) -> None:
         with self._lock:

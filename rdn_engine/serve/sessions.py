@@ -241,7 +241,7 @@ class Sessions:
         features = 0 if config.alone or config.cosine_score else config.relation.dim
         with self._detector.open_stream(self._dials) as stream:
             most_boxes = config.detection.max_detections
-            cost = stream_cost(stream.nbytes, self._dials, most_boxes, _NO_QUEUE, features=features)
+            cost = stream_cost(stream, self._dials, most_boxes, _NO_QUEUE, features=features)
         return replace(cost, thread=0)
 
     def _expire(self, now: float) -> None:

@@ -74,8 +74,18 @@ class Stream(ABC):
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes that this stream holds: fixed when it is opened. Linking holds D + 1 results and their links on top,
-        the dial `still` the colours of a frame's blocks, and `interval` the newest picture where results wait.
+        what `skipping_nbytes` says, and the dial `interval` the newest picture where results wait.
         """
+
+    def skipping_nbytes(self, dials: Dials) -> int:
+        """Bytes that the dials `still` and `interval` hold on top of `nbytes`, at most, whatever size frames have: the
+        colours of the blocks that say whether a frame is still, and the small pictures on which boxes are followed
+        where results do not wait.
+
+        Args:
+            dials: of this stream, or to be turned to.
+        """
+        return 0
 
     @abstractmethod
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:

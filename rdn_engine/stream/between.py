@@ -5,8 +5,10 @@ confidence on the line between theirs. Boxes of two steps belong together where 
 where they overlap by more than MIN_IOU; of several the pair whose overlap and confidences add up to most. A box without
 a partner stays where it is, with a confidence that falls to 0 on the way to the other step.
 
-Where the step behind is not known, because results do not wait (`Dials.waits`), boxes move on as they moved between the
-two steps before, without growing, and the less the more of that movement may be jitter of the detector.
+Where the step behind is not known, because results do not wait (`Dials.waits`), boxes go where the frame's picture
+shows what they held in the step before (`rdn_engine.stream.following`). They are looked for where they go at the speed
+at which they were found until then, and at first at that between the two steps before, the less the more of that may be
+jitter of the detector; there they are taken to be where no picture is there or nothing in it tells. None grows.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from rdn_engine.config import Dials
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float, Index
 from rdn_engine.results import Basis, Detections
+from rdn_engine.stream.following import Picture, followed
 from rdn_engine.stream.order import FrameInfo, Role
 
 MIN_IOU = 0.4
@@ -31,6 +34,20 @@ JITTER = 0.2
 """Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
+ALIKE = 0.5
+"""A box that holds something less like what it held in the step before is doubted: its object is hidden, or has left.
+Chosen as JITTER"""
+
+UNLIKE = np.float32(0.3)
+"""What such a box keeps of its confidence. Chosen as JITTER"""
+
+FAINT = 0.05
+"""Boxes of less confidence are not looked for: there may be hundreds, and they go where they were likely to go"""
+
+MOST_FASTER = 2.0
+"""A box is looked for at most so many times as far as it had moved by the frame before: the second frame behind a step
+is twice as far from it as the first"""
+
 
 class _Frame(NamedTuple):
     """A frame whose result is still to come, or of a step that was given out."""
@@ -39,6 +56,8 @@ class _Frame(NamedTuple):
     role: Role
     number: int
     """Its own in the epoch, from 0"""
+    picture: Picture | None
+    """None where boxes are not followed"""
 
 
 class _Step(NamedTuple):
@@ -48,7 +67,7 @@ class _Step(NamedTuple):
 
 class Between:
     """Gives the frames of one stream their results, in order: those of encoded frames as they come, the others' made
-    of them. It holds no pixels; memory is that of the results that wait.
+    of them. Memory is that of the results that wait, and of the pictures of the step before and of those that wait.
     """
 
     def __init__(self, max_detections: int) -> None:
@@ -63,15 +82,17 @@ class Between:
         self._last: _Step | None = None
         self._behind: Pairs | None = None  # of the two steps before
         self._around: Pairs | None = None  # of the step before and the one behind
+        self._gone: tuple[_Frame, Float] | None = None  # a frame to which boxes were followed, and how far
 
-    def append(self, info: FrameInfo, role: Role) -> None:
+    def append(self, info: FrameInfo, role: Role, picture: Picture | None = None) -> None:
         """A frame came.
 
         Args:
             info: of the frame, in the order of the stream.
             role: what becomes of it.
+            picture: of the frame, by which boxes are followed to it or from it where results do not wait.
         """
-        frame = _Frame(info, role, self._count)
+        frame = _Frame(info, role, self._count, picture)
         self._count += 1
         self._frames.append(frame)
         if role != "between":
@@ -102,7 +123,7 @@ class Between:
             self._ready.append(result)
             self._frames.popleft()
         if ended:
-            self._earlier = self._last = None
+            self._earlier = self._last = self._gone = None
             self._count = 0
         ready, self._ready = self._ready, []
         return ready
@@ -116,7 +137,7 @@ class Between:
             self._found.popleft()
         self._steps.popleft()
         self._earlier, self._last = self._last, _Step(self._frames[0], result)
-        self._behind, self._around = self._around, None
+        self._behind, self._around, self._gone = self._around, None, None
         return result
 
     def _result(self, step: _Frame) -> Detections | None:
@@ -140,14 +161,30 @@ class Between:
             return self._given(result, frame, "interpolated", dials)
         if dials.waits and not ended:
             return None
-        result = last.result
-        if self._earlier is not None:
+        return self._given(moved_on(last.result, *self._moved(last, frame)), frame, "extrapolated", dials)
+
+    def _moved(self, last: _Step, frame: _Frame) -> tuple[Float, Float]:
+        """[n, 2] how far the boxes of the step before have moved, in x and y, by a frame behind it, and [n] how like
+        what they held then what they hold now is.
+        """
+        likeness = np.ones(len(last.result), np.float32)
+        moved = np.zeros((len(last.result), 2), np.float32)
+        if self._gone is not None:
+            before, moved = self._gone
+            moved = moved * np.float32(min(1 / _part(last.frame, before, frame), MOST_FASTER))
+        elif self._earlier is not None:
             if self._behind is None:
                 self._behind = pair(self._earlier.result, last.result)
             # No farther than the distance on which the velocity was seen.
             part = min(_part(self._earlier.frame, frame, last.frame) - 1, 1.0)
-            result = extrapolated(self._earlier.result, result, self._behind, part)
-        return self._given(result, frame, "extrapolated", dials)
+            moved[self._behind.after] = np.float32(part) * surely_moved(self._earlier.result, last.result, self._behind)
+        if last.frame.picture is not None and frame.picture is not None:
+            sure = int(np.count_nonzero(last.result.confidence >= FAINT))  # they come best first
+            moved[:sure], likeness[:sure] = followed(
+                last.frame.picture, frame.picture, last.result.xyxy[:sure], moved[:sure]
+            )
+            self._gone = frame, moved
+        return moved, likeness
 
     def _given(self, result: Detections, frame: _Frame, basis: Basis, dials: Dials) -> Detections:
         return _of_frame(_certain(result, dials.score_threshold, self._most), frame.info, basis)
@@ -282,21 +319,42 @@ def interpolated(before: Detections, after: Detections, pairs: Pairs, part: floa
     )
 
 
-def extrapolated(earlier: Detections, last: Detections, pairs: Pairs, part: float) -> Detections:
-    """Boxes after the last step that is known.
+def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
+    """How far boxes moved from one step to the next, less what may be jitter of the detector.
 
     Args:
         earlier, last: results of two steps.
         pairs: of their boxes.
-        part: of the way from the first to the second that the boxes go on, 0 or more.
 
     Returns:
-        Those of the last step, the boxes of the pairs moved on; facts as of `last`.
+        [p, 2] x and y of the centre of each pair.
     """
-    xyxy = last.xyxy.copy()
-    corners, sides = xyxy[pairs.after] - earlier.xyxy[pairs.before], xyxy[:, 2:] - xyxy[:, :2] + 1
-    moved = (corners[:, :2] + corners[:, 2:]) / 2  # [p, 2] of the centre
+    corners, sides = last.xyxy[pairs.after] - earlier.xyxy[pairs.before], last.xyxy[:, 2:] - last.xyxy[:, :2] + 1
+    moved = (corners[:, :2] + corners[:, 2:]) / 2
     squared = (moved**2).sum(1, keepdims=True)
     sure = squared / np.maximum(squared + JITTER**2 * sides[pairs.after].prod(1, keepdims=True), np.float32(1e-9))
-    xyxy[pairs.after] += np.float32(part) * np.tile(sure * moved, 2)
-    return replace(last, xyxy=xyxy.clip(0, np.array([last.width - 1, last.height - 1] * 2, np.float32)))
+    found: Float = sure * moved
+    return found
+
+
+def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
+    """Boxes after the last step that is known.
+
+    Args:
+        last: result of the step.
+        moved: [n, 2] x and y that each of its boxes has moved since.
+        likeness: [n] of what each holds now to what it held then, at most 1.
+
+    Returns:
+        Those boxes, as large as they were but for what is outside the frame, best first; facts as of `last`.
+    """
+    xyxy = (last.xyxy + np.tile(moved, 2)).clip(0, np.array([last.width - 1, last.height - 1] * 2, np.float32))
+    confidence = last.confidence * np.where(likeness < ALIKE, UNLIKE, np.float32(1))
+    order = np.argsort(-confidence, kind="stable")
+    return replace(
+        last,
+        xyxy=xyxy[order],
+        confidence=confidence[order],
+        class_id=last.class_id[order],
+        tracker_id=None if last.tracker_id is None else last.tracker_id[order],
+    )

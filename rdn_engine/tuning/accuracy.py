@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.config import Dials
 from rdn_engine.errors import DatasetError
@@ -17,7 +19,10 @@ from rdn_engine.frame import Image
 from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.results import Detections
-from rdn_engine.tuning.replay import detect, encode
+from rdn_engine.stream.following import Picture
+from rdn_engine.tuning.replay import Kept, detect, encode
+
+Array = NDArray[Any]
 
 
 class Accuracy:
@@ -29,7 +34,7 @@ class Accuracy:
         Args:
             annotated: videos.
             read: gives the picture of a frame, uint8 [H, W, 3] RGB.
-            folder: holds the encodings, N (2 + D) + K (2 P + 1) D numbers a frame.
+            folder: holds the encodings, N (2 + D) + K (2 P + 1) D numbers a frame, and a small picture of each.
         """
         self._annotated, self._read, self._folder = annotated, read, folder
 
@@ -70,9 +75,8 @@ class Accuracy:
         for number, (name, frames) in enumerate(self._annotated.videos()):
             report(f"accuracy of {len(settings)} settings: {name}")
             encoded = self._encoded(self._folder / f"{bundle}-{number}.npz", model, frames)
-            sizes = [(frame.height, frame.width) for frame in frames]
             for dials, results in zip(settings, found, strict=True):
-                given = detect(model, encoded, sizes, dials)
+                given = detect(model, encoded, dials)
                 results |= {frame.id: result for frame, result in zip(frames, given, strict=True)}
         scored = []
         for results in found:
@@ -80,19 +84,32 @@ class Accuracy:
             scored.append(mean(match_class(truth, detected, label).ap for label in labels.tolist()) or 0.0)
         return scored
 
-    def _encoded(self, place: Path, model: HostModel, frames: Sequence[Frame]) -> list[EncodedFrame]:
+    def _encoded(self, place: Path, model: HostModel, frames: Sequence[Frame]) -> list[Kept]:
         """Of one video; kept in a file."""
         if not place.exists():
             made = encode(model, map(self._read, frames), model.config.dials)
-            arrays = {f"{t}.{name}": a for t, one in enumerate(made) for name, a in vars(one).items() if a is not None}
+            arrays: dict[str, Any] = {
+                f"{t}.{name}": a for t, one in enumerate(made) for name, a in _arrays(one).items()
+            }
             np.savez(place, **arrays)
             return made
-        kept: list[dict[str, np.ndarray]] = [{} for _ in frames]
+        kept: list[dict[str, Array]] = [{} for _ in frames]
         with np.load(place) as held:
             for key in held.files:
                 t, _, name = key.partition(".")
                 kept[int(t)][name] = held[key]
-        return [EncodedFrame(**arrays) for arrays in kept]
+        return [_kept(arrays) for arrays in kept]
+
+
+def _arrays(frame: Kept) -> dict[str, Array]:
+    encoded = {name: array for name, array in vars(frame.encoded).items() if array is not None}
+    return encoded | {"colours": frame.picture.colours, "sides": np.array([*frame.picture.side, *frame.size])}
+
+
+def _kept(arrays: dict[str, Array]) -> Kept:
+    tall, wide, height, width = arrays.pop("sides").tolist()
+    picture = Picture(arrays.pop("colours"), (tall, wide))
+    return Kept(EncodedFrame(**arrays), picture, (height, width))
 
 
 def part(annotated: Annotated, most: int) -> Annotated:

@@ -9,7 +9,7 @@ the dial. It is a prediction; what is proposed is measured itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -75,8 +75,9 @@ class Costs:
     """With the model's own dials, every frame encoded"""
     ratios: Mapping[tuple[str, Any], Mapping[str, float]]
     """(axis, value) -> stage -> how many times as long as with the model's own value"""
-    between: float
-    """Part of an encoded frame that one between takes"""
+    between: Mapping[bool, float]
+    """Whether results wait -> what a frame between takes, as a part of an encoded one with the model's own dials: where
+    they do not, boxes are followed to it by what it shows"""
     space: Space
 
     def ms(self, options: Options, dials: Dials) -> float:
@@ -93,7 +94,7 @@ class Costs:
                 if axis != "interval":
                     part *= self.ratios.get((axis, self.space.value(axis, dials)), {}).get(stage, 1.0)
             encoded += part
-        skipped = (dials.interval - 1) * self.between
+        skipped = (dials.interval - 1) * self.between[dials.waits]
         return measured.p99 * (encoded + skipped) / dials.interval
 
 
@@ -129,16 +130,15 @@ def measure_costs(
     # Once more, beside those it is compared with: a machine gets slower as it gets warm.
     base = machine.measure(fastest, space.own, SCAN)
     ratios: dict[tuple[str, Any], dict[str, float]] = {}
-    between = 0.0
     for axis, value, dials in space.single():
-        if axis == "interval" and value != 2:
-            continue  # one tells what a frame between costs
-        report(f"costs: {axis} {value}")
-        found = machine.measure(fastest, dials, SCAN)
-        if axis == "interval":
-            between = max(0.0, 2 * found.p50 / base.p50 - 1)
-        else:
-            ratios[axis, value] = _over(found, base)
+        if axis != "interval":
+            report(f"costs: {axis} {value}")
+            ratios[axis, value] = _over(machine.measure(fastest, dials, SCAN), base)
+    between = {}
+    for waits, dials in space.bases().items():
+        report(f"costs: frames between, {'interpolated' if waits else 'extrapolated'}")
+        one, two = (machine.measure(fastest, replace(dials, interval=n), SCAN) for n in (1, 2))
+        between[waits] = max(0.0, (2 * two.p50 - one.p50) / base.p50)
     return Costs(own, ratios, between, space)
 
 

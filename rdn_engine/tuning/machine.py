@@ -13,12 +13,11 @@ from rdn_engine.config import Dials
 from rdn_engine.cpus import available_cpus
 from rdn_engine.detector import Detector
 from rdn_engine.frame import Image
-from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu import RingPrecision
 from rdn_engine.tuning.costs import Effort, Measured
-from rdn_engine.tuning.replay import ReplayStream, encode
+from rdn_engine.tuning.replay import Kept, ReplayStream, encode
 from rdn_engine.tuning.space import Options
 
 DISTINCT = 4
@@ -29,7 +28,7 @@ DISTINCT = 4
 class _Loaded:
     options: Options
     model: HostModel
-    frames: list[EncodedFrame]
+    frames: list[Kept]
     """The first DISTINCT pictures, encoded for the model's own N and K"""
 
 
@@ -103,11 +102,10 @@ class LiveMachine:
         }
         return Measured(tuple(ms), stages)
 
-    def _fill(self, stream: ReplayStream, frames: Sequence[EncodedFrame], dials: Dials) -> None:
+    def _fill(self, stream: ReplayStream, frames: Sequence[Kept], dials: Dials) -> None:
         """The window is full, and the next frame is one that is encoded."""
-        size = self._pictures[0].shape[:2]
         for t in range((dials.window + dials.frames_ahead) * dials.interval):
-            stream.push_encoded(frames[t % len(frames)], size)
+            stream.push_kept(frames[t % len(frames)])
         stream.replay.stored = None
 
     def _load(self, options: Options) -> _Loaded:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.frame import Frame, Image
 from rdn_engine.host import preprocess
+from rdn_engine.host.blocks import small_picture
 from rdn_engine.host.features import EncodedFrame, head
 from rdn_engine.host.model import EncoderLike, HostModel
 from rdn_engine.host.stream import HostStream
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Detections
+from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo
+
+
+class Kept(NamedTuple):
+    """What streams need of a frame that is encoded once."""
+
+    encoded: EncodedFrame
+    """With an N and a K that are no smaller than any that is asked for"""
+    picture: Picture
+    """On which boxes are followed"""
+    size: tuple[int, int]
+    """Height and width of the frame, pixels"""
 
 
 class Replay:
@@ -42,21 +56,27 @@ class ReplayStream(HostStream):
         self.replay = Replay(model.encoder)
         super().__init__(replace(model, encoder=self.replay), dials, dials, "")
         self._stored: EncodedFrame | None = None  # of the newest frame
+        self._picture: Picture | None = None  # of the frame that is pushed, where it is known
 
     def push(self, frame: Image | Frame, pts: float | None = None) -> list[Detections]:
         results = super().push(frame, pts)
         self._stored = self.replay.stored
         return results
 
-    def push_encoded(self, frame: EncodedFrame, size: tuple[int, int]) -> list[Detections]:
+    def push_kept(self, frame: Kept) -> list[Detections]:
         """As `push`, of a frame whose pixels nobody needs any more.
 
         Args:
             frame: encoded with an N and a K no smaller than the dials'. It stays stored until `replay.stored` changes.
-            size: height and width of its picture.
         """
-        self.replay.stored = frame
-        return self.push(np.broadcast_to(np.zeros((), np.uint8), (*size, 3)))
+        self.replay.stored, self._picture = frame.encoded, frame.picture
+        try:
+            return self.push(np.broadcast_to(np.zeros((), np.uint8), (*frame.size, 3)))
+        finally:
+            self._picture = None
+
+    def small_picture(self, image: Image, info: FrameInfo) -> Picture:
+        return super().small_picture(image, info) if self._picture is None else self._picture
 
     def _encode_last(self) -> None:
         # Where a frame of another size ends the epoch, that one is stored by now.
@@ -72,7 +92,7 @@ class ReplayStream(HostStream):
         return super().preprocess(image, info)
 
 
-def encode(model: HostModel, images: Iterable[Image], dials: Dials) -> list[EncodedFrame]:
+def encode(model: HostModel, images: Iterable[Image], dials: Dials) -> list[Kept]:
     """The encodings of some frames.
 
     Args:
@@ -80,29 +100,25 @@ def encode(model: HostModel, images: Iterable[Image], dials: Dials) -> list[Enco
         images: uint8 [H, W, 3] RGB each.
         dials: with the largest N and K that they are to serve.
     """
-    made = []
+    given, made = model.config.input, []
     for image in images:
-        network = preprocess.network_input(image, model.config.input, model.threads)
-        made += model.encoder(network[None], dials.num_reference, dials.num_support, lambda stage: None)
+        network = preprocess.network_input(image, given, model.threads)
+        (encoded,) = model.encoder(network[None], dials.num_reference, dials.num_support, lambda stage: None)
+        height, width = image.shape[:2]
+        made.append(Kept(encoded, small_picture(image, (height, width, 1.0), given), (height, width)))
     return made
 
 
-def detect(
-    model: HostModel, frames: Sequence[EncodedFrame], sizes: Sequence[tuple[int, int]], dials: Dials
-) -> list[Detections]:
+def detect(model: HostModel, frames: Sequence[Kept], dials: Dials) -> list[Detections]:
     """What a stream with some dials finds in a video that is encoded already.
 
     Args:
         model: relates them.
         frames: of `encode`, with an N and a K no smaller than the dials'.
-        sizes: height and width of each picture.
         dials: of the stream, without `still`, which looks at pixels.
 
     Returns:
         One a frame, in order.
     """
     with ReplayStream(model, dials) as stream:
-        found: list[Detections] = []
-        for frame, size in zip(frames, sizes, strict=True):
-            found += stream.push_encoded(frame, size)
-        return found + stream.flush()
+        return [result for frame in frames for result in stream.push_kept(frame)] + stream.flush()

@@ -96,12 +96,7 @@ def measure_losses(kinds: Sequence[Kind], space: Space, scores: Scores) -> Losse
         scores: that what is scored is added to.
     """
     first = kinds[0]
-    turned = list(space.single())
-    bases = {space.own.waits: space.own}
-    # The largest window without look-ahead is where what an interval loses there is told from.
-    causal = [dials for axis, value, dials in turned if axis == "window" and not dials.waits]
-    if causal:
-        bases.setdefault(False, causal[0])
+    turned, bases = list(space.single()), space.bases()
     intervals = [(value, waits, space.with_value("interval", value, base))
                  for waits, base in bases.items() for value in space.axes["interval"]]  # fmt: skip
     wanted = [space.own, *bases.values(), *(dials for *_, dials in turned), *(dials for *_, dials in intervals)]

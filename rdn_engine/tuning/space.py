@@ -113,6 +113,17 @@ class Space:
             for value in values[1:]:
                 yield axis, value, self.with_value(axis, value)
 
+    def bases(self) -> dict[bool, Dials]:
+        """Whether results wait -> the dials whose interval alone is turned, to tell what that costs and loses there.
+
+        The model's own are among them; where those wait and not all must, so is the largest window without look-ahead.
+        """
+        found = {self.own.waits: self.own}
+        for axis, _, dials in self.single():
+            if axis == "window" and not dials.waits:
+                found.setdefault(False, dials)
+        return found
+
     def turned_down(self, dials: Dials) -> float:
         """How far dials are below the model's own: the halvings of T, L, K, N and r, and those of frames encoded."""
         pairs = [

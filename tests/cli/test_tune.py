@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rdn_engine.cli import tune as command
+from rdn_engine.cli.tables import tables_text
 from rdn_engine.cli.tune import milliseconds
+from rdn_engine.config import Dials
 from rdn_engine.dials_file import read_dials_file
 from rdn_engine.errors import ConfigError
 from rdn_engine.tuning import costs, tune
 from rdn_engine.tuning.costs import Effort
+from rdn_engine.tuning.space import Options
 from tests.cli.commands import ROOT, lines, run, write_video
 from training.data.export_synthetic import export_synthetic
 from training.data.synthetic import SyntheticVideos
@@ -115,3 +119,15 @@ def test_times_as_people_write_them() -> None:
     for text in ("", "100", "0ms", "-5ms", "1e3ms", "ms", "nan s", "2h", "4000s"):
         with pytest.raises(ConfigError, match="--budget is"):
             milliseconds(text)
+
+
+def test_a_setting_is_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    dials = Dials(window=18, look_ahead=18, num_support=75, num_reference=300, advanced_ratio=0.25, interval=4)
+    slow = tune.Row(Options(0, "onnxruntime", 16, "bfloat16"), dials, 1234.5, 88.9)
+    fast = tune.Row(Options(1, "openvino", 1), replace(dials, look_ahead=0), 123.45, None)
+    text = tables_text(command._table(tune.Proposal([slow, fast], fast), ["float32", "int8"]))
+    assert [" ".join(line.split()) for line in text.splitlines()[2:] if line.strip()] == [
+        "1234.5 88.9 75 18 18 75 300 0.25 4 float32 + bf16, onnxruntime x16",
+        "* 123.5 - 0 18 0 75 300 0.25 4 int8, openvino x1",
+    ]

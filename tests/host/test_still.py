@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rdn_engine.errors import ConfigError
 from rdn_engine.frame import Image
-from rdn_engine.host.still import BLOCK, ROWS, StillGate, block_means
+from rdn_engine.host.blocks import block_means
+from rdn_engine.host.still import BLOCK, StillGate
 from rdn_engine.input_config import InputConfig
 from tests.fakes import DIALS
 
@@ -45,35 +44,6 @@ class Watch:
         self.gate.done(dials, still=still)  # type: ignore[arg-type]
         self.new = False
         return still
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_means_are_those_of_the_rows_that_are_read(height: int, width: int, tall: int, wide: int, seed: int) -> None:
-    tall, wide = min(tall, height), min(wide, width)
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    means = block_means(image, (tall, wide))
-    assert means.shape == (-(-height // tall), -(-width // wide), 3)
-    count = min(ROWS, tall)
-    for i in range(means.shape[0]):
-        top = min(i * tall, height - tall)
-        rows = [top + int((k + 0.5) * tall / count) for k in range(count)]
-        assert len(set(rows)) == count
-        assert max(rows) < top + tall
-        for j in range(means.shape[1]):
-            left = min(j * wide, width - wide)
-            wanted = image[rows, left : left + wide].astype(np.float64).mean((0, 1))
-            np.testing.assert_allclose(means[i, j], wanted, atol=1e-3)
-
-
-def test_every_pixel_of_a_row_that_is_read_counts() -> None:
-    """The last column of blocks too, where the width is no multiple of a block."""
-    flat = np.zeros((8, 21, 3), np.uint8)
-    before = block_means(flat, (8, 8))
-    for x in range(21):
-        image = flat.copy()
-        image[:, x, 1] = 80
-        assert np.abs(block_means(image, (8, 8)) - before).max() == pytest.approx(10)
 
 
 def test_the_same_picture_is_still_and_the_first_is_not() -> None:
@@ -159,11 +129,6 @@ def test_frames_smaller_than_a_block_are_one() -> None:
     tiny = np.full((16, 2000, 3), 7, np.uint8)
     gate = StillGate(config)
     assert not gate.look(tiny, (16, 2000, 1.0), GATE, new=True)
-
-
-def test_rows_may_lie_anywhere_in_memory() -> None:
-    picture = scene()
-    assert np.array_equal(block_means(picture[::-1, ::-1], (8, 8)), block_means(picture[::-1, ::-1].copy(), (8, 8)))
 
 
 def test_a_wrong_run_is_refused_with_its_range_in_whole_numbers() -> None:

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
 from rdn_engine.results import Detections
-from rdn_engine.stream.between import Between, Pairs, extrapolated, interpolated, pair
+from rdn_engine.stream.between import ALIKE, UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
+from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo, Role
 
 WIDTH, HEIGHT = 320, 200
 WAITING = Dials(look_ahead=1)
 CAUSAL = Dials(look_ahead=0)
+BOTH = Pairs(np.arange(2), np.arange(2))
 
 
 def result(
@@ -141,8 +143,8 @@ def test_boxes_between_are_best_first() -> None:
 
 
 def test_boxes_that_go_on_stay_on_the_frame() -> None:
-    earlier, last = result([square(250), square(40)]), result([square(290), square(10)])
-    found = extrapolated(earlier, last, Pairs(np.arange(2), np.arange(2)), 1.0)
+    earlier, last = result([square(250), square(50)]), result([square(290), square(10)])
+    found = moved_on(last, surely_moved(earlier, last, BOTH), np.ones(2, np.float32))
     assert found.xyxy[0].tolist() == [WIDTH - 1, 50, WIDTH - 1, 69]
     assert found.xyxy[1].tolist() == [0, 50, 0, 69]
     assert found.confidence.tolist() == last.confidence.tolist()
@@ -153,8 +155,8 @@ def test_what_may_be_jitter_hardly_goes_on_and_no_box_grows() -> None:
     places = [20.0 + 60 * i for i in range(4)]
     earlier = result([square(x, side=side) for x, side in zip(places, sides, strict=True)])
     later = [square(x + d, side=s + 4) for x, d, s in zip(places, moves, sides, strict=True)]
-    found = extrapolated(earlier, result(later), Pairs(np.arange(4), np.arange(4)), 1.0)
-    was, now = np.array(later, np.float32), found.xyxy
+    going_on = surely_moved(earlier, result(later), Pairs(np.arange(4), np.arange(4)))
+    was, now = np.array(later, np.float32), moved_on(result(later), going_on, np.ones(4, np.float32)).xyxy
     np.testing.assert_allclose(now[:, 2:] - now[:, :2], was[:, 2:] - was[:, :2], atol=1e-4)
     centre = np.array(moves) + 2  # 4 pixels more on the far side
     squared = centre**2 + 2.0**2
@@ -169,7 +171,89 @@ def test_nothing_found_is_nothing_between() -> None:
         none = pair(before, after)
         assert len(none.before) == 0
         assert len(interpolated(before, after, none, 0.4)) == len(before) + len(after)
-        assert len(extrapolated(before, after, none, 0.4)) == len(after)
+        assert surely_moved(before, after, none).shape == (0, 2)
+        assert len(moved_on(after, np.zeros((len(after), 2), np.float32), np.ones(len(after), np.float32))) == len(
+            after
+        )
+
+
+def test_a_box_that_holds_something_else_loses_confidence() -> None:
+    last = result([square(10), square(100), square(200)], [0.9, 0.8, 0.1], ids=[4, 5, 6], classes=[0, 1, 0])
+    found = moved_on(
+        last, np.array([[1, 0], [2, 0], [3, 0]], np.float32), np.array([ALIKE - 0.1, ALIKE + 0.1, -1.0], np.float32)
+    )
+    assert found.tracker_id is not None
+    assert (found.tracker_id.tolist(), found.class_id.tolist()) == ([5, 4, 6], [1, 0, 0])
+    assert found.xyxy[:, 0].tolist() == [102, 11, 203]
+    np.testing.assert_allclose(found.confidence, [0.8, 0.9 * UNLIKE, 0.1 * UNLIKE], atol=1e-6)
+
+
+# What the pictures show
+
+SIDE = 2
+SPOTS = np.random.default_rng(0).uniform(0, 255, (5, 5, 3)).repeat(4, 0).repeat(4, 1)
+"""[20, 20, 3] of a square of 20 blocks"""
+
+
+def picture(*places: tuple[int, int]) -> Picture:
+    """A grey frame with the spots at some places, (x, y) in blocks."""
+    colours = np.full((HEIGHT // SIDE, WIDTH // SIDE, 3), 90.0)
+    for x, y in places:
+        colours[y : y + 20, x : x + 20] = SPOTS[:, : max(WIDTH // SIDE - x, 0)]
+    return Picture(colours.astype(np.float32), (SIDE, SIDE))
+
+
+def spots(x: int, y: int) -> list[float]:
+    """Their box on the frame."""
+    return square(x * SIDE, y * SIDE, 20 * SIDE)
+
+
+def follow(pictures: list[Picture | None], boxes: list[list[float]], dials: Dials = CAUSAL) -> list[Detections]:
+    """The results of a step and of the frames behind it."""
+    filler, found = Between(300), []
+    for t, one in enumerate(pictures):
+        filler.append(info(t), "between" if t else "encoded", one)
+        found += filler.take([] if t else [result(boxes, index=t)], dials)
+    return found
+
+
+def test_a_box_goes_where_the_picture_shows_what_it_held() -> None:
+    """Of the first step already, and on and on: at a speed that takes it far beyond what is searched at once."""
+    places = [(20, 30), (26, 33), (37, 36), (50, 39), (63, 42), (76, 46)]
+    found = follow([picture(place) for place in places], [spots(*places[0])])
+    assert [one.basis for one in found] == ["encoded", *["extrapolated"] * 5]
+    for one, place in zip(found, places, strict=True):
+        np.testing.assert_allclose(one.xyxy, [spots(*place)], atol=1)
+        np.testing.assert_allclose(one.confidence, [0.9], atol=1e-6)
+
+
+def test_two_that_look_alike_are_followed_to_the_nearest() -> None:
+    found = follow([picture((20, 30), (60, 30)), picture((24, 30), (55, 30))], [spots(20, 30), spots(60, 30)])
+    np.testing.assert_allclose(found[1].xyxy, [spots(24, 30), spots(55, 30)], atol=1)
+
+
+def test_what_is_hidden_or_has_left_is_doubted() -> None:
+    hidden = follow([picture((20, 30)), picture()], [spots(20, 30)])[1]
+    np.testing.assert_allclose(hidden.xyxy, [spots(20, 30)], atol=1e-3)
+    assert hidden.confidence[0] < 0.3
+    gone = follow([picture((x, 30)) for x in (130, 136, 143, 150, 157, 164)], [spots(130, 30)])
+    assert gone[1].confidence[0] > 0.6
+    assert gone[-1].confidence.max(initial=0) < 0.3
+
+
+def test_without_a_picture_boxes_go_on_as_they_did() -> None:
+    for pictures in ([None, picture((26, 33))], [picture((20, 30)), None]):
+        found = follow(pictures, [spots(20, 30)])[1]
+        assert (found.xyxy.tolist(), found.confidence.tolist()) == ([spots(20, 30)], pytest.approx([0.9]))
+
+
+def test_the_next_step_begins_anew() -> None:
+    filler, found = Between(300), []
+    for t, (role, place) in enumerate([("encoded", 20), ("between", 26), ("encoded", 32), ("between", 34)]):
+        filler.append(info(t), role, picture((place, 30)))  # type: ignore[arg-type]
+        ready = [result([spots(place, 30)], index=t)] if role == "encoded" else []
+        found += filler.take(ready, CAUSAL)
+    np.testing.assert_allclose(found[3].xyxy, [spots(34, 30)], atol=1)
 
 
 # The order

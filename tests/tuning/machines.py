@@ -9,8 +9,8 @@ from rdn_engine.errors import BackendUnavailable
 from rdn_engine.tuning.costs import Effort, Measured
 from rdn_engine.tuning.space import Options
 
-BETWEEN = 0.5
-"""Milliseconds of a frame between"""
+BETWEEN = {True: 0.5, False: 1.0}
+"""Whether results wait -> milliseconds of a frame between"""
 
 
 class TableMachine:
@@ -25,7 +25,7 @@ class TableMachine:
         if options.relation_precision in self._lacks:
             raise BackendUnavailable(f"no {options.relation_precision}")
         self.asked.append((options, dials))
-        encoded, between = self.stages(options, dials), BETWEEN * (dials.interval - 1)
+        encoded, between = self.stages(options, dials), BETWEEN[dials.waits] * (dials.interval - 1)
         ms = (sum(encoded.values()) + between) / dials.interval
         slower = self._slower if effort.most > 30 else 1.0
         stages = {name: ms * effort.least / 1e3 for name, ms in encoded.items()} | {"between": between / 1e3}

@@ -46,7 +46,7 @@ def test_a_replayed_video_has_the_results_of_a_pushed_one(detector: Detector, tu
     with detector.open_stream(dials) as stream:
         wanted = [result for frame in frames for result in stream.push(frame)] + stream.flush()
     encoded = encode(model_of(detector), frames, detector.config.dials)
-    found = detect(model_of(detector), encoded, [frame.shape[:2] for frame in frames], dials)
+    found = detect(model_of(detector), encoded, dials)
     assert [r.basis for r in found] == [r.basis for r in wanted]
     assert [r.frame_index for r in found] == list(range(len(frames)))
     for got, want in zip(found, wanted, strict=True):
@@ -66,8 +66,7 @@ def test_the_last_frame_of_a_size_is_encoded_as_itself() -> None:
         stream.flush()
     pushed = relation.levels[:]
     relation.levels.clear()
-    sizes = [frame.shape[:2] for frame in frames]
-    detect(model_of(detector), encode(model_of(detector), frames, DIALS), sizes, replace(DIALS, interval=3))
+    detect(model_of(detector), encode(model_of(detector), frames, DIALS), replace(DIALS, interval=3))
     assert relation.levels == pushed == [0, 3, 4, 5, 8]
 
 
@@ -79,7 +78,7 @@ def test_the_encoder_is_asked_once_a_frame() -> None:
     for interval in (1, 2, 3):
         relation.levels.clear()
         dials = Dials(window=1, num_support=2, num_reference=3, advanced_ratio=0.5, interval=interval)
-        results = detect(model_of(detector), encoded, [(16, 16)] * 5, dials)
+        results = detect(model_of(detector), encoded, dials)
         assert len(results) == 5
         assert set(relation.rows) <= {3, 4}, "N of the dials"
         # Every n-th frame, and the last one.
@@ -94,7 +93,7 @@ def test_a_frame_that_is_not_stored_is_encoded() -> None:
     detector, encoder, relation = fake_detector()
     (stored,) = encode(model_of(detector), [image(7)], DIALS)
     stream = ReplayStream(model_of(detector), replace(DIALS, look_ahead=0))
-    stream.push_encoded(stored, (16, 16))
+    stream.push_kept(stored)
     stream.replay.stored = None
     stream.push(image(9))
     assert relation.levels == [7, 9]

@@ -14,7 +14,7 @@ from rdn_engine.tuning.search import front
 from rdn_engine.tuning.space import Options, Space, wait
 from rdn_engine.tuning.tune import tune
 from tests.fakes import tiny_config
-from tests.tuning.machines import TableMachine, accuracy, counting
+from tests.tuning.machines import BETWEEN, TableMachine, accuracy, counting
 
 DIALS = Dials(window=8, num_support=24, num_reference=64, advanced_ratio=0.25)
 SPACE = Space.of(tiny_config(dials=DIALS), math.inf)
@@ -31,6 +31,8 @@ def test_costs_are_told_from_one_dial_at_a_time() -> None:
     machine = TableMachine(BACKBONE)
     costs = measure_costs(machine, WAYS, SPACE)
     assert len(machine.asked) < 30
+    frame = min(machine.measure(options, SPACE.own, PROOF).ms[0] for options in WAYS)
+    assert costs.between == pytest.approx({waits: ms / frame for waits, ms in BETWEEN.items()})
     for dials in SPACE.every():
         for options in WAYS:
             wanted = machine.measure(options, dials, PROOF).ms[0]

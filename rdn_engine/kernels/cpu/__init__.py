@@ -38,6 +38,7 @@ from rdn_engine.kernels.cpu.cosine import (
     local_average,
     pack_cosine,
 )
+from rdn_engine.kernels.cpu.following import follow
 from rdn_engine.kernels.cpu.linking import assign, group_means, link_paths, overlaps
 from rdn_engine.kernels.cpu.relation import (
     CANCELLED,
@@ -90,6 +91,7 @@ __all__ = [
     "detect",
     "empty_cosine",
     "empty_supports",
+    "follow",
     "group_means",
     "linear",
     "linear_exact",

@@ -1,0 +1,96 @@
+"""A frame in blocks as large as some pixels of the network input: the means of their colours."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdn_engine.input_config import InputConfig
+from rdn_engine.kernels.cpu import Float, Index
+from rdn_engine.stream.following import Picture
+
+ROWS = 8
+"""Rows of a block, at most, whose pixels are read: the others look like them, and reading is all that this costs"""
+FINE = 2
+"""Pixels of the network input: side of a block of `small_picture`"""
+
+
+def block_side(config: InputConfig, geometry: tuple[int, int, float], block: int) -> tuple[int, int]:
+    """How large a block is on a frame.
+
+    Args:
+        config: says how large the frame is to the network.
+        geometry: height, width and pixel aspect of the frame.
+        block: side in pixels of the network input.
+
+    Returns:
+        (height, width) in whole pixels of the frame, 1 to its own.
+    """
+    wide, tall = config.frame_scale(*geometry)
+    return min(max(round(block * tall), 1), geometry[0]), min(max(round(block * wide), 1), geometry[1])
+
+
+def most_blocks(config: InputConfig, block: int) -> int:
+    """How many blocks a frame of any size has at most.
+
+    Args:
+        config: says how large frames are to the network.
+        block: side in pixels of the network input.
+    """
+    sides = config.size or (config.shorter_side, config.longer_side)
+    # A side that is rounded down is two thirds of what it was to be, or more; or it is 1 pixel, of which a frame
+    # that is enlarged has fewer than its network input.
+    return math.prod(math.ceil(1.5 * side / block) + 1 for side in sides)
+
+
+def small_picture(image: NDArray[np.uint8], geometry: tuple[int, int, float], config: InputConfig) -> Picture:
+    """A frame as boxes are followed on it.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        geometry: height, width and pixel aspect of the frame.
+        config: says how large it is to the network.
+    """
+    side = block_side(config, geometry, FINE)
+    return Picture(block_means(image, side), side)
+
+
+def picture_nbytes(config: InputConfig) -> int:
+    """Bytes of a `small_picture`, at most.
+
+    Args:
+        config: says how large frames are to the network.
+    """
+    return most_blocks(config, FINE) * 3 * 4
+
+
+def block_means(image: NDArray[np.uint8], side: tuple[int, int]) -> Float:
+    """The mean of each colour over each block of an image.
+
+    Args:
+        image: uint8 [H, W, 3].
+        side: (height, width) of a block in pixels, at most those of the image. The last row and the last column of
+            blocks end with the image, and lie over those before them where it is no multiple of a block.
+
+    Returns:
+        [rows, columns, 3] grey levels; of a block's rows at most ROWS count, evenly spread.
+    """
+    height, width = image.shape[:2]
+    tall, wide = side
+    spread = (np.arange(min(ROWS, tall)) + 0.5) * tall / min(ROWS, tall)
+    taken = (_starts(height, tall)[:, None] + spread.astype(np.int64)).ravel()
+    # Sums of up to ROWS bytes fit into 16 bits, which numpy adds fastest.
+    rows = image[taken].reshape(-1, len(spread), width * 3).sum(1, dtype=np.uint16).astype(np.float32)
+    whole = width // wide
+    pick = np.tile(np.eye(3, dtype=np.float32) / (wide * len(spread)), (wide, 1))
+    means: Float = (rows[:, : whole * wide * 3].reshape(-1, wide * 3) @ pick).reshape(len(rows), whole, 3)
+    if whole * wide < width:
+        means = np.concatenate([means, (rows[:, -wide * 3 :] @ pick)[:, None]], 1)
+    return means
+
+
+def _starts(length: int, side: int) -> Index:
+    starts: Index = np.minimum(np.arange(0, length, side), length - side)
+    return starts
