@@ -123,6 +123,7 @@ def relations() -> str:
     )
 
 
+TRACKING = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")
 GAPS = {
     "off": "24, no gap",
     "off, the same boxes": "24, no gap, the same boxes",
@@ -136,9 +137,6 @@ GAPS = {
 }
 
 
-IDENTITIES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")
-
-
 def identity() -> str:
     """Identities with a gap and without, where objects are hidden, and on ordinary videos."""
     result = load("identity_accuracy.json")
@@ -147,16 +145,16 @@ def identity() -> str:
         seeds = list(result[part].values())
         for label in (label for label in GAPS if label in seeds[0]["rows"]):
             of = [seed["rows"][label] for seed in seeds]
-            figures = [f"{sum(row[name] for row in of) / len(of):.1f}" for name in IDENTITIES]
+            figures = [f"{sum(row[name] for row in of) / len(of):.1f}" for name in TRACKING]
             each = " ".join(str(row["switches"]) for row in of)
             rows.append([word, GAPS[label], *figures, f"{sum(row['switches'] for row in of)} ({each})"])
-    header = ["videos", "D", *IDENTITIES, "switches (of each seed)"]
+    header = ["videos", "D", *TRACKING, "switches (of each seed)"]
     hidden, ordinary = (list(result[part].values()) for part in ("hidden", "ordinary"))
     gaps, long = (sum(seed[name] for seed in hidden) for name in ("gaps", "gaps_of_5_to_30"))
     ap50 = [f"{sum(s['rows']['off']['AP50'] for s in part) / len(part):.1f}" for part in (hidden, ordinary)]
     return "\n".join(
         [
-            table(header, rows, "ll" + "r" * (len(IDENTITIES) + 1)),
+            table(header, rows, "ll" + "r" * (len(TRACKING) + 1)),
             "",
             f"{store.count(len(hidden), 'seed')}, means of all but switches. Hidden: {hidden[0]['frames']} frames a "
             f"seed, {gaps} gaps in all, {long} of them of 5 to 30 frames. Ordinary: {ordinary[0]['frames']} frames a "

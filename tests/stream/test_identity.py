@@ -141,11 +141,10 @@ def test_a_double_is_nobody_and_goes_on_as_its_object() -> None:
 
 def test_two_that_take_turns_in_being_surer_are_one_identity() -> None:
     other = moved(HOME, 9)
-    frames = [frame(0, [HOME, other], [0.9, 0.6] if t % 2 else [0.6, 0.9]) for t in range(6)]
-    assert names(frames, by(0)) == [[1, 2]] * 6
-    turns = names(frames, by(5))
-    assert [one.index(NOBODY) for one in turns] == [0, 1] * 3
-    assert len({name for one in turns for name in one}) == 2
+    one_surer, other_surer = frame(0, [HOME, other], [0.9, 0.6]), frame(0, [HOME, other], [0.6, 0.9])
+    frames = [*[one_surer] * 6, *[other_surer, one_surer] * 3]
+    assert names(frames, by(0)) == [[1, 2]] * 12
+    assert names(frames, by(5)) == [*[[1, NOBODY]] * 6, *[[NOBODY, 1], [1, NOBODY]] * 3]
 
 
 def test_a_box_of_another_class_is_no_double() -> None:
