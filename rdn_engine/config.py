@@ -251,7 +251,8 @@ class Dials:
     link_delay: int = 24
     """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
     link_gap: int = 0
-    """G, steps, 0 or more: an object that is lost for up to so many keeps its identity; 0 gives it another one."""
+    """G, steps, 0 or more: an object that is lost for up to so many keeps its identity, and boxes that are no object
+    have none; 0 gives every tube an identity, and what comes back another one."""
     interval: int = 1
     """n: every n-th frame is a step, encoded and related; those between get their boxes from the steps beside them. T
     counts encoded frames, L and D count steps (docs/interval.md)."""

@@ -24,6 +24,9 @@ Basis = Literal["encoded", "still", "interpolated", "extrapolated"]
 differed by more than a threshold. `interpolated`: the steps on both sides. `extrapolated`: those before it,
 and what it shows of their boxes (docs/interval.md)"""
 
+NOBODY = -1
+"""`tracker_id` of a box that has no identity of its own (docs/linking.md)"""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FrameFacts:
@@ -68,7 +71,8 @@ class Detections(FrameFacts):
     class_id: NDArray[np.int64]
     """[n] index into `class_names`; 0 is the first foreground class"""
     tracker_id: NDArray[np.int64] | None
-    """[n] the same number along a linked path; None where boxes were not linked"""
+    """[n] the same number along a linked path, or with `link_gap` of one object, and then NOBODY of boxes that are no
+    object; None where boxes were not linked"""
 
     def __post_init__(self) -> None:
         n = len(self.xyxy)
@@ -296,7 +300,8 @@ def _rows(found: object, class_names: tuple[str, ...] | None) -> list[_Row]:
         check(0 <= row.confidence <= 1, f"{at}.confidence", row.confidence, "0..1")
         check(max(map(abs, row.xyxy)) < _FAR, f"{at}.xyxy", row.xyxy, f"pixels, nearer than {_FAR:g}")
         tracked = rows[0].tracker_id is not None
-        wanted = "a whole number from 0, as others of its line have" if tracked else "none, as others of its line"
-        ok = (row.tracker_id is not None) == tracked and 0 <= (row.tracker_id or 0) < _INT64
+        others = "as others of its line"
+        wanted = f"a whole number from {NOBODY}, {others} have" if tracked else f"none, {others}"
+        ok = (row.tracker_id is not None) == tracked and NOBODY <= (row.tracker_id or 0) < _INT64
         check(ok, f"{at}.tracker_id", row.tracker_id, wanted)
     return rows

@@ -20,7 +20,7 @@ from rdn_engine.capture import Capture
 from rdn_engine.errors import BackendUnavailable, ResultError
 from rdn_engine.frame import Frame
 from rdn_engine.media.draw import annotate, colour
-from rdn_engine.results import Detections
+from rdn_engine.results import NOBODY, Detections
 from tests.fakes import fake_detector, image
 
 NAMES = ("bird", "big cat", "dog")
@@ -34,7 +34,7 @@ def make(n: int, tracked: bool = False, height: int = 256, width: int = 340, pts
         xyxy=np.concatenate([corner, corner + size], 1).astype(np.float32),
         confidence=np.sort(rng.uniform(0.1, 1, n).astype(np.float32))[::-1],
         class_id=rng.integers(0, len(NAMES), n),
-        tracker_id=np.arange(n) + 7 if tracked else None,
+        tracker_id=np.where(np.arange(n) == 2, NOBODY, np.arange(n) + 7) if tracked else None,
         class_names=NAMES,
         frame_index=3,
         pts=pts,
@@ -112,6 +112,7 @@ FOREIGN = [
     (("detections", 0, "class_id"), 10**400, r"detections\[0\].class_id is 10{400}; wanted 0\.\."),
     (("detections", 1, "tracker_id"), 10**400, r"detections\[1\].tracker_id is 10{400}; wanted a whole number"),
     (("detections", 1, "tracker_id"), 2**63, r"detections\[1\].tracker_id is \d+; wanted a whole number"),
+    (("detections", 1, "tracker_id"), -2, r"detections\[1\].tracker_id is -2; wanted a whole number from -1"),
 ]
 
 
@@ -283,6 +284,16 @@ def test_drawing_leaves_the_frame_alone_and_marks_the_copy(size: tuple[int, int]
     assert (drawn == np.array(strongest, np.uint8)).all(axis=2).any()
     assert np.array_equal(annotate(image, make(0, tracked, *size)), image)
     assert np.array_equal(annotate(image, found, threshold=1.0), image)
+
+
+def test_a_box_without_an_identity_is_grey_and_has_no_number() -> None:
+    image = np.full((256, 340, 3), 90, np.uint8)
+    plain, named = make(1), make(1, tracked=True)
+    drawn = annotate(image, replace(named, tracker_id=np.array([NOBODY])))
+    assert (drawn == 128).all(axis=2).any()
+    marked, numbered = ((annotate(image, one) != 90).any(axis=2) for one in (plain, named))
+    assert np.array_equal((drawn != 90).any(axis=2), marked)
+    assert numbered.sum() > marked.sum()
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (300, 0), (0, 240), (330, 250), (-20, -20)])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from rdn_engine.results import Detections
+from rdn_engine.results import NOBODY, Detections
 
 Colour = tuple[int, int, int]
 
@@ -17,6 +17,8 @@ _LINE = 1 / 240
 """Width of a box's line, as a part of the frame's shorter side"""
 _TEXT = 1 / 28
 """Height of the text, as a part of the frame's shorter side"""
+_NAMELESS: Colour = (128, 128, 128)
+"""Of a linked box that has no identity"""
 _MIN_TEXT = 11
 """pixels; smaller is not legible"""
 
@@ -39,7 +41,7 @@ def colour(number: int) -> Colour:
 def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float = 0.0) -> NDArray[np.uint8]:
     """Draw detections on a copy of a frame, the most confident on top.
 
-    A colour is a class, or where boxes were linked an identity.
+    A colour is a class, or where boxes were linked an identity; boxes without one are grey.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -70,7 +72,7 @@ def _label(
 ) -> None:
     background = _colour_of(found, i)
     x1, y1 = float(found.xyxy[i, 0]), float(found.xyxy[i, 1])
-    track = "" if found.tracker_id is None else f"#{found.tracker_id[i]} "
+    track = "" if found.tracker_id is None or found.tracker_id[i] == NOBODY else f"#{found.tracker_id[i]} "
     text = f"{track}{found.class_names[found.class_id[i]]} {found.confidence[i]:.2f}"
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     width, height = right - left + 2 * line, bottom - top + 2 * line
@@ -84,7 +86,9 @@ def _label(
 
 
 def _colour_of(found: Detections, i: int) -> Colour:
-    return colour(int(found.class_id[i] if found.tracker_id is None else found.tracker_id[i]))
+    if found.tracker_id is None:
+        return colour(int(found.class_id[i]))
+    return _NAMELESS if found.tracker_id[i] == NOBODY else colour(int(found.tracker_id[i]))
 
 
 def _ink(background: Colour) -> Colour:

@@ -22,7 +22,7 @@ import numpy as np
 from rdn_engine.config import Dials
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float, Index
-from rdn_engine.results import Basis, Detections
+from rdn_engine.results import NOBODY, Basis, Detections
 from rdn_engine.stream.following import Picture, followed
 from rdn_engine.stream.order import FrameInfo, Role
 
@@ -250,7 +250,10 @@ def pair(before: Detections, after: Detections) -> Pairs:
     """
     rows = others = np.zeros(0, np.int64)
     if before.tracker_id is not None and after.tracker_id is not None:
-        _, rows, others = np.intersect1d(before.tracker_id, after.tracker_id, assume_unique=True, return_indices=True)
+        one, other = (np.flatnonzero(ids != NOBODY) for ids in (before.tracker_id, after.tracker_id))
+        named = before.tracker_id[one], after.tracker_id[other]
+        _, rows, others = np.intersect1d(*named, assume_unique=True, return_indices=True)
+        rows, others = one[rows], other[others]
     left, right = _without(rows, len(before)), _without(others, len(after))
     target, source, iou = cpu.overlaps(
         after.xyxy[right],

@@ -1,9 +1,10 @@
 """Objects that are lost for a while and come back: who is who, by where they should be and by how they look.
 
-A *sighting* is a box whose confidence is above SURE after rescoring and above FAINT as it was detected, and that no
-better one of its class overlaps by an IoU above DOUBLE: a second box on one object is not a second object, and what a
-tube alone makes sure is no sighting. In every frame the sightings are paired with the objects that were sighted in the
-G + 1 frames before, one to one, so that the sum of the gains is largest (Hungarian method). A pair of one class gains
+A box has an identity where it was detected with a confidence above FAINT and no better one of its class overlaps it by
+an IoU above DOUBLE: a second box on one object is not a second object, and what a tube alone makes sure may be
+anything. All other boxes are NOBODY's. A *sighting* is a box that has an identity and a confidence above SURE after
+rescoring. In every frame the sightings are paired with the objects that were sighted in the G + 1 frames before, one to
+one, so that the sum of the gains is largest (Hungarian method). A pair of one class gains
 
     2 - d / limit - SIZE |ln r| + k + TUBE      d < limit = min(NEAR + DRIFT (g - 1), FAR),  1 / RATIO < r < RATIO
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
-from rdn_engine.results import Detections
+from rdn_engine.results import NOBODY, Detections
 
 LOOKS = 64
 """The best boxes of a frame, so many at most, are told from others by their features too"""
@@ -32,7 +33,7 @@ MOST_LOST = 64
 SURE = 0.3
 """Confidence after rescoring of a box that is a sighting of its object"""
 FAINT = 0.05
-"""Confidence, as detected, of a box that is no sighting whatever its tube says"""
+"""Confidence, as detected, of a box that has no identity whatever its tube says"""
 CLEAR = 0.5
 """Confidence, as detected, from which a sighting that is paired with nothing is a new object"""
 NEAR = 0.6
@@ -128,12 +129,12 @@ class Identities:
             gap: G, frames that an object may be lost.
 
         Returns:
-            [n] the identity of each; that of its tube where nothing else is known.
+            [n] the identity of each, NOBODY of a box that has none; that of its tube where nothing else is known.
         """
         self._time += 1
         self._keep(self._time - self._objects.time - 1 <= gap)
-        sure = (confidence > SURE) & (found.confidence > FAINT) & (tubes >= 0)
-        rows = singles(found, confidence, np.flatnonzero(sure))
+        named = singles(found, confidence, np.flatnonzero((found.confidence > FAINT) & (tubes >= 0)))
+        rows = named[confidence[named] > SURE]
         seen = _sightings(found, rows, self._time)
         before = np.array([self._shown.get(tube, -1) for tube in tubes.tolist()], np.int64)
         where = self._whereabouts()
@@ -148,7 +149,9 @@ class Identities:
             self._objects = self._objects.with_(replace(seen[fresh], ids=ids[rows[fresh]]))
         self._lose(features)
         self._shown = dict(zip(tubes.tolist(), ids.tolist(), strict=True))
-        return ids
+        shown = np.full(len(tubes), NOBODY)
+        shown[named] = ids[named]
+        return shown
 
     def _keep(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
         if not kept.all():

@@ -334,8 +334,8 @@ def _starts(rows: Index, length: int) -> Index:
 
 
 def _result(found: Detections, confidence: Double, ids: Index, threshold: float) -> Detections:
-    """`found` with new confidences, best first; without boxes that left and those of at most `threshold`."""
-    rows = np.flatnonzero((ids >= 0) & (confidence > threshold))
+    """`found` with new confidences, best first; without those of at most `threshold`, and of 0, which is what left."""
+    rows = np.flatnonzero(confidence > threshold)
     rows = rows[np.argsort(-confidence[rows], kind="stable")]
     return replace(
         found,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
-from rdn_engine.results import Detections
+from rdn_engine.results import NOBODY, Detections
 from rdn_engine.stream.between import ALIKE, UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo, Role
@@ -84,6 +84,12 @@ def test_tubes_that_ended_are_followed_by_overlap() -> None:
     assert pairs_of(before, after) == {(0, 1), (1, 0)}
 
 
+def test_boxes_without_an_identity_are_followed_by_overlap() -> None:
+    before = result([square(100), square(10), square(40)], ids=[NOBODY, 4, NOBODY])
+    after = result([square(42), square(12), square(102)], ids=[NOBODY, 4, NOBODY])
+    assert pairs_of(before, after) == {(0, 2), (1, 1), (2, 0)}
+
+
 @settings(deadline=None)
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1), st.booleans())
 def test_rows_are_those_of_the_steps_and_none_comes_twice(n: int, m: int, seed: int, linked: bool) -> None:
@@ -91,7 +97,7 @@ def test_rows_are_those_of_the_steps_and_none_comes_twice(n: int, m: int, seed: 
 
     def some(count: int) -> Detections:
         boxes = [square(float(x), side=30) for x in rng.uniform(0, 120, count)]
-        ids = rng.permutation(8)[:count].tolist() if linked else None
+        ids = np.where(rng.random(count) < 0.2, NOBODY, rng.permutation(8)[:count]).tolist() if linked else None
         return result(boxes, rng.uniform(0, 1, count).tolist(), rng.integers(0, 2, count).tolist(), ids)
 
     before, after = some(n), some(m)
@@ -103,7 +109,8 @@ def test_rows_are_those_of_the_steps_and_none_comes_twice(n: int, m: int, seed: 
         assert before.tracker_id is not None
         assert after.tracker_id is not None
         ends = set(zip(before.tracker_id[rows].tolist(), after.tracker_id[others].tolist(), strict=True))
-        assert {(i, i) for i in set(before.tracker_id.tolist()) & set(after.tracker_id.tolist())} <= ends
+        both = set(before.tracker_id.tolist()) & set(after.tracker_id.tolist()) - {NOBODY}
+        assert {(i, i) for i in both} <= ends
 
 
 # Where they are between

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from rdn_engine import Detections
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
-from rdn_engine.stream.identity import CLEAR, FAINT, MOST_LOST, SURE, looks_of
+from rdn_engine.evaluation.boxes import iou
+from rdn_engine.results import NOBODY
+from rdn_engine.stream.identity import CLEAR, DOUBLE, FAINT, MOST_LOST, SURE, looks_of
 from rdn_engine.stream.linking import BoxLinker, Linkable
 from tests.stream.test_linking import METHODS, frame, identity, same, videos
 
@@ -110,7 +112,7 @@ def test_a_box_that_its_tube_alone_makes_sure_is_no_sighting() -> None:
     frames = [*[there(HOME)] * 8, *astray, there(HOME)]
     found = names(frames, by(10))
     assert all(result.confidence[0] > SURE for result in linked(frames, by(10))[8:14])
-    assert found[-1] == [1]
+    assert found[8:] == [*[[NOBODY]] * 6, [1]]
     # As strong boxes, they would have been the object.
     strong = [there(moved(HOME, 5.0 * t)) for t in range(1, 7)]
     assert names([*[there(HOME)] * 8, *strong, there(HOME)], by(10))[-1] == [2]
@@ -128,24 +130,39 @@ def test_one_that_comes_back_is_one_of_two_that_were_lost() -> None:
     assert names(frames, by(5)) == [[1, 2], [], [1], [1, 2]]
 
 
-def test_a_double_goes_on_as_its_object() -> None:
+def test_a_double_is_nobody_and_goes_on_as_its_object() -> None:
     """Two boxes on one object; where the better one ends, the other is the object."""
     double, farther = moved(HOME, 9), moved(HOME, 12)
     both, left = frame(0, [HOME, double], [0.9, 0.5]), frame(0, [farther], [0.9])
     # Too far for a link to the object's box, near enough for one to the double's.
     assert names([both, both, left], by(0)) == [[1, 2], [1, 2], [2]]
-    assert names([both, both, left], by(5)) == [[1, 2], [1, 2], [1]]
+    assert names([both, both, left], by(5)) == [[1, NOBODY], [1, NOBODY], [1]]
+
+
+def test_two_that_take_turns_in_being_surer_are_one_identity() -> None:
+    other = moved(HOME, 9)
+    one_surer, other_surer = frame(0, [HOME, other], [0.9, 0.6]), frame(0, [HOME, other], [0.6, 0.9])
+    frames = [*[one_surer] * 6, *[other_surer, one_surer] * 3]
+    assert names(frames, by(0)) == [[1, 2]] * 12
+    assert names(frames, by(5)) == [*[[1, NOBODY]] * 6, *[[NOBODY, 1], [1, NOBODY]] * 3]
+
+
+def test_a_box_of_another_class_is_no_double() -> None:
+    both = frame(0, [HOME, moved(HOME, 2)], [0.9, 0.8], [0, 1])
+    assert names([both, both], by(5)) == [[1, 2]] * 2
 
 
 def test_a_weak_box_goes_on_as_its_tube_until_its_object_is_seen_elsewhere() -> None:
     """The object moves on by more than its links reach, what stays behind is a shadow of it."""
-    shadow = frame(0, [HOME], [0.02])
-    assert names([there(HOME), shadow, shadow], by(5)) == [[1], [1], [1]]
-    gone = frame(0, [moved(HOME, 0, 11), HOME], [0.9, 0.02])
-    first, second, third = names([there(HOME), there(HOME), gone], by(5, threshold=0.0))
+    seen, shadow = there(HOME, score=CLEAR + 0.01), frame(0, [HOME], [FAINT + 0.01])
+    frames = [seen, shadow, shadow]
+    assert all(result.confidence[0] < SURE for result in linked(frames, by(5))[1:])
+    assert names(frames, by(5)) == [[1], [1], [1]]
+    gone = frame(0, [moved(HOME, 0, 12), HOME], [0.9, FAINT + 0.01])
+    first, second, third = names([seen, seen, gone], by(5))
     assert first == second == [1]
     assert third[0] == 1
-    assert third[1] not in (0, 1)
+    assert third[1] not in (0, 1, NOBODY)
 
 
 def test_memory_is_bounded() -> None:
@@ -188,19 +205,30 @@ def with_features(frames: Sequence[Linkable], seed: int) -> list[Linkable]:
 def test_a_gap_changes_identities_alone(
     frames: list[Linkable], method: LinkMethod, delay: int, gap: int, seed: int, featured: bool
 ) -> None:
-    """Boxes and confidences stay; an identity is one box of a frame, and of one class."""
+    """Boxes and confidences stay; an identity is one box of a frame, and of one class.
+
+    Nobody's are those that were detected faintly, and those that a better one, which is somebody's, overlaps.
+    """
     frames = with_features(frames, seed) if featured else frames
     dials = Dials(link=method, link_delay=delay, link_gap=gap, score_threshold=0.0)
     results = linked(frames, dials)
     plain = linked(frames, replace(dials, link_gap=0))
     labels: dict[int, int] = {}
-    for one, other in zip(results, plain, strict=True):
+    for given_frame, one, other in zip(frames, results, plain, strict=True):
         for name in ("xyxy", "confidence", "class_id"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-        ids = identity(one)
-        assert len(set(ids)) == len(ids)
-        assert min(ids, default=1) >= 1
-        assert all(labels.setdefault(i, c) == c for i, c in zip(ids, one.class_id.tolist(), strict=True))
+        ids = np.array(identity(one), np.int64)
+        somebody = ids != NOBODY
+        assert len(set(ids[somebody].tolist())) == somebody.sum()
+        assert min(ids[somebody], default=1) >= 1
+        named = zip(ids[somebody].tolist(), one.class_id[somebody].tolist(), strict=True)
+        assert all(labels.setdefault(i, c) == c for i, c in named)
+        detected = dict(zip(map(tuple, given_frame.found.xyxy.tolist()), given_frame.found.confidence, strict=True))
+        rival = iou(one.xyxy.astype(np.float64), one.xyxy.astype(np.float64)) > DOUBLE
+        rival &= one.class_id[:, None] == one.class_id
+        for row, box in enumerate(one.xyxy.tolist()):  # best first
+            free = detected[tuple(box)] > FAINT and not (rival[row] & somebody)[:row].any()
+            assert somebody[row] == free
 
 
 @settings(deadline=None, max_examples=60)
