@@ -135,6 +135,7 @@ def _dilated(channels: int) -> BasicBlock:
     for conv in (block.conv1, block.conv2):  # torchvision's takes no dilation
         conv.dilation = conv.padding = (2, 2)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    assert isinstance(block.bn2, nn.BatchNorm2d)
     nn.init.zeros_(block.bn2.weight)  # it begins by changing nothing
     return block
 
