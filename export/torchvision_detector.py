@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from export.two_stage import TwoStage
 from rdn_engine.errors import AttachError, CheckpointError, RDNError
 from training.checkpoints.fcos import load_fcos
+from training.model.fcos import SmallFCOS
 
 OPSET = 18
 PROPOSALS = 300
@@ -68,11 +69,12 @@ class Dense(nn.Module):
     @property
     def feature_name(self) -> str:
         """The output that features come from."""
-        return "feature_map" if isinstance(self.model, SSD) else "features"
+        return "feature_map" if isinstance(self.model, SSD) or _map_channels(self.model) else "features"
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
-        maps = list(model.backbone(image).values())
+        levels, pooled = model.backbone.both(image) if isinstance(model, SmallFCOS) else (model.backbone(image), None)
+        maps = list(levels.values())
         if isinstance(model, SSD):
             found = model.head(maps)
             scores = found["cls_logits"].softmax(-1)
@@ -81,7 +83,8 @@ class Dense(nn.Module):
             classify: Any = model.head.classification_head
             regress: Any = model.head.regression_head
             towers = [(classify.conv(m), regress.conv(m)) for m in maps]
-            features = torch.cat([torch.cat(pair, 1).flatten(2).transpose(1, 2) for pair in towers], 1)
+            rows = [torch.cat(pair, 1).flatten(2).transpose(1, 2) for pair in towers]
+            features = torch.cat(rows, 1) if pooled is None else pooled
             logits = _rows([classify.cls_logits(c) for c, _ in towers], classify.num_classes)
             found = {"bbox_regression": _rows([regress.bbox_reg(r) for _, r in towers], 4)}
             scores = logits.sigmoid()
@@ -94,6 +97,11 @@ class Dense(nn.Module):
         else:
             boxes = model.box_coder.decode_single(found["bbox_regression"][0], self.anchors)
         return boxes[None], scores.index_select(2, self.kept), features
+
+
+def _map_channels(model: Model) -> int:
+    """Of a map that our own small FCOS has beside its levels."""
+    return model.fcos.map_channels if isinstance(model, SmallFCOS) else 0
 
 
 def _rows(maps: list[Tensor], width: int) -> Tensor:
@@ -205,7 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     transform = cast("Any", model.transform)
     given = [round(255 * x, 3) for x in (*transform.image_mean, *transform.image_std)]
     words = [" ".join(f"{x:g}" for x in part) for part in (given[:3], given[3:])]
-    more = f" --fit stretch --feature-map {features}" if features == "feature_map" else ""
+    more = "" if features == "features" else f" --feature-map {features}"
+    if isinstance(model, SSD):
+        more = f" --fit stretch{more}"
+    elif isinstance(model, SmallFCOS) and more:
+        more += f" --pooled-side {model.config.roi.size}"
     print(f"python export/attach.py --detector {arguments.output} --family torchvision --mean {words[0]} --std "
           f"{words[1]}{more} --classes NAMES --output ENGINES")  # fmt: skip
     return 0

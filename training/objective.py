@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rdn_engine.errors import ConfigError
 from rdn_engine.kernels.arithmetic import ceil_div
 from training import losses
+from training.checkpoints.files import load_checkpoint
 from training.data.features import FeatureBatch
 from training.data.sampling import Batch, normalise
 from training.model.attached import AttachedRDN
@@ -164,11 +168,23 @@ class AttachedObjective(nn.Module):
 
 
 class FCOSObjective(nn.Module):
-    """The losses of a small FCOS, torchvision's own."""
+    """The losses of a small FCOS, torchvision's own, and how far its map is from its teacher's."""
 
     def __init__(self, model: SmallFCOS, settings: Settings) -> None:
+        """Read the teacher, where there is one.
+
+        Args:
+            model: of `settings.fcos`.
+            settings: of the run.
+
+        Raises:
+            CheckpointError: the teacher cannot be read.
+            ConfigError: it gives another map than `model` does.
+        """
         super().__init__()
         self.model, self.settings = model, settings
+        device = next(model.parameters()).device
+        self.teacher = _teacher(settings, model.fcos.map_channels).to(device) if settings.teacher else None
 
     def forward(self, batch: Batch, relation: Relation, references: References) -> dict[str, Tensor]:
         """The losses of a batch.
@@ -179,7 +195,8 @@ class FCOSObjective(nn.Module):
             references: not looked at: every image bears losses.
 
         Returns:
-            classification, bbox_regression and bbox_ctrness, each a scalar, over the positive cells of the batch.
+            classification, bbox_regression and bbox_ctrness, each a scalar, over the positive cells of the batch; with
+            a teacher also feature_map, `map_loss`.
         """
         model = self.model
         images = normalise(batch.images, batch.sizes, model.config.input)
@@ -189,13 +206,47 @@ class FCOSObjective(nn.Module):
                 image[:, max(y1, 0) : y2 + 1, max(x1, 0) : x2 + 1] = 0
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            found = model.predict(images)
+            found, feature_map = model.predict(images)
+            with torch.no_grad():
+                wanted = None if self.teacher is None else self.teacher.encode_map(images)[2].float()
         anchors, counts = model.cells(images)
         edges = images.new_tensor([0, 0, 1, 1])  # boxes here end with their last pixel
         targets = [{"boxes": b + edges, "labels": n} for b, n in zip(batch.boxes, batch.labels, strict=True)]
         values = {name: value.float() for name, value in found.items()}
         losses: dict[str, Tensor] = model.compute_loss(targets, values, anchors, counts)
+        if wanted is not None and feature_map is not None:
+            losses["feature_map"] = map_loss(feature_map.float(), wanted)
         return losses
+
+
+_MAP_WEIGHT = 2.0
+"""The map's loss begins near 1 and is the one that relations depend on; the other three are near 1 each."""
+
+
+def map_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """How far a feature map is from the teacher's.
+
+    Args:
+        found: [B, C, h, w].
+        wanted: [B, C, h, w] of the teacher.
+
+    Returns:
+        The mean square of the difference in the teacher's mean square, times a weight; a scalar.
+    """
+    return _MAP_WEIGHT * F.mse_loss(found, wanted) / wanted.square().mean().clamp(min=1e-6)
+
+
+def _teacher(settings: Settings, channels: int) -> RDN:
+    """The RDN whose feature map is learnt."""
+    model = load_checkpoint(Path(settings.teacher)).model()
+    theirs, mine = model.config.input, settings.model.input
+    got = None if isinstance(model, AttachedRDN) else model.roi.channels
+    if got != channels or theirs != mine:
+        raise ConfigError(
+            f"teacher {settings.teacher} has a map of {got} channels and input {theirs}; wanted an RDN with its own "
+            f"backbone, {channels} channels (fcos.map_channels) and input {mine}"
+        )
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def trained(model: RDN | SmallFCOS, phase: Phase) -> set[str]:

@@ -89,6 +89,8 @@ class Settings:
     fcos: FCOSConfig | None = None
     """A small detector of single frames in place of RDN, on the first stages of the backbone; relations are trained on
     it once it is attached."""
+    teacher: str = ""
+    """Checkpoint of an RDN whose feature map `fcos.map_channels` is learnt from, beside what it is told of objects."""
     features: str = ""
     """Folder for what it makes of the training videos; `features` in the run's own by default."""
     seed: int = 0
@@ -201,6 +203,9 @@ class Settings:
         _require(attached == bool(self.detector), f"detector is {self.detector!r}; wanted one where model.attached is")
         if self.fcos is not None:
             self._check_fcos()
+        map_channels = self.fcos.map_channels if self.fcos is not None else 0
+        _require(bool(self.teacher) == bool(map_channels), f"teacher is {self.teacher!r} and fcos.map_channels "
+                 f"{map_channels}; wanted both or none: the map is learnt from the teacher's")  # fmt: skip
         augmented = [name for name in ("flip", "exchange_colours") if getattr(self.data, name)]
         _require(not (attached and augmented), f"data.{', data.'.join(augmented)} is true; wanted false with a "
                  "detector, whose features are computed once, of frames as they are")  # fmt: skip

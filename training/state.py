@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import CheckpointError, ConfigError
-from training.checkpoints.fcos import save_fcos
+from training.checkpoints.fcos import narrowed, save_fcos
 from training.checkpoints.files import (
     detect_layout,
     load_checkpoint,
@@ -149,6 +149,11 @@ def load_start(model: RDN | SmallFCOS, path: Path) -> list[str]:
     state = model.state_dict()
     fresh = [n for n in state if n not in found.state and n.startswith(_MAY_MISS)]
     taken = dict(found.state)
+    attached = model.config.attached
+    if attached is not None and attached.map_stride is not None and found.config.attached is None:
+        # Its own RoI features have channels outside of cells; those pooled from a detector's map have them inside.
+        cells = (-1, found.config.roi.size, found.config.roi.size)
+        taken["roi.fc.weight"] = taken["roi.fc.weight"].unflatten(1, cells).permute(0, 2, 3, 1).flatten(1)
     notes = [*chosen, *([f"{len(fresh)} tensors of relation modules stay as initialised"] if fresh else [])]
     if found.config.class_names != model.config.class_names:
         taken = {n: t for n, t in taken.items() if not n.startswith(_OF_CLASSES)}
@@ -177,6 +182,8 @@ def _start_fcos(model: SmallFCOS, tensors: State, path: Path) -> list[str]:
         found = load_checkpoint(path, None).state
         found = {name.removeprefix("backbone."): t for name, t in found.items() if name.startswith("backbone.")}
     found = {name: tensor for name, tensor in found.items() if not name.startswith("layer4.")}
+    if model.fcos.stem and "layer2.0.downsample.0.weight" in found:
+        found = narrowed(found, model.fcos.stem)
     check(found, {k: tuple(v.shape) for k, v in trunk.state_dict().items()}, str(path))
     trunk.load_state_dict(found)
     return ["all but the first stages of the backbone stays as initialised"]

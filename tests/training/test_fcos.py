@@ -13,23 +13,27 @@ import safetensors.torch
 import torch
 
 from export.attach import Options, attach
-from export.families import FAMILIES
+from export.families import FAMILIES, Given
 from export.torchvision_detector import export, main
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import Bundle
-from rdn_engine.config import BackboneConfig
+from rdn_engine.config import AttachedConfig, BackboneConfig, RoIConfig
 from rdn_engine.errors import CheckpointError, ConfigError
 from rdn_engine.host import preprocess
+from rdn_engine.input_config import InputConfig
+from rdn_engine.kernels import cpu
 from tests.training_files import MODEL, micro, phase, synthetic
 from training.checkpoints.fcos import load_fcos, save_fcos
-from training.checkpoints.files import save_checkpoint
+from training.checkpoints.files import load_checkpoint, save_checkpoint
 from training.data.drawing import CLASS_NAMES
 from training.data.sampling import Batch, normalise
+from training.model.attached import AttachedRDN
 from training.model.backbone import Backbone
 from training.model.fcos import FCOSConfig, SmallFCOS
 from training.model.rdn import RDN
-from training.objective import FCOSObjective
+from training.objective import FCOSObjective, map_loss
 from training.settings import Settings
+from training.state import load_start
 from training.trainer import Trainer
 
 FCOS = {"channels": 16, "convs": 1}
@@ -160,10 +164,102 @@ def test_it_starts_from_a_trained_backbone_or_from_its_like(tmp_path: Path, caps
         Trainer(told, tmp_path / "c", tmp_path / "classifier.pth")
 
 
+def teacher_of(folder: Path, **changes: Any) -> str:
+    """A checkpoint of an RDN of drawn weights, whose norms know its pictures."""
+    config = replace(settings().model, **changes)
+    torch.manual_seed(7)
+    model = RDN(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.encode_map(torch.rand(4, 3, *SIZE) * 255 - 110)
+    save_checkpoint(folder / "teacher.safetensors", model.state_dict(), config)
+    return str(folder / "teacher.safetensors")
+
+
+def test_it_learns_the_map_of_a_teacher_that_stays_as_it_is(tmp_path: Path) -> None:
+    alone = phase(relation="none", clips=4, frames_per_clip=1, iterations=40, learning_rate=1e-2)
+    fcos = {**FCOS, "strides": [16], "stem": 16, "blocks": 1, "map_channels": 8}
+    told = settings(fcos=fcos, teacher=teacher_of(tmp_path), phases=[alone], data={"train": [synthetic(num_videos=2)]})
+    trainer = Trainer(told, tmp_path / "run")
+    teacher = trainer._objective.teacher
+    assert isinstance(teacher, RDN)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    losses = [trainer.step()["feature_map"] for _ in range(40)]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    # The loss is in parts of the teacher's own mean square: of a map of zeros it is the weight.
+    wanted = torch.rand(2, 8, 4, 6)
+    assert map_loss(torch.zeros_like(wanted), wanted) == pytest.approx(2)
+    assert map_loss(wanted, wanted) == 0
+
+
+def test_a_narrower_stem_begins_with_the_channels_that_weigh_most(tmp_path: Path) -> None:
+    told = settings(fcos={**FCOS, "strides": [16], "stem": 5})
+    torch.manual_seed(5)
+    rdn = RDN(told.model)
+    wide = rdn.backbone.state_dict()
+    for name in ("conv1", "downsample.0"):
+        wide[f"layer2.0.{name}.weight"][:, [1, 4, 7]] = 0  # three of its eight channels carry nothing
+    for block in rdn.backbone.layer1:
+        block.bn1.weight.data[[0, 2, 5]] = 0
+        block.bn1.bias.data[[0, 2, 5]] = -1
+    for module in rdn.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+    # What the dropped channels of a block do to those that stay is lost, so that here they do nothing.
+    for block in rdn.backbone.layer1:
+        block.conv1.weight.data[:, [1, 4, 7]] = 0
+    save_checkpoint(tmp_path / "rdn.safetensors", rdn.state_dict(), told.model)
+    model = Trainer(told, tmp_path / "a", tmp_path / "rdn.safetensors").model.eval()
+    assert isinstance(model, SmallFCOS)
+    assert model.backbone.trunk.conv1.out_channels == 5
+    image = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        c4, _ = rdn.eval().backbone(image)
+        trunk = model.backbone.trunk
+        x = trunk.layer1(trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(image)))))
+        found = trunk.layer3(trunk.layer2(x))
+    assert float(c4.std()) > 0.01
+    torch.testing.assert_close(found, c4, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"roi": RoIConfig(size=3, reduce_channels=16)}, "has a map of 16 channels"),
+    ({"input": InputConfig(64, 96, channel_order="bgr")}, "channel_order='bgr'"),
+])  # fmt: skip
+def test_a_teacher_of_another_map_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    told = settings(fcos={**FCOS, "map_channels": 8}, teacher=teacher_of(tmp_path, **changes))
+    with pytest.raises(ConfigError, match=f"{message}.*wanted an RDN with its own backbone, 8 channels"):
+        Trainer(told, tmp_path / "run")
+
+
+def test_relations_begin_with_those_of_the_teacher(tmp_path: Path) -> None:
+    path = teacher_of(tmp_path)
+    teacher = load_checkpoint(path).model().eval()
+    attached = AttachedConfig(relations=True, num_classes=6, features=8 * 9, map_stride=16)
+    relation = replace(teacher.config.relation, num_basic=1, advanced=False)
+    roi = replace(teacher.config.roi, reduce_channels=None)
+    model = AttachedRDN(replace(teacher.config, attached=attached, relation=relation, roi=roi))
+    load_start(model, Path(path))
+    feature_map = torch.rand(1, 8, 4, 6)
+    boxes = torch.tensor([[3.0, 4, 40, 50], [20, 10, 90, 60]])
+    cells = np.ascontiguousarray(feature_map.permute(0, 2, 3, 1).numpy())
+    pooled = cpu.roi_pool(cells, boxes.numpy(), np.zeros(2, np.int64), config=roi, scale=1 / 16, threads=1)
+    with torch.no_grad():
+        found = model.describe(torch.from_numpy(pooled[:, : 8 * 9]))
+        wanted = teacher.roi_features(feature_map, [boxes])
+    assert float(wanted.std()) > 0.01
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert torch.equal(model.relation.rel[0].key.weight, teacher.relation.rel[0].key.weight)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"fcos": {"strides": [4]}}, r"fcos\.strides is \(4,\); wanted one of"),
     ({"fcos": {"channels": 4}}, r"fcos\.channels is 4; wanted 8\.\.1024"),
     ({"fcos": {"towers": 2}}, r"settings\.fcos has unknown fields \['towers'\]"),
+    ({"fcos": {**FCOS, "map_channels": 8}}, "teacher is '' and fcos.map_channels 8; wanted both or none"),
+    ({"teacher": "rdn.safetensors"}, "teacher is 'rdn.safetensors' and fcos.map_channels 0; wanted both or none"),
     ({"phases": [phase()]}, "relation 'full', frames_per_clip 3; wanted relation 'none' and frames_per_clip 1"),
     ({"model": {**MODEL, "backbone": {"name": "resnet50"}}}, "backbone.name is resnet50; wanted resnet18 with fcos"),
 ])  # fmt: skip
@@ -213,7 +309,7 @@ def test_attached_it_says_what_torch_says(tmp_path: Path, strides: tuple[int, ..
     graph = load_backend("onnxruntime", "cpu", 1).load(Bundle.open(tmp_path / "engines").path("encoder"))
     got = graph({"image": network[None]})
     with torch.no_grad():
-        found = model.predict(seen)
+        found, _ = model.predict(seen)
     (cells,), _ = model.cells(seen)
     edges = model.box_coder.decode(found["bbox_regression"][0], cells)
     np.testing.assert_allclose(got["boxes"][0], edges - torch.tensor([0, 0, 1, 1]), atol=1e-3)
@@ -230,5 +326,23 @@ def test_its_checkpoint_is_all_that_the_exporter_wants(tmp_path: Path, capsys: p
     wanted = ["--size", "64", "96", "--output", str(tmp_path / "d.onnx")]
     assert main(["--checkpoint", str(tmp_path / "model.safetensors"), *wanted]) == 0
     assert "--family torchvision --mean 102.98 115.947 122.772 --std 1 1 1" in capsys.readouterr().out
+    told = replace(settings().model, roi=RoIConfig(size=3, reduce_channels=None))
+    mapped = SmallFCOS(told, FCOSConfig(16, 1, (16,), blocks=1, map_channels=8))
+    torch.nn.init.ones_(mapped.backbone.context[0].bn2.weight)
+    save_fcos(tmp_path / "mapped.safetensors", mapped)
+    assert main(["--checkpoint", str(tmp_path / "mapped.safetensors"), *wanted]) == 0
+    assert "--feature-map feature_map --pooled-side 3 " in capsys.readouterr().out
+    given = Given(feature_map="feature_map")
+    options = Options("torchvision", CLASS_NAMES, given=given, pooled_side=3)
+    config = attach(tmp_path / "d.onnx", tmp_path / "engines", options).config
+    assert config.attached is not None
+    assert (config.attached.features, config.attached.map_stride, config.roi.size) == (72, 16, 3)
+    graph = load_backend("onnxruntime", "cpu", 1).load(Bundle.open(tmp_path / "engines").path("encoder"))
+    image = torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        feature_map = mapped.eval().predict(image)[1]
+    assert feature_map is not None
+    got = graph({"image": image.numpy()})["feature_map"]
+    np.testing.assert_allclose(got, feature_map.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-4)
     assert main(wanted) == 1
     assert "neither --model nor --checkpoint is given" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.resnet import BasicBlock
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
@@ -37,9 +38,18 @@ class FCOSConfig:
     strides: tuple[int, ...] = (8,)
     """Pixels of a cell of each level: 8, 16, or both. With both, objects whose middle is more than 64 pixels from an
     edge belong to the second."""
+    stem: int = 0
+    """Channels of the stem and of conv2; 0: as many as the backbone has. CPUs compute them in blocks of 16, and these
+    two stages on the largest maps."""
+    blocks: int = 0
+    """Residual blocks of dilation 2 behind conv4, as wide as that: they stand in for conv5."""
+    map_channels: int = 0
+    """Of a map at stride 16 that features of proposals are pooled from, learnt from a teacher's; 0: there is none, and
+    what classes and boxes are predicted from are the features."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "fcos", channels=(8, 1024), convs=(1, 8))
+        check_fields(self, "fcos", channels=(8, 1024), convs=(1, 8), stem=(0, 512), blocks=(0, 8),
+                     map_channels=(0, 4096))  # fmt: skip
         known = ((8,), (16,), (8, 16))
         check(self.strides in known, "fcos.strides", self.strides, f"one of {known}")
 
@@ -64,7 +74,11 @@ class Maps(nn.Module):
         self.strides, self.out_channels = fcos.strides, fcos.channels
         self.trunk = Backbone(config.backbone)
         self.trunk.layer4 = nn.Sequential()  # conv5, which region proposals do not see either
+        if fcos.stem:
+            _narrow(self.trunk, fcos.stem)
         wide = self.trunk.c4_channels
+        self.context = nn.Sequential(*(_dilated(wide) for _ in range(fcos.blocks)))
+        self.pooled = nn.Conv2d(wide, fcos.map_channels, 1) if fcos.map_channels else None
         self.coarse = nn.Conv2d(wide, fcos.channels, 1)
         self.fine = nn.Conv2d(wide // 2, fcos.channels, 1) if 8 in fcos.strides else None
         self.smooth = nn.ModuleList(_conv(fcos.channels) for _ in fcos.strides)
@@ -78,15 +92,52 @@ class Maps(nn.Module):
         Returns:
             [B, channels, H / stride, W / stride] by stride, sides rounded up.
         """
+        return self.both(images)[0]
+
+    def both(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The maps of `forward`, and the one that features are pooled from.
+
+        Args:
+            images: [B, 3, H, W] normalised network inputs.
+
+        Returns:
+            As `forward`, and [B, map_channels, H / 16, W / 16], None without `map_channels`.
+        """
         trunk = self.trunk
         x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
         c3 = trunk.layer2(trunk.layer1(x))
-        coarse = self.coarse(trunk.layer3(c3))
+        c4 = self.context(trunk.layer3(c3))
+        pooled = None if self.pooled is None else self.pooled(c4).relu()
+        coarse = self.coarse(c4)
         levels = {16: coarse}
         if self.fine is not None:
             larger = nn.functional.interpolate(coarse, size=c3.shape[-2:], mode="nearest")
             levels[8] = self.fine(c3) + larger
-        return {str(s): smooth(levels[s]) for s, smooth in zip(self.strides, self.smooth, strict=True)}
+        return {str(s): smooth(levels[s]) for s, smooth in zip(self.strides, self.smooth, strict=True)}, pooled
+
+
+def _narrow(trunk: Backbone, channels: int) -> None:
+    """Give a ResNet-18 other channels up to conv2."""
+    first = trunk.layer2[0]
+    assert isinstance(first, BasicBlock)
+    wide = first.conv1.out_channels
+    trunk.conv1, trunk.bn1 = nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(channels)
+    trunk.layer1 = nn.Sequential(*(BasicBlock(channels, channels) for _ in trunk.layer1))
+    beside = nn.Sequential(nn.Conv2d(channels, wide, 1, stride=2, bias=False), nn.BatchNorm2d(wide))
+    trunk.layer2[0] = BasicBlock(channels, wide, stride=2, downsample=beside)
+    for part in (trunk.conv1, *trunk.layer1.modules(), *trunk.layer2[0].modules()):
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _dilated(channels: int) -> BasicBlock:
+    block = BasicBlock(channels, channels)
+    for conv in (block.conv1, block.conv2):  # torchvision's takes no dilation
+        conv.dilation = conv.padding = (2, 2)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    assert isinstance(block.bn2, nn.BatchNorm2d)
+    nn.init.zeros_(block.bn2.weight)  # it begins by changing nothing
+    return block
 
 
 def _conv(channels: int) -> nn.Sequential:
@@ -120,17 +171,19 @@ class SmallFCOS(FCOS):
         )  # fmt: skip
         self.config, self.fcos = config, fcos
 
-    def predict(self, images: Tensor) -> dict[str, Tensor]:
-        """What the head says of every cell.
+    def predict(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the head says of every cell, and the map for features.
 
         Args:
             images: [B, 3, H, W] normalised network inputs.
 
         Returns:
-            cls_logits [B, A, C + 1], bbox_regression [B, A, 4] and bbox_ctrness [B, A, 1], level after level.
+            cls_logits [B, A, C + 1], bbox_regression [B, A, 4] and bbox_ctrness [B, A, 1], level after level; the map
+            [B, map_channels, H / 16, W / 16], None without `map_channels`.
         """
-        found: dict[str, Tensor] = self.head(list(self.backbone(images).values()))
-        return found
+        levels, pooled = self.backbone.both(images)
+        found: dict[str, Tensor] = self.head(list(levels.values()))
+        return found, pooled
 
     def cells(self, images: Tensor) -> tuple[list[Tensor], list[int]]:
         """The squares of the cells.
@@ -157,7 +210,7 @@ class SmallFCOS(FCOS):
         network = preprocess.network_input(frame, self.config.input, 1)
         images = torch.from_numpy(network)[None].to(next(self.parameters()).device)
         anchors, counts = self.cells(images)
-        parts = {name: list(found.split(counts, 1)) for name, found in self.predict(images).items()}
+        parts = {name: list(found.split(counts, 1)) for name, found in self.predict(images)[0].items()}
         size = self.config.input.image_size(*frame.shape[:2])
         levels = [list(anchors[0].split(counts))]
         (found,) = self.postprocess_detections(parts, levels, [size])
