@@ -338,10 +338,12 @@ def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
     Returns:
         [p, 2] x and y of the centre of each pair.
     """
-    corners, sides = last.xyxy[pairs.after] - earlier.xyxy[pairs.before], last.xyxy[:, 2:] - last.xyxy[:, :2] + 1
+    corners = last.xyxy[pairs.after] - earlier.xyxy[pairs.before]
+    # A box of hardly any width in the network input has less than none where the frame is larger.
+    sides = np.maximum(last.xyxy[pairs.after, 2:] - last.xyxy[pairs.after, :2] + 1, 1)
     moved = (corners[:, :2] + corners[:, 2:]) / 2
     squared = (moved**2).sum(1, keepdims=True)
-    sure = squared / np.maximum(squared + JITTER**2 * sides[pairs.after].prod(1, keepdims=True), np.float32(1e-9))
+    sure = squared / (squared + JITTER**2 * sides.prod(1, keepdims=True))
     found: Float = sure * moved
     return found
 

@@ -173,6 +173,15 @@ def test_what_may_be_jitter_hardly_goes_on_and_no_box_grows() -> None:
     assert (now[:, 0] - was[:, 0])[2] > 0.75 * centre[2]
 
 
+@settings(deadline=None)
+@given(st.floats(-9, 9), st.floats(-9, 9), st.floats(-6, 60), st.floats(-6, 60))
+def test_no_box_goes_on_farther_than_it_moved(x: float, y: float, wide: float, tall: float) -> None:
+    """Boxes of the network input have sides of 0 or more, x2 - x1 + 1; on a larger frame x2 may be left of x1."""
+    earlier, last = result([[90, 90, 90 + wide, 90 + tall]]), result([[90 + x, 90 + y, 90 + x + wide, 90 + y + tall]])
+    found = surely_moved(earlier, last, Pairs(np.arange(1), np.arange(1)))[0]
+    assert np.hypot(*found) <= np.hypot(x, y) + 1e-4
+
+
 def test_nothing_found_is_nothing_between() -> None:
     empty, some = result([]), result([square(10)])
     for before, after in ((empty, empty), (empty, some), (some, empty)):
