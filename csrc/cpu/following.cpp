@@ -143,7 +143,8 @@ struct Row {
             const float mean = sum[c][j] / n, other_mean = other_sum[c][j] / n;
             variance -= mean * mean, other -= other_mean * other_mean, shared -= mean * other_mean;
         }
-        return (shared + kNoise) / std::sqrt((std::max(variance, 0.0f) + kNoise) * (std::max(other, 0.0f) + kNoise));
+        const float both = (std::max(variance, 0.0f) + kNoise) * (std::max(other, 0.0f) + kNoise);
+        return std::clamp((shared + kNoise) / std::sqrt(both), -1.0f, 1.0f);  // but for rounding it is there anyway
     }
 };
 

@@ -45,13 +45,15 @@ def check_not_empty(args: list[str]) -> None:
     Raises:
         BadParameter: says behind which option one stands.
     """
-    for place, one in enumerate(args):
-        option, equals, value = one.partition("=")
-        if one and not (option.startswith("--") and equals and not value):
-            continue
-        behind = option if one else args[max(place - 1, 0)]
-        where = f"what stands behind {behind}" if behind.startswith("-") else "an argument"
-        raise typer.BadParameter(f"{where} is empty; wanted a value, as of a variable that is set")
+    waiting, options = "", True  # for a value; whether "--" is still to come
+    for one in args:
+        options = options and one != "--"
+        name, equals, value = one.partition("=")
+        if not one or (options and name.startswith("--") and equals and not value):
+            option = name or waiting
+            where = f"what stands behind {option}" if option else "an argument"
+            raise typer.BadParameter(f"{where} is empty; wanted a value, as of a variable that is set")
+        waiting = one if options and one.startswith("-") and not equals else ""
 
 
 def with_default_address(args: list[str]) -> list[str]:

@@ -119,7 +119,7 @@ class Detected(_Rows):
     confidence: Float
     """[n]"""
     track: Int
-    """[n] the same number along a linked path; -1 where boxes were not linked"""
+    """[n] the same number along a linked path; -1 of a box without an identity, as all are that were not linked"""
 
     @classmethod
     def of(cls, found: Mapping[int, Found], dataset: Dataset, class_names: tuple[str, ...]) -> Detected:

@@ -72,6 +72,8 @@ def score(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str,
         DatasetError: frames or classes are not the data set's.
     """
     truth, detected = Truth.of(videos.dataset), Detected.of(found, videos.dataset, class_names)
+    # Not told by the identities: of linked boxes too, none need have one.
+    linked = any(getattr(one, "tracker_id", None) is not None for one in found.values())
     names = videos.dataset.class_names
     matches = [match_class(truth, detected, c) for c in range(len(names))]
     coco = [coco_class(truth, detected, c) for c in range(len(names))]
@@ -96,7 +98,7 @@ def score(found: Mapping[int, Found], videos: Annotated, class_names: tuple[str,
         "size": _thirds(truth, detected, matches),
         "size_coco": {"protocol": SIZE_COCO, **_coco_sizes(truth, coco)},
         "delay": _delay(truth, detected, matches, videos, look_ahead),
-        **_acting(truth, detected, matches, names),
+        **_acting(truth, detected, matches, names, linked),
     }
 
 
@@ -215,7 +217,7 @@ def _delay(truth: Truth, detected: Detected, matches: list[ClassMatch], videos: 
     }
 
 
-def _acting(truth: Truth, detected: Detected, matches: list[ClassMatch], names: list[str]) -> Result:
+def _acting(truth: Truth, detected: Detected, matches: list[ClassMatch], names: list[str], linked: bool) -> Result:
     """What counts for whoever acts on detections above a threshold"""
     points = [operating.operating_point(truth, detected, m) for m in matches]
     kept = operating.accepted(detected, points)
@@ -227,7 +229,7 @@ def _acting(truth: Truth, detected: Detected, matches: list[ClassMatch], names: 
         },
         "calibration": _calibration(truth, detected, matches),
         "stability": _stability(truth, detected, matches, kept),
-        "tracking": _tracking(truth, detected, kept),
+        "tracking": _tracking(truth, detected, kept, linked),
     }
 
 
@@ -260,10 +262,10 @@ def _stability(truth: Truth, detected: Detected, matches: list[ClassMatch], kept
     return {"protocol": STABILITY, **vars(stability.stability(truth, detected, matches, kept))}
 
 
-def _tracking(truth: Truth, detected: Detected, kept: Bool) -> Result:
+def _tracking(truth: Truth, detected: Detected, kept: Bool, linked: bool) -> Result:
     if (truth.instance < 0).all():
         return {"protocol": TRACKING, "absent": NO_INSTANCES}
-    if (detected.track < 0).all():
+    if not linked:
         return {"protocol": TRACKING, "absent": NOT_LINKED}
     try:
         return {"protocol": TRACKING, **tracking.identities(truth, detected, kept)}

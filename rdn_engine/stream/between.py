@@ -65,6 +65,11 @@ class _Step(NamedTuple):
     result: Detections
 
 
+def _unseen(frame: _Frame) -> _Frame:
+    """A frame of which the time is still wanted, not the picture."""
+    return frame._replace(picture=None)
+
+
 class Between:
     """Gives the frames of one stream their results, in order: those of encoded frames as they come, the others' made
     of them. Memory is that of the results that wait, and of the pictures of the step before and of those that wait.
@@ -136,7 +141,8 @@ class Between:
         if self._frames[0].role == "encoded":
             self._found.popleft()
         self._steps.popleft()
-        self._earlier, self._last = self._last, _Step(self._frames[0], result)
+        self._earlier = None if self._last is None else _Step(_unseen(self._last.frame), self._last.result)
+        self._last = _Step(self._frames[0], result)
         self._behind, self._around, self._gone = self._around, None, None
         return result
 
@@ -171,7 +177,7 @@ class Between:
         moved = np.zeros((len(last.result), 2), np.float32)
         if self._gone is not None:
             before, moved = self._gone
-            moved = moved * np.float32(min(1 / _part(last.frame, before, frame), MOST_FASTER))
+            moved = moved * np.float32(min(_part(last.frame, frame, before), MOST_FASTER))
         elif self._earlier is not None:
             if self._behind is None:
                 self._behind = pair(self._earlier.result, last.result)
@@ -183,7 +189,7 @@ class Between:
             moved[:sure], likeness[:sure] = followed(
                 last.frame.picture, frame.picture, last.result.xyxy[:sure], moved[:sure]
             )
-            self._gone = frame, moved
+            self._gone = _unseen(frame), moved
         return moved, likeness
 
     def _given(self, result: Detections, frame: _Frame, basis: Basis, dials: Dials) -> Detections:
@@ -332,10 +338,12 @@ def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
     Returns:
         [p, 2] x and y of the centre of each pair.
     """
-    corners, sides = last.xyxy[pairs.after] - earlier.xyxy[pairs.before], last.xyxy[:, 2:] - last.xyxy[:, :2] + 1
+    corners = last.xyxy[pairs.after] - earlier.xyxy[pairs.before]
+    # A box of hardly any width in the network input has less than none where the frame is larger.
+    sides = np.maximum(last.xyxy[pairs.after, 2:] - last.xyxy[pairs.after, :2] + 1, 1)
     moved = (corners[:, :2] + corners[:, 2:]) / 2
     squared = (moved**2).sum(1, keepdims=True)
-    sure = squared / np.maximum(squared + JITTER**2 * sides[pairs.after].prod(1, keepdims=True), np.float32(1e-9))
+    sure = squared / (squared + JITTER**2 * sides.prod(1, keepdims=True))
     found: Float = sure * moved
     return found
 

@@ -45,3 +45,9 @@ def test_no_argument_may_be_empty(command: str, tmp_path: Path, monkeypatch: pyt
     assert "an argument is empty" in refused(command, "", "--output", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert "an argument is empty" in refused("")
+
+
+def test_an_option_that_has_its_value_is_not_blamed() -> None:
+    assert "an argument is empty" in refused("predict", "--threshold=0.3", "")
+    assert "an argument is empty" in refused("predict", "--threshold", "0.3", "--", "")
+    assert "--of= does not exist" in run("predict", "--engines", ENGINES, "--", "--of=").output

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rdn_engine.evaluation.score import NOT_LINKED, score
+from rdn_engine.results import NOBODY
 from tests.evaluation_cases import NAMES, as_found, as_videos
 from tests.reference_evaluation import Box, Detection
 
@@ -70,3 +71,10 @@ def test_results_that_were_not_linked_have_no_identities():
     boxes = still(3)
     found = [Detection(b.frame, 0, b.xyxy, 0.9) for b in boxes]
     assert scored(boxes, found)["tracking"]["absent"] == NOT_LINKED
+
+
+def test_linked_results_in_which_no_box_has_an_identity_lack_every_one():
+    boxes = still(3)
+    found = [Detection(b.frame, 0, b.xyxy, 0.9) for b in boxes]
+    result = scored(boxes, found, {t: [NOBODY] for t in range(3)})["tracking"]
+    assert [result[name] for name in ("HOTA", "IDF1", "MOTA", "switches")] == [0, 0, 0, 0]

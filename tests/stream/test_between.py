@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -172,6 +173,15 @@ def test_what_may_be_jitter_hardly_goes_on_and_no_box_grows() -> None:
     assert (now[:, 0] - was[:, 0])[2] > 0.75 * centre[2]
 
 
+@settings(deadline=None)
+@given(st.floats(-9, 9), st.floats(-9, 9), st.floats(-6, 60), st.floats(-6, 60))
+def test_no_box_goes_on_farther_than_it_moved(x: float, y: float, wide: float, tall: float) -> None:
+    """Boxes of the network input have sides of 0 or more, x2 - x1 + 1; on a larger frame x2 may be left of x1."""
+    earlier, last = result([[90, 90, 90 + wide, 90 + tall]]), result([[90 + x, 90 + y, 90 + x + wide, 90 + y + tall]])
+    found = surely_moved(earlier, last, Pairs(np.arange(1), np.arange(1)))[0]
+    assert np.hypot(*found) <= np.hypot(x, y) + 1e-4
+
+
 def test_nothing_found_is_nothing_between() -> None:
     empty, some = result([]), result([square(10)])
     for before, after in ((empty, empty), (empty, some), (some, empty)):
@@ -261,6 +271,35 @@ def test_the_next_step_begins_anew() -> None:
         ready = [result([spots(place, 30)], index=t)] if role == "encoded" else []
         found += filler.take(ready, CAUSAL)
     np.testing.assert_allclose(found[3].xyxy, [spots(34, 30)], atol=1)
+
+
+class Seen(np.ndarray):
+    """An array that tells whether somebody holds it."""
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_no_more_pictures_are_held_than_of_the_last_step_and_of_the_frame_that_comes(ended: bool) -> None:
+    """As `HostStream.skipping_nbytes` counts them."""
+    filler, seen = Between(300), []
+    roles: list[Role] = ["encoded", "encoded", "between", "between", "between", "encoded", "between", "encoded"]
+    for t, role in enumerate(roles):
+        colours = picture((20 + t, 30)).colours.view(Seen)
+        seen.append(weakref.ref(colours))
+        filler.append(info(t), role, Picture(colours, (SIDE, SIDE)))
+        del colours
+        assert sum(one() is not None for one in seen) <= 2
+        filler.take([result([spots(20 + t, 30)], index=t)] if role == "encoded" else [], CAUSAL)
+        assert sum(one() is not None for one in seen) == 1
+    filler.take([], CAUSAL, ended=ended)
+    assert sum(one() is not None for one in seen) == (not ended)
+
+
+def test_a_time_as_short_as_a_number_can_be_moves_boxes_no_faster() -> None:
+    filler, found = Between(300), []
+    for t, (when, place) in enumerate([(0.0, 20), (5e-324, 24), (2.0, 28)]):
+        filler.append(info(t, when), "between" if t else "encoded", picture((place, 30)))
+        found += filler.take([] if t else [result([spots(20, 30)])], CAUSAL)
+    np.testing.assert_allclose(found[2].xyxy, [spots(28, 30)], atol=1)
 
 
 # The order

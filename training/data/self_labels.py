@@ -31,6 +31,7 @@ from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import ConfigError, DatasetError, RDNError
 from rdn_engine.evaluation.boxes import iou
 from rdn_engine.evaluation.coco_vid import Dataset, write_dataset
+from rdn_engine.results import NOBODY
 from training.data.builder import Builder
 from training.data.frames import write_frames
 from training.data.readers.base import frames_of
@@ -85,7 +86,7 @@ def choose(results: Sequence[Detections], choice: Choice) -> list[Chosen]:
     """Which boxes of a linked video are annotations, and which are in doubt.
 
     Of boxes of several classes on one object the most certain one counts; what is in doubt where an annotation lies is
-    left out, because that object has its label.
+    left out, because that object has its label. A box without an identity is of no track that lasts, and in doubt.
 
     Args:
         results: of all frames, linked over the whole video.
@@ -103,6 +104,7 @@ def choose(results: Sequence[Detections], choice: Choice) -> list[Chosen]:
             raise DatasetError(f"frame {result.frame_index} has boxes without a tracker_id; wanted linked results")
         if len(result):
             sure.update(_tracks(result)[result.confidence > choice.accept].tolist())
+    sure.pop(NOBODY, None)  # of many objects, or of none
     chosen = []
     for result in results:
         lasting = np.array([sure[track] >= choice.least for track in _tracks(result).tolist()], bool)

@@ -51,6 +51,19 @@ def test_the_best_place_is_that_of_a_slow_search(height: int, width: int, seed: 
     assert (np.abs(moved[0] - guess[0]) <= 8.5 * step + 1e-3).all()
 
 
+def test_no_rounding_takes_a_likeness_out_of_its_range() -> None:
+    """Boxes that lie over edges, of two colours as far apart as they can be."""
+    rng = np.random.default_rng(364)
+    for _ in range(200):
+        height, width = rng.choice([1, 2, 3, 5, 8], 2)
+        before = rng.choice([0, 255], (height, width, 3)).astype(np.float32)
+        corners = rng.uniform(-1, 1, (60, 2)) * [width, height]
+        boxes = np.concatenate([corners, corners + np.exp(rng.uniform(-1, 3, (60, 2)))], 1)
+        guess = rng.uniform(-3, 3, (60, 2)).tolist()
+        for after in (before, 255 - before):
+            assert np.abs(moves(before, after, boxes.tolist(), guess)[1]).max() <= 1
+
+
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (3, 0), (0, -4), (-6, 5)])
 def test_what_moved_is_found(x: int, y: int) -> None:
     before = picture(0)

@@ -18,6 +18,7 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.errors import ConfigError, DatasetError, VideoError
 from rdn_engine.evaluation.coco_vid import read_dataset, read_json, write_dataset
+from rdn_engine.results import NOBODY
 from training.data.check import check_dataset
 from training.data.self_labels import Choice, choose, provenance, self_labels, teacher_dials
 from training.data.synthetic import SyntheticVideos, write_clip
@@ -63,6 +64,11 @@ def test_of_two_classes_on_one_object_the_more_certain_counts() -> None:
 def test_what_is_doubted_where_a_label_lies_is_no_ignore_region() -> None:
     frames = [result(t, (10.0, 0.9, 0, 1), (13.0, 0.3, 1, 2), (60.0, 0.3, 1, 3)) for t in range(3)]
     assert rows_of(frames, Choice()) == [([0], [2])] * 3
+
+
+def test_a_box_without_an_identity_is_in_doubt_however_many_there_are() -> None:
+    frames = [result(t, (10.0, 0.9, 0, 1), (100.0, 0.8, 0, NOBODY), (13.0, 0.7, 0, NOBODY)) for t in range(5)]
+    assert rows_of(frames, Choice()) == [([0], [1])] * 5
 
 
 def test_frames_without_boxes_and_results_that_are_not_linked() -> None:
