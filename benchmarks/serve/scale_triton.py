@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             said("refused", refused(server, videos, 80, options.max_streams))
             said("restarted", restarted(server, detector, videos, *((4, 60) if small else (16, 120))))
         with serving(arguments.engines, replace(options, idle_seconds=IDLE_SECONDS)) as server:
-            said("abandoned", abandoned(server, videos, 200 if small else 2000))
+            said("abandoned", abandoned(server, videos, 600 if small else 2000))
         found["rows"] = rows(found)
     available = sorted(os.sched_getaffinity(0))
     cores = [available[0], available[-1]]
