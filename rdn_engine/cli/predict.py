@@ -72,9 +72,15 @@ def predict(
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
     link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
     link_gap: Annotated[
-        int | None, typer.Option(help="G: frames that an object may be lost and keep its identity; 0 for none.")
+        int | None,
+        typer.Option(
+            help="G: frames that an object may be lost and keep its identity; 0 for none. Boxes without one have "
+            "tracker_id -1 then, and are drawn in grey."
+        ),
     ] = None,
-    interval: Annotated[int | None, typer.Option(help="n: encode every n-th frame; boxes move between them.")] = None,
+    interval: Annotated[
+        int | None, typer.Option(help="n: encode every n-th frame; boxes move between them (docs/interval.md).")
+    ] = None,
     still: Annotated[
         float | None,
         typer.Option(help="Encode no frame that changed by at most so many grey levels, 0..255; 0 is off."),
