@@ -127,7 +127,7 @@ class Archive:
             return None
         before = self._if_of(recording, record, record.sha256)
         if before is not None:
-            self._remove_segments(record.sha256)
+            self._remove_segments(recording, record.sha256)
         return before
 
     def detect(
@@ -227,7 +227,7 @@ class Archive:
             before = None if record is None else self._if_of(recording, record, sha256)
             if record is not None and before is not None:
                 self._record(recording, replace(record, video=video))
-                self._remove_segments(sha256)
+                self._remove_segments(recording, sha256)
                 return before
             self._outcome_path(recording).unlink(missing_ok=True)
             outcome, results = work(sha256)
@@ -242,7 +242,7 @@ class Archive:
             return Outcome(recording.path, None, _why(error), seconds=outcome.seconds)
         if outcome.output is not None:
             # Not before the outcome stands, for who joins the same at once.
-            self._remove_segments(sha256)
+            self._remove_segments(recording, sha256)
         return outcome
 
     def _whole(
@@ -341,14 +341,18 @@ class Archive:
     def _piece_path(self, piece: Piece, sha256: str) -> Path:
         assert piece.segment is not None
         end = "end" if piece.segment.stop is None else piece.segment.stop
-        return self._segments_path(sha256) / f"{piece.segment.first}-{end}.npz"
+        # Results name their video as it was given.
+        given = hashlib.sha256(os.fsencode(piece.recording.path)).hexdigest()
+        return self._segments_path(piece.recording, sha256) / given / f"{piece.segment.first}-{end}.npz"
 
-    def _segments_path(self, sha256: str) -> Path:
-        return self.output / SEGMENTS / self._key(sha256)
+    def _segments_path(self, recording: Recording, sha256: str) -> Path:
+        # Another video of the same content has segments of its own, for these go when this one is done.
+        own = hashlib.sha256(os.fsencode(f"{self._key(sha256)} {recording.name}"))
+        return self.output / SEGMENTS / own.hexdigest()
 
-    def _remove_segments(self, sha256: str) -> None:
+    def _remove_segments(self, recording: Recording, sha256: str) -> None:
         """Those of every length of a video that is done."""
-        shutil.rmtree(self._segments_path(sha256), ignore_errors=True)
+        shutil.rmtree(self._segments_path(recording, sha256), ignore_errors=True)
 
 
 @dataclass(frozen=True)

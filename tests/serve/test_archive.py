@@ -268,6 +268,26 @@ def test_pieces_are_joined_to_the_same_results(archive: Archive, recording: Reco
     assert files(archive.output / ".segments") == []
 
 
+def test_two_videos_of_the_same_content_do_not_share_segments(
+    archive: Archive, recording: Recording, tmp_path: Path
+) -> None:
+    copy = Recording(str(tmp_path / "b.mp4"), "sub/b.mp4")
+    shutil.copy(recording.path, copy.path)
+    # What an earlier run found by another way to it names that.
+    other = Recording(str(tmp_path / "out" / ".." / "a.mp4"), recording.name)
+    archive.output.mkdir()
+    assert archive.detect_piece(detector(), Piece(other, Segment(0, 8))) is None
+    both = [[Piece(one, Segment(0, 8), 0), Piece(one, Segment(8, None), 1)] for one in (recording, copy)]
+    for pieces in both:
+        for piece in pieces:
+            assert archive.detect_piece(detector(), piece) is None
+    for pieces in both:
+        outcome = archive.join_pieces(pieces)
+        assert outcome.output is not None, outcome.error
+        assert {line["source_id"] for line in read(outcome.output)} == {pieces[0].recording.path}
+    assert files(archive.output / ".segments") == []
+
+
 def test_segments_go_however_their_video_is_done(archive: Archive, recording: Recording) -> None:
     piece = Piece(recording, Segment(0, 8))
     archive.detect_piece(detector(), piece)

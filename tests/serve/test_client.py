@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +89,50 @@ def test_what_a_frame_says_of_itself_arrives(connect: Open) -> None:
     assert [(one.frame_index, one.pts, one.epoch) for one in results] == [(45, 2.7, 1)]
     with pytest.raises(FrameError, match="aspect"):
         stream.push(Frame(image(2), 0, None, "a", pixel_aspect=-1.0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("index", 1.5), ("index", "7"), ("index", -1), ("pts", math.nan), ("pts", "2.5"), ("pts", math.inf),
+     ("pixel_aspect", "2"), ("pixel_aspect", math.nan), ("image", [[1]])],
+)  # fmt: skip
+def test_what_a_frame_may_not_say_is_refused_as_of_a_local_stream(connect: Open, field: str, value: Any) -> None:
+    network = Network()
+    stream, local = connect(network, "a"), network.detector.open_stream(source_id="a")
+    good = Frame(image(0), 0, 0.0, "a")
+    for one in (stream, local):
+        one.push(good)
+        with pytest.raises(FrameError, match="^(got list|" + field + " is )"):
+            one.push(replace(good, **{field: value}))
+    assert [one.to_dict() for one in stream.flush()] == [one.to_dict() for one in local.flush()]
+    assert (stream.lost, stream.windows_lost) == (0, 0)
+
+
+def test_a_number_that_no_tensor_holds_is_refused() -> None:
+    with pytest.raises(FrameError, match=f"index is {2**63}; wanted at most"):
+        by_triton(Network()).push(Frame(image(0), 2**63, None, "a"))
+
+
+def test_what_is_asked_of_triton_in_one_push_has_one_timeout_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network()
+    stream = by_triton(network)
+    from rdn_engine.serve.triton import client as wire
+
+    now, given = [0.0], []
+    monkeypatch.setattr(wire.time, "monotonic", lambda: now[0])
+    for name in ("get_model_config", "infer"):
+        ask = getattr(stream._transport.transport._client, name)
+
+        def late(*arguments: Any, client_timeout: float, ask: Any = ask, **others: Any) -> Any:
+            given.append(client_timeout)
+            now[0] += 7
+            return ask(*arguments, **others)
+
+        monkeypatch.setattr(stream._transport.transport._client, name, late)
+    stream.push(image(0))
+    network.servers[0].live.clear()  # Triton wants the START flag
+    stream.push(image(1))
+    assert given == pytest.approx([30, 23, 30, 23, 16])
 
 
 def test_a_moved_stream_sees_a_new_epoch_and_what_was_lost(connect: Open) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import uuid
 from typing import Any
 
 import numpy as np
 
 from rdn_engine.errors import AdmissionRefused, BackendUnavailable, FrameError, RDNError, ServerUnavailable
-from rdn_engine.frame import Frame, check_image
+from rdn_engine.frame import check_image
 from rdn_engine.plain import check
 from rdn_engine.results import Detections
 from rdn_engine.serve.client import RemoteStream
 from rdn_engine.serve.sessions import Reply, Request
 from rdn_engine.serve.triton.wire import error_of
+from rdn_engine.stream.order import aspect, position, seconds
 
 try:
     from tritonclient.grpc import InferenceServerClient, InferInput, InferResult
@@ -28,7 +30,7 @@ except ImportError as error:
 LONGEST_NAME = 128
 """Characters of a correlation id"""
 _WANTED = "wanted one that `rdn-engine export-triton` wrote"
-_NO_FRAME = Frame(np.zeros((0, 0, 3), np.uint8), -1, None, "")
+_LARGEST = 2**63 - 1
 # gRPC's own pauses between attempts grow to two minutes, in which a server that was started again is not found.
 _CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -72,10 +74,10 @@ class _Triton:
         self._class_names: tuple[str, ...] = ()
 
     def send(self, request: Request, seconds: float) -> Reply:
-        start = request.session is None
+        start, end = request.session is None, time.monotonic() + seconds
         while True:
             try:
-                return self._infer(request, seconds, start=start)
+                return self._infer(request, end, start=start)
             except FrameError as error:
                 return Reply(request.session, error=error)
             except AdmissionRefused as error:
@@ -89,17 +91,18 @@ class _Triton:
     def close(self) -> None:
         self._client.close()
 
-    def _infer(self, request: Request, seconds: float, *, start: bool) -> Reply:
+    def _infer(self, request: Request, end: float, *, start: bool) -> Reply:
+        """One inference, which has an answer by `end` of the monotonic clock."""
         try:
             if start:
-                self._class_names = self._read_class_names(seconds)
+                self._class_names = self._read_class_names(_left(end))
             answer = self._client.infer(
                 self._model,
                 _inputs(request),
                 sequence_id=request.stream,
                 sequence_start=start,
                 sequence_end=request.end,
-                client_timeout=seconds,
+                client_timeout=_left(end),
             )
         except InferenceServerException as error:
             raise self._meaning(error) from error
@@ -127,15 +130,27 @@ class _Triton:
         return RDNError(f"{self._url}, model {self._model!r}: {message}")
 
 
+def _left(end: float) -> float:
+    """Seconds until then, above 0."""
+    return max(end - time.monotonic(), 1e-3)
+
+
 def _inputs(request: Request) -> list[InferInput]:
-    frame = request.frames[0] if request.frames else _NO_FRAME
-    facts = [
+    # The facts are checked here: a tensor takes much for a number that is none, and NaN says that there is no time.
+    index, pts, pixel_aspect, pixels = -1, None, 1.0, []
+    if request.frames:
+        [frame] = request.frames
+        index, pts, pixel_aspect = position(frame.index), seconds(frame.pts), aspect(frame.pixel_aspect)
+        if index > _LARGEST:
+            raise FrameError(f"index is {index}; wanted at most {_LARGEST}, which a tensor holds")
+        pixels = [_input("FRAME", check_image(frame.image)[None], "UINT8")]
+    return [
+        *pixels,
         _input("KNOWN", np.array([[request.session or 0, request.number]], np.int64), "INT64"),
-        _input("FRAME_INDEX", np.array([[frame.index]], np.int64), "INT64"),
-        _input("PTS", np.array([[math.nan if frame.pts is None else frame.pts]], np.float64), "FP64"),
-        _input("PIXEL_ASPECT", np.array([[frame.pixel_aspect]], np.float64), "FP64"),
+        _input("FRAME_INDEX", np.array([[index]], np.int64), "INT64"),
+        _input("PTS", np.array([[math.nan if pts is None else pts]], np.float64), "FP64"),
+        _input("PIXEL_ASPECT", np.array([[pixel_aspect]], np.float64), "FP64"),
     ]
-    return facts if frame is _NO_FRAME else [_input("FRAME", check_image(frame.image)[None], "UINT8"), *facts]
 
 
 def _input(name: str, values: Any, kind: str) -> InferInput:
