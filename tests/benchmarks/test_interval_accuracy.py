@@ -12,6 +12,7 @@ from benchmarks.quality.recorded import linkables
 from benchmarks.quality.still_accuracy import BURST, TIMES, StaticVideos, moments
 from rdn_engine import Detector
 from rdn_engine.config import Link
+from rdn_engine.host.blocks import small_picture
 from rdn_engine.stream.order import FrameInfo
 from tests.benchmarks.test_benchmarks import DEMO
 from training.data.synthetic import SyntheticVideos
@@ -33,7 +34,8 @@ def test_what_is_filled_up_is_what_the_stream_gives_out(detector: Detector, ahea
         wanted = [r for frame in frames for r in stream.push(videos.read(frame))] + stream.flush()
     infos = [FrameInfo(t, None, name, 64, 96) for t in range(9)]
     recorded = linkables(detector, videos, replace(dials, link="relations", link_delay=0))[name]
-    found = results(recorded, infos, linked, detector.config.detection.max_detections)
+    pictures = [small_picture(videos.read(frame), (64, 96, 1.0), detector.config.input) for frame in frames]
+    found = results(recorded, infos, pictures, linked, detector.config.detection.max_detections)
     assert [r.basis for r in found] == [r.basis for r in wanted]
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a.xyxy, b.xyxy)

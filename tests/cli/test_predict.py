@@ -201,13 +201,6 @@ def test_container_that_cannot_hold_the_video_is_one_line(tmp_path: Path, name: 
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.usefixtures("fake")
-def test_empty_source_is_bad_input(tmp_path: Path) -> None:
-    result = run("predict", "", "--engines", tmp_path)
-    assert result.exit_code == BAD_INPUT
-    assert "empty string" in result.stderr
-
-
 def cut_short(path: Path) -> Path:
     """An MP4 whose index stands at its beginning and promises more than follows."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:

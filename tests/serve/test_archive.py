@@ -337,6 +337,7 @@ def test_a_glob_names_videos_by_what_is_behind_its_fixed_part(tmp_path: Path) ->
     with pytest.raises(VideoError, match=r"a holds no image; .* '.*a/\*.mp4'"):
         recordings(str(tmp_path / "a"))
     assert recordings("rtsp://camera/*") is None
+    assert recordings("") is None, "which is not the current folder"
     # However often a glob finds a file, and nowhere but below the folder of results.
     found = recordings(str(tmp_path / "**" / "**" / "*.mp4"))
     assert found is not None
