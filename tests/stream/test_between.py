@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
 from rdn_engine.results import NOBODY, Detections
-from rdn_engine.stream.between import ALIKE, UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
+from rdn_engine.stream.between import ALIKE, FAINT, UNLIKE, Between, Pairs, interpolated, moved_on, pair, surely_moved
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo, Role
 
@@ -249,6 +249,16 @@ def test_two_that_look_alike_are_followed_to_the_nearest() -> None:
     np.testing.assert_allclose(found[1].xyxy, [spots(24, 30), spots(55, 30)], atol=1)
 
 
+def test_faint_boxes_are_not_looked_for() -> None:
+    filler = Between(300)
+    filler.append(info(0), "encoded", picture((20, 30), (60, 30)))
+    filler.append(info(1), "between", picture((24, 30), (55, 30)))
+    boxes = result([spots(20, 30), spots(60, 30)], [0.9, FAINT / 2])
+    _, found = filler.take([boxes], CAUSAL)
+    np.testing.assert_allclose(found.xyxy, [spots(24, 30), spots(60, 30)], atol=1)
+    np.testing.assert_allclose(found.confidence, [0.9, FAINT / 2], rtol=1e-6)
+
+
 def test_what_is_hidden_or_has_left_is_doubted() -> None:
     hidden = follow([picture((20, 30)), picture()], [spots(20, 30)])[1]
     np.testing.assert_allclose(hidden.xyxy, [spots(20, 30)], atol=1e-3)
@@ -266,8 +276,9 @@ def test_without_a_picture_boxes_go_on_as_they_did() -> None:
 
 def test_the_next_step_begins_anew() -> None:
     filler, found = Between(300), []
-    for t, (role, place) in enumerate([("encoded", 20), ("between", 26), ("encoded", 32), ("between", 34)]):
-        filler.append(info(t), role, picture((place, 30)))  # type: ignore[arg-type]
+    roles: list[Role] = ["encoded", "between", "encoded", "between"]
+    for t, (role, place) in enumerate(zip(roles, (20, 26, 32, 34), strict=True)):
+        filler.append(info(t), role, picture((place, 30)))
         ready = [result([spots(place, 30)], index=t)] if role == "encoded" else []
         found += filler.take(ready, CAUSAL)
     np.testing.assert_allclose(found[3].xyxy, [spots(34, 30)], atol=1)

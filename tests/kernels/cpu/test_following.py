@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from rdn_engine.kernels import cpu
 from tests.reference import follow
 
+pytestmark = pytest.mark.isa
+
 SIZE = (60, 90)
 
 
@@ -25,7 +27,9 @@ def shifted(before: np.ndarray, x: int, y: int) -> np.ndarray:
     return np.roll(before, (y, x), (0, 1))
 
 
-def moves(before: np.ndarray, after: np.ndarray, boxes: list[list[float]], guess: list[list[float]] | None = None):  # type: ignore[no-untyped-def]
+def moves(
+    before: np.ndarray, after: np.ndarray, boxes: list[list[float]], guess: list[list[float]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     given = np.array(boxes, np.float32).reshape(-1, 4)
     start = np.zeros((len(given), 2)) if guess is None else np.array(guess)
     return cpu.follow(before, after, boxes=given, guess=start.astype(np.float32))
