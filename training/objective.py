@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from rdn_engine.errors import ConfigError
 from rdn_engine.kernels.arithmetic import ceil_div
 from training import losses
 from training.checkpoints.files import load_checkpoint
-from training.data.features import FeatureBatch
+from training.data.features import FeatureBatch, FeatureFrame
 from training.data.sampling import Batch, normalise
 from training.model.attached import AttachedRDN
 from training.model.fcos import SmallFCOS
@@ -112,7 +113,7 @@ def _heads(
 
 
 class AttachedObjective(nn.Module):
-    """The same on a detector that stays as it is: sampled proposals and relations alone have losses."""
+    """The same on the proposals of a detector: sampled ones and relations alone have losses."""
 
     def __init__(self, model: AttachedRDN, settings: Settings) -> None:
         super().__init__()
@@ -167,6 +168,17 @@ class AttachedObjective(nn.Module):
         }
 
 
+class Look(NamedTuple):
+    """What the small FCOS says of the images of a batch."""
+
+    images: Tensor
+    """[B, 3, H, W] normalised network inputs"""
+    found: dict[str, Tensor]
+    """of `SmallFCOS.predict`, float32"""
+    feature_map: Tensor | None
+    """[B, map_channels, H / 16, W / 16]"""
+
+
 class FCOSObjective(nn.Module):
     """The losses of a small FCOS, torchvision's own, and how far its map is from its teacher's."""
 
@@ -198,6 +210,17 @@ class FCOSObjective(nn.Module):
             classification, bbox_regression and bbox_ctrness, each a scalar, over the positive cells of the batch; with
             a teacher also feature_map, `map_loss`.
         """
+        return self.both(batch)[0]
+
+    def both(self, batch: Batch) -> tuple[dict[str, Tensor], Look]:
+        """The losses of `forward`, and what they are of.
+
+        Args:
+            batch: on the model's device.
+
+        Returns:
+            The losses, and what the detector says of the images.
+        """
         model = self.model
         images = normalise(batch.images, batch.sizes, model.config.input)
         for image, ignored in zip(images, batch.ignored, strict=True):
@@ -216,7 +239,40 @@ class FCOSObjective(nn.Module):
         losses: dict[str, Tensor] = model.compute_loss(targets, values, anchors, counts)
         if wanted is not None and feature_map is not None:
             losses["feature_map"] = map_loss(feature_map.float(), wanted)
-        return losses
+        return losses, Look(images, values, feature_map)
+
+
+class JointObjective(nn.Module):
+    """Relations and the detector under them at once: its own losses, and through its map those of the relations."""
+
+    def __init__(self, model: AttachedRDN, settings: Settings) -> None:
+        super().__init__()
+        assert model.detector is not None
+        self.model = model
+        self.detector, self.relations = FCOSObjective(model.detector, settings), AttachedObjective(model, settings)
+
+    def forward(self, batch: Batch, relation: Relation, references: References) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            batch: on the model's device.
+            relation: which relation modules the phase trains.
+            references: whether all images of a clip bear losses of the relations, or the first alone; all bear those of
+                the detector.
+
+        Returns:
+            Those of FCOSObjective and AttachedObjective, each a scalar.
+        """
+        losses, look = self.detector.both(batch)
+        dials = self.model.config.dials
+        assert look.feature_map is not None
+        proposed = self.model.pooled(
+            look.images, look.found, look.feature_map, max(dials.num_reference, dials.num_support)
+        )
+        told = zip(proposed, batch.boxes, batch.labels, batch.ignored, strict=True)
+        frames = [FeatureFrame(*found, truth, labels, ignored) for found, truth, labels, ignored in told]
+        features = FeatureBatch(frames, batch.seeds, batch.names, batch.damaged, batch.frames_per_clip)
+        return losses | self.relations(features, relation, references)
 
 
 _MAP_WEIGHT = 2.0

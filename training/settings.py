@@ -84,8 +84,11 @@ class Settings:
     bf16: bool = True
     """Convolutions in bfloat16; boxes, RoI head and relations stay in float32."""
     detector: str = ""
-    """Engine directory of a detector that was attached (export/attach.py): relations are trained on it, and it stays as
-    it is. Input and proposals are then its own."""
+    """Engine directory of a detector that was attached (export/attach.py): relations are trained on it. Input and
+    proposals are then its own."""
+    detector_checkpoint: str = ""
+    """The small FCOS that `detector` was made from (`fcos`): it is trained with the relations, by its own losses and
+    through the map that features are pooled from. Empty: the detector stays as it is."""
     fcos: FCOSConfig | None = None
     """A small detector of single frames in place of RDN, on the first stages of the backbone; relations are trained on
     it once it is attached."""
@@ -206,9 +209,12 @@ class Settings:
         map_channels = self.fcos.map_channels if self.fcos is not None else 0
         _require(bool(self.teacher) == bool(map_channels), f"teacher is {self.teacher!r} and fcos.map_channels "
                  f"{map_channels}; wanted both or none: the map is learnt from the teacher's")  # fmt: skip
+        frozen = attached and not self.detector_checkpoint
+        _require(attached or not self.detector_checkpoint, f"detector_checkpoint is {self.detector_checkpoint!r} "
+                 "without detector; wanted the engine directory that was made from it")  # fmt: skip
         augmented = [name for name in ("flip", "exchange_colours") if getattr(self.data, name)]
-        _require(not (attached and augmented), f"data.{', data.'.join(augmented)} is true; wanted false with a "
-                 "detector, whose features are computed once, of frames as they are")  # fmt: skip
+        _require(not (frozen and augmented), f"data.{', data.'.join(augmented)} is true; wanted false with a "
+                 "detector that stays as it is: its features are computed once, of frames as they are")  # fmt: skip
         if self.evaluate_every and not self.data.validation:
             raise ConfigError(f"evaluate_every is {self.evaluate_every} without data.validation; wanted a source")
 

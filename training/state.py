@@ -24,11 +24,14 @@ from training.checkpoints.files import (
     save_checkpoint,
 )
 from training.checkpoints.tensors import State, check, read_tensors, some
+from training.model.attached import AttachedRDN
 from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
 from training.settings import MAY_CHANGE, Settings, differences
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
+DETECTOR = "_detector"
+"""Ends the name of the file of a detector that is trained with its relations"""
 
 _MAY_MISS = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
 _OF_CLASSES = ("relation.classify.", "relation.regress.")
@@ -61,7 +64,7 @@ def save_state(output: Path, state: Mapping[str, Any]) -> None:
 
 
 def save_model(path: Path, model: RDN | SmallFCOS, *, half: bool = False) -> None:
-    """Writes the weights in our own format.
+    """Writes the weights in our own format; a detector that is trained with its relations gets a file of its own.
 
     Args:
         path: of the safetensors file.
@@ -75,7 +78,9 @@ def save_model(path: Path, model: RDN | SmallFCOS, *, half: bool = False) -> Non
         if isinstance(model, SmallFCOS):
             save_fcos(path, model, half=half)
         else:
-            save_checkpoint(path, model.state_dict(), model.config, half=half)
+            save_checkpoint(path, _own(model.state_dict()), model.config, half=half)
+            if isinstance(model, AttachedRDN) and model.detector is not None:
+                save_fcos(path.with_stem(f"{path.stem}{DETECTOR}"), model.detector, half=half)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}; an older file of this name is intact") from error
 
@@ -146,7 +151,7 @@ def load_start(model: RDN | SmallFCOS, path: Path) -> list[str]:
         model.backbone.load_state_dict(load_torchvision_backbone(tensors, model.config.backbone))
         return [*chosen, "all but the backbone stays as initialised"]
     found = load_checkpoint(path, _untold(model.config, tensors, path.name) if layout == "public" else None)
-    state = model.state_dict()
+    state = _own(model.state_dict())
     fresh = [n for n in state if n not in found.state and n.startswith(_MAY_MISS)]
     taken = dict(found.state)
     attached = model.config.attached
@@ -165,8 +170,13 @@ def load_start(model: RDN | SmallFCOS, path: Path) -> list[str]:
             f"{path} does not fit: it lacks, or has in another shape, {some(wrong)}; its configuration differs in "
             f"{some(_architecture(model.config, found.config)) or 'nothing that it says'}"
         )
-    model.load_state_dict(state | {n: t for n, t in taken.items() if n in state})
+    model.load_state_dict(model.state_dict() | {n: t for n, t in taken.items() if n in state})
     return notes
+
+
+def _own(state: State) -> State:
+    """Without the detector that is trained with the relations."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("detector.")}
 
 
 def _start_fcos(model: SmallFCOS, tensors: State, path: Path) -> list[str]:

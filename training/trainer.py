@@ -19,25 +19,30 @@ from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError, TrainingError
 from rdn_engine.host.attached import AttachedEncoder
+from training.checkpoints.fcos import load_fcos
+from training.checkpoints.tensors import some
 from training.data.features import FeatureBatch, FeatureCache, FeatureClips
 from training.data.sampling import Batch, Clips, load
 from training.data.videos import TrainingVideos, open_sources
 from training.distributed import World
 from training.evaluation.videos import AnnotatedVideos
 from training.model.attached import AttachedRDN, rdn_of
+from training.model.backbone import Backbone
 from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
-from training.objective import AttachedObjective, FCOSObjective, Objective, trained
+from training.objective import AttachedObjective, FCOSObjective, JointObjective, Objective, trained
 from training.provenance import environment
 from training.runlog import RunLog
 from training.samples import sample_picture
-from training.settings import Phase, Settings
+from training.settings import Phase, Settings, differences
 from training.state import load_start, read_state, save_model, save_state
 from training.validation import METRIC, open_validation, validate
 
 MAX_DAMAGED = 0.01
 """Part of the frames drawn that may be unreadable before a run stops."""
 _VIDEOS_TOLD = 100  # of those whose features are computed, each so many is told of
+_MAP_STRIDE = 16
+"""Of the small FCOS's map"""
 _FIRST_DAMAGED = 10  # frames from which on the part is looked at
 
 
@@ -71,12 +76,13 @@ class Trainer:
         videos = open_sources(settings.data.train, settings.model.class_names)
         torch.manual_seed(settings.seed)
         self.model = _model(settings).to(self.world.device).to(memory_format=torch.channels_last)
-        if isinstance(self.model, AttachedRDN):
+        if isinstance(self.model, AttachedRDN) and self.model.detector is None:
             self.clips: Clips = _feature_clips(self.model, videos, settings, output, self.world)
         else:
-            self.clips = Clips(videos, settings)
-            trunk = self.model.backbone.trunk if isinstance(self.model, SmallFCOS) else self.model.backbone
-            trunk.freeze(settings.frozen_stages)
+            # A detector that is trained with its relations sees frames as it did before, not as an engine fits them.
+            single = self.model.detector if isinstance(self.model, AttachedRDN) else None
+            self.clips = Clips(videos, settings, None if single is None else single.config.input)
+            _trunk(self.model).freeze(settings.frozen_stages)
         self.optimizer = _optimizer(self.model, settings)
         self._frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         self.iteration = 0
@@ -172,7 +178,7 @@ class Trainer:
             parameter.requires_grad_(name in names)
         if self.world.size > 1:
             # Statistics of frozen norms never change, so that only trained ones need to be sent.
-            batch_norm = self.settings.model.backbone.norm == "batch"
+            batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in self.model.modules())
             objective = _objective(self.model, self.settings)
             self._objective = DistributedDataParallel(objective, broadcast_buffers=batch_norm)
 
@@ -288,13 +294,47 @@ class Trainer:
 
 
 def _model(settings: Settings) -> RDN | SmallFCOS:
-    return rdn_of(settings.model) if settings.fcos is None else SmallFCOS(settings.model, settings.fcos)
+    if settings.fcos is not None:
+        return SmallFCOS(settings.model, settings.fcos)
+    model = rdn_of(settings.model)
+    if settings.detector_checkpoint:
+        assert isinstance(model, AttachedRDN)
+        model.detector = _detector(settings)
+    return model
+
+
+def _detector(settings: Settings) -> SmallFCOS:
+    """The detector that is trained with the relations on it; the engine directory must be of its kind."""
+    detector, told, attached = load_fcos(Path(settings.detector_checkpoint)), settings.model, settings.model.attached
+    assert attached is not None
+    mine, width = detector.config.input, detector.fcos.map_channels * told.roi.size**2
+    got = {
+        "channel_order": mine.channel_order, "mean": mine.mean, "std": mine.std,
+        "num_classes": len(detector.config.class_names), "features": width, "map_stride": _MAP_STRIDE,
+    }  # fmt: skip
+    wanted = {name: getattr(attached if hasattr(attached, name) else told.input, name) for name in got}
+    differ = differences(got, wanted)
+    if differ:
+        raise ConfigError(
+            f"detector_checkpoint {settings.detector_checkpoint} is not of detector {settings.detector}, there: "
+            f"{some(differ)}"
+        )
+    return detector
+
+
+def _trunk(model: RDN | SmallFCOS) -> Backbone:
+    if isinstance(model, AttachedRDN):
+        assert model.detector is not None
+        model = model.detector
+    return model.backbone.trunk if isinstance(model, SmallFCOS) else model.backbone
 
 
 def _objective(model: RDN | SmallFCOS, settings: Settings) -> nn.Module:
     if isinstance(model, SmallFCOS):
         return FCOSObjective(model, settings)
-    return AttachedObjective(model, settings) if isinstance(model, AttachedRDN) else Objective(model, settings)
+    if isinstance(model, AttachedRDN):
+        return AttachedObjective(model, settings) if model.detector is None else JointObjective(model, settings)
+    return Objective(model, settings)
 
 
 def _feature_clips(

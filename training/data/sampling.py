@@ -182,8 +182,18 @@ def draw_support(
 class Clips(Dataset[Clip]):
     """`clips[iteration, index]`, drawn from the settings' seed."""
 
-    def __init__(self, videos: TrainingVideos, settings: Settings) -> None:
-        self.videos, self.settings = videos, settings
+    def __init__(self, videos: TrainingVideos, settings: Settings, input: InputConfig | None = None) -> None:
+        """Look at which frames there are.
+
+        Args:
+            videos: to draw from.
+            settings: of the run.
+            input: how frames are resized; as `settings.model` has it by default.
+
+        Raises:
+            DatasetError: there is no frame to train on.
+        """
+        self.videos, self.settings, self._input = videos, settings, input or settings.model.input
         counts = [len(videos.references(v)) for v in range(len(videos))]
         self._usable = np.flatnonzero(counts)
         if not len(self._usable):
@@ -237,7 +247,7 @@ class Clips(Dataset[Clip]):
         return video, [t, *draw_support(rng, t, frames, dials.window, dials.frames_ahead, count - 1)]
 
     def _read(self, rng: np.random.Generator, key: Key, video: int, times: Sequence[int], damaged: list[str]) -> Clip:
-        data, config, seed = self.settings.data, self.settings.model.input, self.settings.seed
+        data, config, seed = self.settings.data, self._input, self.settings.seed
         mirror = data.flip and rng.random() < 0.5
         colours = rng.permutation(3) if data.exchange_colours else None
         made = [prepare(self.videos.example(video, t), config, mirror, colours) for t in times]

@@ -1,15 +1,20 @@
-"""The relation stage on somebody's detector, which stays as it is: no backbone and no RPN of our own."""
+"""The relation stage on somebody's detector: no backbone and no RPN of our own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder
+from rdn_engine.kernels import cpu
+from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN, RoIHead
 from training.model.relation import RelationStage
 
@@ -29,12 +34,14 @@ class AttachedRDN(RDN):
     """As RDN, with proposals and their features from the detector of `config.attached`."""
 
     encoder: AttachedEncoder | None = None
-    """Runs the detector; only frames want it, features of a cache do not."""
+    """Runs the detector where it stays as it is; only frames want it, features of a cache do not."""
+    detector: SmallFCOS | None
+    """The detector where it is trained with the relations; it is no part of their checkpoint"""
 
     def __init__(self, config: RDNConfig) -> None:
         nn.Module.__init__(self)
         assert config.attached is not None
-        self.config = config
+        self.config, self.detector = config, None
         self.roi = DetectorHead(config.attached.features, config.relation.dim)
         self.relation = RelationStage(config.relation, config.num_logits)
 
@@ -62,8 +69,15 @@ class AttachedRDN(RDN):
             boxes [n, 4] in network-input pixels, objectness [n], features [n, D], and (height, width) of the image in
             the network input.
         """
-        assert self.encoder is not None
         network = preprocess.network_input(frame, self.config.input, 1)
+        size = self.config.input.image_size(*frame.shape[:2])
+        if self.detector is not None:
+            images = torch.from_numpy(network[None]).to(self.roi.fc.weight)
+            found, feature_map = self.detector.predict(images)
+            assert feature_map is not None
+            [(boxes, scores, pooled)] = self.pooled(images, found, feature_map, num_reference)
+            return boxes, scores, self.describe(pooled), size
+        assert self.encoder is not None
         (found,) = self.encoder.candidates(network[None])
         rows = self.encoder.select(found, num_reference)
         weight = self.roi.fc.weight
@@ -71,7 +85,48 @@ class AttachedRDN(RDN):
             torch.from_numpy(np.ascontiguousarray(part)).to(weight)
             for part in (found.boxes[rows], found.score[rows], self.encoder.pool(found, rows))
         )
-        return boxes, scores, self.describe(features), self.config.input.image_size(*frame.shape[:2])
+        return boxes, scores, self.describe(features), size
+
+    def pooled(
+        self, images: Tensor, found: Mapping[str, Tensor], feature_map: Tensor, num_reference: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The proposals of a detector that is trained, chosen as the runtime chooses them.
+
+        Args:
+            images: [B, 3, H, W] normalised network inputs.
+            found: what the detector says of their cells.
+            feature_map: [B, C, h, w] its map; gradients pass through it.
+            num_reference: proposals of an image at most (N).
+
+        Returns:
+            Of each image boxes [n, 4] in network-input pixels, scores [n], best first, and features
+            [n, attached.features].
+        """
+        attached, roi = self.config.attached, self.config.roi
+        assert self.detector is not None
+        assert attached is not None
+        assert attached.map_stride is not None
+        with torch.no_grad():
+            boxes, class_scores = self.detector.candidates(images, {k: v.float() for k, v in found.items()})
+        scores, labels = class_scores.max(2)
+        chosen = []
+        for of_image in zip(boxes, scores, labels, strict=True):
+            rows = cpu.suppress(
+                *(part.cpu().numpy() for part in of_image),
+                num_classes=attached.num_classes,
+                top_n=attached.pre_nms_top_n,
+                nms_threshold=attached.nms_threshold,
+                most=num_reference,
+                threads=torch.get_num_threads(),
+            )
+            chosen.append(torch.from_numpy(rows).to(boxes.device))
+        kept = [b[rows] for b, rows in zip(boxes, chosen, strict=True)]
+        cells = torchvision.ops.roi_align(
+            feature_map.float(), kept, roi.size, 1 / attached.map_stride, sampling_ratio=-1, aligned=False
+        )
+        # Channels stand inside of cells, as the runtime pools them.
+        features = cells.permute(0, 2, 3, 1).flatten(1).split([len(b) for b in kept])
+        return list(zip(kept, [s[rows] for s, rows in zip(scores, chosen, strict=True)], features, strict=True))
 
 
 def rdn_of(config: RDNConfig) -> RDN:

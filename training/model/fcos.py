@@ -6,6 +6,7 @@ anybody's detector is (docs/own_detector.md), and relations are trained on it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -199,6 +200,22 @@ class SmallFCOS(FCOS):
         height, width = images.shape[-2:]
         listed = ImageList(images, [(height, width)] * len(images))
         return self.anchor_generator(listed, maps), [rows * columns for rows, columns in grids]
+
+    def candidates(self, images: Tensor, found: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of every cell, as the exported graph gives them.
+
+        Args:
+            images: [B, 3, H, W] that were looked at.
+            found: what `predict` says of them.
+
+        Returns:
+            [B, A, 4] in network-input pixels, the last pixel included, and [B, A, C] in 0..1 without a background.
+        """
+        anchors = self.cells(images)[0]
+        codes = found["bbox_regression"]
+        corners = torch.stack([self.box_coder.decode(c, a) for c, a in zip(codes, anchors, strict=True)])
+        scores = (found["cls_logits"].sigmoid() * found["bbox_ctrness"].sigmoid()).sqrt()
+        return corners - corners.new_tensor([0, 0, 1, 1]), scores[..., 1:]
 
     @torch.no_grad()
     def detect(self, frame: NDArray[np.uint8]) -> FrameBoxes:
