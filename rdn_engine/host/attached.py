@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.contract import require_encoder, require_roi_head
@@ -38,7 +39,7 @@ class Candidates:
     class_scores: Float
     """[A, C] in 0..1"""
     score: Float
-    """[A] of the best class, times the objectness where there is one; NaN where the box is not finite"""
+    """[A] of the best class, times the objectness where there is one; NaN where the box is none (`is_box`)"""
     label: Index
     """[A] the best class"""
     features: Float | None
@@ -149,7 +150,7 @@ class AttachedEncoder:
                 low, high = objectness.min(), objectness.max()
                 raise BundleError(f"graph encoder gave objectness in {low:g}..{high:g}; wanted 0..1")
             score = score * objectness
-        score = np.where(np.isfinite(boxes).all(1), score, np.float32(np.nan))
+        score = np.where(is_box(boxes), score, np.float32(np.nan))
         features = None
         if self._attached.relations:
             features = outputs["features" if self._attached.map_stride is None else "feature_map"][image]
@@ -233,6 +234,21 @@ class AttachedEncoder:
         n, k = len(pooled), len(support)
         empty = {"query": (n, 0), "keys": (0, k, 0), "values": (0, k, 0), "refine_query": (k, 0)}
         return {"features": pooled} | {name: np.zeros(shape, np.float32) for name, shape in empty.items()}
+
+
+def is_box(boxes: Float) -> NDArray[np.bool_]:
+    """Which boxes are finite and have an area: relations take the logarithms of their sides.
+
+    Args:
+        boxes: [A, 4] xyxy, the last pixel included: a side is x2 - x1 + 1.
+
+    Returns:
+        [A].
+    """
+    # A side that a subtraction rounds to 0 is as good as none; infinite less infinite is no number.
+    with np.errstate(invalid="ignore"):
+        sides = boxes[:, 2:] - boxes[:, :2]
+    return np.isfinite(boxes).all(1) & (sides > -1).all(1)
 
 
 def check_outputs(config: RDNConfig, attached: AttachedConfig, outputs: Mapping[str, Float], images: int) -> None:

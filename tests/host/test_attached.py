@@ -22,6 +22,7 @@ from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.input_config import InputConfig
+from rdn_engine.results import Detections
 from rdn_engine.verify import verify
 from tests import reference
 from tests.fakes import FakeGraph, random_boxes, relation_weights
@@ -149,6 +150,14 @@ def zeros(*shape: int) -> np.ndarray:
 IMAGE = zeros(1, 3, 32, 64)
 
 
+def described(pooled: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
+    """What a graph roi_head might give."""
+    assert len(pooled)
+    chosen = pooled[support]
+    cached = np.repeat(chosen[None], 3, 0)
+    return {"features": pooled, "query": pooled, "keys": cached, "values": cached, "refine_query": chosen}
+
+
 def run(encoder: AttachedEncoder, most: int = 8) -> EncodedFrame:
     (frame,) = encoder(IMAGE, most, 1, lambda stage: None)
     return frame
@@ -170,11 +179,45 @@ def test_proposals_are_the_best_that_no_better_one_of_their_class_overlaps() -> 
     np.testing.assert_array_equal(frame.features, scores[kept[:20]])
 
 
-def test_a_box_that_is_not_finite_is_no_proposal() -> None:
+@pytest.mark.parametrize("box", [
+    [0, np.nan, 9, 9], [0, 0, np.inf, 9], [-np.inf, 0, np.inf, 9], [5, 0, 4, 9], [0, 9, 9, 3], [5e7, 0, 5e7 - 4, 9],
+])  # fmt: skip
+def test_a_box_that_is_not_finite_or_has_no_area_is_no_proposal(box: list[float]) -> None:
     outputs = given(3)
-    outputs["boxes"] = np.array([[[0, 0, 9, 9], [0, np.nan, 9, 9], [0, 0, np.inf, 9]]], np.float32)
+    # Sides are x2 - x1 + 1, so that one of half a pixel is a box.
+    outputs["boxes"] = np.array([[[0, 0, 9, 9], box, [20, 20, 19.5, 29]]], np.float32)
     frame = run(encoder_of(config_of(AttachedConfig(num_classes=2)), **outputs))
-    assert frame.boxes.tolist() == [[0, 0, 9, 9]]
+    assert sorted(frame.boxes.tolist()) == [[0, 0, 9, 9], [20, 20, 19.5, 29]]
+
+
+def test_a_box_without_area_does_not_spoil_the_window() -> None:
+    """Relations take logarithms of sides: of one box without a side, every frame around it would be no number."""
+    config = config_of(AttachedConfig(True, 2, 32))
+    config = replace(config, dials=replace(config.dials, window=2, num_support=4))
+    # The scores of the first and the second candidate are the best.
+    outputs = {**given(6), "features": np.random.default_rng(5).normal(size=(1, 6, 32)).astype(np.float32)}
+    outputs["class_scores"] = outputs["class_scores"] / 2 + np.float32([[0.5]] * 2 + [[0]] * 4)
+    boxes = outputs["boxes"].copy()
+    boxes[0, 0, 2] = boxes[0, 0, 0] - 1
+
+    def results(outputs: dict[str, np.ndarray]) -> list[Detections]:
+        encoder = AttachedEncoder(
+            config,
+            FakeGraph(("image",), tuple(outputs), lambda image: outputs),
+            FakeGraph(("pooled", "support"), ("features", "query", "keys", "values", "refine_query"), described),
+            1,
+        )
+        detector = Detector(
+            HostRuntime(HostModel(config, encoder, FusedRelation(config, relation_weights(config), 1), 1))
+        )
+        return detector.predict([np.zeros((32, 64, 3), np.uint8)] * 4)
+
+    found = results({**outputs, "boxes": boxes})
+    rest = results({name: values[:, 1:] for name, values in outputs.items()})
+    for got, wanted in zip(found, rest, strict=True):
+        assert len(wanted) > 0
+        np.testing.assert_array_equal(got.xyxy, wanted.xyxy)
+        np.testing.assert_array_equal(got.confidence, wanted.confidence)
 
 
 NOTHING = {
@@ -208,17 +251,11 @@ def test_frames_without_proposals_have_no_relations_either(always: bool) -> None
         outputs = {**given(6), "features": zeros(1, 6, 32) + 1}
         return outputs | ({"boxes": zeros(1, 6, 4) + np.float32(np.nan)} if always or next(calls) == 1 else {})
 
-    def head(pooled: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
-        assert len(pooled)
-        chosen = pooled[support]
-        cached = np.repeat(chosen[None], 3, 0)
-        return {"features": pooled, "query": pooled, "keys": cached, "values": cached, "refine_query": chosen}
-
     names = ("features", "query", "keys", "values", "refine_query")
     encoder = AttachedEncoder(
         config,
         FakeGraph(("image",), ("boxes", "class_scores", "features"), graph),
-        FakeGraph(("pooled", "support"), names, head),
+        FakeGraph(("pooled", "support"), names, described),
         1,
     )
     relation = FusedRelation(config, relation_weights(config), 1)

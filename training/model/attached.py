@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rdn_engine.config import RDNConfig
 from rdn_engine.host import preprocess
-from rdn_engine.host.attached import AttachedEncoder
+from rdn_engine.host.attached import AttachedEncoder, is_box
 from rdn_engine.kernels import cpu
 from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN, RoIHead
@@ -111,8 +111,11 @@ class AttachedRDN(RDN):
         scores, labels = class_scores.max(2)
         chosen = []
         for of_image in zip(boxes, scores, labels, strict=True):
+            corners, score, label = (part.cpu().numpy() for part in of_image)
             rows = cpu.suppress(
-                *(part.cpu().numpy() for part in of_image),
+                corners,
+                np.where(is_box(corners), score, np.float32(np.nan)),
+                label,
                 num_classes=attached.num_classes,
                 top_n=attached.pre_nms_top_n,
                 nms_threshold=attached.nms_threshold,
