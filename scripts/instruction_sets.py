@@ -14,7 +14,7 @@ MKL_ENABLE_INSTRUCTIONS ignored there, too
 OPENBLAS_CORETYPE       NumPy's matrix products: Haswell (AVX2), Sandybridge (AVX), Nehalem (SSE4.2), Prescott (SSE3; it
                         calls itself Katmai)
 NPY_DISABLE_CPU_FEATURES NumPy's own loops: X86_V3 since 2.4, AVX2 FMA3 before; a name it does not know does nothing
-ONNX Runtime has no such variable.
+ONNX Runtime has no such variable; scripts/without_avx512.py hides instruction sets from it and all others.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 
 from rdn_engine.kernels import _C
 
+HIDDEN = "RDN_HIDDEN"
 PACKAGES = (
     "rdn-engine",
     "torch",
@@ -30,12 +31,14 @@ PACKAGES = (
 
 def environment() -> dict[str, Any]:
     """Command, date, commit (with `+` where the tree had changes), versions and machine, as plain JSON values."""
+    # scripts/without_avx512.py says what it keeps from the libraries.
+    hidden = {"hidden": os.environ[HIDDEN]} if HIDDEN in os.environ else {}
     return {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "kernels": _C.isa},
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "kernels": _C.isa} | hidden,
     }
 
 

@@ -107,7 +107,8 @@ def machine(results: Mapping[str, Any]) -> str:
     """Processor, kernels and the libraries that a figure depends on."""
     about, versions = results["machine"], results["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "onnxruntime", "numpy") if name in versions)
-    return f"{about['cpu']}, {about['cores']} cores, kernels {about['kernels']}; {packages}"
+    hidden = f" ({about['hidden']} hidden)" if "hidden" in about else ""
+    return f"{about['cpu']}{hidden}, {about['cores']} cores, kernels {about['kernels']}; {packages}"
 
 
 def commit(measured: Mapping[str, Any]) -> str:

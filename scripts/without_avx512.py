@@ -1,0 +1,59 @@
+"""Run a command as on a processor without AVX-512, AVX-VNNI and AMX: no library in it is told that there are any.
+
+    python scripts/without_avx512.py python benchmarks/frame/latency.py ...
+
+Kernels, ONNX Runtime, OpenVINO, oneDNN and NumPy then choose what they have for AVX2, so that one machine measures both
+kinds. What is measured is this machine's core with AVX2, and results say so (`machine.hidden`). Wants x86-64 Linux, gcc
+and a processor whose CPUID can trap (`cpuid_fault` in /proc/cpuinfo; some virtual machines do not pass it on). Exit
+code: the command's; 125 where this machine cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+CANNOT = 125
+SOURCE = Path(__file__).with_suffix(".c")
+LIBRARY = Path(__file__).resolve().parents[1] / "build" / "without_avx512.so"
+TUNABLE = "glibc.cpu.hwcaps=-AVX512F,-AVX512CD,-AVX512BW,-AVX512DQ,-AVX512VL"
+"""For glibc's own string functions, which are chosen before any library is loaded"""
+
+
+def library() -> Path:
+    """The preloaded library, built where it is not there or older than its source.
+
+    Raises:
+        OSError: there is no gcc.
+        subprocess.CalledProcessError: gcc refuses the source.
+    """
+    if not LIBRARY.exists() or LIBRARY.stat().st_mtime < SOURCE.stat().st_mtime:
+        LIBRARY.parent.mkdir(exist_ok=True)
+        part = LIBRARY.with_name(f"{os.getpid()}.{LIBRARY.name}")
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", part, SOURCE, "-ldl"], check=True)
+        part.replace(LIBRARY)
+    return LIBRARY
+
+
+def main(command: list[str]) -> NoReturn:
+    if not command or command[0] in ("-h", "--help"):
+        print(__doc__)
+        sys.exit(0 if command else 2)
+    if shutil.which("gcc") is None:
+        print("gcc is not there; wanted it to build what is preloaded", file=sys.stderr)
+        sys.exit(CANNOT)
+    preload = ":".join(filter(None, [str(library()), os.environ.get("LD_PRELOAD", "")]))
+    told = {"LD_PRELOAD": preload, "GLIBC_TUNABLES": TUNABLE, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
+    try:
+        os.execvpe(command[0], command, os.environ | told)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
