@@ -13,7 +13,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,13 +26,14 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import rdn_engine.verify
+from export.dials import turned
 from export.golden import LARGEST_TOLERANCE, SMALLEST_TOLERANCE, TOLERANCE_FACTOR, golden_frames, golden_results
 from export.graphs import OPSET, export_graphs
 from export.verify import BUNDLE_TOLERANCES, GRAPH_TOLERANCE, Comparison, compare_graphs
 from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import Bundle, write_bundle, write_manifest
 from rdn_engine.bundle.manifest import ENCODER, GOLDEN
-from rdn_engine.config import RDNConfig
+from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import AttachError, CheckpointError, RDNError
 from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder
@@ -54,7 +55,7 @@ class Joined:
 
 def attach_relations(
     engines: str | Path, checkpoint: str | Path, output: str | Path, *, name: str | None = None,
-    golden: Path | None = None,
+    golden: Path | None = None, dials: Sequence[str] = (),
 ) -> Joined:  # fmt: skip
     """Write an engine directory; an older one there is replaced once the new one is verified.
 
@@ -64,6 +65,7 @@ def attach_relations(
         output: the engine directory.
         name: of the model; the directory's by default.
         golden: video or folder of images for the golden results; rendered frames by default.
+        dials: of the directory, each `name=value`; those of the training by default.
 
     Returns:
         What was compared on the way.
@@ -75,9 +77,9 @@ def attach_relations(
     """
     checkpoint, output = Path(checkpoint), Path(output)
     images, bundle, loaded = golden_frames(golden), Bundle.open(engines), load_checkpoint(Path(checkpoint))
-    config = loaded.config
+    config = replace(loaded.config, dials=turned(loaded.config.dials, dials))
     _require_same(bundle.config, config, checkpoint)
-    model = loaded.model()
+    model = replace(loaded, config=config).model()
     assert isinstance(model, AttachedRDN)
     encoder = AttachedEncoder(config, load_backend("onnxruntime", "cpu", 1).load(bundle.path("encoder")), None, 1)
     model.encoder = encoder
@@ -153,12 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="engine directory to write")
     parser.add_argument("--name", help="of the model; default: the name of the directory")
     parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
+    known = ", ".join(f.name for f in fields(Dials))
+    parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE",
+                        help=f"in place of the training's; may be repeated: {known}")  # fmt: skip
     arguments = parser.parse_args(argv)
     console = Console(stderr=True)
     try:
         joined = attach_relations(
-            arguments.engines, arguments.checkpoint, arguments.output, name=arguments.name, golden=arguments.golden
-        )
+            arguments.engines, arguments.checkpoint, arguments.output, name=arguments.name, golden=arguments.golden,
+            dials=arguments.dial,
+        )  # fmt: skip
     except (RDNError, OSError) as error:
         console.print(f"[red]error:[/red] {type(error).__name__}: {error}", highlight=False, soft_wrap=True)
         return 1

@@ -13,20 +13,20 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export.build_engines import build
+from export.dials import turned
 from rdn_engine import Detector
 from rdn_engine.config import Dials
-from rdn_engine.errors import ConfigError, DatasetError, RDNError
+from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.plots import draw
 from rdn_engine.evaluation.score import precision_recall
 from rdn_engine.evaluation.table import result_table
@@ -57,21 +57,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="the result as JSON")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="writes plots there")
     return parser
-
-
-def turned(dials: Dials, settings: Sequence[str]) -> Dials:
-    """`dials` with settings such as "window=4". Raises ConfigError for an unknown name or a value out of range."""
-    given = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        known = [f.name for f in fields(Dials)]
-        if not equals or name not in known:
-            raise ConfigError(f"--dial is {setting!r}; wanted NAME=VALUE with a name of {known}")
-        try:
-            given[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--dial is {setting!r}; wanted a number or a word after the =") from None
-    return replace(dials, **given)
 
 
 def videos_of_files(arguments: argparse.Namespace) -> AnnotatedVideos | None:

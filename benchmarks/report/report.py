@@ -69,6 +69,29 @@ def rdn_tiny() -> str:
     return "\n".join([table(header, rows), "", f"{rdn['vid']['protocol']}. {coco} {source}"])
 
 
+def rdn_mini() -> str:
+    """The small anchor-free model against rdn_tiny: AP50 on the same videos, and a frame side by side."""
+    tiny, mini = load("accuracy_rdn_tiny.json"), load("accuracy_rdn_mini.json")
+    before, after = _ap50_columns(tiny), _ap50_columns(mini)
+    if tiny["data"] != mini["data"]:
+        raise SystemExit(f"rdn_tiny was evaluated on {tiny['data']}, rdn_mini on {mini['data']}; wanted the same")
+    header = [f"AP50, {mini['data']['videos']} videos, {mini['data']['frames']} frames", *after]
+    named = {"rdn_tiny": before, "rdn_mini": after}
+    rows = [[name, *(f"{value:.1f}" for value in row.values())] for name, row in named.items()]
+    rows.append(["difference", *(f"{after[key] - before[key]:+.1f}" for key in after)])
+    runs, times = [], []
+    for path in sorted(store.RESULTS.glob("frame_rdn_mini_*.json")):
+        result = store.read(path)
+        first, own = result["rows"]
+        times.append([result["machine"]["kernels"], f"{first['ms']['p50']:.2f}", f"{own['ms']['p50']:.2f}",
+                      f"{own['over_first']['p50']:.3f}"])  # fmt: skip
+        runs.append(f"- {result['machine']['kernels']}: {store.provenance(result, on=result)}")
+    told = "A steady frame at each model's own dials, 192 x 128, in CPU time of one thread, in turns:"
+    source = f"{mini['vid']['protocol']}. Commit {store.commit(mini)}, `{mini['command']}`."
+    columns = ["kernels", "rdn_tiny, ms", "rdn_mini, ms", "that / rdn_tiny"]
+    return "\n".join([table(header, rows), "", source, "", told, "", table(columns, times), "", *runs])
+
+
 def from_nothing() -> str:
     """What rdn_tiny.yaml takes and comes to from drawn weights."""
     result = load("from_nothing.json")
@@ -174,6 +197,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README | gpu_tables.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
+    "models/rdn_mini/README.md": {"rdn-mini": rdn_mini},
     "docs/own_detector.md": {"frozen-detector": frozen_detector, "own-detector-cost": own_detector_cost},
     "docs/parity.md": {"parity": parity},
     "docs/yolov.md": {"parity-yolov": parity_yolov},
