@@ -272,7 +272,8 @@ class JointObjective(nn.Module):
         told = zip(proposed, batch.boxes, batch.labels, batch.ignored, strict=True)
         frames = [FeatureFrame(*found, truth, labels, ignored) for found, truth, labels, ignored in told]
         features = FeatureBatch(frames, batch.seeds, batch.names, batch.damaged, batch.frames_per_clip)
-        return losses | self.relations(features, relation, references)
+        related: dict[str, Tensor] = self.relations(features, relation, references)
+        return losses | related
 
 
 _MAP_WEIGHT = 2.0

@@ -248,7 +248,7 @@ def is_box(boxes: Float) -> NDArray[np.bool_]:
     # A side that a subtraction rounds to 0 is as good as none; infinite less infinite is no number.
     with np.errstate(invalid="ignore"):
         sides = boxes[:, 2:] - boxes[:, :2]
-    return np.isfinite(boxes).all(1) & (sides > -1).all(1)
+    return np.asarray(np.isfinite(boxes).all(1) & (sides > -1).all(1))
 
 
 def check_outputs(config: RDNConfig, attached: AttachedConfig, outputs: Mapping[str, Float], images: int) -> None:

@@ -73,9 +73,9 @@ class AttachedRDN(RDN):
         size = self.config.input.image_size(*frame.shape[:2])
         if self.detector is not None:
             images = torch.from_numpy(network[None]).to(self.roi.fc.weight)
-            found, feature_map = self.detector.predict(images)
+            cells, feature_map = self.detector.predict(images)
             assert feature_map is not None
-            [(boxes, scores, pooled)] = self.pooled(images, found, feature_map, num_reference)
+            [(boxes, scores, pooled)] = self.pooled(images, cells, feature_map, num_reference)
             return boxes, scores, self.describe(pooled), size
         assert self.encoder is not None
         (found,) = self.encoder.candidates(network[None])
