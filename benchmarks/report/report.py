@@ -65,7 +65,7 @@ def rdn_tiny() -> str:
     before, after = found.values()
     rows.append(["difference", *(f"{after[key] - before[key]:+.1f}" for key in after)])
     coco = f"AP50 in COCO's protocol: {single['coco']['AP50']:.1f} and {rdn['coco']['AP50']:.1f}."
-    source = f"Commit {store.commit(rdn)}, `{rdn['command']}`."
+    source = f"Commit {store.commit(rdn)}, `{store.command(rdn)}`."
     return "\n".join([table(header, rows), "", f"{rdn['vid']['protocol']}. {coco} {source}"])
 
 
@@ -79,7 +79,7 @@ def from_nothing() -> str:
     return (
         f"`training/configs/rdn_tiny.yaml` from drawn weights, with {threads} on {result['machine']['cpu']}: "
         f"{sum(minutes.values()):.0f} minutes ({phases}). AP50 of the same held-out videos: {found}. "
-        f"Commit {store.commit(result)}, `{result['command']}`."
+        f"Commit {store.commit(result)}, `{store.command(result)}`."
     )
 
 
