@@ -23,8 +23,8 @@ MOVED = {
     "benchmarks/relation.py": "benchmarks/kernel/relation.py",
     "training/evaluate.py": "export/evaluate.py",
 }
-"""Where a script lay when results were made with it -> where it lies now. Results keep the command that made them, pages
-print the one that makes them now.
+"""Where a script lay when results were made with it -> where it lies now. Results keep the command that made them,
+pages print the one that makes them now.
 """
 
 
