@@ -285,6 +285,13 @@ def _table(attached: Attached) -> Table:
     return table
 
 
+def _doubt(golden: Path | None, attached: Attached) -> str | None:
+    """Why `verify` of the directory proves little; None where it may prove enough."""
+    if golden is None:
+        return "the golden frames are rendered discs, triangles and stars, which few detectors know"
+    return None if any(attached.detections) else "the golden frames show nothing that this detector is sure of"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     arguments = _arguments(argv)
@@ -299,6 +306,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = cast("AttachedConfig", attached.config.attached).features
     console.print(f"features: {width or 'none found, so no relations can be trained on it (--features)'}")
     console.print(f"detections above 0.3 in the golden frames: {attached.detections}")
+    if (doubt := _doubt(arguments.golden, attached)) is not None:
+        console.print(
+            f"note: {doubt}; with --golden and a video or a folder of images of its objects `verify` proves more",
+            soft_wrap=True,
+        )
     print(arguments.output)
     return 0
 

@@ -186,8 +186,8 @@ def dial_table(config: RDNConfig) -> Table:
     """
     d = config.dials
     table = new_table("dial", "value", "range")
-    table.add_row("window (T)", str(d.window), "0 or more frames")
-    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T frames")
+    table.add_row("window (T)", str(d.window), "0 or more encoded frames")
+    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T steps")
     table.add_row("support (K)", str(d.num_support), "1..N proposals a frame")
     table.add_row("reference (N)", str(d.num_reference), "K or more proposals a frame")
     table.add_row("ratio (r)", f"{d.advanced_ratio:g}", "(0, 1]")
@@ -196,7 +196,7 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
     table.add_row("link delay (D)", str(d.link_delay), "0 or more steps")
     table.add_row("link gap (G)", str(d.link_gap), "0 or more steps")
-    table.add_row("interval (n)", str(d.interval), "1..4096 frames")
+    table.add_row("interval (n)", str(d.interval), "1..4096: every n-th frame is a step")
     table.add_row("still", f"{d.still:g}", "0 (off)..255 grey levels")
     table.add_row("still run (m)", str(d.still_run), "1 or more steps")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")
