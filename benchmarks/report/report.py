@@ -35,6 +35,7 @@ from benchmarks.report import (
     triton_tables,
 )
 from benchmarks.report.store import ROOT, load, table
+from training.arguments import given_path
 
 
 def rewrite(page: str, blocks: dict[str, str]) -> str:
@@ -236,7 +237,9 @@ def own(path: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("file", nargs="?", type=Path, help="what latency.py wrote; without it, the committed results")
+    what.add_argument(
+        "file", nargs="?", type=given_path, help="what latency.py wrote; without it, the committed results"
+    )
     what.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
     arguments = parser.parse_args(argv)
     return pages(arguments.check) if arguments.file is None else own(arguments.file)
