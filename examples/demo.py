@@ -11,6 +11,7 @@ from pathlib import Path
 # The renderer belongs to the training set and is not part of the installed package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.arguments import given_path
 from training.data.synthetic import write_clip
 
 
@@ -25,8 +26,8 @@ def rdn_engine(*arguments: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--engines", type=Path, required=True, help="engine directory")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--engines", type=given_path, required=True, help="engine directory")
+    parser.add_argument("--output", type=given_path, required=True, help="folder for what is written")
     parser.add_argument("--video", help="also a video of yours; the bundled model knows only its rendered shapes")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from training.arguments import given_path
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -26,11 +30,11 @@ def run(*arguments: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--detector", type=Path, required=True, help="ONNX file")
+    parser.add_argument("--detector", type=given_path, required=True, help="ONNX file")
     parser.add_argument("--family", default="yolox", help="of the detector; default: yolox")
     parser.add_argument("--classes", default="coco", help="coco, or a file with a name a line; default: coco")
     parser.add_argument("--video", required=True, help="anything that rdn-engine predict reads")
-    parser.add_argument("--output", type=Path, required=True, help="folder for what is written")
+    parser.add_argument("--output", type=given_path, required=True, help="folder for what is written")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     engines, lines = arguments.output / "engines", arguments.output / "found.jsonl"

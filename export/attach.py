@@ -47,6 +47,7 @@ from rdn_engine.host.model import HostModel
 from rdn_engine.input_config import Fit, InputConfig
 from rdn_engine.text import read_text
 from rdn_engine.verify import StageReport, stages_of
+from training.arguments import given_path
 
 FAILED = 1
 DIALS = Dials(window=0, look_ahead=0, num_support=1, num_reference=100, advanced_ratio=1.0)
@@ -222,12 +223,12 @@ def _sha256(path: Path) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--detector", type=Path, required=True, help="ONNX file")
+    parser.add_argument("--detector", type=given_path, required=True, help="ONNX file")
     parser.add_argument("--family", choices=get_args(FamilyName), required=True)
     parser.add_argument("--classes", required=True, help="coco, or a file with a name a line, in the detector's order")
-    parser.add_argument("--output", type=Path, required=True, help="engine directory to write")
+    parser.add_argument("--output", type=given_path, required=True, help="engine directory to write")
     parser.add_argument("--name", help="of the model; default: the name of the directory")
-    parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
+    parser.add_argument("--golden", type=given_path, help="video or folder of images for the golden results")
     reading = parser.add_argument_group("how it is read; by default as the family has it")
     reading.add_argument("--boxes", help="tensor [batch, n, 4] or [batch, 4, n]")
     reading.add_argument(
@@ -285,6 +286,13 @@ def _table(attached: Attached) -> Table:
     return table
 
 
+def _doubt(golden: Path | None, attached: Attached) -> str | None:
+    """Why `verify` of the directory proves little; None where it may prove enough."""
+    if golden is None:
+        return "the golden frames are rendered discs, triangles and stars, which few detectors know"
+    return None if any(attached.detections) else "the golden frames show nothing that this detector is sure of"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     arguments = _arguments(argv)
@@ -299,6 +307,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = cast("AttachedConfig", attached.config.attached).features
     console.print(f"features: {width or 'none found, so no relations can be trained on it (--features)'}")
     console.print(f"detections above 0.3 in the golden frames: {attached.detections}")
+    if (doubt := _doubt(arguments.golden, attached)) is not None:
+        console.print(
+            f"note: {doubt}; with --golden and a video or a folder of images of its objects `verify` proves more",
+            soft_wrap=True,
+        )
     print(arguments.output)
     return 0
 

@@ -38,6 +38,7 @@ from rdn_engine.errors import AttachError, CheckpointError, RDNError
 from rdn_engine.host import preprocess
 from rdn_engine.host.attached import AttachedEncoder
 from rdn_engine.verify import StageReport, detection_rows, set_difference
+from training.arguments import given_path
 from training.checkpoints.files import load_checkpoint
 from training.model.attached import AttachedRDN
 from training.model.inference import detect_video
@@ -150,11 +151,11 @@ def _sha256(path: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--engines", type=Path, required=True, help="engine directory of the detector alone")
-    parser.add_argument("--checkpoint", type=Path, required=True, help=".safetensors of a training on it")
-    parser.add_argument("--output", type=Path, required=True, help="engine directory to write")
+    parser.add_argument("--engines", type=given_path, required=True, help="engine directory of the detector alone")
+    parser.add_argument("--checkpoint", type=given_path, required=True, help=".safetensors of a training on it")
+    parser.add_argument("--output", type=given_path, required=True, help="engine directory to write")
     parser.add_argument("--name", help="of the model; default: the name of the directory")
-    parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
+    parser.add_argument("--golden", type=given_path, help="video or folder of images for the golden results")
     known = ", ".join(f.name for f in fields(Dials))
     parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE",
                         help=f"in place of the training's; may be repeated: {known}")  # fmt: skip

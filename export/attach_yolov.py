@@ -39,6 +39,7 @@ from rdn_engine.bundle.manifest import ENCODER, GOLDEN, GRAPHS, WEIGHTS
 from rdn_engine.config import CosineConfig, MemoryOrder
 from rdn_engine.errors import AttachError, RDNError
 from rdn_engine.verify import StageReport
+from training.arguments import given_path
 from training.checkpoints.files import read_config
 from training.checkpoints.yolov import INPUT_SIZE, load_yolov
 
@@ -148,11 +149,11 @@ def _sha256(path: Path) -> str:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--checkpoint", type=Path, required=True, help=".pth in the public YOLOV layout")
+    parser.add_argument("--checkpoint", type=given_path, required=True, help=".pth in the public YOLOV layout")
     parser.add_argument(
         "--classes", required=True, help="imagenet_vid, coco, or a file with a name a line, in the checkpoint's order"
     )
-    parser.add_argument("--output", type=Path, required=True, help="engine directory to write")
+    parser.add_argument("--output", type=given_path, required=True, help="engine directory to write")
     parser.add_argument("--size", type=int, nargs=2, default=INPUT_SIZE, metavar=("HEIGHT", "WIDTH"),
                         help="of the network input, multiples of 32 pixels; default: 576 576")  # fmt: skip
     parser.add_argument("--window", type=int, help="T, frames that are remembered; default: 31")
@@ -172,7 +173,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="shuffled: as the public online head draws its memory; default: time",
     )
     parser.add_argument("--name", help="of the model; default: the name of the directory")
-    parser.add_argument("--golden", type=Path, help="video or folder of images for the golden results")
+    parser.add_argument("--golden", type=given_path, help="video or folder of images for the golden results")
     return parser.parse_args(argv)
 
 

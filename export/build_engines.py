@@ -47,6 +47,7 @@ from rdn_engine.bundle.directory import Bundle, write_bundle, write_manifest
 from rdn_engine.bundle.manifest import GOLDEN, PRECISIONS, WEIGHTS, Agreement
 from rdn_engine.errors import BackendUnavailable, CheckpointError, PrecisionError, RDNError
 from rdn_engine.verify import StageReport
+from training.arguments import given_path
 from training.checkpoints.files import Checkpoint, load_checkpoint, read_config
 
 FAILED, DIFFERS = 1, 3
@@ -259,14 +260,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=given_path,
         help="our .safetensors or a .pth in the public layout; default: the bundled rdn_tiny",
     )
-    parser.add_argument("--output", type=Path, help=f"engine directory to write; default for the bundled one: {OUTPUT}")
-    parser.add_argument("--config", type=Path, help="YAML with what the checkpoint does not say (export/configs)")
+    parser.add_argument(
+        "--output", type=given_path, help=f"engine directory to write; default for the bundled one: {OUTPUT}"
+    )
+    parser.add_argument("--config", type=given_path, help="YAML with what the checkpoint does not say (export/configs)")
     parser.add_argument("--name", help="of the model in the manifest; default: the name of the directory")
     parser.add_argument(
-        "--golden", type=Path, help="video or folder of images for the golden results; default: rendered"
+        "--golden", type=given_path, help="video or folder of images for the golden results; default: rendered"
     )
     parser.add_argument(
         "--backend",
@@ -278,7 +281,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", default="float32", help=" or ".join(PRECISIONS))
     parser.add_argument(
         "--calibration",
-        type=Path,
+        type=given_path,
         help="below float32: video or folder of images like those that the detector will see",
     )
     parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="below float32: most frames to calibrate on")

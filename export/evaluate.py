@@ -30,6 +30,7 @@ from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.plots import draw
 from rdn_engine.evaluation.score import precision_recall
 from rdn_engine.evaluation.table import result_table
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.detect import RunDetector, detect_all, figures
 from training.evaluation.videos import AnnotatedVideos, from_files, from_synthetic
@@ -41,11 +42,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", type=Path, help="our .safetensors, or a .pth in the public layout")
-    source.add_argument("--bundle", type=Path, help="engine directory")
-    parser.add_argument("--config", type=Path, help="YAML with what the checkpoint does not say (export/configs)")
-    parser.add_argument("--data", type=Path, help="CocoVID JSON; default: synthetic videos")
-    parser.add_argument("--images", type=Path, help="the folder that the file names of --data start from")
+    source.add_argument("--checkpoint", type=given_path, help="our .safetensors, or a .pth in the public layout")
+    source.add_argument("--bundle", type=given_path, help="engine directory")
+    parser.add_argument("--config", type=given_path, help="YAML with what the checkpoint does not say (export/configs)")
+    parser.add_argument("--data", type=given_path, help="CocoVID JSON; default: synthetic videos")
+    parser.add_argument("--images", type=given_path, help="the folder that the file names of --data start from")
     parser.add_argument("--split", default="test", help="of the synthetic videos")
     parser.add_argument("--videos", type=int, default=60, help="synthetic ones")
     parser.add_argument("--frames", type=int, default=24, help="of a synthetic video")
@@ -54,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help=f"may be repeated: {known}")
     parser.add_argument("--executor", choices=("fused", "graph"), default="fused", help="of the relation stage")
     parser.add_argument("--threads", type=int, help="of the detector; default: every CPU")
-    parser.add_argument("--output", type=Path, help="the result as JSON")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="writes plots there")
+    parser.add_argument("--output", type=given_path, help="the result as JSON")
+    parser.add_argument("--plots", type=given_path, metavar="DIR", help="writes plots there")
     return parser
 
 

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rdn_engine.errors import DatasetError, RDNError, TrainingError
 from rdn_engine.evaluation.coco_vid import Dataset, read_dataset, read_json, write_dataset
 from rdn_engine.text import read_text
+from training.arguments import given_path
 from training.data.anchors import fit_anchors, read_anchors
 from training.data.builder import Builder
 from training.data.check import check_dataset, compare_sets
@@ -265,16 +266,20 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    made.add_argument("data", type=Path, help="annotation file or folder, of any layout of docs/datasets.md")
-    made.add_argument("--output", type=Path, required=True, help="a folder for all that is made")
-    made.add_argument("--validation", type=Path, help="a second set; default: every fifth video of the first")
-    made.add_argument("--images", type=Path, help="the folder of the frames, where they lie elsewhere")
-    made.add_argument("--unlabelled", type=Path, nargs="+", default=[], help="videos that train the relations too")
+    made.add_argument("data", type=given_path, help="annotation file or folder, of any layout of docs/datasets.md")
+    made.add_argument("--output", type=given_path, required=True, help="a folder for all that is made")
+    made.add_argument("--validation", type=given_path, help="a second set; default: every fifth video of the first")
+    made.add_argument("--images", type=given_path, help="the folder of the frames, where they lie elsewhere")
+    made.add_argument(
+        "--unlabelled", type=given_path, nargs="+", default=[], help="videos that train the relations too"
+    )
     made.add_argument("--accept", type=float, default=Choice().accept, help="confidence of their labels; %(default)s")
     made.add_argument("--format", choices=tuple(FORMATS), help="the layout; found out by default")
-    made.add_argument("--config", type=Path, default=BASE, help="the training configuration to begin with")
+    made.add_argument("--config", type=given_path, default=BASE, help="the training configuration to begin with")
     made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="settings to replace in it")
-    made.add_argument("--start-from", type=Path, help="weights; default: torchvision's of ImageNet, which are fetched")
+    made.add_argument(
+        "--start-from", type=given_path, help="weights; default: torchvision's of ImageNet, which are fetched"
+    )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return made
 

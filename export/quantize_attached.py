@@ -41,6 +41,7 @@ from rdn_engine.host.attached import AttachedEncoder, DetectorScores
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.relation import FusedRelation
 from rdn_engine.kernels.cpu.arrays import Float
+from training.arguments import given_path
 
 FAILED, DIFFERS = 1, 3
 OPSET = 13
@@ -266,9 +267,11 @@ def _host_model(exact: Bundle, encoder: Path) -> HostModel:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--engines", type=Path, required=True, help="directory in float32")
-    parser.add_argument("--calibration", type=Path, required=True, help="video or folder of images like those to come")
-    parser.add_argument("--output", type=Path, required=True, help="engine directory to write")
+    parser.add_argument("--engines", type=given_path, required=True, help="directory in float32")
+    parser.add_argument(
+        "--calibration", type=given_path, required=True, help="video or folder of images like those to come"
+    )
+    parser.add_argument("--output", type=given_path, required=True, help="engine directory to write")
     parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, help="most frames to calibrate on")
     parser.add_argument(
         "--min-agreement",

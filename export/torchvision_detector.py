@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from export.two_stage import TwoStage
 from rdn_engine.errors import AttachError, CheckpointError, RDNError
+from training.arguments import given_path
 from training.checkpoints.fcos import load_fcos
 from training.model.fcos import SmallFCOS
 
@@ -172,13 +173,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", help="as torchvision.models.detection has it; default: what --checkpoint says, of a "
                         "training with `fcos`")  # fmt: skip
-    parser.add_argument("--checkpoint", type=Path, help="its state_dict; default: random weights")
+    parser.add_argument("--checkpoint", type=given_path, help="its state_dict; default: random weights")
     parser.add_argument("--num-classes", type=int, default=91, help="of --model, background included; default: 91")
     parser.add_argument(
         "--proposals", type=int, default=PROPOSALS, help="of Faster R-CNN, the most of an image; default: %(default)s"
     )
     parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="of the images")
-    parser.add_argument("--output", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--output", type=given_path, required=True, help="ONNX file to write")
     return parser.parse_args(argv)
 
 

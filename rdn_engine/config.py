@@ -229,9 +229,9 @@ class Dials:
     """What may change on a running stream, without a rebuild."""
 
     window: int = 18
-    """T, frames on each side; the window of frame t is t-T..t+L."""
+    """T, encoded frames on each side; the window of frame t is t-T..t+L."""
     look_ahead: int | None = None
-    """L in 0..T, frames; None is T, as in the paper. Results come L frames late."""
+    """L in 0..T, steps; None is T, as in the paper. Results come L steps late."""
     num_support: int = 75
     """K: support proposals kept of each frame."""
     num_reference: int = 300
@@ -249,7 +249,7 @@ class Dials:
     link: Link = "off"
     """What links boxes along the video: `relations` (the paper), `boxes` (the same without relations), `seq_nms`."""
     link_delay: int = 24
-    """D, frames, 0 or more: linked results come D frames later still, rescored by what came until then."""
+    """D, steps, 0 or more: linked results come D steps later still, rescored by what came until then."""
     link_gap: int = 0
     """G, steps, 0 or more: an object that is lost for up to so many keeps its identity, and boxes that are no object
     have none; 0 gives every tube an identity, and what comes back another one."""

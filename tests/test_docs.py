@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = ("python", "rdn-engine")
 
 
+SCRIPT = re.compile(r"\bpython3? (?:\./)?([\w./-]+\.py)\b")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout to run in: its own scripts and settings, the installed package."""
@@ -50,6 +53,17 @@ def run(command: str, where: Path) -> str:
     done = subprocess.run(command, shell=True, cwd=where, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def test_every_script_that_a_page_names_exists() -> None:
+    folders = ("docs", "models", "examples", "training", "export", "benchmarks", "scripts")
+    files = [ROOT / "Makefile", *ROOT.glob("*.md")]
+    files += [
+        path for name in folders for end in ("md", "py", "yaml", "sh") for path in (ROOT / name).rglob(f"*.{end}")
+    ]
+    named = {(str(path.relative_to(ROOT)), name) for path in files for name in SCRIPT.findall(path.read_text())}
+    assert ("README.md", "export/build_engines.py") in named
+    assert sorted((page, name) for page, name in named if not (ROOT / name).is_file()) == []
 
 
 def write_sequences(folder: Path, names: list[str], split: str) -> None:

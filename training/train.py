@@ -16,6 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rdn_engine.errors import RDNError
+from training.arguments import given_path
 from training.distributed import joined
 from training.settings import Settings
 from training.trainer import Trainer
@@ -23,10 +24,10 @@ from training.trainer import Trainer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of settings")
-    parser.add_argument("--output", type=Path, required=True, help="run directory; a run that is in it goes on")
+    parser.add_argument("--config", type=given_path, required=True, help="YAML file of settings")
+    parser.add_argument("--output", type=given_path, required=True, help="run directory; a run that is in it goes on")
     start = "weights to begin with: of an earlier run, a public checkpoint, or a torchvision classifier"
-    parser.add_argument("--start-from", type=Path, help=start)
+    parser.add_argument("--start-from", type=given_path, help=start)
     replace = "replace settings, such as phases.0.iterations=10 seed=1"
     parser.add_argument("--set", action="append", nargs="+", default=[], metavar="FIELD=VALUE", help=replace)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")

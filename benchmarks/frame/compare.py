@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.frame.checkout import ROOT, Checkout, pair
 from benchmarks.frames import make_frame
 from benchmarks.measure import summary
+from training.arguments import given_path
 
 WARM_UP = 5
 TOLERANCE = 1e-3  # of confidences, in order
@@ -71,12 +72,12 @@ def compare(before: Checkout, now: Checkout, frames: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", type=Path, help="the other checkout")
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
-    parser.add_argument("--before-engines", type=Path, help="of the other checkout; default: the same")
+    parser.add_argument("before", type=given_path, help="the other checkout")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--before-engines", type=given_path, help="of the other checkout; default: the same")
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     engines = [str(path.resolve()) for path in (arguments.before_engines or arguments.engines, arguments.engines)]
     sides = pair(arguments.before, "benchmarks.frame.compare", *((path,) for path in engines), core=arguments.core)

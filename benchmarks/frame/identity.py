@@ -27,6 +27,7 @@ from rdn_engine import Detections
 from rdn_engine.config import Dials
 from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import BoxLinker, Linkable
+from training.arguments import given_path
 from training.provenance import environment
 
 OBJECTS, CLASSES, WIDTH, GAP = 92, 8, 1024, 30
@@ -109,7 +110,7 @@ def measure(delay: int, frames: int = FRAMES) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--output", type=given_path, required=True, help="JSON file to write")
     arguments = parser.parse_args()
     rows = [measure(delay) for delay in DELAYS]
     result = {

@@ -38,6 +38,7 @@ from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import ConfigError
 from rdn_engine.host.runtime import Executor
 from rdn_engine.verify import set_difference, verify
+from training.arguments import given_path
 from training.provenance import environment, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -303,8 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", nargs="+", default=[DEMO], type=Path, help="bundles; the first is swept")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "latency.json")
+    parser.add_argument("--engines", nargs="+", default=[DEMO], type=given_path, help="bundles; the first is swept")
+    parser.add_argument("--output", type=given_path, default=ROOT / "runs" / "latency.json")
     parser.add_argument("--sweeps", nargs="+", choices=NAMES, help="default: all but `ends`, which are in T, K and r")
     parser.add_argument("--against", choices=["baseline"], help="measure the straightforward implementation beside")
     parser.add_argument("--rounds", type=int, help=f"default 9, with --quick {QUICK_ROUNDS}")

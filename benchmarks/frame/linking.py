@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rdn_engine import Detections, Detector
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.stream.linking import BoxLinker, Linkable
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.provenance import environment
 
@@ -150,8 +151,8 @@ def measure(engines: list[Path], lengths: tuple[int, ...]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--engines", type=Path, nargs="*", default=[], help="engine directories to compare with")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--engines", type=given_path, nargs="*", default=[], help="engine directories to compare with")
+    parser.add_argument("--output", type=given_path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="short videos, to see that it works")
     arguments = parser.parse_args()
     result = measure(arguments.engines, LENGTHS[:2] if arguments.quick else LENGTHS)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.frame.checkout import Checkout, pair
 from benchmarks.measure import summary
+from training.arguments import given_path
 
 if TYPE_CHECKING:
     from rdn_engine.frame import Frame
@@ -79,11 +80,11 @@ def compare(sides: tuple[Checkout, Checkout], video: Path, rounds: int) -> dict[
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", type=Path, help="the other checkout, built")
-    parser.add_argument("videos", type=Path, nargs="+")
+    parser.add_argument("before", type=given_path, help="the other checkout, built")
+    parser.add_argument("videos", type=given_path, nargs="+")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     sides = pair(arguments.before, "benchmarks.frame.media", (), (), core=arguments.core)
     results = {}

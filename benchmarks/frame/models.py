@@ -34,6 +34,7 @@ from export.half import HALVES
 from export.reduced import Reduced
 from rdn_engine.bundle.manifest import PRECISIONS
 from rdn_engine.config import Backbone, RDNConfig
+from training.arguments import given_path
 from training.checkpoints.files import read_config, save_checkpoint
 from training.data.synthetic import render_video
 from training.model.inference import detect_video, to_input
@@ -219,7 +220,7 @@ def _write_images(directory: Path, images: NDArray[np.uint8]) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=given_path)
     parser.add_argument("--reduce-channels", type=int, help="default: none, the FC has 100,352 inputs")
     parser.add_argument("--backbone", choices=["resnet50", "resnet101", "resnext101_64x4d"], default="resnet101")
     parser.add_argument("--num-basic", type=int, default=2, help="N_b, basic relation modules")

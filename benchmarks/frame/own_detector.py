@@ -40,6 +40,7 @@ from rdn_engine.config import Dials
 from rdn_engine.errors import PrecisionError
 from rdn_engine.frame import Image
 from rdn_engine.stream.base import Stream
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "own_detector_cost.json"
@@ -188,11 +189,13 @@ def measure(folder: Path, rounds: int, against: Path | None) -> list[dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "own_detector")
+    parser.add_argument("--folder", type=given_path, default=ROOT / "runs" / "own_detector")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
-    parser.add_argument("--against", type=Path, metavar="ENGINES", help="another engine directory, timed beside it")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument(
+        "--against", type=given_path, metavar="ENGINES", help="another engine directory, timed beside it"
+    )
+    parser.add_argument("--output", type=given_path, default=RESULT)
     parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()

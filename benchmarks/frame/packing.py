@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.frame.seeded import LITERALS, RECIPES, SCALES, Drawn, Part, Recipe, codes, is_drawn
 from rdn_engine.kernels.cpu.boxes import pooled_width
+from training.arguments import given_path
 from training.checkpoints.files import load_checkpoint
 
 Weights = Mapping[str, NDArray[Any]]
@@ -165,8 +166,8 @@ def pack(model: Path, packed: Path, precision: str, seed: int) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="folder that models.py wrote")
-    parser.add_argument("packed", type=Path, help="folder to write")
+    parser.add_argument("model", type=given_path, help="folder that models.py wrote")
+    parser.add_argument("packed", type=given_path, help="folder to write")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)

@@ -24,6 +24,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from training.arguments import given_path
+
 LEAST = 2**15
 """Elements: what is smaller is not drawn, and travels as it is."""
 FACTOR_BITS = 8
@@ -149,8 +153,8 @@ def unpack(packed: Path, directory: Path) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("packed", type=Path, help="folder that packing.py wrote")
-    parser.add_argument("directory", type=Path, help="where the model goes")
+    parser.add_argument("packed", type=given_path, help="folder that packing.py wrote")
+    parser.add_argument("directory", type=given_path, help="where the model goes")
     arguments = parser.parse_args(argv)
     for path in unpack(arguments.packed, arguments.directory):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.measure import environment_of, summary
 from rdn_engine import Detector
 from rdn_engine.verify import verify
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (192, 128)
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("engines", nargs="+", help="engine directories; the first is what the others are compared with")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.timed:

@@ -36,6 +36,7 @@ from rdn_engine.backends import load_backend
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.kernels.cpu.boxes import pooled_width
+from training.arguments import given_path
 from training.provenance import environment, gpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,12 +218,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=DEMO)
+    parser.add_argument("--engines", type=given_path, default=DEMO)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="three frames in a small window")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     result = measure(arguments)
     if arguments.output:

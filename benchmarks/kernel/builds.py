@@ -23,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.kernel.relation import FULL, QUICK, Case, Ours, float64_outputs, make_frame, make_weights
+from training.arguments import given_path
 
 # isort: split
 import numpy as np
@@ -82,11 +83,11 @@ def compare(case: Case, sides: dict[str, Checkout], rounds: int) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", type=Path, help="the other checkout")
+    parser.add_argument("before", type=given_path, help="the other checkout")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     case = "quick" if arguments.quick else "full"
     wanted = {"before": (arguments.before, "float32"), "now": (ROOT, "float32"), "now_float16_ring": (ROOT, "float16")}

@@ -36,6 +36,7 @@ from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
 from tests.reference_cosine import SHARPNESS, branch
+from training.arguments import given_path
 from training.provenance import environment
 
 SETTINGS = CosineSettings(dim=128)
@@ -263,7 +264,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--output", type=given_path, required=True, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     arguments = parser.parse_args()
     results = [measure(case) for case in (QUICK if arguments.quick else FULL)]

@@ -27,6 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rdn_engine.backends.onnxruntime  # noqa: F401  first: it keeps ONNX Runtime from writing into the home folder
+from training.arguments import given_path
 
 # isort: split
 import numpy as np
@@ -158,7 +159,7 @@ def _repeats(call: Call, clock: Callable[[Call, int], float]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--device", choices=list(DEVICES), default="cpu")
     parser.add_argument("--kernels", nargs="+", help=f"default: all; on the CPU {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=15)

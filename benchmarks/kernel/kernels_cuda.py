@@ -31,6 +31,7 @@ from rdn_engine.kernels.cuda.boxes import Resizer
 from rdn_engine.kernels.cuda.relation import AttentionInputs, Partials, Queries, Supports
 from tests import cuda_machines, reference_relation
 from tests.cuda_machines import Machine, fill
+from training.arguments import given_path
 from training.provenance import environment, gpu
 
 SETS = 3
@@ -305,7 +306,7 @@ def measure(machine: Machine, sizes: Sizes, name: str, limits: dict[str, float])
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes")
     arguments = parser.parse_args(argv)

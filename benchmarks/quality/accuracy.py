@@ -34,6 +34,7 @@ from export.build_engines import build
 from export.reduced import Reduced
 from rdn_engine import Detector
 from rdn_engine.config import Dials
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.detect import RunDetector, evaluate
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
@@ -213,7 +214,7 @@ def main() -> None:
     every = {f"{row.name}-{seed}": (row, seed) for seed in range(MOST_SEEDS) for row in ROWS if seed < row.seeds}
     names = list(every)
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "accuracy", help="trainings and engines")
+    parser.add_argument("--runs", type=given_path, default=ROOT / "runs" / "accuracy", help="trainings and engines")
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="ROW-SEED", help=", ".join(names))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ from rdn_engine import Detections, Detector
 from rdn_engine.bundle.directory import Bundle, write_calibrated
 from rdn_engine.evaluation.calibrate import calibrate, check_calibration
 from rdn_engine.evaluation.score import score
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
@@ -51,8 +52,8 @@ def figures(found: Mapping[int, Detections], videos: AnnotatedVideos, names: tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--fitted", default="calibration", help="split of the videos that maps are fitted to")
     parser.add_argument("--split", default="test", help="of the videos that judge")
     parser.add_argument("--videos", type=int, default=60)

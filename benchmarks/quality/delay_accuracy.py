@@ -25,6 +25,7 @@ from rdn_engine.evaluation.join import Joined, Placed
 from rdn_engine.evaluation.score import score
 from rdn_engine.evaluation.streaming import streaming
 from rdn_engine.evaluation.trace import Moments, Push, replay
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
@@ -102,14 +103,14 @@ def write_lines(runs: Runs, directory: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--fps", type=float, default=24.0, help="of the camera")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--lines", type=Path, metavar="DIR", help="results and traces of each L")
+    parser.add_argument("--lines", type=given_path, metavar="DIR", help="results and traces of each L")
     arguments = parser.parse_args()
     detector = Detector.from_pretrained(arguments.bundle, threads=arguments.threads)
     videos = from_synthetic(SyntheticVideos(arguments.split, arguments.videos, arguments.frames))

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.quality.accuracy import held_out, write_json
 from export.build_engines import build
 from rdn_engine import Detector
+from training.arguments import given_path
 from training.evaluation.detect import RunDetector, evaluate
 from training.provenance import environment
 
@@ -45,7 +46,7 @@ def seconds_of(log: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "from_nothing")
+    parser.add_argument("--run", type=given_path, default=ROOT / "runs" / "from_nothing")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     run, threads = arguments.run, arguments.threads

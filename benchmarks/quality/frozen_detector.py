@@ -31,6 +31,7 @@ from export.attach_relations import attach_relations
 from export.families import FAMILIES
 from export.torchvision_detector import export
 from rdn_engine import Detector
+from training.arguments import given_path
 from training.checkpoints.fcos import load_fcos
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.detect import RunDetector, evaluate
@@ -99,7 +100,7 @@ def figures(engines: Path, threads: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "frozen_detector")
+    parser.add_argument("--runs", type=given_path, default=ROOT / "runs" / "frozen_detector")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seeds", type=int, nargs="+", default=range(SEEDS), help="to train now; others are left")
     arguments = parser.parse_args()

@@ -34,6 +34,7 @@ from rdn_engine.evaluation.score import VID
 from rdn_engine.kernels import cpu
 from rdn_engine.results import NOBODY
 from rdn_engine.stream.identity import SURE
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.provenance import environment
 
@@ -143,12 +144,12 @@ def _of_videos(videos: Annotated) -> list[tuple[int, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--videos", type=int, default=16, help="with hidden objects, of 72 frames")
     parser.add_argument("--ordinary", type=int, default=60, help="videos as the model was trained on, of 24 frames")
     parser.add_argument(
-        "--keep", type=Path, help="folder of what the detector said, which a later run takes from there"
+        "--keep", type=given_path, help="folder of what the detector said, which a later run takes from there"
     )
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)

@@ -36,6 +36,7 @@ from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import BoxLinker, Linkable
 from rdn_engine.stream.order import FrameInfo
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
@@ -118,8 +119,8 @@ def of_seed(job: tuple[Path, str, int, int, int]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=60, help="of each seed")
     parser.add_argument("--frames", type=int, default=24)

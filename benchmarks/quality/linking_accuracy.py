@@ -31,6 +31,7 @@ from rdn_engine.evaluation.score import score
 from rdn_engine.evaluation.tracking import identities
 from rdn_engine.kernels import cpu
 from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.provenance import environment
 
@@ -159,13 +160,13 @@ def measure(bundle: Bundle, videos: Annotated, frames: Recorded) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument(
-        "--keep", type=Path, help="folder of what the detector said, which a later run takes from there"
+        "--keep", type=given_path, help="folder of what the detector said, which a later run takes from there"
     )
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)

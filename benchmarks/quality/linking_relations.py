@@ -29,6 +29,7 @@ from rdn_engine.evaluation.average_precision import match_class, mean
 from rdn_engine.evaluation.boxes import Detected, Truth
 from rdn_engine.evaluation.score import VID
 from rdn_engine.kernels.cpu.arrays import Float
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.provenance import environment
 
@@ -104,12 +105,12 @@ def measure(bundle: Bundle, videos: SyntheticVideos, keep: Path | None) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument(
-        "--keep", type=Path, help="folder of what the detector said, which a later run takes from there"
+        "--keep", type=given_path, help="folder of what the detector said, which a later run takes from there"
     )
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)

@@ -40,6 +40,7 @@ from rdn_engine.evaluation.coco_vid import Dataset
 from rdn_engine.evaluation.score import score
 from rdn_engine.media.source import open_source
 from rdn_engine.stream.linking import FLOOR, BoxLinker, Linkable
+from training.arguments import given_path
 from training.data.frames import QUALITY
 from training.evaluation.detect import RunDetector, detect_all
 from training.evaluation.videos import AnnotatedVideos, from_files
@@ -257,8 +258,10 @@ def begun(folder: Path, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path, help="of the recordings and their annotations")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "real_videos", help="frames, trainings, engines")
+    parser.add_argument("folder", type=given_path, help="of the recordings and their annotations")
+    parser.add_argument(
+        "--runs", type=given_path, default=ROOT / "runs" / "real_videos", help="frames, trainings, engines"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=range(SEEDS), help="to measure now")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

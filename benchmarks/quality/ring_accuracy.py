@@ -24,6 +24,7 @@ from rdn_engine import Detections, Detector
 from rdn_engine.evaluation.score import score
 from rdn_engine.host.fastest import CANDIDATES
 from rdn_engine.kernels.cpu import RingPrecision
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
@@ -82,8 +83,8 @@ def measure(bundle: Path, videos: AnnotatedVideos, threads: int) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24)

@@ -31,6 +31,7 @@ from rdn_engine import Detector
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.evaluation.boxes import Truth, iou
 from rdn_engine.evaluation.coco_vid import Dataset, read_dataset, write_dataset
+from training.arguments import given_path
 from training.data.export_synthetic import export_synthetic
 from training.data.self_labels import Choice, provenance, self_labels
 from training.data.synthetic import SyntheticVideos
@@ -131,7 +132,7 @@ def measure(folder: Path, seed: int, threads: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "self_labels")
+    parser.add_argument("--runs", type=given_path, default=ROOT / "runs" / "self_labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(SEEDS), help="to measure now")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

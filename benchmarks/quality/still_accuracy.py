@@ -31,6 +31,7 @@ from rdn_engine.config import Dials
 from rdn_engine.evaluation.score import VID
 from rdn_engine.frame import Frame, Image
 from rdn_engine.media.source import open_source
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos, Video, render_video
 from training.evaluation.videos import from_synthetic
 from training.provenance import environment
@@ -123,14 +124,14 @@ def clip_rows(detector: Detector, clip: Path, count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--videos", type=int, default=8, help="of each seed")
     parser.add_argument("--frames", type=int, default=240)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clip", type=Path, help="of a real static camera")
+    parser.add_argument("--clip", type=given_path, help="of a real static camera")
     parser.add_argument("--clip-frames", type=int, default=120)
     arguments = parser.parse_args()
     detector = Detector.from_pretrained(arguments.bundle, threads=arguments.threads)

@@ -21,9 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-
 from torch import nn
 
+from training.arguments import given_path
 from training.data.export_synthetic import export_synthetic
 from training.data.synthetic import SyntheticVideos
 from training.distributed import joined
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=40, help="that are counted")
     parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16, which shortens the step")
     parser.add_argument("--quick", action="store_true", help="two steps of the tiny model on small frames")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

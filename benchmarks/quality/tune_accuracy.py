@@ -27,6 +27,7 @@ from rdn_engine.tuning.costs import Costs, measure_costs
 from rdn_engine.tuning.machine import LiveMachine
 from rdn_engine.tuning.search import Kind, Scores, Setting, measure_losses, search
 from rdn_engine.tuning.space import Options, Space
+from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
 from training.provenance import environment
@@ -92,8 +93,8 @@ def named(dials: Dials) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bundle", type=given_path, required=True)
+    parser.add_argument("--output", type=given_path, required=True)
     parser.add_argument("--videos", type=int, default=20, help="of each split")
     parser.add_argument("--frames", type=int, default=24)
     arguments = parser.parse_args()

@@ -25,7 +25,7 @@ def delay_accuracy() -> str:
             f"camera of {result['fps']:g} frames a second; {min(work):.0f} to {max(work):.0f} ms a frame on "
             f"{store.count(result['threads'], 'thread')} of {result['machine']['cpu']}. Columns behind streaming AP50 "
             f"are of it too. {result['machine']['cores']} cores, shared with other work; commit "
-            f"{store.commit(result)}, `{result['command']}`.",
+            f"{store.commit(result)}, `{store.command(result)}`.",
         ]
     )
 
@@ -45,7 +45,7 @@ def confidence_accuracy() -> str:
             "",
             f"Maps fitted to {test['fitted_frames']} frames of {result['fitted']}, tested on {test['tested_frames']} "
             f"others of it; judged here on {result['data']}, {result['frames']} frames. Commit {store.commit(result)}, "
-            f"`{result['command']}`.",
+            f"`{store.command(result)}`.",
         ]
     )
 
@@ -64,7 +64,7 @@ def ap_equality() -> str:
             table(["boxes", "sets", *names], rows),
             "",
             f"The largest difference from our AP, in points of 100, over random sets of small boxes. {versions}; "
-            f"commit {store.commit(result)}, `{result['command']}`.",
+            f"commit {store.commit(result)}, `{store.command(result)}`.",
         ]
     )
 

@@ -46,7 +46,7 @@ def accuracy() -> str:
             f"90% below {factor['p90']:.3f}, 99% below {factor['p99']:.3f}, at most {factor['max']:.2f}. "
             f"Its mean is {factor['same_object_mean']:.4f} over the {factor['same_object']} pairs on one object, "
             f"{factor['other_object_mean']:.4f} over the {factor['other_object']} on two objects of a class. "
-            f"Commit {store.commit(result)}, `{result['command']}`.",
+            f"Commit {store.commit(result)}, `{store.command(result)}`.",
         ]
     )
 
@@ -85,7 +85,7 @@ def cost() -> str:
             "",
             f"{result['boxes']} boxes of {result['classes']} classes in tubes as long as the video. "
             f"At D = 8 the linker holds {memory}. In a real stream at the default delay: {streams}. "
-            f"{result['machine']['cpu']}, one thread; commit {store.commit(result)}, `{result['command']}`.",
+            f"{result['machine']['cpu']}, one thread; commit {store.commit(result)}, `{store.command(result)}`.",
         ]
     )
 

@@ -35,6 +35,7 @@ from benchmarks.report import (
     triton_tables,
 )
 from benchmarks.report.store import ROOT, load, table
+from training.arguments import given_path
 
 
 def rewrite(page: str, blocks: dict[str, str]) -> str:
@@ -65,7 +66,7 @@ def rdn_tiny() -> str:
     before, after = found.values()
     rows.append(["difference", *(f"{after[key] - before[key]:+.1f}" for key in after)])
     coco = f"AP50 in COCO's protocol: {single['coco']['AP50']:.1f} and {rdn['coco']['AP50']:.1f}."
-    source = f"Commit {store.commit(rdn)}, `{rdn['command']}`."
+    source = f"Commit {store.commit(rdn)}, `{store.command(rdn)}`."
     return "\n".join([table(header, rows), "", f"{rdn['vid']['protocol']}. {coco} {source}"])
 
 
@@ -102,7 +103,7 @@ def from_nothing() -> str:
     return (
         f"`training/configs/rdn_tiny.yaml` from drawn weights, with {threads} on {result['machine']['cpu']}: "
         f"{sum(minutes.values()):.0f} minutes ({phases}). AP50 of the same held-out videos: {found}. "
-        f"Commit {store.commit(result)}, `{result['command']}`."
+        f"Commit {store.commit(result)}, `{store.command(result)}`."
     )
 
 
@@ -260,7 +261,9 @@ def own(path: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("file", nargs="?", type=Path, help="what latency.py wrote; without it, the committed results")
+    what.add_argument(
+        "file", nargs="?", type=given_path, help="what latency.py wrote; without it, the committed results"
+    )
     what.add_argument("--check", action="store_true", help="change nothing; exit 1 where a page is out of date")
     arguments = parser.parse_args(argv)
     return pages(arguments.check) if arguments.file is None else own(arguments.file)

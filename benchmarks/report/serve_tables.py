@@ -42,7 +42,7 @@ def faults() -> str:
         f"they are back is the longest. Faults that last took {result['seconds']:g} s, flapping "
         f"{result['flap_seconds']:g} s. "
         f"rdn_tiny, {result['machine']['cpu']}, {result['machine']['cores']} cores, commit {store.commit(result)}, "
-        f"`{result['command']}`."
+        f"`{store.command(result)}`."
     )
     return "\n".join([fault_table(result["faults"]), "", source])
 
@@ -67,7 +67,7 @@ def soak() -> str:
         f"{account['frames_in']} frames in, {account['frames_out']} out; {len(judged)} samples after a warm-up of "
         f"{judged[0].seconds / 60:.0f} minutes, before which the least was "
         f"{min(one.resident_mib for one in samples):.1f} MiB. {'. '.join(found) or 'Nothing grows'}. "
-        f"Commit {store.commit(result)}, `{result['command']}`."
+        f"Commit {store.commit(result)}, `{store.command(result)}`."
     )
     return "\n".join([table(["after the warm-up", "least", "median", "most"], rows), "", source])
 
@@ -88,7 +88,7 @@ def scheduler() -> str:
             f"{many['scheduler']['mib']['pss']:.0f}", f"{many['processes']['mib']['pss']:.0f}", f"{memory:.3f}",
             f"{one['scheduler_over_loop']['p50']:.3f}",
         ])  # fmt: skip
-        sources.append(f"`{result['command']}`")
+        sources.append(f"`{store.command(result)}`")
     if not rows:
         return ""
     header = ["streams", "frames/s", "processes' frames/s", "ratio", "of a bare loop on each core", "MiB",
@@ -120,7 +120,7 @@ def load_table() -> str:
     source = (
         f"One core; sources have room for {result['room']} and drop the oldest. A loop is the same cameras before one "
         f"thread that sleeps until a frame comes: what this machine does to any program. rdn_tiny, "
-        f"{result['machine']['cpu']}, commit {store.commit(result)}, `{result['command']}`."
+        f"{result['machine']['cpu']}, commit {store.commit(result)}, `{store.command(result)}`."
     )
     return "\n".join([table(header, rows), "", source])
 

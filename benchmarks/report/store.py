@@ -13,6 +13,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 Results = dict[str, Any]
 """What one results file holds"""
 
+MOVED = {
+    "benchmarks/compare.py": "benchmarks/frame/compare.py",
+    "benchmarks/from_nothing.py": "benchmarks/quality/from_nothing.py",
+    "benchmarks/kernels.py": "benchmarks/kernel/kernels.py",
+    "benchmarks/latency.py": "benchmarks/frame/latency.py",
+    "benchmarks/linking.py": "benchmarks/frame/linking.py",
+    "benchmarks/linking_accuracy.py": "benchmarks/quality/linking_accuracy.py",
+    "benchmarks/relation.py": "benchmarks/kernel/relation.py",
+    "training/evaluate.py": "export/evaluate.py",
+}
+"""Where a script lay when results were made with it -> where it lies now. Results keep the command that made them,
+pages print the one that makes them now.
+"""
+
 
 class Unmeasured(LookupError):
     """There are no results of what was asked for."""
@@ -99,7 +113,7 @@ def provenance(measured: Mapping[str, Any], *, counted: str = "", on: Mapping[st
     Returns:
         The line.
     """
-    ran = f"{measured['date']}, commit {commit(measured)}. `{measured['command']}`"
+    ran = f"{measured['date']}, commit {commit(measured)}. `{command(measured)}`"
     return (f"{counted}. " if counted else "") + (f"{machine(on)}; " if on is not None else "") + ran
 
 
@@ -114,6 +128,12 @@ def machine(results: Mapping[str, Any]) -> str:
 def commit(measured: Mapping[str, Any]) -> str:
     """As the pages write it; `None` where the results do not know it."""
     return str(measured["commit"])[:10]
+
+
+def command(measured: Mapping[str, Any]) -> str:
+    """The command that measures it, with its script where it lies now."""
+    interpreter, script, *arguments = measured["command"].split(" ")
+    return " ".join([interpreter, MOVED.get(script, script), *arguments])
 
 
 def count(number: int, what: str) -> str:

@@ -20,6 +20,7 @@ from benchmarks.frames import make_frame
 from benchmarks.measure import environment_of, summary
 from rdn_engine.media.source import open_source
 from rdn_engine.media.writer import VideoWriter
+from training.arguments import given_path
 
 SIZE = 1080, 1920
 FPS = 25
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     with TemporaryDirectory() as folder:

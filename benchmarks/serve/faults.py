@@ -36,6 +36,7 @@ from rdn_engine.media.live import LiveOptions
 from rdn_engine.results import Detections
 from rdn_engine.serve.scheduler import Scheduler
 from tests.cameras.processes import CameraProcess, has_rtsp, http_camera, rtsp_camera
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "p#/?[@s"
@@ -309,12 +310,12 @@ def run(engines: Path, names: Sequence[str], seconds: float, streams: int, flap_
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--seconds", type=float, default=10.0, help="that a fault lasts, where it lasts")
     parser.add_argument("--streams", type=int, default=32, help="of which a quarter flaps")
     parser.add_argument("--flap-seconds", type=float, default=60.0, help="for which it does")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     fates = [asdict(replace(fate, said="")) for fate in run(

@@ -31,6 +31,7 @@ from rdn_engine.frame import Frame
 from rdn_engine.media.frame_queue import FrameQueue, Policy
 from rdn_engine.results import Detections
 from rdn_engine.serve.scheduler import Scheduler
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = 16
@@ -211,12 +212,12 @@ def measure(engines: Path, core: int, look_aheads: Sequence[int], streams: Seque
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--look-ahead", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--frames", type=int, default=2000, help="of all streams, for each row")
     parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     rows = measure(arguments.engines, arguments.core, arguments.look_ahead, arguments.streams, arguments.frames)

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.report.scale_tables import checks
+from training.arguments import given_path
 
 PARTS = {path.stem.removeprefix("scale_"): path for path in sorted(Path(__file__).parent.glob("scale_*.py"))}
 """Programs that write `scale_NAME.json`, whose `rows` are the checks"""
@@ -23,7 +24,7 @@ PARTS = {path.stem.removeprefix("scale_"): path for path in sorted(Path(__file__
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--what", nargs="*", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--results", type=Path, required=True, help="folder of the files")
+    parser.add_argument("--results", type=given_path, required=True, help="folder of the files")
     parser.add_argument("--quick", action="store_true", help="in a few minutes, with figures that say little")
     arguments = parser.parse_args(argv)
     arguments.results.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from benchmarks.serve.checks import Found
 from benchmarks.serve.ray_archives import WORKERS, archive_faults, long_video, throughput, write_videos
 from benchmarks.serve.ray_streams import serve_faults
 from rdn_engine.serve.ray.cluster import LOCAL, cluster
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("archives", "streams")
@@ -32,7 +33,7 @@ PARTS = ("archives", "streams")
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--long-frames", type=int, default=600)
     parser.add_argument("--streams", type=int, default=20)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="few videos, few frames")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="what to do now; of the rest the file keeps what it has")  # fmt: skip
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     from training.provenance import environment

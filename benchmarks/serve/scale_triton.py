@@ -38,6 +38,7 @@ from benchmarks.serve.triton_server import MODEL, TritonServer, missing
 from rdn_engine.detector import Detector
 from rdn_engine.serve.triton.client import open_triton_stream
 from rdn_engine.serve.triton.options import TritonOptions
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ROOT / "models" / "rdn_tiny" / "engines"
@@ -230,12 +231,12 @@ def calibrated(server: TritonServer, videos: Videos, small: bool) -> tuple[dict[
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ENGINES)
+    parser.add_argument("--engines", type=given_path, default=ENGINES)
     parser.add_argument("--quick", action="store_true", help="small numbers: that everything runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS,
                         help="what to do now; of the rest the file keeps what it has")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     if reason := missing():
         raise SystemExit(reason)

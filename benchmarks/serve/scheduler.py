@@ -33,6 +33,7 @@ from rdn_engine.detector import Detector
 from rdn_engine.frame import Frame
 from rdn_engine.results import Detections
 from rdn_engine.serve.scheduler import Scheduler
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = 16
@@ -330,13 +331,13 @@ def overhead(engines: str, core: int, rounds: int, frames: int, begin: int) -> d
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--frames", type=int, default=40, help="of a stream in a round")
     parser.add_argument("--begin", type=int, default=40, help="frames of a stream that are compared, before all rounds")
     parser.add_argument("--cores", type=int, nargs="*", default=sorted(os.sched_getaffinity(0)))
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))  # the processes read it as they start
     engines, rounds, frames, begin = str(arguments.engines), arguments.rounds, arguments.frames, arguments.begin

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.measure import percentile
 from rdn_engine.text import read_text
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = ROOT / "benchmarks" / "results" / "scale_triton.json"
@@ -300,11 +301,11 @@ def asked(measured: Mapping[str, Any], cameras: int, rates: Sequence[float], sec
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measured", type=Path, default=MEASURED)
+    parser.add_argument("--measured", type=given_path, default=MEASURED)
     parser.add_argument("--cameras", type=int, default=1000)
     parser.add_argument("--rates", type=float, nargs="+", default=[5.0, 10.0])
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     measured = json.loads(read_text(arguments.measured))
     small = compared(measured)

@@ -31,6 +31,7 @@ from rdn_engine.media.base import SourceOptions
 from rdn_engine.media.live import LiveOptions
 from rdn_engine.serve.scheduler import Scheduler
 from tests.cameras.processes import http_camera
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,11 +82,11 @@ def run(detector: Detector, seconds: float, streams: int, interval: float) -> tu
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", type=Path, default=ROOT / "models" / "rdn_tiny" / "engines")
+    parser.add_argument("--engines", type=given_path, default=ROOT / "models" / "rdn_tiny" / "engines")
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--interval", type=float, default=20.0, help="seconds between two measurements")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=given_path)
     arguments = parser.parse_args(argv)
     os.environ.update(environment_of(1))
     detector = Detector.from_pretrained(arguments.engines, threads=1)

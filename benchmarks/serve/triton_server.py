@@ -30,7 +30,10 @@ from urllib.request import urlopen
 
 from tritonclient.grpc import InferenceServerClient
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from rdn_engine.text import read_text
+from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "rdn"
@@ -221,7 +224,7 @@ def _free_port() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("repository", type=Path, help="of `rdn-engine export-triton`")
+    parser.add_argument("repository", type=given_path, help="of `rdn-engine export-triton`")
     arguments = parser.parse_args(argv)
     if why := missing():
         parser.error(why)

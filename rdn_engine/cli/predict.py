@@ -61,8 +61,8 @@ def predict(
     save_video: Annotated[Path | None, typer.Option(help="Annotated video: .mp4, .mkv, .mov.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep detections above this confidence, in [0, 1).")] = None,
     draw_threshold: Annotated[float, typer.Option(help="Draw detections from this confidence on, in [0, 1].")] = 0.3,
-    window: Annotated[int | None, typer.Option(help="T: frames on each side.")] = None,
-    look_ahead: Annotated[int | None, typer.Option(help="L: frames that results may wait for, 0..T.")] = None,
+    window: Annotated[int | None, typer.Option(help="T: encoded frames on each side.")] = None,
+    look_ahead: Annotated[int | None, typer.Option(help="L: steps that results may wait for, 0..T.")] = None,
     support: Annotated[int | None, typer.Option(help="K: support proposals of each frame.")] = None,
     reference: Annotated[int | None, typer.Option(help="N: proposals classified on each frame, at least K.")] = None,
     ratio: Annotated[float | None, typer.Option(help="r: part of the support that is refined, in (0, 1].")] = None,
@@ -70,16 +70,16 @@ def predict(
     edges: Annotated[Edges | None, typer.Option(help="What the window holds beyond the ends of the video.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring.")] = False,
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
-    link_delay: Annotated[int | None, typer.Option(help="D: frames that linked results may wait.")] = None,
+    link_delay: Annotated[int | None, typer.Option(help="D: steps that linked results may wait.")] = None,
     link_gap: Annotated[
         int | None,
         typer.Option(
-            help="G: frames that an object may be lost and keep its identity; 0 for none. Boxes without one have "
+            help="G: steps that an object may be lost and keep its identity; 0 for none. Boxes without one have "
             "tracker_id -1 then, and are drawn in grey."
         ),
     ] = None,
     interval: Annotated[
-        int | None, typer.Option(help="n: encode every n-th frame; boxes move between them (docs/interval.md).")
+        int | None, typer.Option(help="n: every n-th frame is a step, encoded; boxes move between (docs/interval.md).")
     ] = None,
     still: Annotated[
         float | None,

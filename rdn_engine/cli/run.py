@@ -6,6 +6,7 @@ import contextlib
 import resource
 import time
 from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Run:
         self._results = self._of_encoded = 0
         self._per_class: Counter[str] = Counter()
         self._steady = _Steady(stream)
+        self._every_frame = stream.dials.interval == 1 and not stream.dials.still
         self.interrupted = False
         """Whether a signal ended the pass"""
         self.error: RDNError | None = None
@@ -179,12 +181,15 @@ class Run:
             output, save_video: as `process` got them.
 
         Returns:
-            Counts of frames and detections, `steady_ms_per_frame` (milliseconds of each stage) and memory in bytes.
+            Counts of frames and detections, `steady_ms_per_frame` (milliseconds of each stage, over all frames, of
+            which `steady_encoded` were encoded) and memory in bytes. `every_frame` says that the dials leave no frame
+            out of the encoder.
         """
         return {
             "source": self._video.source_id,
             "frames": self._results,
             "encoded": self._of_encoded,
+            "every_frame": self._every_frame,
             "skipped": self._video.skipped,
             "doubtful": self._video.doubtful,
             "refused": self._stream.rejected,
@@ -213,24 +218,51 @@ class _Steady:
         self._stream = stream
         self._full = stream.dials.window + stream.dials.frames_ahead + 1
         self._encoded = 0
-        self._start: tuple[int, dict[str, float]] | None = None
-        self._end: tuple[int, dict[str, float]] | None = None
+        self._start: _Mark | None = None
+        self._end: _Mark | None = None
 
     def mark(self) -> None:
-        self._end = (self._stream.accepted, dict(self._stream.timings.seconds))
+        timings = self._stream.timings
+        self._end = _Mark(self._stream.accepted, timings.frames, dict(timings.seconds))
         # A video shorter than the window has no steady frames proper: all but its first one, which warms up, serve.
-        encoded = self._stream.timings.frames
+        encoded = timings.frames
         if encoded != self._encoded and encoded in (1, self._full):
             self._start = self._end
         self._encoded = encoded
 
     def summary(self) -> dict[str, Any]:
-        frames = self._end[0] - self._start[0] if self._start and self._end else 0
-        if not (self._start and self._end and frames):
-            return {"steady_frames": 0, "steady_ms_per_frame": {}}
-        stages = {name: (s - self._start[1][name]) * 1e3 / frames for name, s in self._end[1].items()}
-        rounded = {name: round(ms, 3) for name, ms in (*stages.items(), ("total", sum(stages.values())))}
-        return {"steady_frames": frames, "steady_ms_per_frame": rounded}
+        start, end = self._start, self._end
+        frames = end.frames - start.frames if start and end else 0
+        if not (start and end and frames):
+            return {"steady_frames": 0, "steady_encoded": 0, "steady_ms_per_frame": {}}
+        stages = {name: (s - start.seconds[name]) * 1e3 / frames for name, s in end.seconds.items()}
+        total = sum(stages.values())
+        asked = [*(name for name in stages if self._asked_for(name)), "total"]
+        rounded = {name: round(ms, 3) for name, ms in (stages | {"total": total}).items() if name in asked}
+        return {
+            "steady_frames": frames,
+            "steady_encoded": end.encoded - start.encoded,
+            "steady_ms_per_frame": rounded,
+        }
+
+    def _asked_for(self, stage: str) -> bool:
+        """Whether the dials want the stage; one that they do not takes microseconds, which tell nothing."""
+        dials = self._stream.dials
+        if stage == "linking":
+            return dials.link != "off"
+        if stage == "between":
+            return dials.interval > 1 or dials.still > 0
+        return stage != "still" or dials.still > 0
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What a stream had done at a time."""
+
+    frames: int
+    encoded: int
+    seconds: dict[str, float]
+    """Stage -> seconds"""
 
 
 def _peak_memory() -> int:

@@ -13,6 +13,9 @@ from rdn_engine.errors import BackendUnavailable
 if TYPE_CHECKING:
     from rich.table import Table
 
+_OF_ALL = ("between", "still", "total")
+"""What `_milliseconds` gives of all frames alone: the others are the work of encoded ones"""
+
 
 def new_table(*columns: str) -> Table:
     """An empty table with these headings."""
@@ -46,8 +49,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("source", summary["source"])
     refused = f", {summary['refused']} refused" if summary["refused"] else ""
     table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
-    if summary["encoded"] < summary["frames"]:
-        table.add_row("encoded", f"{summary['encoded']}, the others have results of those beside them")
+    if not summary["every_frame"]:
+        rest = ", the others have results of those beside them" if summary["encoded"] < summary["frames"] else ", all"
+        table.add_row("encoded", f"{summary['encoded']}{rest}")
     if summary["incomplete"]:
         table.add_row("incomplete", summary["incomplete"])
     if summary["error"]:
@@ -62,14 +66,26 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row("detections", "none")
     if summary.get("backend"):
         table.add_row("backend", summary["backend"])
+    if summary["steady_frames"]:
+        encoded = "" if summary["every_frame"] else f", {summary['steady_encoded']} of them encoded"
+        table.add_row("timed", f"mean of {summary['steady_frames']} steady frames{encoded}")
     for stage, ms in summary["steady_ms_per_frame"].items():
-        table.add_row(f"{stage}, ms", f"{ms:.2f} (mean of {summary['steady_frames']} steady frames)")
+        table.add_row(f"{stage}, ms", _milliseconds(stage, ms, summary))
     table.add_row("memory", f"stream {summary['stream_bytes'] / 2**20:.1f} MiB, "
                             f"process at most {summary['peak_memory_bytes'] / 2**20:.0f} MiB")  # fmt: skip
     for what in ("output", "video"):
         if summary[what]:
             table.add_row(what, summary[what])
     return table
+
+
+def _milliseconds(stage: str, ms: float, summary: dict[str, Any]) -> str:
+    """The mean of a stage over the steady frames; where some were not encoded, what it took of those that were too."""
+    frames, encoded = summary["steady_frames"], summary["steady_encoded"]
+    if summary["every_frame"]:
+        return f"{ms:.2f}"
+    of_encoded = "" if stage in _OF_ALL or not encoded else f", {ms * frames / encoded:.2f} an encoded one"
+    return f"{ms:.2f} a frame{of_encoded}"
 
 
 def model_rows(config: RDNConfig) -> dict[str, str]:
@@ -170,8 +186,8 @@ def dial_table(config: RDNConfig) -> Table:
     """
     d = config.dials
     table = new_table("dial", "value", "range")
-    table.add_row("window (T)", str(d.window), "0 or more frames")
-    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T frames")
+    table.add_row("window (T)", str(d.window), "0 or more encoded frames")
+    table.add_row("look-ahead (L)", str(d.frames_ahead), "0..T steps")
     table.add_row("support (K)", str(d.num_support), "1..N proposals a frame")
     table.add_row("reference (N)", str(d.num_reference), "K or more proposals a frame")
     table.add_row("ratio (r)", f"{d.advanced_ratio:g}", "(0, 1]")
@@ -180,7 +196,7 @@ def dial_table(config: RDNConfig) -> Table:
     table.add_row("link", d.link, "off, relations, boxes, seq_nms")
     table.add_row("link delay (D)", str(d.link_delay), "0 or more steps")
     table.add_row("link gap (G)", str(d.link_gap), "0 or more steps")
-    table.add_row("interval (n)", str(d.interval), "1..4096 frames")
+    table.add_row("interval (n)", str(d.interval), "1..4096: every n-th frame is a step")
     table.add_row("still", f"{d.still:g}", "0 (off)..255 grey levels")
     table.add_row("still run (m)", str(d.still_run), "1 or more steps")
     table.add_row("threshold", f"{d.score_threshold:g}", "[0, 1)")

@@ -111,8 +111,10 @@ def tune(
             "version": version(),
         }
         write_dials_file(output, _file(chosen, precisions, ring_precision, measured))
-    emit(tables_text(_table(proposal, precisions)))
+    emit(tables_text(_table(proposal, precisions, budget_ms)))
     emit(f"* meets {budget_ms:g} ms with {streams} stream{'s' * (streams > 1)}, and is in {output}\n")
+    if any(row.p99 > budget_ms for row in proposal.rows):
+        emit(f"! takes longer than {budget_ms:g} ms\n")
 
 
 def milliseconds(budget: str) -> float:
@@ -192,7 +194,7 @@ def _file(chosen: Row, precisions: Sequence[str], ring: RingPrecision, measured:
     )
 
 
-def _table(proposal: Proposal, precisions: Sequence[str]) -> Table:
+def _table(proposal: Proposal, precisions: Sequence[str], budget_ms: float) -> Table:
     from rdn_engine.tuning.space import wait
 
     table = new_table("  p99, ms", "AP50", "wait", "T", "L", "K", "N", "r", "n", "run with")
@@ -202,9 +204,10 @@ def _table(proposal: Proposal, precisions: Sequence[str]) -> Table:
         column.no_wrap = True
     for row in proposal.rows:
         options, dials = row.options, row.dials
+        mark = "*" if row == proposal.chosen else "!" if row.p99 > budget_ms else " "
         relations = "" if options.relation_precision == "float32" else " + bf16"
         table.add_row(
-            f"{'*' if row == proposal.chosen else ' '} {row.p99:.1f}",
+            f"{mark} {row.p99:.1f}",
             "-" if row.accuracy is None else f"{row.accuracy:.1f}",
             str(wait(dials)),
             str(dials.window),

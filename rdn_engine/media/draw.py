@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ _TEXT = 1 / 28
 """Height of the text, as a part of the frame's shorter side"""
 _NAMELESS: Colour = (128, 128, 128)
 """Of a linked box that has no identity"""
+_LAST_CHOICE = 1.0
+"""Pixels that a place is worse by that had to be moved into the frame"""
 _MIN_TEXT = 11
 """pixels; smaller is not legible"""
 
@@ -41,7 +45,8 @@ def colour(number: int) -> Colour:
 def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float = 0.0) -> NDArray[np.uint8]:
     """Draw detections on a copy of a frame, the most confident on top.
 
-    A colour is a class, or where boxes were linked an identity; boxes without one are grey.
+    A colour is a class, or where boxes were linked an identity; boxes without one are grey. Labels stand where they do
+    not cover each other, as far as there is room.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -62,27 +67,60 @@ def annotate(image: NDArray[np.uint8], detections: Detections, threshold: float 
         x1, y1, x2, y2 = (float(v) for v in detections.xyxy[i])
         outline = _colour_of(detections, i)
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=outline, width=line)
-    for i in rows:
-        _label(draw, font, line, detections, i)
+    texts = [_text_of(detections, i) for i in rows]
+    extents = [draw.textbbox((0, 0), text, font=font) for text in texts]
+    sizes = [(right - left + 2 * line, bottom - top + 2 * line) for left, top, right, bottom in extents]
+    # The most confident chooses first, and is drawn last.
+    places = _places(detections.xyxy[rows][::-1], sizes[::-1], canvas.size)[::-1]
+    for i, text, (left, top, _, _), (width, height), (x, y) in zip(rows, texts, extents, sizes, places, strict=True):
+        background = _colour_of(detections, i)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=background)
+        draw.text((x + line - left, y + line - top), text, font=font, fill=_ink(background))
     return np.asarray(canvas)
 
 
-def _label(
-    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, line: int, found: Detections, i: int
-) -> None:
-    background = _colour_of(found, i)
-    x1, y1 = float(found.xyxy[i, 0]), float(found.xyxy[i, 1])
+def _places(
+    boxes: NDArray[np.floating[Any]], sizes: Sequence[tuple[float, float]], frame: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """Where labels go: one after another to the first place beside its box where it covers no other, and where there is
+    none to the one where it covers least.
+
+    Args:
+        boxes: [n, 4] xyxy, pixels of the frame.
+        sizes: width and height of each label, pixels.
+        frame: its width and height, pixels.
+
+    Returns:
+        The upper left corner of each label, so that it lies inside the frame.
+    """
+    taken = np.empty((len(sizes), 4))
+    for k, ((x1, y1, x2, y2), (width, height)) in enumerate(zip(boxes.tolist(), sizes, strict=True)):
+        above, below, right = y1 - height, y2 + 1, x2 - width + 1
+        corners = np.array(
+            [(x1, above), (right, above), (x1, below), (right, below), (x1, y1), (x1, y2 - height + 1), (x2 + 1, y1),
+             (x1 - width, y1), (x1, above - height), (x1, below + height), (x1, above - 2 * height),
+             (x1, below + 2 * height)]
+        )  # fmt: skip
+        inside = np.clip(corners, 0, np.maximum(0, np.subtract(frame, (width, height))))
+        # What would leave the frame upwards or downwards is another place than it was meant to be.
+        moved = inside[:, 1] != corners[:, 1]
+        rectangles = np.hstack([inside, np.add(inside, (width, height))])
+        cost = _covered(rectangles, taken[:k]) + np.where(moved, _LAST_CHOICE, 0)
+        taken[k] = rectangles[int(np.argmin(cost))]
+    return [(x, y) for x, y, _, _ in taken.tolist()]
+
+
+def _covered(rectangles: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[m] pixels of each of m rectangles [m, 4] that lie in others [k, 4]."""
+    low = np.maximum(rectangles[:, None, :2], others[:, :2])
+    high = np.minimum(rectangles[:, None, 2:], others[:, 2:])
+    area: NDArray[np.float64] = np.maximum(high - low, 0).prod(axis=2).sum(axis=1)
+    return area
+
+
+def _text_of(found: Detections, i: int) -> str:
     track = "" if found.tracker_id is None or found.tracker_id[i] == NOBODY else f"#{found.tracker_id[i]} "
-    text = f"{track}{found.class_names[found.class_id[i]]} {found.confidence[i]:.2f}"
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    width, height = right - left + 2 * line, bottom - top + 2 * line
-    frame_width, frame_height = draw.im.size
-    x = max(0.0, min(x1, frame_width - width))
-    # Above the box where there is room, else inside it along its upper edge.
-    y = y1 - height if y1 >= height else y1
-    y = max(0.0, min(y, frame_height - height))
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=background)
-    draw.text((x + line - left, y + line - top), text, font=font, fill=_ink(background))
+    return f"{track}{found.class_names[found.class_id[i]]} {found.confidence[i]:.2f}"
 
 
 def _colour_of(found: Detections, i: int) -> Colour:

@@ -16,6 +16,10 @@ from rdn_engine.media.base import VideoSource, reason
 from rdn_engine.media.picture import EXIF, STRICT, UPRIGHT, Orientation, rgb
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".m4v", ".wmv", ".flv", ".mxf", ".3gp"}
+)
+"""By which a folder's videos are noticed; what is a video decides FFmpeg"""
 
 _ORIENTATION = 0x0112
 """The tag of Exif 3.0."""
@@ -28,12 +32,13 @@ Picture = tuple[Image | None, float | None]
 class ImageFiles(VideoSource):
     """Files in the order given. Each picture is a frame; an animation or a file of pages has several."""
 
-    def __init__(self, paths: Sequence[Path], source_id: str) -> None:
+    def __init__(self, paths: Sequence[Path], source_id: str, *, videos: int = 0) -> None:
         """Nothing is opened yet.
 
         Args:
             paths: of images, whatever they are called.
             source_id: what messages say; frames say their own file.
+            videos: how many lie beside the images and are passed over, of which it warns.
 
         Raises:
             VideoError: for an empty list.
@@ -41,6 +46,9 @@ class ImageFiles(VideoSource):
         if not paths:
             raise VideoError(f"{source_id} holds no image; wanted {', '.join(sorted(IMAGE_SUFFIXES))}")
         super().__init__(source_id, len(paths), None, tuple(paths))
+        if videos:
+            what = "a video is" if videos == 1 else f"{videos} videos are"
+            self._warn(f"{what} passed over, because there are images too; videos want a glob that names them alone")
 
     def _frames(self) -> Iterator[Frame]:
         numbered = _Numbered(timed=len(self.files) == 1)
@@ -117,6 +125,15 @@ def has_image_suffix(path: Path) -> bool:
         path: of a file that need not exist.
     """
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def has_video_suffix(path: Path) -> bool:
+    """Whether a file is named as a video; hidden files are none.
+
+    Args:
+        path: of a file that need not exist.
+    """
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 class _Numbered:

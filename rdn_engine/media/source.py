@@ -15,7 +15,14 @@ from rdn_engine.media.address import without_credentials
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.camera import device_path, is_device, open_camera
 from rdn_engine.media.container import open_container
-from rdn_engine.media.images import IMAGE_SUFFIXES, ImageFiles, ImagePackets, has_image_suffix, is_still
+from rdn_engine.media.images import (
+    IMAGE_SUFFIXES,
+    ImageFiles,
+    ImagePackets,
+    has_image_suffix,
+    has_video_suffix,
+    is_still,
+)
 from rdn_engine.media.packet_losses import PacketLosses, loses_packets
 from rdn_engine.media.video import Video
 
@@ -28,8 +35,8 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
     Args:
         source: a video file, an address (`rtsp://...`), an image, a folder of images, a glob of images, a list of
             images, a named pipe, a video device (`/dev/video0`), or `-` for stdin. Folders and globs are read in
-            natural order (`2.png` before `10.png`), a list in its own order. Other files in a folder are passed over.
-            Images may differ in size.
+            natural order (`2.png` before `10.png`), a list in its own order. Other files in a folder are passed over,
+            videos with a warning. Images may differ in size.
         options: how it is read.
 
     Returns:
@@ -59,7 +66,7 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         return _open(url, text, options, file=Path("/dev/stdin") if url.startswith("file:") else None)
     path = Path(place)
     if path.is_dir():
-        return ImageFiles(natural_order(p for p in path.iterdir() if has_image_suffix(p)), text)
+        return _images_among(path.iterdir(), text)
     if path.exists():
         if has_image_suffix(path):
             return ImageFiles([path], text)
@@ -69,12 +76,19 @@ def open_source(source: str | Path | Sequence[str | Path], options: SourceOption
         # The `file:` prefix keeps a colon in a name from being taken for a protocol.
         return _open(f"file:{path}", text, options, file=path)
     if glob.has_magic(place):
-        images = natural_order(Path(p) for p in glob.glob(place, recursive=True) if has_image_suffix(Path(p)))
+        paths = [Path(p) for p in glob.glob(place, recursive=True)]
         # A mistyped address with a query is a glob of nothing.
-        return ImageFiles(images, text if images else without_credentials(text))
+        return _images_among(paths, text if paths else without_credentials(text))
     shown = without_credentials(text)
     hint = f"; a camera is {device}" if (device := device_path(text)) else ""
     raise VideoError(f"{shown} does not exist; wanted a video file, an image folder, a glob or an address{hint}")
+
+
+def _images_among(paths: Iterable[Path], source_id: str) -> VideoSource:
+    """The images of a folder or of a glob; other files are passed over, videos with a warning."""
+    there = list(paths)
+    images = natural_order(filter(has_image_suffix, there))
+    return ImageFiles(images, source_id, videos=sum(map(has_video_suffix, there)))
 
 
 def _images(names: Iterable[str | Path]) -> VideoSource:

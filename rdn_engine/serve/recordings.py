@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdn_engine.errors import VideoError
 from rdn_engine.media.address import without_credentials
-from rdn_engine.media.images import has_image_suffix
+from rdn_engine.media.images import has_image_suffix, has_video_suffix
 from rdn_engine.media.source import natural_order
 
 
@@ -40,7 +41,8 @@ def recordings(pattern: str) -> list[Recording] | None:
         return None
     path = Path(pattern)
     if path.is_dir() and not any(map(has_image_suffix, path.iterdir())):
-        raise VideoError(f"{path} holds no image; wanted a folder of images, or for its videos a glob: '{path}/*.mp4'")
+        wanted = f"'{path / _videos_of(path)}'"
+        raise VideoError(f"{path} holds no image; wanted a folder of images, or for its videos a glob: {wanted}")
     if path.exists() or not glob.has_magic(pattern):
         return None
     parts = path.parts
@@ -56,3 +58,11 @@ def recordings(pattern: str) -> list[Recording] | None:
     if any(map(has_image_suffix, paths)):
         return None
     return [Recording(str(path), str(path.relative_to(base))) for path in natural_order(paths)]
+
+
+def _videos_of(folder: Path) -> str:
+    """The glob that names most of a folder's videos; where it has none itself, those of the folders in it."""
+    there = list(folder.iterdir())
+    suffixes = Counter(path.suffix for path in there if has_video_suffix(path)).most_common(1)
+    deeper = not suffixes and any(path.is_dir() for path in there)
+    return f"{'**/' * deeper}*{suffixes[0][0] if suffixes else '.mp4'}"

@@ -103,14 +103,19 @@ def looks_of(features: Float) -> Float:
 class Identities:
     """The objects of one epoch. Memory is bounded by the boxes of a frame and MOST_LOST."""
 
-    def __init__(self, numbers: itertools.count[int]) -> None:
-        """numbers: gives identities that nobody has."""
-        self._numbers = numbers
+    def __init__(self, names: itertools.count[int]) -> None:
+        """names: gives identities that nobody has."""
+        self._names = names
         self._time = 0
         self._shown: dict[int, int] = {}
         self._objects = _none()
         self._features: Float | None = None  # of the frame before
         self._looks: dict[int, Float] = {}  # of lost objects, by identity
+
+    @property
+    def names(self) -> set[int]:
+        """Those that may be given to boxes to come."""
+        return {*self._objects.ids.tolist(), *self._shown.values()}
 
     @property
     def nbytes(self) -> int:
@@ -208,7 +213,7 @@ class Identities:
             if shown < 0:
                 ids[row] = tubes[row]
             elif shown in taken or (row in new and shown in known):
-                ids[row] = next(self._numbers)
+                ids[row] = next(self._names)
             else:
                 ids[row] = shown
 

@@ -29,7 +29,7 @@ import numpy as np
 from rdn_engine.config import Dials, LinkMethod
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
-from rdn_engine.results import Detections
+from rdn_engine.results import NOBODY, Detections
 from rdn_engine.stream.identity import Identities
 
 FLOOR = 0.001
@@ -93,7 +93,7 @@ class _Tubes(NamedTuple):
     """Where the tubes of the frames given out stand: a row for each box of the last such frame."""
 
     ids: Index
-    """[m] -1 for a box that left as a rival"""
+    """[m] names; -1 for a box that left as a rival"""
     gain: Double
     """[m] of the path up to here"""
     past: Float
@@ -101,6 +101,32 @@ class _Tubes(NamedTuple):
 
 
 _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.float32))
+
+
+class Numbers:
+    """What users call identities: the next number when one is first given out, so that faint boxes use none up."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(1)
+        self._known: dict[int, int] = {}
+
+    def of(self, names: Index) -> Index:
+        """The number of each name, which is a new one where it is asked for the first time.
+
+        Args:
+            names: [n] of tubes or objects, or NOBODY.
+
+        Returns:
+            [n] numbers, and NOBODY where it stood.
+        """
+        for name in names.tolist():
+            if name != NOBODY and name not in self._known:
+                self._known[name] = next(self._next)
+        return np.array([self._known.get(name, NOBODY) for name in names.tolist()], np.int64)
+
+    def keep(self, names: set[int]) -> None:
+        """Forget the numbers of all others, which do not come again."""
+        self._known = {name: number for name, number in self._known.items() if name in names}
 
 
 class BoxLinker:
@@ -118,9 +144,10 @@ class BoxLinker:
         self._step = 0
         self._newest: Linkable | None = None
         self._tubes = _NO_TUBES
-        self._numbers = itertools.count(1)
+        self._names = itertools.count(1)  # of tubes and objects, most of which nobody ever sees
+        self._numbers = Numbers()
         self._over_gaps = False
-        self._identities = Identities(self._numbers)
+        self._identities = Identities(self._names)
 
     @property
     def nbytes(self) -> int:
@@ -133,7 +160,8 @@ class BoxLinker:
         """Take the next frame.
 
         Another `link` than before ends all tubes, as does a `link_gap` that is 0 now and was not, or was and is not;
-        with `off` frames pass as they are. `tracker_id` counts from 1 and does not repeat, flushes included.
+        with `off` frames pass as they are. `tracker_id` counts from 1, in the order in which identities are first given
+        out, and does not repeat, flushes included.
 
         Args:
             frame: what was found in it, and what links it to the next one.
@@ -204,7 +232,8 @@ class BoxLinker:
         """
         ready = self._give_out(len(self._waiting), dials)
         self._newest, self._tubes = None, _NO_TUBES
-        self._identities = Identities(self._numbers)
+        self._identities = Identities(self._names)
+        self._numbers.keep(set())
         return ready
 
     def _give_out(self, count: int, dials: Dials) -> list[Detections]:
@@ -229,22 +258,23 @@ class BoxLinker:
             rescored, names = np.where(of >= 0, rescored, 0), ids[of]
             if self._over_gaps:
                 names = self._identities.step(frame.found, rescored, names, frame.features, dials.link_gap)
-            ready.append(_result(frame.found, rescored, names, dials.score_threshold))
+            ready.append(_result(frame.found, rescored, names, dials.score_threshold, self._numbers))
             last = frame, of
         self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
+        self._numbers.keep({*self._tubes.ids.tolist(), *self._identities.names})
         return ready
 
     def _identify(self, head_path: Index, leaving: Index, num_paths: int) -> Index:
-        """[paths + 1] the identity of each path that leaves: its tube's, or a new one; -1 past the last path.
+        """[paths + 1] the name of each path that leaves: its tube's, or a new one; -1 past the last path.
 
-        New ones are numbered as they appear. Indexing with -1, the path of a box that left as a rival, gives -1.
+        Indexing with -1, the path of a box that left as a rival, gives -1.
         """
         ids = np.full(num_paths + 1, -1)
         ids[head_path] = self._tubes.ids
         new, first = np.unique(leaving[ids[leaving] < 0], return_index=True)
         new = new[np.argsort(first)]
         new = new[new >= 0]
-        ids[new] = list(itertools.islice(self._numbers, len(new)))
+        ids[new] = list(itertools.islice(self._names, len(new)))
         return ids
 
     def _path_means(self, path: Index, scores: Float, leaving: Index, head: Index) -> Double:
@@ -333,9 +363,11 @@ def _starts(rows: Index, length: int) -> Index:
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=length))])
 
 
-def _result(found: Detections, confidence: Double, ids: Index, threshold: float) -> Detections:
+def _result(found: Detections, confidence: Double, names: Index, threshold: float, numbers: Numbers) -> Detections:
     """`found` with new confidences, best first; without those of at most `threshold`, and of 0, which is what left."""
     rows = np.flatnonzero(confidence > threshold)
+    ids = np.full(len(names), NOBODY)
+    ids[rows] = numbers.of(names[rows])
     rows = rows[np.argsort(-confidence[rows], kind="stable")]
     return replace(
         found,

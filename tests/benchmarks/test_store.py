@@ -66,3 +66,10 @@ def test_provenance_is_one_line() -> None:
     where = "a CPU, 2 cores, kernels avx2; torch 2.15.0, numpy 2.4.6"
     assert store.provenance(RUN, counted=store.count(5, "round"), on=RUN) == f"5 rounds. {where}; {run}"
     assert "commit None. " in store.provenance(RUN | {"commit": None}), "measured outside a checkout"
+
+
+def test_a_command_names_the_script_where_it_lies_now() -> None:
+    moved = {"command": "python benchmarks/latency.py --output benchmarks/latency.py"}
+    assert store.command(moved) == "python benchmarks/frame/latency.py --output benchmarks/latency.py"
+    assert store.command(RUN) == RUN["command"]
+    assert not [path for path in store.MOVED if (store.ROOT / path).exists()]

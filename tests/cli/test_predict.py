@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 
 from rdn_engine.cli import predict
 from rdn_engine.cli.exits import BAD_INPUT, NOT_WHOLE, OTHER_ERROR, USAGE
+from rdn_engine.cli.tables import summary_table, tables_text
 from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
+from rdn_engine.media.writer import VideoWriter
 from rdn_engine.results import Detections
 from tests.cli.commands import lines, run, write_video
 from tests.media.clips import encode
@@ -48,6 +51,59 @@ def test_json_summary_is_all_there_is_on_stdout(tmp_path: Path) -> None:
     assert summary["steady_frames"] == 9 - 3
     assert "relation" in summary["steady_ms_per_frame"]
     assert summary["interrupted"] is False
+
+
+def summary_of(*arguments: object) -> tuple[dict[str, Any], str]:
+    """As `--json` has it, and as people read it, line by line with single spaces."""
+    told = [run("predict", *arguments, *more) for more in (["--json"], [])]
+    assert [result.exit_code for result in told] == [0, 0], told[1].output
+    text = "\n".join(" ".join(line.split()) for line in told[1].stdout.splitlines())
+    return json.loads(told[0].stdout), text
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_summary_has_the_stages_that_were_asked_for(tmp_path: Path) -> None:
+    given = (write_video(tmp_path / "a.mp4", 24), "--engines", tmp_path, "--window", 1)
+    summary, text = summary_of(*given)
+    assert "relation" in summary["steady_ms_per_frame"]
+    assert f"timed mean of {24 - 3} steady frames" in text.splitlines()
+    assert {"linking", "between", "still"}.isdisjoint(summary["steady_ms_per_frame"])
+    assert not any(line.startswith(("linking", "between", "still", "encoded")) for line in text.splitlines())
+    assert "an encoded one" not in text
+    for more, wanted in (
+        (["--link"], {"linking"}),
+        (["--interval", 2], {"between"}),
+        (["--still", 1], {"still", "between"}),
+    ):
+        summary, _ = summary_of(*given, *more)
+        assert {"linking", "between", "still"} & set(summary["steady_ms_per_frame"]) == wanted, more
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_summary_says_what_an_encoded_frame_took(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mp4", 24)
+    summary, text = summary_of(video, "--engines", tmp_path, "--window", 1, "--interval", 3)
+    assert (summary["frames"], summary["encoded"]) == (24, 9)
+    assert 2 * summary["steady_encoded"] < summary["steady_frames"] < 4 * summary["steady_encoded"]
+    assert "encoded 9, the others have results of those beside them" in text.splitlines()
+    took = {"backbone": 10.0, "between": 0.5, "total": 10.5}
+    summary |= {"steady_frames": 30, "steady_encoded": 12, "steady_ms_per_frame": took}
+    shown = tables_text(summary_table(summary))
+    rows = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "timed mean of 30 steady frames, 12 of them encoded" in rows
+    assert "backbone, ms 10.00 a frame, 25.00 an encoded one" in rows
+    assert "between, ms 0.50 a frame" in rows
+    assert "total, ms 10.50 a frame" in rows
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_summary_says_that_no_frame_was_still(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    with VideoWriter(video, fps=10.0) as writer:
+        for t in range(9):
+            writer.write(np.full((48, 64, 3), 250 * (t % 2), np.uint8))
+    _, text = summary_of(video, "--engines", tmp_path, "--still", 1)
+    assert "encoded 9, all" in text.splitlines()
 
 
 @pytest.mark.usefixtures("fake")

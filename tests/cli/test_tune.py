@@ -41,6 +41,7 @@ def test_what_is_proposed_runs(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "* meets 60000 ms with 2 streams" in result.stdout
     assert "AP50" in result.stdout
+    assert "!" not in result.stdout
     found = read_dials_file(out)
     assert found.precision == "float32"
     assert found.backend in ("onnxruntime", "openvino")
@@ -87,6 +88,21 @@ def test_a_budget_that_nothing_meets_writes_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("short")
+def test_settings_above_the_budget_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told to be a little dearer is measured too, and stays in the table where it is no better in time."""
+    own = Options(0, "onnxruntime", 1)
+    dear, fits = tune.Row(own, Dials(interval=1), 61.0, 50.0), tune.Row(own, Dials(interval=2), 39.0, 49.0)
+    fits = replace(fits, measured=costs.Measured((39.0,), {}))
+    monkeypatch.setattr(tune, "tune", lambda *_: tune.Proposal([dear, fits], fits))
+    given = ["--budget", "40ms", "--video", write_video(tmp_path / "a.mp4"), "--output", tmp_path / "dials.json"]
+    result = run("tune", ENGINES, *given)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[:2] for line in result.stdout.splitlines() if line[:1] in ("!", "*")] == [
+        ["!", "61.0"], ["*", "39.0"], ["*", "meets"], ["!", "takes"],
+    ]  # fmt: skip
+
+
 def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     for arguments, code, message in (
         ([ENGINES, "--budget", "100"], 2, "--budget is '100'; wanted 100ms"),
@@ -126,8 +142,11 @@ def test_a_setting_is_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) ->
     dials = Dials(window=18, look_ahead=18, num_support=75, num_reference=300, advanced_ratio=0.25, interval=4)
     slow = tune.Row(Options(0, "onnxruntime", 16, "bfloat16"), dials, 1234.5, 88.9)
     fast = tune.Row(Options(1, "openvino", 1), replace(dials, look_ahead=0), 123.45, None)
-    text = tables_text(command._table(tune.Proposal([slow, fast], fast), ["float32", "int8"]))
+    faster = replace(fast, told_ms=9.0)
+    table = command._table(tune.Proposal([slow, fast, faster], fast), ["float32", "int8"], 123.45)
+    text = tables_text(table)
     assert [" ".join(line.split()) for line in text.splitlines()[2:] if line.strip()] == [
-        "1234.5 88.9 75 18 18 75 300 0.25 4 float32 + bf16, onnxruntime x16",
+        "! 1234.5 88.9 75 18 18 75 300 0.25 4 float32 + bf16, onnxruntime x16",
         "* 123.5 - 0 18 0 75 300 0.25 4 int8, openvino x1",
+        "9.0 - 0 18 0 75 300 0.25 4 int8, openvino x1",
     ]

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from export.attach import Options, attach, class_names, main
+from export.attach import Attached, Options, _doubt, attach, class_names, main
 from export.families import Given
 from rdn_engine import Detector
 from rdn_engine.bundle.directory import Bundle
@@ -22,6 +22,7 @@ from rdn_engine.errors import AttachError, BundleError
 from rdn_engine.verify import verify
 from tests import reference
 from tests.own_detectors import CLASSES, FAMILIES, SIZE, STRIDES, WIDTH, Maker, cells, columns, labelled, queries, yolox
+from training.data.synthetic import write_clip
 
 YOLOX = Options("yolox", CLASSES)
 
@@ -263,6 +264,23 @@ def test_the_command_writes_a_directory_or_says_why_not(tmp_path: Path, capsys: 
     assert (config.detection.nms_threshold, config.input.mean, config.input.channel_order) == (0.6, (1, 2, 3), "bgr")
     assert main([*command[:-4], "--size", "32", "32"]) == 1
     assert "AttachError: d.onnx takes images of height 64 only" in capsys.readouterr().err
+
+
+def test_a_directory_that_proves_little_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    write_clip(tmp_path / "clip.mp4", index=7, num_frames=4)
+    command = ["--detector", str(yolox(tmp_path / "d.onnx")), "--family", "yolox", "--classes",
+               str(tmp_path / "names.txt"), "--output", str(tmp_path / "engines")]  # fmt: skip
+    told = {}
+    for name, more in {"rendered": [], "given": ["--golden", str(tmp_path / "clip.mp4")]}.items():
+        assert main([*command, *more]) == 0
+        told[name] = " ".join(capsys.readouterr().err.split())
+    assert "note: the golden frames are rendered discs, triangles and stars" in told["rendered"]
+    unsure = "above 0.3 in the golden frames: [0, 0, 0, 0]" in told["given"]
+    assert ("note: the golden frames show nothing that this detector is sure of" in told["given"]) == unsure
+    config = Bundle.open(tmp_path / "engines").config
+    assert _doubt(tmp_path, Attached(config, [], [0, 0])) is not None
+    assert _doubt(tmp_path, Attached(config, [], [0, 1])) is None
 
 
 def test_a_detector_of_the_world(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_a_password_that_ffmpeg_cannot_read_is_explained() -> None:
     assert "p#" not in str(raised.value)
 
 
+def test_videos_beside_images_are_passed_over_with_a_warning(tmp_path: Path) -> None:
+    save_images(tmp_path, ["cover.png"])
+    for source in (tmp_path, str(tmp_path / "*")):
+        assert open_source(source).warnings == []
+    (tmp_path / "notes.txt").write_text("")
+    encode(tmp_path / "a.mp4", frames=2)
+    for source in (tmp_path, str(tmp_path / "*")):
+        with open_source(source) as images:
+            assert len(list(images)) == 1
+            (warning,) = images.warnings
+        assert warning.startswith("a video is passed over, because there are images too; videos want a glob")
+    (tmp_path / "b.MKV").write_bytes(b"")
+    (tmp_path / "._b.mp4").write_bytes(b"")
+    with open_source(tmp_path) as images:
+        assert images.warnings[0].startswith("2 videos are passed over")
+
+
 def test_glob_list_and_single_image_agree(tmp_path: Path) -> None:
     images = save_images(tmp_path, ["1.png", "2.png", "x.png"])
     by_glob, _ = read(str(tmp_path / "[0-9].png"))

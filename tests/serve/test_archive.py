@@ -336,6 +336,16 @@ def test_a_glob_names_videos_by_what_is_behind_its_fixed_part(tmp_path: Path) ->
         recordings(str(tmp_path / "none" / "*.mp4"))
     with pytest.raises(VideoError, match=r"a holds no image; .* '.*a/\*.mp4'"):
         recordings(str(tmp_path / "a"))
+    (tmp_path / "a" / "1.AVI").write_bytes(b"")
+    (tmp_path / "a" / "3.AVI").write_bytes(b"")
+    (tmp_path / "a" / "4.AVI").write_bytes(b"")
+    with pytest.raises(VideoError, match=r"for its videos a glob: '.*/a/\*.AVI'"):
+        recordings(str(tmp_path / "a"))
+    with pytest.raises(VideoError, match=r"for its videos a glob: '.*/\*\*/\*.mp4'"):
+        recordings(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VideoError, match=r"for its videos a glob: '.*/empty/\*.mp4'"):
+        recordings(str(tmp_path / "empty"))
     assert recordings("rtsp://camera/*") is None
     assert recordings("") is None, "which is not the current folder"
     # However often a glob finds a file, and nowhere but below the folder of results.

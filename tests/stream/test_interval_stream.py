@@ -1,86 +1,26 @@
-"""The dials `interval` and `still` of a stream on the host: which frames are encoded, and when the others come out."""
+"""The dial `interval` of a stream on the host: which frames are encoded, and when the others come out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rdn_engine import ConfigError, Detections, Detector, Dials, Frame
+from rdn_engine import ConfigError, Detections, Dials, Frame
 from rdn_engine.capture import Capture
 from rdn_engine.cli import app as cli
-from rdn_engine.config import RDNConfig
-from rdn_engine.frame import Image
 from rdn_engine.host.features import EncodedFrame
-from rdn_engine.host.model import HostModel
-from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.between import JITTER
-from tests.fakes import DIALS, SIDE, FakeEncoder, FakeRelation, fake_detector, image, tiny_config
+from tests.fakes import DIALS, SIDE, fake_detector, image
+from tests.stream.moving import MovingEncoder, bases, indices, large, lefts, moving_detector, surely
 
 ENGINES = Path(__file__).parents[2] / "models" / "rdn_tiny" / "engines"
-SCALE = 10
-"""Frames of these tests are so many times larger than their network input"""
-
-
-class MovingEncoder(FakeEncoder):
-    """One proposal a frame, whose left side is the grey level of the frame: 8 pixels of the network input."""
-
-    def __init__(self, config: RDNConfig) -> None:
-        super().__init__(config.relation, proposals=lambda level: 1)
-        self._relation = config.relation
-        self.levels: list[int] = []
-        self.fail = False
-
-    def __call__(
-        self, images: Float, num_reference: int, num_support: int, lap: Callable[[str], None]
-    ) -> list[EncodedFrame]:
-        if self.fail:
-            raise MemoryError("no room")
-        frames = super().__call__(images, num_reference, num_support, lap)
-        found = []
-        for one, frame in zip(images, frames, strict=True):
-            level = float(one[0, 0, 0])
-            self.levels.append(round(level))
-            found.append(replace(frame, boxes=np.array([[level, 2, level + 7, 9]], np.float32)))
-        return found
-
-
-def moving_detector() -> tuple[Detector, MovingEncoder, FakeRelation]:
-    config = tiny_config()
-    encoder, relation = MovingEncoder(config), FakeRelation(config.num_logits)
-    return Detector(HostRuntime(HostModel(config, encoder, relation, threads=1))), encoder, relation
-
-
-def large(level: int) -> Image:
-    return image(level, SIDE * SCALE, SIDE * SCALE)
-
-
-def indices(results: list[Detections]) -> list[int]:
-    return [r.frame_index for r in results]
-
-
-def surely(result: Detections, moved: float) -> float:
-    """Part of a movement, in pixels of the network input, that is no jitter of its one box."""
-    [box] = result.xyxy
-    squared = (SCALE * moved) ** 2
-    return squared / (squared + JITTER**2 * float(np.prod(box[2:] - box[:2] + 1)))
-
-
-def bases(results: list[Detections]) -> list[str]:
-    return [r.basis for r in results]
-
-
-def lefts(results: list[Detections]) -> list[float]:
-    return [float(r.xyxy[0, 0]) / SCALE for r in results]
 
 
 # Which frames are encoded
@@ -368,88 +308,6 @@ def test_a_batch_gives_each_stream_what_it_would_have_alone() -> None:
                 together[result.source_id].append(result)
     for name in levels:
         assert [r.to_dict() for r in together[name]] == [r.to_dict() for r in alone[name]]
-
-
-# Still frames
-
-
-def still_detector() -> tuple[Detector, FakeEncoder, FakeRelation]:
-    return fake_detector()
-
-
-def test_a_frame_like_the_last_encoded_one_takes_what_was_found_there() -> None:
-    detector, encoder, relation = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=0, still=2.0)) as stream:
-        results = [r for level in (10, 11, 12, 11, 60, 60) for r in stream.push(image(level))]
-    assert bases(results) == ["encoded", "still", "still", "still", "encoded", "still"]
-    assert len(encoder.asked) == len(relation.levels) == 2
-    assert indices(results) == list(range(6))
-    for of, like in ((1, 0), (2, 0), (3, 0), (5, 4)):
-        assert np.array_equal(results[of].xyxy, results[like].xyxy)
-        assert np.array_equal(results[of].confidence, results[like].confidence)
-
-
-def test_what_creeps_is_compared_with_the_encoded_frame_and_not_with_the_one_before() -> None:
-    detector, _, _ = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=0, still=2.0, still_run=100)) as stream:
-        results = [r for level in range(12) for r in stream.push(image(level))]
-    assert [r.frame_index for r in results if r.encoded] == [0, 3, 6, 9]
-
-
-def test_no_more_than_m_in_a_row_are_still() -> None:
-    detector, _, _ = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=0, still=2.0, still_run=3)) as stream:
-        results = [r for _ in range(10) for r in stream.push(image(9))]
-    assert [r.frame_index for r in results if r.encoded] == [0, 4, 8]
-
-
-def test_still_frames_hold_no_result_up() -> None:
-    """Look-ahead counts them: a result is never more than L steps late, and what is still comes with its encoded
-    frame's."""
-    detector, _, relation = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=2, still=2.0, still_run=100)) as stream:
-        came = [indices(stream.push(image(level))) for level in (0, 50, 50, 50, 50, 100, 150)]
-    assert came == [[], [], [0], [1, 2, 3], [4], [], []]
-    # Nothing newer than itself was encoded when the second frame was due; `replicate` lets it stand for the still ones.
-    assert relation.levels == [0, 50]
-    assert {level: set(counts) for level, counts in relation.windows[1].items()} == {0: {2.0}, 50: {3.0}}
-
-
-def test_linked_still_frames_hold_no_result_up() -> None:
-    detector, _, _ = still_detector()
-    dials = replace(DIALS, look_ahead=0, link="boxes", link_delay=2, still=2.0, still_run=100)
-    with detector.open_stream(dials) as stream:
-        came = [indices(stream.push(image(level))) for level in (0, 50, 50, 50, 50)]
-        results = stream.flush()
-    assert came == [[], [], [0], [1, 2, 3], [4]]
-    assert results == []
-
-
-def test_turned_dials_end_what_is_still() -> None:
-    detector, _, _ = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=0, still=2.0)) as stream:
-        results = stream.push(image(5)) + stream.push(image(5))
-        stream.dials = replace(stream.dials, score_threshold=0.99)
-        results += stream.push(image(5)) + stream.push(image(5))
-    assert bases(results) == ["encoded", "still", "encoded", "still"]
-    assert [len(r) > 0 for r in results] == [True, True, False, False]
-
-
-def test_an_epoch_begins_with_an_encoded_frame() -> None:
-    detector, _, _ = still_detector()
-    with detector.open_stream(replace(DIALS, look_ahead=0, still=2.0)) as stream:
-        results = stream.push(image(5)) + stream.push(image(5)) + stream.flush() + stream.push(image(5))
-        results += stream.push(image(5, 32, 32))
-    assert bases(results) == ["encoded", "still", "encoded", "encoded"]
-
-
-def test_a_still_step_ends_the_motion_of_the_frames_between() -> None:
-    detector, _, _ = moving_detector()
-    dials = replace(DIALS, interval=2, look_ahead=0, still=0.5)
-    with detector.open_stream(dials) as stream:
-        results = [r for level in (0, 1, 2, 3, 2, 2, 2) for r in stream.push(large(level))]
-    assert bases(results) == ["encoded", "extrapolated", "encoded", "extrapolated", "still", "extrapolated", "still"]
-    assert lefts(results) == pytest.approx([0, 0, 2, 2 + surely(results[2], 2), 2, 2, 2], abs=1e-4)
 
 
 # The dials

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rdn_engine import Detections
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.kernels import cpu
+from rdn_engine.results import NOBODY
 from rdn_engine.stream.linking import PAST, BoxLinker, Linkable
 from tests.reference_linking import Box, best_paths, link_video
 
@@ -347,6 +348,38 @@ def test_threshold_applies_after_rescoring() -> None:
     results = linked(frames, "boxes", WHOLE_VIDEO, threshold=0.5)
     assert [len(r) for r in results] == [1, 1, 0, 0]
     assert results[1].confidence[0] == pytest.approx(0.55)
+
+
+@settings(deadline=None, max_examples=100)
+@given(videos(most_frames=6, most_boxes=5), st.integers(0, 4), st.integers(0, 2), st.sampled_from(METHODS))
+def test_identities_are_numbered_as_they_are_given_out(
+    frames: list[Linkable], delay: int, gap: int, method: LinkMethod
+) -> None:
+    """Boxes at or below the threshold use up no numbers, and who is who does not depend on it."""
+    every, some = BoxLinker(), BoxLinker()
+    dials = replace(by(method, delay), link_gap=gap)
+    fewer = replace(dials, score_threshold=0.5)
+    all_found = [r for f in frames for r in every.push(f, dials)] + every.flush(dials)
+    found = [r for f in frames for r in some.push(f, fewer)] + some.flush(fewer)
+    number: dict[int, int] = {}
+    for whole, part in zip(all_found, found, strict=True):
+        kept = np.array(identity(whole), np.int64)[whole.confidence > 0.5].tolist()
+        assert [name == NOBODY for name in kept] == [name == NOBODY for name in identity(part)]
+        assert all(number.setdefault(a, b) == b for a, b in zip(kept, identity(part), strict=True) if a != NOBODY)
+    assert sorted(number.values()) == list(range(1, len(number) + 1))
+
+
+@pytest.mark.parametrize("gap", [0, 2])
+def test_numbers_of_identities_that_are_gone_are_forgotten(gap: int) -> None:
+    linker, dials = BoxLinker(), replace(by("boxes", 1), link_gap=gap)
+    numbers = []
+    for t in range(60):  # an object that stays, and one that is another in every frame
+        x = 100 + 30 * (t % 20)
+        boxes = [[0, 0, 20, 20], [x, 0, x + 20, 20], [0, 50, 20, 70]]
+        numbers += [identity(r) for r in linker.push(frame(t, boxes, [0.9, 0.8, 0.01 if t % 2 else 0.9]), dials)]
+        assert len(linker._numbers._known) <= 12
+    assert {one[0] for one in numbers} == {1}
+    assert max(map(max, numbers)) <= 2 * 60
 
 
 def test_results_keep_what_they_say_of_their_frame() -> None:

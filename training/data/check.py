@@ -29,6 +29,7 @@ from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.coco_vid import Dataset, Frame, read_dataset
 from rdn_engine.input_config import InputConfig
 from rdn_engine.text import read_text
+from training.arguments import given_path
 from training.data.anchors import fit_anchors, network_sides, read_anchors
 from training.data.doubts import DOUBTS, find_doubts
 from training.data.page import page
@@ -273,14 +274,18 @@ def print_report(dataset: Dataset, problems: list[Problem], doubts: list[Problem
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="CocoVID JSON")
-    parser.add_argument("--images", type=Path, required=True, help="the folder that the file names start from")
-    parser.add_argument("--classes", type=Path, help="the class list of the model: a name in each line, in its order")
-    parser.add_argument("--config", type=Path, help="a training configuration, whose anchors are to meet the boxes")
-    parser.add_argument("--against", type=Path, help="CocoVID JSON of the other set, which should share no video")
-    parser.add_argument("--against-images", type=Path, help="its folder of images; default: that of --images")
+    parser.add_argument("data", type=given_path, help="CocoVID JSON")
+    parser.add_argument("--images", type=given_path, required=True, help="the folder that the file names start from")
+    parser.add_argument(
+        "--classes", type=given_path, help="the class list of the model: a name in each line, in its order"
+    )
+    parser.add_argument(
+        "--config", type=given_path, help="a training configuration, whose anchors are to meet the boxes"
+    )
+    parser.add_argument("--against", type=given_path, help="CocoVID JSON of the other set, which should share no video")
+    parser.add_argument("--against-images", type=given_path, help="its folder of images; default: that of --images")
     parser.add_argument("--decode", action="store_true", help="decode every frame; slow, and finds more")
-    parser.add_argument("--html", type=Path, help="write a page with pictures and histograms")
+    parser.add_argument("--html", type=given_path, help="write a page with pictures and histograms")
     parser.add_argument("--json", action="store_true", help="print JSON, with every problem")
     return parser
 

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.evaluation.coco_vid import Category, Dataset, write_dataset
+from training.arguments import given_path
 from training.data.builder import Builder
 from training.data.formats import FORMATS, find_format
 from training.data.readers.base import Option, read_names
@@ -78,10 +79,10 @@ def with_classes(dataset: Dataset, names: list[str]) -> Dataset:
 def _parser() -> argparse.ArgumentParser:
     """One flag for each option of a reader; readers that share one share its meaning."""
     parser = argparse.ArgumentParser(description="Converts annotated video sets to CocoVID JSON (docs/datasets.md).")
-    parser.add_argument("path", type=Path, help="the annotation file, or the folder of the data set")
-    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("path", type=given_path, help="the annotation file, or the folder of the data set")
+    parser.add_argument("--output", type=given_path, required=True, help="the JSON file to write")
     parser.add_argument("--format", choices=tuple(FORMATS), help="what the path leads to; found out by default")
-    parser.add_argument("--classes", type=Path, help="a model's class names, one in each line, for the set")
+    parser.add_argument("--classes", type=given_path, help="a model's class names, one in each line, for the set")
     options: dict[str, tuple[list[str], list[Option]]] = {}
     for one in FORMATS.values():
         for option in one.options:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from rdn_engine.evaluation.coco_vid import Dataset, write_dataset
+from training.arguments import given_path
 from training.data.builder import Builder
 from training.data.drawing import CLASS_NAMES
 from training.data.synthetic import SyntheticVideos
@@ -58,7 +59,7 @@ def export_synthetic(videos: SyntheticVideos, directory: Path, suffix: str = "pn
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=given_path)
     parser.add_argument("--split", default="train", help="videos of different splits share nothing")
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=24, help="of each video")

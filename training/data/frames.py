@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rdn_engine.errors import DatasetError, RDNError
 from rdn_engine.frame import Frame
 from rdn_engine.media.source import open_source
+from training.arguments import given_path
 
 QUALITY = 95
 """Of JPEG, 1..95"""
@@ -84,8 +85,8 @@ def _shown_at(frames: Iterable[Frame], fps: float) -> Iterator[Frame]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("video", type=Path, help="the video file")
-    parser.add_argument("--output", type=Path, required=True, help="the folder for the images")
+    parser.add_argument("video", type=given_path, help="the video file")
+    parser.add_argument("--output", type=given_path, required=True, help="the folder for the images")
     parser.add_argument("--suffix", choices=SUFFIXES, default=".jpg", help="png is exact, and several times larger")
     parser.add_argument("--fps", type=float, help="the frames shown at 0, 1/fps, 2/fps seconds; default: each one once")
     arguments = parser.parse_args()

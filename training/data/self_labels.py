@@ -32,6 +32,7 @@ from rdn_engine.errors import ConfigError, DatasetError, RDNError
 from rdn_engine.evaluation.boxes import iou
 from rdn_engine.evaluation.coco_vid import Dataset, write_dataset
 from rdn_engine.results import NOBODY
+from training.arguments import given_path
 from training.data.builder import Builder
 from training.data.frames import write_frames
 from training.data.readers.base import frames_of
@@ -248,10 +249,10 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    made.add_argument("videos", type=Path, nargs="+", help="video files, or folders of images")
-    made.add_argument("--engines", type=Path, required=True, help="engine directory of the teacher")
-    made.add_argument("--images", type=Path, required=True, help="folder for the frames")
-    made.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    made.add_argument("videos", type=given_path, nargs="+", help="video files, or folders of images")
+    made.add_argument("--engines", type=given_path, required=True, help="engine directory of the teacher")
+    made.add_argument("--images", type=given_path, required=True, help="folder for the frames")
+    made.add_argument("--output", type=given_path, required=True, help="the JSON file to write")
     own = Choice()
     made.add_argument("--accept", type=float, default=own.accept, help="boxes above are annotations; %(default)s")
     made.add_argument("--doubt", type=float, default=own.doubt, help="above, ignore regions; %(default)s")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rdn_engine.kernels.cpu.arrays import Float
+from training.arguments import given_path
 from training.data.drawing import CLASS_NAMES, draw_background, draw_sprite, paste, smeared, turned
 from training.data.occlusion import Passer
 from training.data.weather import Weather, episodes
@@ -327,7 +328,7 @@ def write_clip(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a synthetic clip as an H.264 file.")
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", type=given_path)
     parser.add_argument("--index", type=int, default=0, help="which clip of the demo split")
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--magnify", type=int, default=1, help="how many times larger than drawn")

@@ -17,6 +17,7 @@ from PIL import Image
 from rdn_engine.errors import DatasetError
 from rdn_engine.evaluation.coco_vid import Box, check_length
 from rdn_engine.text import read_text
+from training.arguments import given_path
 from training.data.builder import Builder
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -29,7 +30,7 @@ class Option:
     flag: str
     """With the two hyphens"""
     help: str
-    kind: Callable[[str], Any] | None = Path
+    kind: Callable[[str], Any] | None = given_path
     """Makes a value of the text; None for a flag that takes none."""
     choices: tuple[str, ...] = ()
     default: Any = None
