@@ -18,8 +18,8 @@ namespace {
 
 // query, keys, values, unit, unit_panels
 using BankArrays = std::tuple<py::array, py::array, py::array, py::array, py::array>;
-// values, normaliser, peak, mean
-using SumsArrays = std::tuple<py::array, py::array, py::array, py::array>;
+// values, normaliser, peak
+using SumsArrays = std::tuple<py::array, py::array, py::array>;
 
 std::string named(const std::string& name, int64_t size) {
     return name + " = " + std::to_string(size);
@@ -42,8 +42,8 @@ CosineBank check_bank(BankArrays& arrays) {
     const std::string masks = named("masks", bank.masks);
     bank.values = written<float>(values, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
                                  "values " + slots + ", " + heads + ", " + room + ", " + dim + "]");
-    bank.query = written<float>(query, {bank.slots, bank.capacity, kAttentions, width},
-                                "query " + slots + ", " + room + ", 2, " + md + "]");
+    bank.query = written<float>(query, {bank.slots, kAttentions, bank.heads, bank.capacity, bank.head_dim},
+                                "query " + slots + ", 2, " + heads + ", " + room + ", " + dim + "]");
     bank.keys = written<float>(keys, {bank.slots, kAttentions, bank.heads, panels, bank.head_dim, kPanel},
                                "keys " + slots + ", 2, " + heads + ", C / 16 with " + room + ", " + dim + ", 16]");
     bank.unit = written<float>(unit, {bank.slots, bank.masks, bank.capacity, width},
@@ -55,18 +55,14 @@ CosineBank check_bank(BankArrays& arrays) {
 }
 
 CosineSums check_sums(SumsArrays& arrays, const CosineBank& bank) {
-    auto& [values, normaliser, peak, mean] = arrays;
+    auto& [values, normaliser, peak] = arrays;
     const int64_t rows = bank.slots * bank.capacity;
-    const std::string r = "[" + named("R", rows) + ", 2, ", heads = named("M", bank.heads) + "]";
-    const std::string in_rows = ", " + named("R", rows) + ", " + named("d", bank.head_dim) + "]";
+    const std::string of_rows = "[2, " + named("M", bank.heads) + ", " + named("R", rows);
     CosineSums sums{};
     sums.values = written<double>(values, {kAttentions, bank.heads, rows, bank.head_dim},
-                                  "values [2, " + named("M", bank.heads) + in_rows);
-    sums.normaliser = written<double>(normaliser, {rows, kAttentions, bank.heads}, "normaliser " + r + heads);
-    sums.peak = written<double>(peak, {rows, kAttentions, bank.heads}, "peak " + r + heads);
-    sums.mean = written<float>(mean, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
-                               "mean [" + named("slots", bank.slots) + ", " + named("M", bank.heads) + ", " +
-                                   named("C", bank.capacity) + ", " + named("d", bank.head_dim) + "]");
+                                  "values " + of_rows + ", " + named("d", bank.head_dim) + "]");
+    sums.normaliser = written<double>(normaliser, {kAttentions, bank.heads, rows}, "normaliser " + of_rows + "]");
+    sums.peak = written<double>(peak, {kAttentions, bank.heads, rows}, "peak " + of_rows + "]");
     return sums;
 }
 

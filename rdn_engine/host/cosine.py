@@ -232,7 +232,7 @@ class CosineWindow:
         """
         slots, room, heads = frames + 1, round_up(proposals, cpu.PANEL), settings.heads
         width, masks = heads * settings.head_room, len(settings.thresholds)
-        floats = (2 + 2 + 1 + 2 * masks + 1) * width
+        floats = (2 + 2 + 1 + 2 * masks) * width
         doubles = 2 * width + 2 * 2 * heads
         return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 16)
 
