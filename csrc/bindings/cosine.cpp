@@ -16,6 +16,8 @@ void bind_cosine(py::module_& module);
 
 namespace {
 
+// Messages are made where something is wrong alone: to name a dtype is slow, and calls are many.
+
 // query, keys, values, unit, unit_panels
 using BankArrays = std::tuple<py::array, py::array, py::array, py::array, py::array>;
 // values, normaliser, peak
@@ -28,13 +30,13 @@ std::string named(const std::string& name, int64_t size) {
 CosineBank check_bank(BankArrays& arrays) {
     auto& [query, keys, values, unit, unit_panels] = arrays;
     CosineBank bank{};
-    require(values.ndim() == 4 && values.shape(1) >= 1 && values.shape(2) % kPanel == 0 && values.shape(3) >= 1 &&
-                values.shape(3) % 16 == 0,
-            "wanted values [slots, M >= 1, C, d], C and d multiples of 16, got " + describe(values));
+    if (values.ndim() != 4 || values.shape(1) < 1 || values.shape(2) % kPanel != 0 || values.shape(3) < 1 ||
+        values.shape(3) % 16 != 0)
+        throw py::value_error("wanted values [slots, M >= 1, C, d], C and d multiples of 16, got " + describe(values));
     bank.slots = values.shape(0), bank.heads = values.shape(1), bank.capacity = values.shape(2);
     bank.head_dim = values.shape(3);
-    require(unit.ndim() == 4 && unit.shape(1) >= 1 && unit.shape(1) <= 2,
-            "wanted unit [slots, 1 or 2 masks, C, M d], got " + describe(unit));
+    if (unit.ndim() != 4 || unit.shape(1) < 1 || unit.shape(1) > 2)
+        throw py::value_error("wanted unit [slots, 1 or 2 masks, C, M d], got " + describe(unit));
     bank.masks = unit.shape(1);
     const int64_t width = bank.width(), panels = bank.capacity / kPanel;
     const std::string slots = "[" + named("slots", bank.slots), heads = named("M", bank.heads);
@@ -97,9 +99,9 @@ py::array_t<double> linear_exact(const py::array& x, const py::array& weight, co
     args.rows = x.shape(0);
     args.bias = checked<double>(bias, {kAny}, "bias [columns]");
     args.columns = bias.shape(0);
-    require(
-        (args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
-        "weight must have the panels that " + std::to_string(args.columns) + " columns fill, got " + describe(weight));
+    if ((args.columns + kPanel - 1) / kPanel != weight.shape(0) || args.depth <= 0)
+        throw py::value_error("weight must have the panels that " + std::to_string(args.columns) +
+                              " columns fill, got " + describe(weight));
     args.threads = checked_threads(threads);
     py::array_t<double> out({args.rows, args.columns});
     args.out = out.mutable_data();
@@ -119,9 +121,9 @@ void pack_cosine(const py::array& projected_cls, const py::array& projected_reg,
     const std::string wide = named("3 M d", columns) + "]";
     args.projected[0] = checked<double>(projected_cls, {kAny, columns}, "projected_cls [n, " + wide);
     args.rows = projected_cls.shape(0);
-    require(args.rows <= args.bank.capacity, "projected_cls [n, " + wide +
-                                                 ": n must be at most C = " + std::to_string(args.bank.capacity) +
-                                                 ", got " + describe(projected_cls));
+    if (args.rows > args.bank.capacity)
+        throw py::value_error("projected_cls [n, " + wide + ": n must be at most C = " +
+                              std::to_string(args.bank.capacity) + ", got " + describe(projected_cls));
     const std::string n = "[" + named("n", args.rows);
     args.projected[1] = checked<double>(projected_reg, {args.rows, columns}, "projected_reg " + n + ", " + wide);
     args.score[0] = checked<float>(score_cls, {args.rows}, "score_cls " + n + "]");

@@ -7,7 +7,6 @@ frame is appended; of the attention of all rows of a window only what changed si
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -219,6 +218,7 @@ class CosineWindow:
         self._counts = np.zeros(self._slots, np.int64)  # proposals of the frame in a slot
         self._summed = np.zeros(self._slots, np.int64)  # those of them that sums hold
         self._included = np.zeros((self._slots, self._slots), np.int8)  # whether a slot's rows have summed another
+        self._every = np.arange(self._slots)
         self._slot_of: dict[int, int] = {}  # by frame, oldest first
         self.newest = -1
         """Number of the last frame appended; -1 after `clear`."""
@@ -234,12 +234,12 @@ class CosineWindow:
         width, masks = heads * settings.head_room, len(settings.thresholds)
         floats = (2 + 2 + 1 + 2 * masks) * width
         doubles = 2 * width + 2 * 2 * heads
-        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 16)
+        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 24)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the same from the first frame to the last."""
-        own = (self._counts, self._summed, self._included)
+        own = (self._counts, self._summed, self._every, self._included)
         return sum(array.nbytes for array in (*self._bank, *self._sums, *own))
 
     @property
@@ -282,7 +282,7 @@ class CosineWindow:
         self._check("features_reg", features_reg, (rows, settings.dim))
         for name, scores in (("confidence", confidence), ("objectness", objectness)):
             self._check(name, scores, (rows,))
-            if not (scores.max(initial=0) <= 1 and scores.min(initial=0) >= 0):
+            if scores.max(initial=0) > 1 or scores.min(initial=0) < 0:
                 raise BundleError(f"{name} lies in {scores.min():g}..{scores.max():g}; wanted scores in 0..1")
         projected = self._branch.project(features_cls, features_reg)
         on_reg = objectness if settings.objectness_on_key else np.ones_like(objectness)
@@ -300,7 +300,7 @@ class CosineWindow:
         if array.shape != shape or array.dtype != np.float32 or len(array) > self._most:
             wanted = f"float32 {list(shape)} with at most {self._most} rows"
             raise BundleError(f"{name} is {array.dtype} {list(array.shape)}; wanted {wanted}")
-        if not math.isfinite(array.sum(dtype=np.float64)):
+        if not np.isfinite(array).all():
             raise BundleError(f"{name} has a number that is not finite; wanted finite numbers")
 
     def _free_slot(self) -> int:
@@ -347,15 +347,15 @@ class CosineWindow:
         self, reference: int, frames: Sequence[int], most: int | None, linked: int | None = None, *, whole: bool = False
     ) -> cpu.CosineAverage:
         """whole: every weight is wanted."""
-        missing = [frame for frame in frames if frame not in self._slot_of]
-        if missing or reference not in frames or len(set(frames)) != len(frames):
+        of = [self._slot_of.get(frame, -1) for frame in frames]
+        if -1 in of or reference not in frames or len(set(of)) != len(of):
             raise ConfigError(
                 f"window {list(frames)} of frame {reference}; wanted distinct frames, {reference} among them, of those "
                 f"held: {self.held}"
             )
         if linked is not None and linked not in frames:
             raise ConfigError(f"weights for frame {linked} of the window {list(frames)}; wanted one of its frames")
-        slots = np.array([self._slot_of[frame] for frame in frames], np.int64)
+        slots = np.array(of, np.int64)
         self._refine(slots, self._counts if most is None else np.minimum(self._counts, most))
         slot, counts = self._slot_of[reference], self._summed[slots]
         shown = None
@@ -380,21 +380,19 @@ class CosineWindow:
     def _refine(self, slots: Index, counts: Index) -> None:
         """Bring the sums of all rows of a window to that window."""
         included = self._included
-        # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there may
-        # be more.
-        changed = (counts != self._summed) & included.any(0)
-        included[included[:, changed].any(1)] = 0
-        included[counts != self._summed] = 0
-        self._summed[:] = counts
+        other = counts != self._summed
+        if other.any():
+            # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there
+            # may be more.
+            included[included[:, other].any(1)] = 0
+            included[other] = 0
+            self._summed[:] = counts
         wanted = np.zeros(self._slots, np.int8)
         wanted[slots] = 1
         held = included[slots]
         change = wanted - held
-        restart = ~held.any(1) | (np.count_nonzero(change, 1) >= len(slots))
+        restart = (np.count_nonzero(change, 1) >= len(slots)) | ~held.any(1)
         change[restart] = wanted
-        if not change.any():
-            return
-        touched = np.flatnonzero(wanted | change.any(0))
         # Held by nobody, should the kernel fail half way.
         included[slots] = 0
         right = cpu.cosine_refine(
@@ -402,10 +400,10 @@ class CosineWindow:
             counts[slots],
             bank=self._bank,
             sums=self._sums,
-            slots=touched,
-            counts=counts[touched],
-            wanted=wanted[touched],
-            change=change[:, touched],
+            slots=self._every,
+            counts=self._summed,
+            wanted=wanted,
+            change=change,
             restart=restart,
             threads=self._branch.threads,
         )
