@@ -19,7 +19,7 @@ inline const float* queries(const CosineBank& bank, int64_t slot, int64_t head, 
 template <int Columns>
 void multiply_panels(int64_t rows, const float* left, int64_t depth, const float* panels, const Block& block,
                      float* scores) {
-    const Right<float> right = {panels + block.first * depth, depth * kPanel, kPanel};
+    const Right<float> right = {panels, depth * kPanel, kPanel};
     const int64_t vectors = Columns == kPanel ? kPanel / kLanes : block.vectors();
     if (depth == 32)
         multiply<false, 32>(rows, left, depth, right, vectors, depth, scores, Columns);
@@ -31,12 +31,17 @@ void multiply_panels(int64_t rows, const float* left, int64_t depth, const float
         multiply<false>(rows, left, depth, right, vectors, depth, scores, Columns);
 }
 
+// The keys of a head that a block begins with; head counts both attentions' heads.
+inline const float* block_keys(const CosineBank& bank, const Block& block, int64_t head) {
+    const int64_t row = (block.slot * kAttentions * bank.heads + head) * bank.capacity + block.first;
+    return bank.keys + row * bank.head_dim;
+}
+
 // Logarithms to base 2 of a head's softmax terms; head counts both attentions' heads.
 template <int Columns>
 void score_rows(const CosineBank& bank, int64_t rows, const float* query, const Block& block, int64_t head,
                 float* scores) {
-    const int64_t at = (block.slot * kAttentions * bank.heads + head) * bank.capacity * bank.head_dim;
-    multiply_panels<Columns>(rows, query, bank.head_dim, bank.keys + at, block, scores);
+    multiply_panels<Columns>(rows, query, bank.head_dim, block_keys(bank, block, head), block, scores);
 }
 
 // to [rows][head_dim] = weights [rows][Columns] times `count` rows of a head's values.
@@ -52,8 +57,8 @@ inline const float* block_values(const CosineBank& bank, const Block& block, int
     return bank.values + ((block.slot * bank.heads + head) * bank.capacity + block.first) * bank.head_dim;
 }
 
-// sums += times * values, `count` of them, a multiple of kLanes; whether all are finite. `times` is 1 or -1, so that the
-// product is exact.
+// sums += times * values, `count` of them, a multiple of kLanes; whether all are finite. `times` is 1 or -1, so that
+// the product is exact.
 inline bool add_times(double times, const float* values, int64_t count, double* sums) {
     const Doubles factor = times - Doubles{};
     Floats wrong = {};

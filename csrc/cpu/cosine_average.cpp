@@ -113,12 +113,13 @@ void take_pairs(const CosineAverage& args, const Block& panel, const Task& task,
     const int64_t width = bank.width(), height = even_part(task.rows, kMostRows);
     for (int64_t mask = 0; mask < bank.masks; ++mask) {
         const int64_t at = (args.slot * bank.masks + mask) * bank.capacity + task.first;
-        const float* panels = bank.unit_panels + (panel.slot * bank.masks + mask) * bank.capacity * width;
+        const float* columns =
+            bank.unit_panels + ((panel.slot * bank.masks + mask) * bank.capacity + panel.first) * width;
         tile.count = 0;
         for (int64_t first = 0; first < task.rows; first += height) {
             const int64_t rows = smaller(height, task.rows - first);
             const float* own = bank.unit + (at + first) * width;
-            multiply_panels<kPanel>(rows, own, width, panels, panel, tile.scores);
+            multiply_panels<kPanel>(rows, own, width, columns, panel, tile.scores);
             for (int64_t r = 0; r < rows; ++r) {
                 const float* scores = tile.scores + r * kPanel;
                 if (take_row(args, panel, mask, own + r * width, scores, tile.taken + (first + r) * kPanel))

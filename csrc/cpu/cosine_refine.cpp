@@ -9,9 +9,9 @@
 namespace rdn::cpu::RDN_ISA {
 namespace {
 
-constexpr double kLeft = 1e-6;         // part of the largest normaliser that must be left
-constexpr int64_t kColumns = 128;      // most proposals of a block
-constexpr int64_t kGroups = 8;         // of a task
+constexpr double kLeft = 1e-6;     // part of the largest normaliser that must be left
+constexpr int64_t kColumns = 128;  // most proposals of a block
+constexpr int64_t kGroups = 8;     // of a task
 
 // Rows of one slot, for which the same frames come and go; no more than a tile of the products.
 struct Group {
@@ -39,17 +39,6 @@ struct Sums {
     double* normaliser;
     double* peak;
 };
-
-// Asks for what a head of a group begins with, which else would come out of memory while nothing is computed.
-void fetch(const CosineRefine& args, const Group& group, int64_t head) {
-    const int64_t numbers = group.rows * args.bank.head_dim;
-    const float* query = queries(args.bank, group.slot, head, group.first);
-    const double* values = Sums(args, group, head).values;
-    for (int64_t i = 0; i < numbers; i += 16)
-        __builtin_prefetch(query + i);
-    for (int64_t i = 0; i < numbers; i += 8)
-        __builtin_prefetch(values + i);
-}
 
 // Scores become softmax terms, in place; returns their sum.
 float weigh_row(int64_t count, float* scores) {
@@ -145,10 +134,6 @@ void cosine_refine(const CosineRefine& args) {
         for (int64_t head = 0; head < kAttentions * bank.heads; ++head) {
             for (int64_t g = begin; g < end; ++g) {
                 const Group& group = groups[g];
-                if (g + 1 < end)
-                    fetch(args, groups[g + 1], head);
-                else if (head + 1 < kAttentions * bank.heads)
-                    fetch(args, groups[begin], head + 1);
                 change_head(args, blocks, count, group, head, args.change + group.of * args.support.frames,
                             args.restart[group.of], scratch, right + group.position);
             }
