@@ -194,8 +194,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracy-gains": accuracy_tables.gains} | performance.README | gpu_tables.README,
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
-    "docs/own_detector.md": {"frozen-detector": frozen_detector, "own-detector-cost": own_detector_cost,
-                             "attached-int8": attached_int8},
+    "docs/own_detector.md": {
+        "frozen-detector": frozen_detector,
+        "own-detector-cost": own_detector_cost,
+        "attached-int8": attached_int8,
+    },
     "docs/parity.md": {"parity": parity},
     "docs/yolov.md": {"parity-yolov": parity_yolov},
     "docs/linking.md": linking_tables.BLOCKS,
