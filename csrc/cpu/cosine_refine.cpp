@@ -15,6 +15,8 @@ constexpr int64_t kGroups = 8;     // of a task
 
 // Rows of one slot, for which the same frames come and go; no more than a tile of the products.
 struct Group {
+    const int8_t* change;  // of each frame of the call
+    bool restart;
     int64_t of;  // which of the call's slots
     int64_t slot, first, rows;
     int64_t position;  // of its first row among the call's
@@ -72,24 +74,33 @@ bool add_block(const CosineBank& bank, const Group& group, const Block& block, i
     return add_times(times, scratch.values, group.rows * bank.head_dim, sums.values);
 }
 
-// Brings a head of a group to the window; clears right[r] of a row of which too little is left.
-void change_head(const CosineRefine& args, const Block* blocks, int64_t count, const Group& group, int64_t head,
-                 const int8_t* change, bool restart, const Scratch& scratch, uint8_t* right) {
-    const Sums sums(args, group, head);
-    if (restart) {
-        memset(sums.values, 0, sizeof(double) * group.rows * args.bank.head_dim);
-        memset(sums.normaliser, 0, sizeof(double) * group.rows);
-        memset(sums.peak, 0, sizeof(double) * group.rows);
+// Brings a head of some groups to the window; clears right[] of a row that is no number, or of which too little is
+// left. Block after block, so that its keys and values stay in the first-level cache meanwhile.
+void change_head(const CosineRefine& args, const Block* blocks, int64_t count, const Group* groups, const Group* end,
+                 int64_t head, const Scratch& scratch, uint8_t* right) {
+    for (const Group* group = groups; group < end; ++group) {
+        if (!group->restart) continue;
+        const Sums sums(args, *group, head);
+        memset(sums.values, 0, sizeof(double) * group->rows * args.bank.head_dim);
+        memset(sums.normaliser, 0, sizeof(double) * group->rows);
+        memset(sums.peak, 0, sizeof(double) * group->rows);
     }
-    bool finite = true;
     for (int64_t b = 0; b < count; ++b) {
-        const double times = change[blocks[b].frame];
-        if (times != 0.0) finite &= add_block(args.bank, group, blocks[b], head, times, sums, scratch);
+        for (const Group* group = groups; group < end; ++group) {
+            const double times = group->change[blocks[b].frame];
+            if (times == 0.0) continue;
+            const Sums sums(args, *group, head);
+            if (!add_block(args.bank, *group, blocks[b], head, times, sums, scratch))
+                memset(right + group->position, 0, group->rows);
+        }
     }
-    for (int64_t r = 0; r < group.rows; ++r) {
-        const double normaliser = sums.normaliser[r];
-        if (normaliser > sums.peak[r]) sums.peak[r] = normaliser;
-        right[r] &= finite && normaliser > kLeft * sums.peak[r];
+    for (const Group* group = groups; group < end; ++group) {
+        const Sums sums(args, *group, head);
+        for (int64_t r = 0; r < group->rows; ++r) {
+            const double normaliser = sums.normaliser[r];
+            if (normaliser > sums.peak[r]) sums.peak[r] = normaliser;
+            right[group->position + r] &= normaliser > kLeft * sums.peak[r];
+        }
     }
 }
 
@@ -116,7 +127,13 @@ void cosine_refine(const CosineRefine& args) {
     for (int64_t i = 0, at = 0; i < args.rows.frames; at += args.rows.count[i++]) {
         const int64_t rows = args.rows.count[i], height = even_part(rows, kMostRows);
         for (int64_t first = 0; first < rows; first += height)
-            groups[group_count++] = {i, args.rows.slot[i], first, smaller(height, rows - first), at + first};
+            groups[group_count++] = {args.change + i * args.support.frames,
+                                     args.restart[i] != 0,
+                                     i,
+                                     args.rows.slot[i],
+                                     first,
+                                     smaller(height, rows - first),
+                                     at + first};
     }
     const int64_t count = count_blocks(args.support, kColumns);
     Array<Block> blocks(larger(count, 1));
@@ -129,22 +146,17 @@ void cosine_refine(const CosineRefine& args) {
     parallel_for(tasks, threads, [&](int64_t task, int worker) {
         float* mine = memory + worker * size;
         const Scratch scratch = {mine, mine + kMostRows * kColumns};
-        const int64_t begin = task * kGroups, end = smaller(begin + kGroups, group_count);
-        // Head after head, so that a block's keys and values stay in the first-level cache meanwhile.
-        for (int64_t head = 0; head < kAttentions * bank.heads; ++head) {
-            for (int64_t g = begin; g < end; ++g) {
-                const Group& group = groups[g];
-                change_head(args, blocks, count, group, head, args.change + group.of * args.support.frames,
-                            args.restart[group.of], scratch, right + group.position);
-            }
-        }
-        for (int64_t g = begin; g < end; ++g) {
-            for (int64_t r = 0; r < groups[g].rows; ++r) {
-                const Group row = {groups[g].of, groups[g].slot, groups[g].first + r, 1, groups[g].position + r};
-                if (right[row.position] || args.restart[row.of]) continue;
-                right[row.position] = 1;
+        const Group *begin = groups + task * kGroups, *end = groups + smaller((task + 1) * kGroups, group_count);
+        for (int64_t head = 0; head < kAttentions * bank.heads; ++head)
+            change_head(args, blocks, count, begin, end, head, scratch, right);
+        for (const Group* group = begin; group < end; ++group) {
+            for (int64_t r = 0; r < group->rows; ++r) {
+                const int64_t position = group->position + r;
+                if (right[position] || group->restart) continue;
+                const Group row = {args.wanted, true, group->of, group->slot, group->first + r, 1, position};
+                right[position] = 1;
                 for (int64_t head = 0; head < kAttentions * bank.heads; ++head)
-                    change_head(args, blocks, count, row, head, args.wanted, true, scratch, right + row.position);
+                    change_head(args, blocks, count, &row, &row + 1, head, scratch, right);
             }
         }
     });
