@@ -50,6 +50,7 @@ LEFT_OUT = (0.0, 0.125, 0.25)
 """Parts of the convolutions that are left in float32 beside the last ones, tried in turn"""
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
 _TRIED_ALONE = 2  # of those, on which every convolution is quantised alone
+_TOLD_EVERY = 10  # convolutions of those that are tried alone
 _QUANTIZED = ("Conv", "Relu", "MaxPool")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OUTPUTS = ("boxes", "class_scores")
@@ -87,6 +88,7 @@ def quantize_attached(
         AttachError: the directory is of no attached detector, or not in float32.
         RDNError: the directory or the frames cannot be used; its subclass says which.
     """
+    report("calibration frames")
     frames, exact, output = CalibrationFrames.read(calibration, count), Bundle.open(engines), Path(output)
     told, config = exact.manifest, exact.config
     if config.attached is None or told.precision != "float32":
@@ -186,8 +188,7 @@ def _least_left_out(
     method = METHODS[0]
     for part in LEFT_OUT:
         if part and not order:
-            report(f"{len(free)} convolutions, each in int8 alone")
-            order = _most_changing(model, free, ranges[method], outputs[:_TRIED_ALONE], staging)
+            order = _most_changing(model, free, ranges[method], outputs[:_TRIED_ALONE], staging, report)
         worst = order[: int(part * len(free))]
         best = np.inf
         for one in METHODS:
@@ -214,11 +215,18 @@ def _least_left_out(
 
 
 def _most_changing(
-    model: onnx.ModelProto, layers: list[onnx.NodeProto], ranges: Ranges, outputs: list[dict[str, Float]], staging: Path
+    model: onnx.ModelProto,
+    layers: list[onnx.NodeProto],
+    ranges: Ranges,
+    outputs: list[dict[str, Float]],
+    staging: Path,
+    report: Report,
 ) -> list[str]:
     """Names of the layers, first those that change the outputs most when they alone are quantised."""
     changes, candidate = {}, staging / "alone.onnx"
-    for layer in layers:
+    for number, layer in enumerate(layers, 1):
+        if number % _TOLD_EVERY == 1:
+            report(f"convolutions in int8, each alone: {number} of {len(layers)}")
         write_quantized(model, candidate, ranges, only=[layer.name], kinds=_QUANTIZED, symmetric=False)
         changes[layer.name] = _error(candidate, outputs)
     candidate.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rdn_engine.host.cosine import CosineSettings
+from rdn_engine.host.cosine_branch import CosineSettings
 from tests.reference_cosine import Double, branch
 
 UNIT = 2.0**-24

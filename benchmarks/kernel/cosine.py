@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from benchmarks.kernel.turns import ENVIRONMENT, WARM_UP, core, spread, take_turns
 from benchmarks.measure import ratios
-from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow
+from rdn_engine.host.cosine import CosineWindow
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu.arrays import Float
 from tests.reference_cosine import SHARPNESS, branch

@@ -151,6 +151,26 @@ def own_detector_cost() -> str:
     return "\n".join([table(header, rows), "", told_stages, "", " ".join([*told, store.provenance(result, on=result)])])
 
 
+def attached_int8() -> str:
+    """What INT8 of an attached detector keeps of its detections."""
+    result = load("attached_int8.json")
+    header = ["video", "the same in both", "of detections, on frames", "mean difference of scores"]
+    header += ["convolutions in int8", "calibration", "encoder, MB"]
+    rows = []
+    for row in result["rows"]:
+        if "refused" in row:
+            rows.append([row["clip"], "refused", *[""] * 5])
+            continue
+        float32, int8 = row["megabytes"]
+        rows.append([
+            row["clip"], f"{row['share']:.1%}", f"{row['detections']} on {row['frames']}",
+            f"{row['score_difference']:.3f}", "{} of {}".format(*row["convolutions"]),
+            f"{row['calibration']}, {row['calibration_frames']} frames", f"{int8:.1f} of {float32:.1f}",
+        ])  # fmt: skip
+    refused = [f"{row['clip']} was refused: {row['refused']}." for row in result["rows"] if "refused" in row]
+    return "\n".join([table(header, rows, "lrrrrlr"), "", " ".join([*refused, store.provenance(result, on=result)])])
+
+
 def _stages(milliseconds: dict[str, float]) -> str:
     """The detector's own graph is `backbone`; what takes next to nothing is left out."""
     return ", ".join(f"{stage.replace('_', ' ')} {ms:.1f}" for stage, ms in milliseconds.items() if ms >= 0.05)
@@ -199,7 +219,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/accuracy.md": accuracy_tables.BLOCKS,
     "models/rdn_tiny/README.md": {"rdn-tiny": rdn_tiny, "from-nothing": from_nothing},
     "models/rdn_mini/README.md": {"rdn-mini": rdn_mini},
-    "docs/own_detector.md": {"frozen-detector": frozen_detector, "own-detector-cost": own_detector_cost},
+    "docs/own_detector.md": {
+        "frozen-detector": frozen_detector,
+        "own-detector-cost": own_detector_cost,
+        "attached-int8": attached_int8,
+    },
     "docs/parity.md": {"parity": parity},
     "docs/yolov.md": {"parity-yolov": parity_yolov},
     "docs/linking.md": linking_tables.BLOCKS,

@@ -16,10 +16,12 @@ void bind_cosine(py::module_& module);
 
 namespace {
 
+// Messages are made where something is wrong alone: to name a dtype is slow, and calls are many.
+
 // query, keys, values, unit, unit_panels
 using BankArrays = std::tuple<py::array, py::array, py::array, py::array, py::array>;
-// values, normaliser, peak, mean
-using SumsArrays = std::tuple<py::array, py::array, py::array, py::array>;
+// values, normaliser, peak
+using SumsArrays = std::tuple<py::array, py::array, py::array>;
 
 std::string named(const std::string& name, int64_t size) {
     return name + " = " + std::to_string(size);
@@ -28,13 +30,13 @@ std::string named(const std::string& name, int64_t size) {
 CosineBank check_bank(BankArrays& arrays) {
     auto& [query, keys, values, unit, unit_panels] = arrays;
     CosineBank bank{};
-    require(values.ndim() == 4 && values.shape(1) >= 1 && values.shape(2) % kPanel == 0 && values.shape(3) >= 1 &&
-                values.shape(3) % 16 == 0,
-            "wanted values [slots, M >= 1, C, d], C and d multiples of 16, got " + describe(values));
+    if (values.ndim() != 4 || values.shape(1) < 1 || values.shape(2) % kPanel != 0 || values.shape(3) < 1 ||
+        values.shape(3) % 16 != 0)
+        throw py::value_error("wanted values [slots, M >= 1, C, d], C and d multiples of 16, got " + describe(values));
     bank.slots = values.shape(0), bank.heads = values.shape(1), bank.capacity = values.shape(2);
     bank.head_dim = values.shape(3);
-    require(unit.ndim() == 4 && unit.shape(1) >= 1 && unit.shape(1) <= 2,
-            "wanted unit [slots, 1 or 2 masks, C, M d], got " + describe(unit));
+    if (unit.ndim() != 4 || unit.shape(1) < 1 || unit.shape(1) > 2)
+        throw py::value_error("wanted unit [slots, 1 or 2 masks, C, M d], got " + describe(unit));
     bank.masks = unit.shape(1);
     const int64_t width = bank.width(), panels = bank.capacity / kPanel;
     const std::string slots = "[" + named("slots", bank.slots), heads = named("M", bank.heads);
@@ -42,8 +44,8 @@ CosineBank check_bank(BankArrays& arrays) {
     const std::string masks = named("masks", bank.masks);
     bank.values = written<float>(values, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
                                  "values " + slots + ", " + heads + ", " + room + ", " + dim + "]");
-    bank.query = written<float>(query, {bank.slots, bank.capacity, kAttentions, width},
-                                "query " + slots + ", " + room + ", 2, " + md + "]");
+    bank.query = written<float>(query, {bank.slots, kAttentions, bank.heads, bank.capacity, bank.head_dim},
+                                "query " + slots + ", 2, " + heads + ", " + room + ", " + dim + "]");
     bank.keys = written<float>(keys, {bank.slots, kAttentions, bank.heads, panels, bank.head_dim, kPanel},
                                "keys " + slots + ", 2, " + heads + ", C / 16 with " + room + ", " + dim + ", 16]");
     bank.unit = written<float>(unit, {bank.slots, bank.masks, bank.capacity, width},
@@ -55,18 +57,14 @@ CosineBank check_bank(BankArrays& arrays) {
 }
 
 CosineSums check_sums(SumsArrays& arrays, const CosineBank& bank) {
-    auto& [values, normaliser, peak, mean] = arrays;
+    auto& [values, normaliser, peak] = arrays;
     const int64_t rows = bank.slots * bank.capacity;
-    const std::string r = "[" + named("R", rows) + ", 2, ", heads = named("M", bank.heads) + "]";
-    const std::string in_rows = ", " + named("R", rows) + ", " + named("d", bank.head_dim) + "]";
+    const std::string of_rows = "[2, " + named("M", bank.heads) + ", " + named("R", rows);
     CosineSums sums{};
     sums.values = written<double>(values, {kAttentions, bank.heads, rows, bank.head_dim},
-                                  "values [2, " + named("M", bank.heads) + in_rows);
-    sums.normaliser = written<double>(normaliser, {rows, kAttentions, bank.heads}, "normaliser " + r + heads);
-    sums.peak = written<double>(peak, {rows, kAttentions, bank.heads}, "peak " + r + heads);
-    sums.mean = written<float>(mean, {bank.slots, bank.heads, bank.capacity, bank.head_dim},
-                               "mean [" + named("slots", bank.slots) + ", " + named("M", bank.heads) + ", " +
-                                   named("C", bank.capacity) + ", " + named("d", bank.head_dim) + "]");
+                                  "values " + of_rows + ", " + named("d", bank.head_dim) + "]");
+    sums.normaliser = written<double>(normaliser, {kAttentions, bank.heads, rows}, "normaliser " + of_rows + "]");
+    sums.peak = written<double>(peak, {kAttentions, bank.heads, rows}, "peak " + of_rows + "]");
     return sums;
 }
 
@@ -101,9 +99,9 @@ py::array_t<double> linear_exact(const py::array& x, const py::array& weight, co
     args.rows = x.shape(0);
     args.bias = checked<double>(bias, {kAny}, "bias [columns]");
     args.columns = bias.shape(0);
-    require(
-        (args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
-        "weight must have the panels that " + std::to_string(args.columns) + " columns fill, got " + describe(weight));
+    if ((args.columns + kPanel - 1) / kPanel != weight.shape(0) || args.depth <= 0)
+        throw py::value_error("weight must have the panels that " + std::to_string(args.columns) +
+                              " columns fill, got " + describe(weight));
     args.threads = checked_threads(threads);
     py::array_t<double> out({args.rows, args.columns});
     args.out = out.mutable_data();
@@ -123,9 +121,9 @@ void pack_cosine(const py::array& projected_cls, const py::array& projected_reg,
     const std::string wide = named("3 M d", columns) + "]";
     args.projected[0] = checked<double>(projected_cls, {kAny, columns}, "projected_cls [n, " + wide);
     args.rows = projected_cls.shape(0);
-    require(args.rows <= args.bank.capacity, "projected_cls [n, " + wide +
-                                                 ": n must be at most C = " + std::to_string(args.bank.capacity) +
-                                                 ", got " + describe(projected_cls));
+    if (args.rows > args.bank.capacity)
+        throw py::value_error("projected_cls [n, " + wide + ": n must be at most C = " +
+                              std::to_string(args.bank.capacity) + ", got " + describe(projected_cls));
     const std::string n = "[" + named("n", args.rows);
     args.projected[1] = checked<double>(projected_reg, {args.rows, columns}, "projected_reg " + n + ", " + wide);
     args.score[0] = checked<float>(score_cls, {args.rows}, "score_cls " + n + "]");

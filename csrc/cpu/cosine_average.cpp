@@ -1,4 +1,7 @@
 // The second round of the cosine attention: a masked, renormalised mean of what is like a proposal.
+//
+// Few pairs are alike. So a panel of proposals is attended to by those rows alone that take one of it, and X is made of
+// a proposal's sums only where one takes it.
 #include "cosine.h"
 #include "isa.h"
 #include "parallel.h"
@@ -7,6 +10,7 @@ namespace rdn::cpu::RDN_ISA {
 namespace {
 
 constexpr float kLog2E = 1.44269504f;
+constexpr int64_t kTileRows = 8 * kMostRows;  // most rows of a task
 // A cosine of `width` float32 products is this near to the exact one; nearer to a threshold it is computed in float64.
 constexpr float kNear = 4e-6f;
 
@@ -15,70 +19,64 @@ struct Task {
     int64_t first, rows;
 };
 
+// Rows of a task that attend to a panel are chosen: the i-th of them has the i-th place in arrays of [kTileRows] below.
 struct Tile {
-    Tile(const CosineBank& bank, float* memory, double* sums)
+    Tile(const CosineBank& bank, float* memory, double* doubles)
         : query(memory),
-          unit(query + kTileRows * kAttentions * bank.width()),
-          attention(unit + kTileRows * bank.masks * bank.width()),
-          weights(attention + kTileRows * kColumns),
-          scores(weights + kTileRows * kColumns),
-          values(scores + kMostRows * kColumns),
-          share(values + kMostRows * bank.head_dim),
-          sums(sums),
+          taken(query + kTileRows * kAttentions * bank.width()),
+          weights(taken + kTileRows * kPanel),
+          scores(weights + kTileRows * kPanel),
+          share(scores + kMostRows * kPanel),
+          x(share + kTileRows * kAttentions * bank.heads),
+          part(x + kPanel * bank.width()),
+          sums(doubles),
           total(sums + kTileRows * 2 * bank.width()) {}
 
     static int64_t size(const CosineBank& bank) {
-        return kTileRows * ((kAttentions + bank.masks) * bank.width() + 2 * kColumns + kAttentions * bank.heads) +
-               kMostRows * (kColumns + bank.head_dim);
+        return kTileRows * (kAttentions * (bank.width() + bank.heads) + 2 * kPanel) + kMostRows * kPanel +
+               kPanel * bank.width() + kMostRows * bank.head_dim;
     }
     static int64_t doubles(const CosineBank& bank) { return kTileRows * (2 * bank.width() + 1); }
 
-    float* query;
-    float* unit;       // [masks][kTileRows][width]
-    float* attention;  // [kTileRows][kColumns] B of a block
-    float* weights;    // [kTileRows][kColumns] ones where a pair is taken, then exp(B) there
-    float* scores;     // [kMostRows][kColumns]
-    float* values;     // [kMostRows][head_dim]
-    float* share;      // [kTileRows][kAttentions][heads] of a term of a softmax in B
-    double* sums;      // [kTileRows][2][width] of X and V
-    double* total;     // [kTileRows] of the weights
+    float* query;    // [kAttentions * heads][kTileRows][head_dim] of the chosen rows
+    float* taken;    // [kTileRows][kPanel] of all rows: ones where a pair of the panel is taken
+    float* weights;  // [kTileRows][kPanel] of the chosen rows: B, then exp(B) of the pairs that are taken
+    float* scores;   // [kMostRows][kPanel]
+    float* share;    // [kTileRows][kAttentions * heads] of all rows: of a term of a softmax in B
+    float* x;        // [heads][kPanel][head_dim] X of the panel's proposals that are taken, else zeros
+    float* part;     // [kMostRows][head_dim]
+    double* sums;    // [kTileRows][2][width] of all rows: X and V
+    double* total;   // [kTileRows] of all rows: of the weights
+    int64_t chosen[kTileRows];
+    int64_t count = 0;  // of the chosen
 };
 
-void load_tile(const CosineAverage& args, const Task& task, Tile& tile) {
-    const CosineBank& bank = args.bank;
-    const int64_t width = bank.width();
-    const int64_t heads = kAttentions * bank.heads;
-    for (int64_t r = 0; r < task.rows; ++r) {
-        const int64_t row = args.slot * bank.capacity + task.first + r;
-        load_query(bank, row, r, tile.query);
-        for (int64_t head = 0; head < heads; ++head)
-            tile.share[r * heads + head] = static_cast<float>(1.0 / (heads * args.sums.normaliser[row * heads + head]));
-    }
-    for (int64_t mask = 0; mask < bank.masks; ++mask)
-        memcpy(tile.unit + mask * kTileRows * width,
-               bank.unit + ((args.slot * bank.masks + mask) * bank.capacity + task.first) * width,
-               sizeof(float) * task.rows * width);
-    memset(tile.sums, 0, sizeof(double) * Tile::doubles(bank));
+// Sums of a head of a row, which counts both attentions' heads.
+int64_t sums_at(const CosineBank& bank, int64_t slot, int64_t head, int64_t row) {
+    return (head * bank.slots + slot) * bank.capacity + row;
 }
 
-// B of a block: the mean over heads and attentions of complete softmaxes.
-void attend(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+// X of a head of a row.
+void give_mean(const CosineAverage& args, int64_t slot, int64_t row, int64_t head, float* to) {
     const CosineBank& bank = args.bank;
-    const int64_t heads = kAttentions * bank.heads, height = even_part(task.rows, kMostRows);
-    memset(tile.attention, 0, sizeof(float) * task.rows * kColumns);
-    for (int64_t head = 0; head < heads; ++head) {
-        for (int64_t first = 0; first < task.rows; first += height) {
-            const int64_t rows = smaller(height, task.rows - first);
-            score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
-            for (int64_t r = 0; r < rows; ++r) {
-                const float share = tile.share[(first + r) * heads + head];
-                float* to = tile.attention + (first + r) * kColumns;
-                for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes)
-                    store(to + j, fused(exp2_clamped(load(tile.scores + r * kColumns + j)), broadcast<Floats>(share),
-                                        load(to + j)));
-            }
-        }
+    const double* sums[kAttentions];
+    Doubles share[kAttentions];
+    for (int64_t a = 0; a < kAttentions; ++a) {
+        const int64_t at = sums_at(bank, slot, a * bank.heads + head, row);
+        sums[a] = args.sums.values + at * bank.head_dim;
+        share[a] = 0.5 / args.sums.normaliser[at] - Doubles{};
     }
+    for (int64_t d = 0; d < bank.head_dim; d += kDoubles)
+        store(to + d, share[0] * load_doubles(sums[0] + d) + share[1] * load_doubles(sums[1] + d));
+}
+
+void load_tile(const CosineAverage& args, const Task& task, Tile& tile) {
+    const int64_t heads = kAttentions * args.bank.heads;
+    for (int64_t r = 0; r < task.rows; ++r)
+        for (int64_t head = 0; head < heads; ++head)
+            tile.share[r * heads + head] = static_cast<float>(
+                1.0 / (heads * args.sums.normaliser[sums_at(args.bank, args.slot, head, task.first + r)]));
+    memset(tile.sums, 0, sizeof(double) * Tile::doubles(args.bank));
 }
 
 double exact_cosine(const CosineBank& bank, const float* a, const float* b) {
@@ -88,95 +86,134 @@ double exact_cosine(const CosineBank& bank, const float* a, const float* b) {
     return product / static_cast<double>(bank.heads);
 }
 
-// Which of a block's pairs are alike enough, of a mask; returns whether any is.
-bool take_row(const CosineAverage& args, const Block& block, int64_t mask, const float* own, const float* scores,
+// Which of a panel's pairs are alike enough, of a mask; returns whether any is.
+bool take_row(const CosineAverage& args, const Block& panel, int64_t mask, const float* own, const float* scores,
               float* taken) {
     const CosineBank& bank = args.bank;
     const float threshold = args.thresholds[mask];
-    const float* others = bank.unit + ((block.slot * bank.masks + mask) * bank.capacity + block.first) * bank.width();
+    const float* others = bank.unit + ((panel.slot * bank.masks + mask) * bank.capacity + panel.first) * bank.width();
     Ints any = {};
-    for (int64_t j = 0; j < block.vectors() * kLanes; j += kLanes) {
-        const Floats score = load(scores + j), off = score - threshold;
-        const Ints lanes = taken_lanes(block.count - j);
+    for (int64_t j = 0; j < kPanel; j += kLanes) {
+        const Floats off = load(scores + j) - threshold;
+        const Ints lanes = taken_lanes(panel.count - j);
         Ints alike = (off > 0.0f) & lanes;
         const Ints near = (off > -kNear) & (off < kNear) & lanes;
-        for (int i = 0; i < kLanes; ++i)
+        for (int i = 0; i < kLanes && any_lane(near); ++i)
             if (near[i]) alike[i] = exact_cosine(bank, own, others + (j + i) * bank.width()) > threshold ? -1 : 0;
         if (mask > 0) alike &= load(taken + j) > 0.0f;
         any |= alike;
         store(taken + j, only(alike, broadcast<Floats>(1.0f)));
     }
-    Ints none = {};
-    return memcmp(&any, &none, sizeof any) != 0;
+    return any_lane(any);
 }
 
-// Returns whether any pair of the tile is taken.
-bool take_pairs(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+// Chooses the rows that take a pair of the panel.
+void take_pairs(const CosineAverage& args, const Block& panel, const Task& task, Tile& tile) {
     const CosineBank& bank = args.bank;
     const int64_t width = bank.width(), height = even_part(task.rows, kMostRows);
-    bool any = true;
-    for (int64_t mask = 0; any && mask < bank.masks; ++mask) {
-        any = false;
-        const float* panels = bank.unit_panels + (block.slot * bank.masks + mask) * bank.capacity * width;
+    for (int64_t mask = 0; mask < bank.masks; ++mask) {
+        const int64_t at = (args.slot * bank.masks + mask) * bank.capacity + task.first;
+        const float* columns =
+            bank.unit_panels + ((panel.slot * bank.masks + mask) * bank.capacity + panel.first) * width;
+        tile.count = 0;
         for (int64_t first = 0; first < task.rows; first += height) {
             const int64_t rows = smaller(height, task.rows - first);
-            const float* own = tile.unit + (mask * kTileRows + first) * width;
-            multiply_panels(rows, own, width, panels, block, tile.scores);
-            for (int64_t r = 0; r < rows; ++r)
-                any |= take_row(args, block, mask, own + r * width, tile.scores + r * kColumns,
-                                tile.weights + (first + r) * kColumns);
+            const float* own = bank.unit + (at + first) * width;
+            multiply_panels<kPanel>(rows, own, width, columns, panel, tile.scores);
+            for (int64_t r = 0; r < rows; ++r) {
+                const float* scores = tile.scores + r * kPanel;
+                if (take_row(args, panel, mask, own + r * width, scores, tile.taken + (first + r) * kPanel))
+                    tile.chosen[tile.count++] = first + r;
+            }
         }
+        if (tile.count == 0) return;
     }
-    return any;
 }
 
-// The part of a block whose B is wanted, first .. last.
+// B of the chosen rows: the mean over heads and attentions of complete softmaxes.
+void attend(const CosineAverage& args, const Block& panel, const Task& task, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t heads = kAttentions * bank.heads, dim = bank.head_dim, height = even_part(tile.count, kMostRows);
+    memset(tile.weights, 0, sizeof(float) * tile.count * kPanel);
+    for (int64_t head = 0; head < heads; ++head) {
+        float* query = tile.query + head * kTileRows * dim;
+        for (int64_t i = 0; i < tile.count; ++i)
+            memcpy(query + i * dim, queries(bank, args.slot, head, task.first + tile.chosen[i]), sizeof(float) * dim);
+        for (int64_t first = 0; first < tile.count; first += height) {
+            const int64_t rows = smaller(height, tile.count - first);
+            score_rows<kPanel>(bank, rows, query + first * dim, panel, head, tile.scores);
+            for (int64_t i = 0; i < rows; ++i) {
+                const Floats share = broadcast<Floats>(tile.share[tile.chosen[first + i] * heads + head]);
+                float* to = tile.weights + (first + i) * kPanel;
+                for (int64_t j = 0; j < kPanel; j += kLanes)
+                    store(to + j, fused(exp2_bounded(load(tile.scores + i * kPanel + j)), share, load(to + j)));
+            }
+        }
+    }
+}
+
+// The part of a panel whose B is wanted, first .. last.
 struct Part {
-    Part(const CosineAverage& args, const Block& block)
-        : first(larger(args.omega_begin - block.position, 0)),
-          last(smaller(args.omega_end - block.position, block.count)) {}
+    Part(const CosineAverage& args, const Block& panel)
+        : first(larger(args.omega_begin - panel.position, 0)),
+          last(smaller(args.omega_end - panel.position, panel.count)) {}
     bool any() const { return first < last; }
 
     int64_t first, last;
 };
 
-void give_omega(const CosineAverage& args, const Block& block, const Part& part, const Task& task, const Tile& tile) {
-    float* to = args.omega + block.position + part.first - args.omega_begin;
+// All rows are chosen.
+void give_omega(const CosineAverage& args, const Block& panel, const Part& part, const Task& task, const Tile& tile) {
+    float* to = args.omega + panel.position + part.first - args.omega_begin;
     for (int64_t r = 0; r < task.rows; ++r)
-        memcpy(to + (task.first + r) * (args.omega_end - args.omega_begin), tile.attention + r * kColumns + part.first,
+        memcpy(to + (task.first + r) * (args.omega_end - args.omega_begin), tile.weights + r * kPanel + part.first,
                sizeof(float) * (part.last - part.first));
 }
 
-void weigh(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
-    for (int64_t r = 0; r < task.rows; ++r) {
+void weigh(const CosineAverage& args, const Block& panel, const Task& task, Tile& tile) {
+    for (int64_t i = 0; i < tile.count; ++i) {
+        const int64_t r = tile.chosen[i];
         Floats total = {};
-        for (int64_t j = r * kColumns; j < r * kColumns + block.vectors() * kLanes; j += kLanes) {
-            // Past the block's count stand proposals that are not of the window, whose attention may be of any size.
-            const Floats weight = only(load(tile.weights + j) > 0.0f, exp2_clamped(load(tile.attention + j) * kLog2E));
+        for (int64_t j = 0; j < kPanel; j += kLanes) {
+            // Past the panel's count stand proposals that are not of the window, whose attention may be of any size.
+            const Ints taken = load(tile.taken + r * kPanel + j) > 0.0f;
+            const Floats weight = only(taken, exp2_bounded(load(tile.weights + i * kPanel + j) * kLog2E));
             total += weight;
-            store(tile.weights + j, weight);
+            store(tile.weights + i * kPanel + j, weight);
         }
         tile.total[r] += sum(total);
         if (args.weights)
-            memcpy(args.weights + (task.first + r) * args.supports + block.position, tile.weights + r * kColumns,
-                   sizeof(float) * block.count);
+            memcpy(args.weights + (task.first + r) * args.supports + panel.position, tile.weights + i * kPanel,
+                   sizeof(float) * panel.count);
     }
 }
 
-void add_block(const CosineAverage& args, const Block& block, const Task& task, Tile& tile) {
+// X of the proposals of the panel that some row takes.
+void load_means(const CosineAverage& args, const Block& panel, Tile& tile) {
     const CosineBank& bank = args.bank;
-    const int64_t width = bank.width(), height = even_part(task.rows, kMostRows);
-    const float* summed[2] = {args.sums.mean, bank.values};
-    for (int64_t which = 0; which < 2; ++which) {
-        for (int64_t head = 0; head < bank.heads; ++head) {
-            for (int64_t first = 0; first < task.rows; first += height) {
-                const int64_t rows = smaller(height, task.rows - first);
-                sum_values(bank, rows, tile.weights + first * kColumns, summed[which], block, head, tile.values);
-                for (int64_t r = 0; r < rows; ++r) {
-                    double* to = tile.sums + ((first + r) * 2 + which) * width + head * bank.head_dim;
-                    for (int64_t d = 0; d < bank.head_dim; ++d)
-                        to[d] += tile.values[r * bank.head_dim + d];
-                }
+    float largest[kPanel] = {};
+    for (int64_t i = 0; i < tile.count; ++i)
+        for (int64_t j = 0; j < kPanel; ++j)
+            largest[j] = greater(largest[j], tile.weights[i * kPanel + j]);
+    memset(tile.x, 0, sizeof(float) * kPanel * bank.width());
+    for (int64_t j = 0; j < panel.count; ++j)
+        for (int64_t head = 0; largest[j] > 0.0f && head < bank.heads; ++head)
+            give_mean(args, panel.slot, panel.first + j, head, tile.x + (head * kPanel + j) * bank.head_dim);
+}
+
+void add_panel(const CosineAverage& args, const Block& panel, Tile& tile) {
+    const CosineBank& bank = args.bank;
+    const int64_t width = bank.width(), dim = bank.head_dim, height = even_part(tile.count, kMostRows);
+    for (int64_t head = 0; head < bank.heads; ++head) {
+        const float* summed[2] = {tile.x + head * kPanel * dim, block_values(bank, panel, head)};
+        for (int64_t which = 0; which < 2; ++which) {
+            for (int64_t first = 0; first < tile.count; first += height) {
+                const int64_t rows = smaller(height, tile.count - first);
+                const float* weights = tile.weights + first * kPanel;
+                sum_values<kPanel>(bank, rows, weights, summed[which], panel.count, tile.part);
+                for (int64_t i = 0; i < rows; ++i)
+                    add_times(1.0, tile.part + i * dim, dim,
+                              tile.sums + (tile.chosen[first + i] * 2 + which) * width + head * dim);
             }
         }
     }
@@ -185,24 +222,19 @@ void add_block(const CosineAverage& args, const Block& block, const Task& task, 
 // A row that is like none, itself neither because its value is zero, keeps its own.
 void finish(const CosineAverage& args, const Task& task, const Tile& tile) {
     const CosineBank& bank = args.bank;
-    const int64_t width = bank.width();
-    const float* summed[2] = {args.sums.mean, bank.values};
+    const int64_t width = bank.width(), dim = bank.head_dim;
     for (int64_t r = 0; r < task.rows; ++r) {
         const int64_t row = task.first + r;
         const bool any = tile.total[r] > 0.0;
         const double inverse = any ? 1.0 / tile.total[r] : 0.0;
-        for (int64_t which = 0; which < 2; ++which) {
-            for (int64_t head = 0; head < bank.heads; ++head) {
-                const int64_t at = ((args.slot * bank.heads + head) * bank.capacity + row) * bank.head_dim;
-                const double* sums = tile.sums + (r * 2 + which) * width + head * bank.head_dim;
-                float* mean = args.out + row * 4 * width + which * width + head * bank.head_dim;
-                for (int64_t d = 0; d < bank.head_dim; ++d) {
-                    const float own = summed[which][at + d];
-                    mean[2 * width + d] = own;
-                    mean[d] = any ? static_cast<float>(sums[d] * inverse) : own;
-                }
-            }
+        float* out = args.out + row * 4 * width;
+        for (int64_t head = 0; head < bank.heads; ++head) {
+            give_mean(args, args.slot, row, head, out + 2 * width + head * dim);
+            memcpy(out + 3 * width + head * dim,
+                   bank.values + ((args.slot * bank.heads + head) * bank.capacity + row) * dim, sizeof(float) * dim);
         }
+        for (int64_t d = 0; d < 2 * width; ++d)
+            out[d] = any ? static_cast<float>(tile.sums[r * 2 * width + d] * inverse) : out[2 * width + d];
         if (!args.weights) continue;
         float* weights = args.weights + row * args.supports;
         for (int64_t j = 0; j < args.supports; ++j)
@@ -210,37 +242,45 @@ void finish(const CosineAverage& args, const Task& task, const Tile& tile) {
     }
 }
 
+// How many pairs are alike is not known: a tenth.
 double operations(const CosineAverage& args) {
-    const double per_pair = 2.0 * (kAttentions + args.bank.masks + 2.0) * args.bank.width();
-    return static_cast<double>(args.rows) * args.supports * (per_pair + 30.0 * kAttentions * args.bank.heads);
+    const double alike = 0.1 * (2.0 * (kAttentions + 2.0) * args.bank.width() + 30.0 * kAttentions * args.bank.heads);
+    return static_cast<double>(args.rows) * args.supports * (2.0 * args.bank.masks * args.bank.width() + alike);
 }
 
 }  // namespace
 
 void cosine_average(const CosineAverage& args) {
     if (args.rows == 0) return;
-    const int64_t count = count_blocks(args.support, kColumns);
-    Array<Block> blocks(larger(count, 1));
-    cut_blocks(args.support, kColumns, blocks);
+    const int64_t count = count_blocks(args.support, kPanel);
+    Array<Block> panels(larger(count, 1));
+    cut_blocks(args.support, kPanel, panels);
     if (args.weights) memset(args.weights, 0, sizeof(float) * args.rows * args.supports);
     const int threads = worth_waking(args.threads, operations(args));
-    const int64_t height = tile_height(args.rows, threads), tiles = ceil_div(args.rows, height);
-    const int64_t workers = smaller(threads, tiles), size = Tile::size(args.bank), doubles = Tile::doubles(args.bank);
-    Array<float> scratch(workers * size);
+    const int64_t most = even_part(args.rows, smaller(kTileRows, ceil_div(args.rows, threads)));
+    const int64_t height = ceil_div(most, kMostRows) * kMostRows, tasks = ceil_div(args.rows, height);
+    const int64_t workers = smaller(threads, tasks), size = Tile::size(args.bank), doubles = Tile::doubles(args.bank);
+    Array<float> memory(workers * size);
     Array<double> sums(workers * doubles);
-    parallel_for(tiles, threads, [&](int64_t index, int worker) {
-        Tile tile(args.bank, scratch + worker * size, sums + worker * doubles);
+    parallel_for(tasks, threads, [&](int64_t index, int worker) {
+        Tile tile(args.bank, memory + worker * size, sums + worker * doubles);
         const Task task = {index * height, smaller(height, args.rows - index * height)};
         load_tile(args, task, tile);
-        for (int64_t b = 0; b < count; ++b) {
-            const bool any = take_pairs(args, blocks[b], task, tile);
-            const Part shown(args, blocks[b]);
+        for (int64_t p = 0; p < count; ++p) {
+            const Block& panel = panels[p];
+            take_pairs(args, panel, task, tile);
+            const Part shown(args, panel);
+            const bool any = tile.count > 0;
             if (!any && !shown.any()) continue;
-            attend(args, blocks[b], task, tile);
-            if (shown.any()) give_omega(args, blocks[b], shown, task, tile);
+            if (shown.any())
+                for (tile.count = 0; tile.count < task.rows; ++tile.count)
+                    tile.chosen[tile.count] = tile.count;
+            attend(args, panel, task, tile);
+            if (shown.any()) give_omega(args, panel, shown, task, tile);
             if (!any) continue;
-            weigh(args, blocks[b], task, tile);
-            add_block(args, blocks[b], task, tile);
+            weigh(args, panel, task, tile);
+            load_means(args, panel, tile);
+            add_panel(args, panel, tile);
         }
         finish(args, task, tile);
     });

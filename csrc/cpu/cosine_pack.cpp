@@ -38,7 +38,7 @@ void pack_attention(const Slot& to, int64_t row, int64_t a) {
         const double* q = query + head * dim;
         const double* k = q + width;
         const double of_query = inverse_length(q, dim), of_key = sharpness * inverse_length(k, dim);
-        float* to_query = to.query() + (row * kAttentions + a) * width + head * dim;
+        float* to_query = to.query() + ((a * bank.heads + head) * bank.capacity + row) * dim;
         float* to_key = to.keys() + ((a * bank.heads + head) * bank.capacity + row / kPanel * kPanel) * dim;
         for (int64_t d = 0; d < dim; ++d) {
             to_query[d] = static_cast<float>(q[d] * of_query);

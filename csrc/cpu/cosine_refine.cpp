@@ -9,148 +9,99 @@
 namespace rdn::cpu::RDN_ISA {
 namespace {
 
-constexpr double kLeft = 1e-6;  // part of the largest normaliser that must be left
+constexpr double kLeft = 1e-6;     // part of the largest normaliser that must be left
+constexpr int64_t kColumns = 128;  // most proposals of a block
+constexpr int64_t kGroups = 8;     // of a task
 
-// A row of the bank, and which of the call's slots it is of.
-struct Row {
-    int64_t row, of;
+// Rows of one slot, for which the same frames come and go; no more than a tile of the products.
+struct Group {
+    const int8_t* change;  // of each frame of the call
+    bool restart;
+    int64_t of;  // which of the call's slots
+    int64_t slot, first, rows;
+    int64_t position;  // of its first row among the call's
 };
 
-// The call's rows first .. first + rows, in one tile.
-struct Task {
-    int64_t first, rows;
-};
-
-// Neighbours of a tile, first .. last, that take part in a block.
-struct Run {
-    int64_t block, first, last;
-};
-
-struct Tile {
-    Tile(const CosineBank& bank, float* memory, Run* runs)
-        : query(memory),
-          scores(query + kTileRows * kAttentions * bank.width()),
-          values(scores + kMostRows * kColumns),
-          runs(runs) {}
-
-    static int64_t size(const CosineBank& bank) {
-        return kTileRows * kAttentions * bank.width() + kMostRows * (kColumns + bank.head_dim);
-    }
-    static int64_t most_runs(int64_t blocks) { return blocks * (kTileRows / 2); }
-
-    float* query;
+struct Scratch {
     float* scores;  // [kMostRows][kColumns] of one head; then softmax terms
     float* values;  // [kMostRows][head_dim]
-    Run* runs;      // [most_runs]
-    int64_t row[kTileRows];
-    const int8_t* change[kTileRows];  // of each frame of the call
 };
 
-// head counts both attentions' heads.
-double* row_sums(const CosineRefine& args, int64_t head, int64_t row) {
-    return args.sums.values + (head * args.bank.slots * args.bank.capacity + row) * args.bank.head_dim;
-}
-
-void clear_row(const CosineRefine& args, int64_t row) {
-    const CosineBank& bank = args.bank;
-    const int64_t heads = kAttentions * bank.heads;
-    for (int64_t head = 0; head < heads; ++head)
-        memset(row_sums(args, head, row), 0, sizeof(double) * bank.head_dim);
-    memset(args.sums.normaliser + row * heads, 0, sizeof(double) * heads);
-    memset(args.sums.peak + row * heads, 0, sizeof(double) * heads);
-}
-
-void load_tile(const CosineRefine& args, const Row* rows, const Task& task, Tile& tile) {
-    for (int64_t r = 0; r < task.rows; ++r) {
-        const Row& row = rows[task.first + r];
-        load_query(args.bank, row.row, r, tile.query);
-        tile.row[r] = row.row;
-        tile.change[r] = args.change + row.of * args.support.frames;
-        if (args.restart[row.of]) clear_row(args, row.row);
+// A head of a group, which counts both attentions' heads.
+struct Sums {
+    Sums(const CosineRefine& args, const Group& group, int64_t head) {
+        const CosineBank& bank = args.bank;
+        const int64_t row = (head * bank.slots + group.slot) * bank.capacity + group.first;
+        values = args.sums.values + row * bank.head_dim;
+        normaliser = args.sums.normaliser + row;
+        peak = args.sums.peak + row;
     }
-}
+
+    double* values;  // [rows][head_dim]
+    double* normaliser;
+    double* peak;
+};
 
 // Scores become softmax terms, in place; returns their sum.
 float weigh_row(int64_t count, float* scores) {
     Floats total = {};
     int64_t j = 0;
     for (; j + kLanes <= count; j += kLanes) {
-        const Floats term = exp2_clamped(load(scores + j));
+        const Floats term = exp2_bounded(load(scores + j));
         total += term;
         store(scores + j, term);
     }
     if (j < count) {
-        const Floats term = only(taken_lanes(count - j), exp2_clamped(load(scores + j)));
+        const Floats term = only(taken_lanes(count - j), exp2_bounded(load(scores + j)));
         total += term;
         store(scores + j, term);
     }
     return sum(total);
 }
 
-// A head of the rows of a run.
-void change_rows(const CosineRefine& args, const Block& block, const Run& run, int64_t head, Tile& tile) {
-    const CosineBank& bank = args.bank;
-    const int64_t height = even_part(run.last - run.first, kMostRows), heads = kAttentions * bank.heads;
-    for (int64_t first = run.first; first < run.last; first += height) {
-        const int64_t rows = smaller(height, run.last - first);
-        score_rows(bank, rows, tile.query + (head * kTileRows + first) * bank.head_dim, block, head, tile.scores);
-        float normaliser[kMostRows];
-        for (int64_t r = 0; r < rows; ++r)
-            normaliser[r] = weigh_row(block.count, tile.scores + r * kColumns);
-        sum_values(bank, rows, tile.scores, bank.values, block, head % bank.heads, tile.values);
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t row = tile.row[first + r];
-            const double times = tile.change[first + r][block.frame];
-            const float* values = tile.values + r * bank.head_dim;
-            double* sums = row_sums(args, head, row);
-            for (int64_t d = 0; d < bank.head_dim; ++d)
-                sums[d] += times * values[d];
-            args.sums.normaliser[row * heads + head] += times * normaliser[r];
-        }
-    }
+// Whether all numbers are finite.
+bool add_block(const CosineBank& bank, const Group& group, const Block& block, int64_t head, double times,
+               const Sums& sums, const Scratch& scratch) {
+    const float* query = queries(bank, group.slot, head, group.first);
+    score_rows<kColumns>(bank, group.rows, query, block, head, scratch.scores);
+    float total[kMostRows];
+    for (int64_t r = 0; r < group.rows; ++r)
+        total[r] = weigh_row(block.count, scratch.scores + r * kColumns);
+    for (int64_t r = 0; r < group.rows; ++r)
+        sums.normaliser[r] += times * total[r];
+    const float* values = block_values(bank, block, head % bank.heads);
+    sum_values<kColumns>(bank, group.rows, scratch.scores, values, block.count, scratch.values);
+    return add_times(times, scratch.values, group.rows * bank.head_dim, sums.values);
 }
 
-// Rows begin .. end of the tile. Head after head, so that its sums stay in the first-level cache meanwhile.
-void change_tile(const CosineRefine& args, const Block* blocks, int64_t count, int64_t begin, int64_t end, Tile& tile) {
-    int64_t runs = 0;
+// Brings a head of some groups to the window; clears right[] of a row that is no number, or of which too little is
+// left. Block after block, so that its keys and values stay in the first-level cache meanwhile.
+void change_head(const CosineRefine& args, const Block* blocks, int64_t count, const Group* groups, const Group* end,
+                 int64_t head, const Scratch& scratch, uint8_t* right) {
+    for (const Group* group = groups; group < end; ++group) {
+        if (!group->restart) continue;
+        const Sums sums(args, *group, head);
+        memset(sums.values, 0, sizeof(double) * group->rows * args.bank.head_dim);
+        memset(sums.normaliser, 0, sizeof(double) * group->rows);
+        memset(sums.peak, 0, sizeof(double) * group->rows);
+    }
     for (int64_t b = 0; b < count; ++b) {
-        const auto takes_part = [&](int64_t r) { return tile.change[r][blocks[b].frame] != 0; };
-        for (int64_t first = begin, last = begin; first < end; first = larger(last, first + 1)) {
-            for (last = first; last < end && takes_part(last);)
-                ++last;
-            if (first < last) tile.runs[runs++] = {b, first, last};
+        for (const Group* group = groups; group < end; ++group) {
+            const double times = group->change[blocks[b].frame];
+            if (times == 0.0) continue;
+            const Sums sums(args, *group, head);
+            if (!add_block(args.bank, *group, blocks[b], head, times, sums, scratch))
+                memset(right + group->position, 0, group->rows);
         }
     }
-    for (int64_t head = 0; head < kAttentions * args.bank.heads; ++head)
-        for (int64_t i = 0; i < runs; ++i)
-            change_rows(args, blocks[tile.runs[i].block], tile.runs[i], head, tile);
-}
-
-// X of a row; whether enough is left of its sums.
-bool finish_row(const CosineRefine& args, int64_t row) {
-    const CosineBank& bank = args.bank;
-    const int64_t heads = kAttentions * bank.heads, slot = row / bank.capacity, column = row % bank.capacity;
-    bool right = true;
-    double share[kAttentions];
-    for (int64_t head = 0; head < bank.heads; ++head) {
-        const double* sums[kAttentions];
-        for (int64_t a = 0; a < kAttentions; ++a) {
-            const int64_t state = row * heads + a * bank.heads + head;
-            const double normaliser = args.sums.normaliser[state];
-            if (normaliser > args.sums.peak[state]) args.sums.peak[state] = normaliser;
-            right = right && normaliser > kLeft * args.sums.peak[state];
-            share[a] = 0.5 / normaliser;
-            sums[a] = row_sums(args, a * bank.heads + head, row);
+    for (const Group* group = groups; group < end; ++group) {
+        const Sums sums(args, *group, head);
+        for (int64_t r = 0; r < group->rows; ++r) {
+            const double normaliser = sums.normaliser[r];
+            if (normaliser > sums.peak[r]) sums.peak[r] = normaliser;
+            right[group->position + r] &= normaliser > kLeft * sums.peak[r];
         }
-        float* to = args.sums.mean + ((slot * bank.heads + head) * bank.capacity + column) * bank.head_dim;
-        float wrong = 0.0f;
-        for (int64_t d = 0; d < bank.head_dim; ++d) {
-            to[d] = static_cast<float>(share[0] * sums[0][d] + share[1] * sums[1][d]);
-            wrong += 0.0f * to[d];
-        }
-        right = right && wrong == 0.0f;
     }
-    return right;
 }
 
 // A pair costs each head of either attention its channels twice, and some thirty for the softmax.
@@ -166,40 +117,52 @@ double operations(const CosineRefine& args) {
 }  // namespace
 
 void cosine_refine(const CosineRefine& args) {
+    const CosineBank& bank = args.bank;
     int64_t all = 0;
     for (int64_t i = 0; i < args.rows.frames; all += args.rows.count[i++])
         args.right[i] = 1;
     if (all == 0) return;
-    Array<Row> rows(all);
-    for (int64_t i = 0, at = 0; i < args.rows.frames; ++i)
-        for (int64_t r = 0; r < args.rows.count[i]; ++r)
-            rows[at++] = {args.rows.slot[i] * args.bank.capacity + r, i};
+    Array<Group> groups(all);
+    int64_t group_count = 0;
+    for (int64_t i = 0, at = 0; i < args.rows.frames; at += args.rows.count[i++]) {
+        const int64_t rows = args.rows.count[i], height = even_part(rows, kMostRows);
+        for (int64_t first = 0; first < rows; first += height)
+            groups[group_count++] = {args.change + i * args.support.frames,
+                                     args.restart[i] != 0,
+                                     i,
+                                     args.rows.slot[i],
+                                     first,
+                                     smaller(height, rows - first),
+                                     at + first};
+    }
     const int64_t count = count_blocks(args.support, kColumns);
     Array<Block> blocks(larger(count, 1));
     cut_blocks(args.support, kColumns, blocks);
     const int threads = worth_waking(args.threads, operations(args));
-    const int64_t height = tile_height(all, threads), tiles = ceil_div(all, height);
-    const int64_t tile_size = Tile::size(args.bank);
-    const int64_t workers = smaller(threads, tiles), most_runs = Tile::most_runs(count);
-    Array<float> scratch(workers * tile_size);
-    Array<Run> runs(larger(workers * most_runs, 1));
+    const int64_t tasks = ceil_div(group_count, kGroups), size = kMostRows * (kColumns + bank.head_dim);
+    Array<float> memory(smaller(threads, tasks) * size);
     Array<uint8_t> right(all);
-    parallel_for(tiles, threads, [&](int64_t index, int worker) {
-        Tile tile(args.bank, scratch + worker * tile_size, runs + worker * most_runs);
-        const Task task = {index * height, smaller(height, all - index * height)};
-        load_tile(args, rows, task, tile);
-        change_tile(args, blocks, count, 0, task.rows, tile);
-        for (int64_t r = 0; r < task.rows; ++r) {
-            right[task.first + r] = finish_row(args, tile.row[r]);
-            if (right[task.first + r] || args.restart[rows[task.first + r].of]) continue;
-            clear_row(args, tile.row[r]);
-            tile.change[r] = args.wanted;
-            change_tile(args, blocks, count, r, r + 1, tile);
-            right[task.first + r] = finish_row(args, tile.row[r]);
+    memset(right, 1, all);
+    parallel_for(tasks, threads, [&](int64_t task, int worker) {
+        float* mine = memory + worker * size;
+        const Scratch scratch = {mine, mine + kMostRows * kColumns};
+        const Group *begin = groups + task * kGroups, *end = groups + smaller((task + 1) * kGroups, group_count);
+        for (int64_t head = 0; head < kAttentions * bank.heads; ++head)
+            change_head(args, blocks, count, begin, end, head, scratch, right);
+        for (const Group* group = begin; group < end; ++group) {
+            for (int64_t r = 0; r < group->rows; ++r) {
+                const int64_t position = group->position + r;
+                if (right[position] || group->restart) continue;
+                const Group row = {args.wanted, true, group->of, group->slot, group->first + r, 1, position};
+                right[position] = 1;
+                for (int64_t head = 0; head < kAttentions * bank.heads; ++head)
+                    change_head(args, blocks, count, &row, &row + 1, head, scratch, right);
+            }
         }
     });
-    for (int64_t i = 0; i < all; ++i)
-        if (!right[i]) args.right[rows[i].of] = 0;
+    for (int64_t g = 0; g < group_count; ++g)
+        for (int64_t r = 0; r < groups[g].rows; ++r)
+            args.right[groups[g].of] &= right[groups[g].position + r];
 }
 
 }  // namespace rdn::cpu::RDN_ISA

@@ -1,4 +1,5 @@
 // Fully connected layers whose products and sums are float64: of few rows, where every later stage has their error.
+#include "doubles.h"
 #include "isa.h"
 #include "parallel.h"
 #include "product.h"
@@ -8,37 +9,19 @@
 namespace rdn::cpu::RDN_ISA {
 namespace {
 
-constexpr int kDoubles = kLanes / 2;
 constexpr int64_t kTask = 4;  // panels of a task
 
-typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
-typedef float HalfFloats __attribute__((vector_size(kDoubles * sizeof(float))));
-
-Doubles fused(Doubles a, Doubles b, Doubles c) {
-#if defined(__AVX512F__)
-    return (Doubles)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__FMA__)
-    return (Doubles)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#else
-    return a * b + c;
-#endif
-}
-
-Doubles load_doubles(const float* from) {
-    HalfFloats half;
-    memcpy(&half, from, sizeof half);
-    return __builtin_convertvector(half, Doubles);
-}
-
-// kLanes columns of Rows rows.
+// kLanes columns of Rows rows; x [depth][Rows].
 template <int Rows>
 void multiply_tile(const double* x, int64_t depth, const float* weight, double* out) {
     Doubles total[Rows][2] = {};
     for (int64_t k = 0; k < depth; ++k) {
+        // Of the next panel, which else would come out of memory while nothing is computed.
+        __builtin_prefetch(weight + (depth + k) * kPanel, 0, 2);
         const Doubles first = load_doubles(weight + k * kPanel), second = load_doubles(weight + k * kPanel + kDoubles);
 #pragma GCC unroll 12
         for (int r = 0; r < Rows; ++r) {
-            const Doubles left = x[r * depth + k] - Doubles{};
+            const Doubles left = x[k * Rows + r] - Doubles{};
             total[r][0] = fused(left, first, total[r][0]);
             total[r][1] = fused(left, second, total[r][1]);
         }
@@ -56,8 +39,18 @@ void multiply_rows(int64_t rows, const double* x, int64_t depth, const float* we
     }
 }
 
-void multiply_panel(const LinearExact& args, const double* x, int64_t panel) {
-    const int64_t height = even_part(args.rows, kMostRows);
+// Tile after tile of `height` rows, each [depth][rows]: rows side by side would be as far apart as the depth, and often
+// in the same few cache lines.
+void load_tiles(const LinearExact& args, int64_t height, double* x) {
+    for (int64_t row = 0; row < args.rows; row += height) {
+        const int64_t rows = smaller(height, args.rows - row);
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t k = 0; k < args.depth; ++k)
+                x[row * args.depth + k * rows + r] = args.x[(row + r) * args.depth + k];
+    }
+}
+
+void multiply_panel(const LinearExact& args, int64_t height, const double* x, int64_t panel) {
     double sums[kMostRows * kLanes];
     for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
         const int64_t first = panel * kPanel + lane, columns = smaller(kLanes, args.columns - first);
@@ -78,12 +71,12 @@ void linear_exact(const LinearExact& args) {
     if (args.rows == 0) return;
     const int threads = worth_waking(args.threads, 4.0 * args.rows * args.depth * args.columns);
     const int64_t panels = ceil_div(args.columns, kPanel);
+    const int64_t height = even_part(args.rows, kMostRows);
     Array<double> x(args.rows * args.depth);
-    for (int64_t i = 0; i < args.rows * args.depth; ++i)
-        x[i] = args.x[i];
+    load_tiles(args, height, x);
     parallel_for(ceil_div(panels, kTask), threads, [&](int64_t task, int) {
         for (int64_t panel = task * kTask; panel < smaller((task + 1) * kTask, panels); ++panel)
-            multiply_panel(args, x, panel);
+            multiply_panel(args, height, x, panel);
     });
 }
 

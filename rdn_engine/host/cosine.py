@@ -1,170 +1,21 @@
 """YOLOV's relation of proposals over a window: cosine attention with the score on the key, and a masked second round.
 
-Shi et al., *YOLOV: Making Still Image Object Detectors Great at Video Object Detection*, AAAI 2023; YOLOV++ has two
-branches of it. DESIGN section 2, Cosine score attention. What depends on one proposal alone is computed once, when its
-frame is appended; of the attention of all rows of a window only what changed since the last window.
+DESIGN section 2, Cosine score attention. What depends on one proposal alone is computed once, when its frame is
+appended; of the attention of all rows of a window only what changed since the last window.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.arithmetic import round_up
-from rdn_engine.kernels.cpu.arrays import Double, Float, Index
-
-
-@dataclass(frozen=True)
-class CosineSettings:
-    """What a branch computes. The defaults are YOLOV's online head.
-
-    Raises:
-        ConfigError: for a value outside its range.
-    """
-
-    dim: int
-    """D, channels of a description; a multiple of the heads"""
-    heads: int = 4
-    """M"""
-    objectness_on_key: bool = True
-    """whether a key's objectness multiplies the logits of the attention of reg, as its confidence those of cls"""
-    values: Literal["cls", "reg"] = "cls"
-    """whose values are summed; `reg` is YOLOV++'s objectness branch"""
-    similarity: float = 0.75
-    """of the values of cls, above which the second round takes a pair"""
-    value_similarity: float | None = None
-    """of the values that are summed, likewise; None asks for no more than `similarity`"""
-
-    def __post_init__(self) -> None:
-        if self.heads < 1 or self.dim < self.heads or self.dim % self.heads:
-            raise ConfigError(f"dim is {self.dim} with {self.heads} heads; wanted a positive multiple of the heads")
-        if self.values not in ("cls", "reg"):
-            raise ConfigError(f"values is {self.values!r}; wanted 'cls' or 'reg'")
-        for name in ("similarity", "value_similarity"):
-            threshold = getattr(self, name)
-            if threshold is not None and not -1 <= threshold < 1:
-                raise ConfigError(f"{name} is {threshold}; wanted a cosine in -1..1, less than 1")
-
-    @property
-    def head_room(self) -> int:
-        """Channels of a head in memory: whole panels."""
-        return round_up(self.dim // self.heads, cpu.PANEL)
-
-    @property
-    def thresholds(self) -> Float:
-        """[masks] of the second round."""
-        both = (self.similarity, self.value_similarity)
-        return np.array([threshold for threshold in both if threshold is not None], np.float32)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of a branch's weights."""
-        d = self.dim
-        return {
-            "qkv_cls.weight": (3 * d, d),
-            "qkv_reg.weight": (3 * d, d),
-            "linear1.weight": (2 * d, 2 * d),
-            "linear1.bias": (2 * d,),
-            "linear2.weight": (4 * d, 4 * d),
-            "linear2.bias": (4 * d,),
-        }
-
-    def spread(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Put room between heads.
-
-        Args:
-            rows: [..., M d] channels head after head.
-
-        Returns:
-            [..., M head_room], zeros past a head's channels.
-        """
-        apart = rows.reshape(*rows.shape[:-1], self.heads, -1)
-        padding = [(0, 0)] * (apart.ndim - 1) + [(0, self.head_room - apart.shape[-1])]
-        return np.pad(apart, padding).reshape(*rows.shape[:-1], -1)
-
-
-def branch_weights(
-    tensors: Mapping[str, NDArray[Any]], settings: CosineSettings, prefix: str, suffix: str = ""
-) -> dict[str, Float]:
-    """A branch's weights out of a model's, by the names of the public checkpoints.
-
-    Args:
-        tensors: by name; others are ignored.
-        settings: say what shapes are wanted.
-        prefix: `head.trans` (YOLOV), `head.agg` or `head.agg_iou` (YOLOV++), or what stands for it.
-        suffix: of the two linear layers' names, `_obj` of YOLOV++'s objectness branch.
-
-    Returns:
-        As `CosineBranch` takes them.
-
-    Raises:
-        BundleError: for a weight that is missing or of another shape.
-    """
-    found = {}
-    for name, shape in settings.shapes().items():
-        layer, part = name.split(".")
-        whole = f"{prefix}.msa.{name}" if layer.startswith("qkv") else f"{prefix}.{layer}{suffix}.{part}"
-        array = tensors.get(whole)
-        if array is None or array.shape != shape:
-            got = "is missing" if array is None else f"is {list(array.shape)}"
-            raise BundleError(f"weight {whole} {got}; wanted {list(shape)}")
-        found[name] = np.asarray(array, np.float32)
-    return found
-
-
-class CosineBranch:
-    """The weights of one branch, as the kernels want them. Holds no state of any video."""
-
-    def __init__(self, settings: CosineSettings, weights: Mapping[str, Float], threads: int = 1) -> None:
-        """Prepare the weights.
-
-        The rows of W add up to 1, so that W linear1(x) = linear1(W x), and the two linear layers become one.
-
-        Args:
-            settings: of the branch.
-            weights: of `branch_weights`.
-            threads: bounds the CPU threads of every call.
-        """
-        self.settings, self.threads = settings, threads
-        dim = settings.dim
-        self._project = tuple(
-            cpu.pack_weight(
-                np.ascontiguousarray(
-                    settings.spread(weights[f"qkv_{name}.weight"].T.reshape(dim, 3, dim)).reshape(dim, -1).T
-                )
-            )
-            for name in ("cls", "reg")
-        )
-        self._no_bias = np.zeros(3 * settings.heads * settings.head_room)
-        first, first_bias, last, last_bias = (
-            np.asarray(weights[f"{layer}.{part}"], np.float64)
-            for layer in ("linear1", "linear2")
-            for part in ("weight", "bias")
-        )
-        halves = last[:, : 2 * dim], last[:, 2 * dim :]
-        both = np.concatenate([half @ first for half in halves], 1)
-        self._last = cpu.pack_weight(
-            np.asarray(settings.spread(both.reshape(4 * dim, 4, dim)).reshape(4 * dim, -1), np.float32)
-        )
-        self._last_bias = sum(half @ first_bias for half in halves) + last_bias
-
-    def project(self, features_cls: Float, features_reg: Float) -> tuple[Double, Double]:
-        """Queries, keys and values [n, 3 M head_room] of descriptions [n, D], of cls and of reg."""
-        cls, reg = (
-            cpu.linear_exact(features, weight, self._no_bias, threads=self.threads)
-            for features, weight in zip((features_cls, features_reg), self._project, strict=True)
-        )
-        return cls, reg
-
-    def finish(self, rounds: Float) -> Float:
-        """What the second round gives, [n, 4 M head_room], through both linear layers -> [n, 4 D]."""
-        return cpu.linear_exact(rounds, self._last, self._last_bias, threads=self.threads).astype(np.float32)
+from rdn_engine.kernels.cpu.arrays import Float, Index
 
 
 class Related(NamedTuple):
@@ -219,6 +70,7 @@ class CosineWindow:
         self._counts = np.zeros(self._slots, np.int64)  # proposals of the frame in a slot
         self._summed = np.zeros(self._slots, np.int64)  # those of them that sums hold
         self._included = np.zeros((self._slots, self._slots), np.int8)  # whether a slot's rows have summed another
+        self._every = np.arange(self._slots)
         self._slot_of: dict[int, int] = {}  # by frame, oldest first
         self.newest = -1
         """Number of the last frame appended; -1 after `clear`."""
@@ -232,14 +84,14 @@ class CosineWindow:
         """
         slots, room, heads = frames + 1, round_up(proposals, cpu.PANEL), settings.heads
         width, masks = heads * settings.head_room, len(settings.thresholds)
-        floats = (2 + 2 + 1 + 2 * masks + 1) * width
+        floats = (2 + 2 + 1 + 2 * masks) * width
         doubles = 2 * width + 2 * 2 * heads
-        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 16)
+        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 24)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the same from the first frame to the last."""
-        own = (self._counts, self._summed, self._included)
+        own = (self._counts, self._summed, self._every, self._included)
         return sum(array.nbytes for array in (*self._bank, *self._sums, *own))
 
     @property
@@ -282,7 +134,7 @@ class CosineWindow:
         self._check("features_reg", features_reg, (rows, settings.dim))
         for name, scores in (("confidence", confidence), ("objectness", objectness)):
             self._check(name, scores, (rows,))
-            if not (scores.max(initial=0) <= 1 and scores.min(initial=0) >= 0):
+            if scores.max(initial=0) > 1 or scores.min(initial=0) < 0:
                 raise BundleError(f"{name} lies in {scores.min():g}..{scores.max():g}; wanted scores in 0..1")
         projected = self._branch.project(features_cls, features_reg)
         on_reg = objectness if settings.objectness_on_key else np.ones_like(objectness)
@@ -300,7 +152,7 @@ class CosineWindow:
         if array.shape != shape or array.dtype != np.float32 or len(array) > self._most:
             wanted = f"float32 {list(shape)} with at most {self._most} rows"
             raise BundleError(f"{name} is {array.dtype} {list(array.shape)}; wanted {wanted}")
-        if not math.isfinite(array.sum(dtype=np.float64)):
+        if not np.isfinite(array).all():
             raise BundleError(f"{name} has a number that is not finite; wanted finite numbers")
 
     def _free_slot(self) -> int:
@@ -347,15 +199,15 @@ class CosineWindow:
         self, reference: int, frames: Sequence[int], most: int | None, linked: int | None = None, *, whole: bool = False
     ) -> cpu.CosineAverage:
         """whole: every weight is wanted."""
-        missing = [frame for frame in frames if frame not in self._slot_of]
-        if missing or reference not in frames or len(set(frames)) != len(frames):
+        of = [self._slot_of.get(frame, -1) for frame in frames]
+        if -1 in of or reference not in frames or len(set(of)) != len(of):
             raise ConfigError(
                 f"window {list(frames)} of frame {reference}; wanted distinct frames, {reference} among them, of those "
                 f"held: {self.held}"
             )
         if linked is not None and linked not in frames:
             raise ConfigError(f"weights for frame {linked} of the window {list(frames)}; wanted one of its frames")
-        slots = np.array([self._slot_of[frame] for frame in frames], np.int64)
+        slots = np.array(of, np.int64)
         self._refine(slots, self._counts if most is None else np.minimum(self._counts, most))
         slot, counts = self._slot_of[reference], self._summed[slots]
         shown = None
@@ -380,21 +232,19 @@ class CosineWindow:
     def _refine(self, slots: Index, counts: Index) -> None:
         """Bring the sums of all rows of a window to that window."""
         included = self._included
-        # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there may
-        # be more.
-        changed = (counts != self._summed) & included.any(0)
-        included[included[:, changed].any(1)] = 0
-        included[counts != self._summed] = 0
-        self._summed[:] = counts
+        other = counts != self._summed
+        if other.any():
+            # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there
+            # may be more.
+            included[included[:, other].any(1)] = 0
+            included[other] = 0
+            self._summed[:] = counts
         wanted = np.zeros(self._slots, np.int8)
         wanted[slots] = 1
         held = included[slots]
         change = wanted - held
-        restart = ~held.any(1) | (np.count_nonzero(change, 1) >= len(slots))
+        restart = (np.count_nonzero(change, 1) >= len(slots)) | ~held.any(1)
         change[restart] = wanted
-        if not change.any():
-            return
-        touched = np.flatnonzero(wanted | change.any(0))
         # Held by nobody, should the kernel fail half way.
         included[slots] = 0
         right = cpu.cosine_refine(
@@ -402,10 +252,10 @@ class CosineWindow:
             counts[slots],
             bank=self._bank,
             sums=self._sums,
-            slots=touched,
-            counts=counts[touched],
-            wanted=wanted[touched],
-            change=change[:, touched],
+            slots=self._every,
+            counts=self._summed,
+            wanted=wanted,
+            change=change,
             restart=restart,
             threads=self._branch.threads,
         )

@@ -16,7 +16,8 @@ from rdn_engine.backends.graph import Graph
 from rdn_engine.bundle.contract import relation_arrays
 from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.errors import BundleError
-from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow, Related
+from rdn_engine.host.cosine import CosineWindow, Related
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings
 from rdn_engine.host.cosine_memory import LocalAverage, ShuffledMemory
 from rdn_engine.host.features import EncodedFrame, RelationOutput
 from rdn_engine.kernels import cpu

@@ -121,7 +121,7 @@ def test_the_first_to_stay_in_float32_is_what_changes_most(
         name: (100 * low, 100 * high) if name in coarse else (low, high)
         for name, (low, high) in through_relu(model, activations.ranges("minmax")).items()
     }
-    order = quantization._most_changing(model, layers, ranges, outputs[:2], tmp_path)
+    order = quantization._most_changing(model, layers, ranges, outputs[:2], tmp_path, lambda step: None)
     assert order[0] == layers[which].name
     assert sorted(order) == sorted(layer.name for layer in layers)
     assert not list(tmp_path.iterdir())

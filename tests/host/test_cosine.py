@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.errors import BundleError, ConfigError
-from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow, branch_weights
+from rdn_engine.host.cosine import CosineWindow
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings, branch_weights
 from tests.cosine_cases import Float, Objects, Proposals, allowed, definition, make_weights, undecided
 
 pytestmark = pytest.mark.isa

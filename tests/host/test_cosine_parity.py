@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdn_engine.host.cosine import CosineBranch, CosineSettings, CosineWindow, branch_weights
+from rdn_engine.host.cosine import CosineWindow
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings, branch_weights
 from rdn_engine.host.cosine_memory import LocalAverage, ShuffledMemory
 
 pytestmark = pytest.mark.isa

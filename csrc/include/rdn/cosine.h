@@ -20,7 +20,7 @@ constexpr double kSharpness = 25.0;
 // Proposals, packed for the products: `slots` frames of room for `capacity` each, a multiple of kPanel; `head_dim` is
 // padded with zeros to a multiple of 16, and width = heads * head_dim. Rows of no proposal are zero.
 struct CosineBank {
-    float* query;        // [slots][capacity][kAttentions][width] of length 1 a head
+    float* query;        // [slots][kAttentions][heads][capacity][head_dim] of length 1
     float* keys;         // [slots][kAttentions][heads][capacity / kPanel][head_dim][kPanel] times 25 log2(e) s_j
     float* values;       // [slots][heads][capacity][head_dim]
     float* unit;         // [slots][masks][capacity][width] values of length 1 a head
@@ -33,9 +33,8 @@ struct CosineBank {
 // What the rows of a bank have summed over a window, R = slots * capacity.
 struct CosineSums {
     double* values;      // [kAttentions][heads][R][head_dim] sums of softmax term times value
-    double* normaliser;  // [R][kAttentions][heads] sums of softmax terms
-    double* peak;        // [R][kAttentions][heads] largest normaliser since the restart
-    float* mean;         // [slots][heads][capacity][head_dim] X
+    double* normaliser;  // [kAttentions][heads][R] sums of softmax terms
+    double* peak;        // [kAttentions][heads][R] largest normaliser since the restart
 };
 
 // out = x W^T + bias with products and sums in float64.

@@ -277,13 +277,11 @@ RDN_HD void sincos_turns(T t, T* sine, T* cosine) {
     *cosine = bits_as<T>(bits_as<Bits<T>>(across) ^ (((quarter + 1) & 2) << 30));
 }
 
-// 2^t for t <= 127; 2^-100 below -100, which keeps products with it out of the slow denormals; NaN stays NaN. Relative
-// error: 1.2e-7 in degree 5, 1e-4 in degree 3.
+// 2^t for t in -126..127; NaN stays NaN. Relative error: 1.2e-7 in degree 5, 1e-4 in degree 3.
 template <int Degree = 5, class T>
-RDN_HD T exp2_clamped(T t) {
+RDN_HD T exp2_bounded(T t) {
     static_assert(Degree == 3 || Degree == 5, "polynomials of 2^f for f in -0.5..0.5");
-    const T clamped = t < -100.0f ? broadcast<T>(-100.0f) : t;
-    const T shifted = clamped + kRounder, f = clamped - (shifted - kRounder);
+    const T shifted = t + kRounder, f = t - (shifted - kRounder);
     T p;
     if (Degree == 3) {
         p = broadcast<T>(5.50089255e-2f);
@@ -299,6 +297,12 @@ RDN_HD T exp2_clamped(T t) {
     p = fused(p, f, broadcast<T>(1.0f));
     // The rounder's own bits are shifted out.
     return bits_as<T>(bits_as<Bits<T>>(p) + (bits_as<Bits<T>>(shifted) << 23));
+}
+
+// The same for t <= 127; 2^-100 below -100, which keeps products with it out of the slow denormals.
+template <int Degree = 5, class T>
+RDN_HD T exp2_clamped(T t) {
+    return exp2_bounded<Degree>(t < -100.0f ? broadcast<T>(-100.0f) : t);
 }
 
 }  // namespace rdn

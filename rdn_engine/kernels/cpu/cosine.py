@@ -20,7 +20,7 @@ class CosineBank(NamedTuple):
     """Proposals, packed for the kernels: a frame a slot, with room for C proposals, a multiple of PANEL."""
 
     query: Float
-    """[slots, C, 2, M d] queries, of length 1 a head"""
+    """[slots, 2, M, C, d] queries of length 1"""
     keys: Float
     """[slots, 2, M, C / 16, d, 16] keys of length 1 times 25 log2(e) and their score"""
     values: Float
@@ -37,11 +37,9 @@ class CosineSums(NamedTuple):
     values: Double
     """[2, M, R, d] softmax term times value"""
     normaliser: Double
-    """[R, 2, M] softmax terms"""
+    """[2, M, R] softmax terms"""
     peak: Double
-    """[R, 2, M] largest normaliser since the row's sums began"""
-    mean: Float
-    """[slots, M, C, d] X, the mean of both attentions"""
+    """[2, M, R] largest normaliser since the row's sums began"""
 
 
 class CosineAverage(NamedTuple):
@@ -79,17 +77,16 @@ def empty_cosine(slots: int, *, room: int, heads: int, head_dim: int, masks: int
         return aligned_zeros(shape, np.float32).view(np.float32)
 
     bank = CosineBank(
-        query=floats(slots, room, 2, width),
+        query=floats(slots, 2, heads, room, head_dim),
         keys=floats(slots, 2, heads, panels, head_dim, PANEL),
         values=floats(slots, heads, room, head_dim),
         unit=floats(slots, masks, room, width),
         unit_panels=floats(slots, masks, panels, width, PANEL),
     )
     sums = CosineSums(
-        np.zeros((2, heads, rows, head_dim)),
-        np.zeros((rows, 2, heads)),
-        np.zeros((rows, 2, heads)),
-        floats(slots, heads, room, head_dim),
+        aligned_zeros((2, heads, rows, head_dim), np.float64).view(np.float64),
+        np.zeros((2, heads, rows)),
+        np.zeros((2, heads, rows)),
     )
     return bank, sums
 
@@ -150,7 +147,7 @@ def cosine_refine(
     restart: NDArray[np.bool_],
     threads: int = 1,
 ) -> NDArray[np.bool_]:
-    """X = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since their sums were left.
+    """The sums behind X_i = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since.
 
     A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. A row of which no more than 1e-6
     of the largest normaliser is left is summed anew.

@@ -84,8 +84,8 @@ def test_rows_and_frames_must_be_the_bank_s():
         ("wanted must be 0 or 1, got -1", {"wanted": -1}),
         ("change must be -1, 0 or 1, got 2", {"change": 2}),
         ("wanted contiguous uint8 restart .R = 2., got uint8 .1.", {"restart": 1}),
-        ("wanted contiguous float64 peak .R = 32, 2, M = 2., got float64 .31, 2, 2.",
-         {"sums": sums._replace(peak=sums.peak[1:])}),
+        ("wanted contiguous float64 peak .2, M = 2, R = 32., got float64 .2, 2, 31.",
+         {"sums": sums._replace(peak=np.zeros((2, 2, 31)))}),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             refine(**wrong)
