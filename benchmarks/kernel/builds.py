@@ -4,7 +4,8 @@
 
 The stage is that of benchmarks/kernel/relation.py, at the same sizes. Three sides: the other checkout, which must be
 built (`python setup.py build_ext --inplace`); this one; and this one with the ring in float16. Nothing is reported that
-does not match float64. RDN_ISA names the instruction set of all of them. Times are of the CPU, so that what other
+does not match float64. RDN_ISA names the instruction set of all of them. docs/performance.md has a table for each file
+relation_builds_avx2*.json, so another machine's has a name of its own. Times are of the CPU, so that what other
 processes take of the core is not counted; what they do to its caches is, to all sides alike.
 """
 

@@ -26,6 +26,7 @@ from export.quantize_attached import quantize_attached
 from export.steps import Report, shown
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import PrecisionError
+from training.arguments import given_path
 from training.provenance import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,12 +68,12 @@ def convolutions(path: Path) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--detector", type=Path, required=True, help="ONNX file")
+    parser.add_argument("--detector", type=given_path, required=True, help="ONNX file")
     parser.add_argument("--family", default="yolox")
     parser.add_argument("--classes", default="coco", help="coco, or a file with a name a line")
-    parser.add_argument("--clips", type=Path, nargs="+", required=True, help="videos that show what it detects")
-    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "attached_int8")
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--clips", type=given_path, nargs="+", required=True, help="videos that show what it detects")
+    parser.add_argument("--folder", type=given_path, default=ROOT / "runs" / "attached_int8")
+    parser.add_argument("--output", type=given_path, default=RESULT)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     engines = arguments.folder / "float32"

@@ -13,7 +13,7 @@ from rdn_engine.config import Dials, RelationConfig
 FLOAT32, INT8 = "latency_r101_float32.json", "latency_r101_int8.json"
 BASIC, BASIC_INT8 = "latency_r101_basic_float32.json", "latency_r101_basic_int8.json"
 SIDES, BUNDLES, DEMO = "latency_r101_sides.json", "latency_r101_bundles.json", "latency_demo.json"
-BUILDS, RING = "relation_builds_avx2.json", "ring_accuracy.json"
+BUILDS, RING = "relation_builds_avx2*.json", "ring_accuracy.json"
 KERNELS, RELATION, COMPARED = "kernels_cpu.json", "relation_cpu.json", "compare_demo.json"
 COSINE = "cosine_cpu.json"
 
@@ -73,8 +73,15 @@ def relation() -> str:
 
 
 def builds() -> str:
+    """A table for each machine that builds.py ran on."""
+    files = sorted(path.name for path in store.RESULTS.glob(BUILDS))
+    if not files:
+        raise Unmeasured(BUILDS)
+    return "\n\n".join(_builds(store.load(file)) for file in files)
+
+
+def _builds(results: Results) -> str:
     """The relation stage of an earlier commit and of this one, with either ring."""
-    results = store.load(BUILDS)
     titles = {"before": f"commit {results['before_is']}", "now": "now", "now_float16_ring": "now, ring in float16"}
     header = ["relation stage", "ms, median", "shortest", "before over this, frame by frame", "error against float64",
               "MiB a stream"]  # fmt: skip

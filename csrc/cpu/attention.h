@@ -67,6 +67,22 @@ inline void fill_blocks(const SupportFrames& support, const Module& module, cons
     }
 }
 
+// A head's keys and values that are wanted soon, for which the second-level cache is asked. A few lines at a time: many
+// at once would hold up the loads of what is multiplied meanwhile.
+struct Ahead {
+    const char *keys, *values;
+    int64_t lines;  // that are left of either
+    int64_t step;   // of either at a time
+
+    void ask() {
+        constexpr int64_t kLine = 64;
+        for (int64_t i = smaller(step, lines); i > 0; --i, --lines, keys += kLine, values += kLine) {
+            __builtin_prefetch(keys, 0, 2);
+            __builtin_prefetch(values, 0, 2);
+        }
+    }
+};
+
 // What one thread holds of some query rows, in memory that it is lent.
 struct Tile {
     Tile(const Module& module, float* memory)
@@ -86,6 +102,7 @@ struct Tile {
     float* scores;  // [kScoredRows][kBlock] of one head, base-2 logarithms of the softmax terms; then weights, or words
     float* values;  // [heads][kTileRows][head_dim] sums of weight times value
     RowBox box[kTileRows];
+    Ahead ahead = {};
 };
 
 inline void load_row(const Module& module, const float* query, const float* box, int64_t r, Tile& tile) {
@@ -174,17 +191,14 @@ const typename Element::Word* head_words(const Module& module, const void* words
     return static_cast<const typename Element::Word*>(words) + column * module.head_dim / Element::kNumbers;
 }
 
-// Asks the second-level cache for a part of a head's keys and values: `part` of `parts`.
+// `steps`: how often will be asked.
 template <class Element>
-void prefetch_head(const Module& module, const Block& block, int64_t head, int64_t part, int64_t parts) {
-    constexpr int64_t kLine = 64 / sizeof(typename Element::Word);
-    const int64_t lines = block.panels() * kPanel * module.head_dim / Element::kNumbers / kLine;
-    const auto* keys = head_words<Element>(module, module.bank.keys, block, head);
-    const auto* values = head_words<Element>(module, module.bank.values, block, head);
-    for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-        __builtin_prefetch(keys + line * kLine, 0, 2);
-        __builtin_prefetch(values + line * kLine, 0, 2);
-    }
+Ahead look_ahead(const Module& module, const Block& block, int64_t head, int64_t steps) {
+    const int64_t lines =
+        block.panels() * module.head_dim / Element::kNumbers * kPanel * sizeof(typename Element::Word) / 64;
+    return {reinterpret_cast<const char*>(head_words<Element>(module, module.bank.keys, block, head)),
+            reinterpret_cast<const char*>(head_words<Element>(module, module.bank.values, block, head)), lines,
+            ceil_div(lines, steps)};
 }
 
 // Calls use(head, first row, rows) with the tile's scores against block b, for rows begin .. end of the tile. A
@@ -194,27 +208,30 @@ template <class Element, class Use>
 void score_rows(const Module& module, const Blocks& blocks, int64_t b, int64_t begin, int64_t end, Tile& tile,
                 const Use& use) {
     const Block& block = blocks.block[b];
-    const int64_t height = even_part(end - begin, kMostRows), parts = ceil_div(end - begin, height);
+    const int64_t height = even_part(end - begin, kMostRows), vectors = block.vectors();
+    // Of a head, values included.
+    const int64_t steps =
+        ceil_div(end - begin, height) * (count_tiles(vectors) + count_tiles(module.head_dim / kLanes));
+    const auto before = [&] { tile.ahead.ask(); };
     const int64_t held = kScoredRows / kMostRows * height, dim = module.head_dim, depth = dim / Element::kNumbers;
     for (int64_t head = 0; head < module.heads; ++head) {
         const Right<typename Element::Word> keys = {head_words<Element>(module, module.bank.keys, block, head),
                                                     depth * kPanel, kPanel};
         const bool last = head + 1 == module.heads;
+        if (!last || b + 1 < blocks.count)
+            tile.ahead = look_ahead<Element>(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1, steps);
         for (int64_t first = begin; first < end; first += held) {
             const int64_t stop = smaller(first + held, end);
             for (int64_t r = first; r < stop; r += height) {
-                if (!last || b + 1 < blocks.count)
-                    prefetch_head<Element>(module, blocks.block[last ? b + 1 : b], last ? 0 : head + 1,
-                                           (r - begin) / height, parts);
                 const int64_t rows = smaller(height, stop - r);
                 const float* query = tile.query + tile.row(head, r) * dim;
                 float* scores = tile.scores + (r - first) * kBlock;
                 if (dim == 64)
-                    multiply<false, 64, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                    multiply<false, 64, Element>(rows, query, dim, keys, vectors, depth, scores, kBlock, before);
                 else if (dim == 32)
-                    multiply<false, 32, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                    multiply<false, 32, Element>(rows, query, dim, keys, vectors, depth, scores, kBlock, before);
                 else
-                    multiply<false, 0, Element>(rows, query, dim, keys, block.vectors(), depth, scores, kBlock);
+                    multiply<false, 0, Element>(rows, query, dim, keys, vectors, depth, scores, kBlock, before);
             }
             use(head, first, stop - first);
         }
@@ -242,7 +259,7 @@ void sum_values(const Module& module, const Block& block, int64_t head, int64_t 
     for (int64_t r = 0; r < rows; r += height) {
         float* to = tile.values + tile.row(head, first + r) * module.head_dim;
         multiply<Add, kBlock, Element>(smaller(height, rows - r), tile.scores + r * kBlock, kBlock, values, vectors,
-                                       depth, to, module.head_dim);
+                                       depth, to, module.head_dim, [&] { tile.ahead.ask(); });
     }
 }
 

@@ -140,7 +140,7 @@ RDN_HD void place(Floats whole, Floats part, int term, const Geometry& geometry,
     Floats segment = whole + nearest - static_cast<float>(kLowest[term] * octave);
     const float last = static_cast<float>(kOctaves[term] * octave);
     segment = segment < last ? segment : broadcast<Floats>(last);
-    segment = segment > 0.0f ? segment : Floats{};
+    segment = larger_else(segment, Floats{});
     // Where it is no number the first segment is as good as any: the part is none either.
     const Floats known = part == part ? segment : Floats{};
     Floats value[kOrder];

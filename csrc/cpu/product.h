@@ -108,16 +108,29 @@ void multiply_rows(int64_t rows, const float* a, int64_t a_stride, const Right<t
     }
 }
 
+// Calls of multiply_rows that `vectors` vectors of columns take.
+inline int64_t count_tiles(int64_t vectors) {
+    return ceil_div(vectors, 2);
+}
+
+struct Nothing {
+    void operator()() const {}
+};
+
 // At most kMostRows rows, and the first `vectors` times kLanes columns of b. A stride of a that is known when this is
-// compiled, Stride, saves the registers of a pointer to every row.
-template <bool Add, int Stride = 0, class Element = Single>
+// compiled, Stride, saves the registers of a pointer to every row. `before` is called before each of count_tiles.
+template <bool Add, int Stride = 0, class Element = Single, class Before = Nothing>
 void multiply(int64_t rows, const float* a, int64_t a_stride, const Right<typename Element::Word>& b, int64_t vectors,
-              int64_t depth, float* c, int64_t c_stride) {
+              int64_t depth, float* c, int64_t c_stride, const Before& before = {}) {
     int64_t v = 0;
-    for (; v + 1 < vectors; v += 2)
+    for (; v + 1 < vectors; v += 2) {
+        before();
         multiply_rows<Element, Stride, kMostRows, 2, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
-    if (v < vectors)
+    }
+    if (v < vectors) {
+        before();
         multiply_rows<Element, Stride, kMostRows, 1, Add>(rows, a, a_stride, b, v, depth, c + v * kLanes, c_stride);
+    }
 }
 
 }  // namespace

@@ -187,14 +187,15 @@ RDN_HD Log2<T> log2_offset(Split<T> c, Split<T> other, Split<T> inverse) {
     const T far = c.high - other.high;
     const T near = (c.low - other.low) + lost_in_sum(c.high, -other.high);
     const T difference = far + near, d_low = near - (difference - far);
-    const T d = difference < 0.0f ? -difference : difference;
+    const Bits<T> sign = bits_as<Bits<T>>(difference) & static_cast<int32_t>(0x80000000u);
+    const T d = bits_as<T>(bits_as<Bits<T>>(difference) ^ sign);
 
     const T scaled = d * inverse.high;
     const T offset = broadcast<T>(1e-3f);
     const T u = scaled + offset;
     T lost = lost_in_sum(scaled, offset) - 4.7497451e-11f;  // 1e-3f is that much above 1e-3
     lost = lost + fused(d, inverse.high, -scaled) +
-           fused(d, inverse.low, (difference < 0.0f ? -d_low : d_low) * inverse.high);
+           fused(d, inverse.low, bits_as<T>(bits_as<Bits<T>>(d_low) ^ sign) * inverse.high);
 
     Log2<T> log2 = log2_parts(u);
     log2.fraction = fused(lost / u, broadcast<T>(1.44269504f), log2.fraction);
@@ -226,7 +227,7 @@ RDN_HD void turn_weight(float u, float v, float sin_a, float cos_a, float* of_si
 // exp(log(relu(g) + 1e-6)): what the geometry multiplies a softmax term with. NaN stays NaN.
 template <class T>
 RDN_HD T gate(T g) {
-    return (g < 0.0f ? T{} : g) + 1e-6f;
+    return larger_else(T{}, g) + 1e-6f;
 }
 
 }  // namespace rdn

@@ -49,6 +49,11 @@ RDN_HD T broadcast(float x) {
     return x - T{};
 }
 
+// The larger of the two, b where either is no number: one instruction where a comparison and a choice are several.
+RDN_HD float larger_else(float a, float b) {
+    return a > b ? a : b;
+}
+
 #ifndef __CUDACC__
 
 // What one register of the target holds: a wider vector would be split by the compiler, and split through memory.
@@ -151,6 +156,16 @@ RDN_HD Floats load_fours(const float* from) {
 #if defined(__AVX512F__)
 constexpr __mmask16 kEvery = 0xffff;  // GCC 12 warns of what intrinsics without a mask leave undefined
 #endif
+
+RDN_HD Floats larger_else(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_maskz_max_ps(kEvery, (__m512)a, (__m512)b);
+#elif defined(__AVX__)
+    return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
 
 // kLanes float16, exactly.
 RDN_HD Floats load(const Half* from) {
@@ -302,7 +317,7 @@ RDN_HD T exp2_bounded(T t) {
 // The same for t <= 127; 2^-100 below -100, which keeps products with it out of the slow denormals.
 template <int Degree = 5, class T>
 RDN_HD T exp2_clamped(T t) {
-    return exp2_bounded<Degree>(t < -100.0f ? broadcast<T>(-100.0f) : t);
+    return exp2_bounded<Degree>(larger_else(broadcast<T>(-100.0f), t));
 }
 
 }  // namespace rdn
