@@ -63,7 +63,7 @@ def results(
     for t, (info, picture) in enumerate(zip(infos, pictures, strict=True)):
         encoded = t % dials.interval == 0 or (dials.waits and t == len(infos) - 1)
         filler.append(info, "encoded" if encoded else "between", picture if followed(dials) else None)
-        ready = linker.push(next(waiting), dials) if encoded else []
+        ready = linker.push(next(waiting), dials, filler.moved()) if encoded else []
         found += filler.take(ready, dials)
     return found + filler.take(linker.flush(dials), dials, ended=True)
 
