@@ -37,7 +37,7 @@ JITTER = 0.2
 """Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
-ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.1)
+ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.15)
 """A box keeps half of its confidence where this likeness to what it held in its step is left, and nearly all, or hardly
 any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
 
