@@ -53,6 +53,10 @@ MOST_FASTER = 2.0
 is twice as far from it as the first"""
 
 
+BY_OVERLAP = Dials(link="boxes", link_delay=0, score_threshold=0.0)
+"""Links boxes that are followed and not linked"""
+
+
 class _Frame(NamedTuple):
     """A frame whose result is still to come, or of a step that was given out."""
 
@@ -198,7 +202,7 @@ class Between:
         self._last = _Step(self._frames[0], result)
         self._around = None
         if dials.interval > 1 and not dials.waits:
-            self._go_on(self._last, dials)
+            self._go_on(self._last)
         else:
             self._going = self._lost = None
         return result
@@ -224,7 +228,7 @@ class Between:
             return self._given(result, frame, "interpolated", dials)
         if dials.waits and not ended:
             return None
-        return self._given(self._followed(last, frame, dials), frame, "extrapolated", dials)
+        return self._given(self._followed(last, frame), frame, "extrapolated", dials)
 
     def moved(self) -> Float | None:
         """[n, 2] x and y that the boxes of the last result of a step are likely to have moved by the next step, which
@@ -232,26 +236,25 @@ class Between:
         """
         return None if self._going is None or not self._steps else self._going.likely(self._steps[0])
 
-    def _followed(self, last: _Step, frame: _Frame, dials: Dials) -> Detections:
+    def _followed(self, last: _Step, frame: _Frame) -> Detections:
         """Boxes of the last step, and those that it has lost, in a frame behind it."""
         if self._going is None:
-            self._go_on(last, dials)
+            self._go_on(last)
         assert self._going is not None
         result = self._going.follow(frame)
         if self._lost is not None:
             result = _joined(result, self._lost.follow(frame))
         return result if last.result.tracker_id is not None else replace(result, tracker_id=None)
 
-    def _go_on(self, last: _Step, dials: Dials) -> None:
+    def _go_on(self, last: _Step) -> None:
         """The boxes of a step are followed from now on, and those of the step before it that are not among them."""
         earlier, boxes = self._going, last.result
         moved = None if earlier is None else earlier.likely(last.frame)
         if boxes.tracker_id is None:
             if earlier is None:
                 self._linker = BoxLinker()
-            by_overlap = replace(dials, link="boxes", link_delay=0, link_gap=0)
             linkable = Linkable(boxes, np.zeros(len(boxes), np.int64), None)
-            [boxes] = self._linker.push(linkable, by_overlap, moved)
+            [boxes] = self._linker.push(linkable, BY_OVERLAP, moved)
         speed, self._lost = np.zeros((len(boxes), 2), np.float32), None
         if earlier is None or moved is None:
             self._going = _Followed(last.frame, boxes, speed)
