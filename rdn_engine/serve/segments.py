@@ -165,7 +165,7 @@ class _Recorder(BoxLinker):
         self._before: Linkable | None = None
         self.made: deque[LinkedFrame] = deque()
 
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
         if dials.link != "off":
             self.made.append(linked(self._before, frame, dials.link))
             self._before = frame._replace(features=None)
