@@ -23,8 +23,8 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.frame import Frame, check_image
-from rdn_engine.media.base import VideoSource
 from rdn_engine.kernels.cpu import Float
+from rdn_engine.media.base import VideoSource
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
 from rdn_engine.stream.linking import BoxLinker, Linkable, LinkedFrame, linked
