@@ -178,12 +178,13 @@ def sample_advanced(
 
 
 def _cell(plane: Array, top: float, left: float, tall: float, wide: float) -> float:
-    """Mean over a rectangle's part inside a plane; NaN where less than a quarter of it is inside."""
+    """Mean over a rectangle's part inside a plane; NaN where half of either of its sides or less is inside."""
     height, width = plane.shape
     rows = np.clip(np.minimum(np.arange(1, height + 1), top + tall) - np.maximum(np.arange(height), top), 0, 1)
     columns = np.clip(np.minimum(np.arange(1, width + 1), left + wide) - np.maximum(np.arange(width), left), 0, 1)
-    area = rows.sum() * columns.sum()
-    return float(rows @ plane @ columns / area) if area > 0.25 * tall * wide else math.nan
+    if rows.sum() <= 0.5 * tall or columns.sum() <= 0.5 * wide:
+        return math.nan
+    return float(rows @ plane @ columns / (rows.sum() * columns.sum()))
 
 
 def _cells(picture: Array, top: float, left: float, tall: float, wide: float, side: int) -> Array:

@@ -1,15 +1,9 @@
-"""The kernels that `kernels.py` times: inputs of a steady frame at 600 x 1000, what a user would pick instead, counts.
-
-Every function here returns a Case. `moved` is the bytes that must be read and written at least once, `operations` the
-float additions and multiplications of the plain formula; sines, exponentials and comparisons are not counted, so the
-floor is lower than what any real kernel reaches.
-"""
+"""The kernels that `kernels.py` times, with the inputs of a steady frame at 600 x 1000."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,66 +18,28 @@ from torch import Tensor, nn
 from benchmarks.frame.baseline import embed
 from benchmarks.frames import make_frame
 from benchmarks.kernel.arithmetic import pair_operations
+from benchmarks.kernel.box_cases import detect, follow, suppress
+from benchmarks.kernel.case import (
+    CHANNELS,
+    GRID,
+    HEIGHT,
+    STRIDE,
+    WIDTH,
+    Case,
+    K,
+    N,
+    T,
+    public_config,
+    random_boxes,
+    relative,
+)
 from export.graphs import Graph, Input, export_graph, pad_cells
 from rdn_engine.backends import load_backend
-from rdn_engine.config import Dials, Pooling, RDNConfig, RelationConfig, RoIConfig, Sampling
+from rdn_engine.config import Dials, Pooling, RelationConfig, RoIConfig, Sampling
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.arithmetic import round_up
 from tests import reference_relation
-from training.checkpoints.files import read_config
 from training.model import boxes as box_ops
-from training.model.inference import select_detections
-
-Arrays = tuple[NDArray[Any], ...]
-Call = Callable[[], Any]
-
-HEIGHT, WIDTH, STRIDE, CHANNELS = 600, 1000, 16, 2048
-GRID = 38, 63
-N, K, T = 300, 75, 18
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    ours: Call
-    """-> arrays or named tuple of arrays; numpy"""
-    module: nn.Module
-    """what a user writes in torch, with torchvision's operators; run as it is, compiled, and in ONNX Runtime"""
-    inputs: tuple[Tensor, ...]
-    compare: Callable[[Any, Sequence[NDArray[Any]]], float]
-    """ours, a peer's outputs -> difference, in the units of `tolerance`"""
-    tolerance: float
-    unit: str
-    moved: float
-    operations: float
-    others: Mapping[str, Call] = field(default_factory=dict)
-    """more peers: name -> call"""
-    truth: Callable[[], Sequence[NDArray[Any]]] | None = None
-    """float64, by the definition in tests/; without it the peers are what is compared with"""
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    """peers that cannot run this, and why"""
-
-
-def public_config() -> RDNConfig:
-    return RDNConfig.from_dict(read_config(Path(__file__).parents[2] / "export" / "configs" / "public_r101.yaml"))
-
-
-def random_boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
-    """[count, 4] around sixteen objects of all sizes, clipped to the image."""
-    centre, side = rng.uniform(0, [WIDTH, HEIGHT], (16, 2)), np.exp(rng.uniform(np.log(40), np.log(450), (16, 2)))
-    which = rng.integers(0, 16, count)
-    c = centre[which] + rng.normal(0, 0.2, (count, 2)) * side[which]
-    s = side[which] * np.exp(rng.normal(0, 0.3, (count, 2)))
-    boxes = np.concatenate([c - s / 2, c + s / 2], 1)
-    high = [WIDTH - 2, HEIGHT - 2]
-    boxes[:, :2] = boxes[:, :2].clip(0, high)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:].clip(0, [WIDTH - 1, HEIGHT - 1]), boxes[:, :2] + 1)
-    return boxes.astype(np.float32)
-
-
-def relative(got: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """Norm of the difference over the norm of what was wanted."""
-    return float(np.linalg.norm(np.float64(got) - wanted) / np.linalg.norm(wanted))
 
 
 def resize() -> Case:
@@ -339,84 +295,6 @@ def attention() -> Case:
     )
 
 
-def detect() -> Case:
-    """Softmax, class-wise decoding and NMS of 300 proposals in 30 classes."""
-    rng, config = np.random.default_rng(5), public_config()
-    logits = rng.normal(0, 2, (N, config.num_logits)).astype(np.float32)
-    logits[:, 0] += 2
-    deltas = rng.normal(0, 0.5, (N, 4 * config.num_logits)).astype(np.float32)
-    boxes, d = random_boxes(rng, N), config.detection
-
-    class Detect(nn.Module):
-        def forward(self, logits: Tensor, deltas: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-            return select_detections(logits, deltas, boxes, (HEIGHT, WIDTH), config, 0.001)[:2]
-
-    tensors = tuple(torch.from_numpy(a) for a in (logits, deltas, boxes))
-
-    def batched() -> tuple[Tensor, Tensor]:
-        probability, decoded = tensors[0].softmax(-1), tensors[1].unflatten(1, (-1, 4))
-        decoded = box_ops.clip(box_ops.decode(decoded, tensors[2][:, None], d.box_weights), (HEIGHT, WIDTH))
-        row, label = (probability[:, 1:] > 0.001).nonzero().T
-        xyxy, score = decoded[row, label + 1], probability[row, label + 1]
-        open_sides = xyxy + xyxy.new_tensor([0, 0, 1, 1])
-        keep = torchvision.ops.batched_nms(open_sides, score, label, d.nms_threshold)[: d.max_detections]
-        return xyxy[keep], score[keep]
-
-    def ours() -> cpu.Boxes:
-        return cpu.detect(logits, deltas, boxes, network_size=(HEIGHT, WIDTH), config=d, score_threshold=0.001)
-
-    def compare(found: cpu.Boxes, theirs: Sequence[NDArray[Any]]) -> float:
-        same = found.xyxy.shape == theirs[0].shape
-        return float(np.abs(found.confidence - theirs[1]).max()) if same else np.inf
-
-    return Case(
-        "detections: softmax, decode, NMS per class",
-        ours,
-        Detect(),
-        tensors,
-        compare,
-        1e-5,
-        "confidence, of all detections in order",
-        moved=logits.nbytes + deltas.nbytes + boxes.nbytes + 24 * d.max_detections,
-        operations=N * config.num_logits * 30,
-        others={"torchvision batched_nms": batched},
-        left_out={"ONNX Runtime": "torch exports no loop whose length depends on the scores"},
-    )
-
-
-def suppress() -> Case:
-    """NMS within 80 classes of the 3,549 boxes of a detector of 416 x 416 pixels, 100 kept."""
-    rng = np.random.default_rng(6)
-    n, classes, threshold, most = 3549, 80, 0.75, 100
-    boxes, scores = random_boxes(rng, n), rng.random(n).astype(np.float32)
-    labels = rng.integers(0, classes, n)
-
-    class Suppress(nn.Module):
-        def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-            best = scores.argsort(descending=True, stable=True)[:1000]
-            found = boxes[best] + boxes.new_tensor([0, 0, 1, 1])
-            return best[torchvision.ops.batched_nms(found, scores[best], labels[best], threshold)[:most]]
-
-    def ours() -> NDArray[np.int64]:
-        return cpu.suppress(boxes, scores, labels, num_classes=classes, top_n=1000, nms_threshold=threshold, most=most)
-
-    def compare(found: NDArray[np.int64], theirs: Sequence[NDArray[Any]]) -> float:
-        return float(not np.array_equal(found, theirs[0]))
-
-    return Case(
-        "suppression: NMS of given boxes per class",
-        ours,
-        Suppress(),
-        tuple(torch.from_numpy(a) for a in (boxes, scores, labels)),
-        compare,
-        0,
-        "rows kept, in order",
-        moved=boxes.nbytes + scores.nbytes + labels.nbytes + 8 * most,
-        operations=n * 12,
-        left_out={"ONNX Runtime": "torch exports no batched_nms whose rows depend on the scores"},
-    )
-
-
 CASES: dict[str, Callable[[], Case]] = {
     "resize": resize,
     "proposals": proposals,
@@ -428,4 +306,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "attention": attention,
     "detect": detect,
     "suppress": suppress,
+    "follow": follow,
 }

@@ -34,7 +34,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from benchmarks.kernel.cases import CASES, Call, Case
+from benchmarks.kernel.case import Call, Case
+from benchmarks.kernel.cases import CASES
 from benchmarks.kernel.machine import Rates, cpu_rates
 from benchmarks.measure import environment_of, summary
 from training.provenance import environment

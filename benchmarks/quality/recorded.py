@@ -48,10 +48,10 @@ class _Recorder(BoxLinker):
         self.seen: list[Seen] = []
         self._relation = relation
 
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
         scores = None if self._relation is None or frame.omega is None else self._relation.scores
         self.seen.append(Seen(frame._replace(omega=None if frame.omega is None else frame.omega.copy()), scores))
-        return super().push(frame, dials)
+        return super().push(frame, dials, moved)
 
 
 class _ScoredRelation:

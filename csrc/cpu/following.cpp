@@ -1,5 +1,5 @@
-// Template matching by normalised cross-correlation of colours. Small, so compiled once: the inner loops run over
-// places, not over what is summed, so that they are vectorised without another order of additions.
+// Template matching by normalised cross-correlation of colours. Small, so compiled once: the inner loop runs over
+// places, not over what is summed, so that it is vectorised without another order of additions.
 #include "following.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kColours = 3;
 constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;  // cells and places of a side
 constexpr float kStep = kAround / kCells;                                 // of a cell, in sides of a box
-constexpr float kNoise = 4;         // grey levels squared, of all colours: two that differ by so little are alike
+constexpr double kNoise = 4;        // grey levels squared, of all colours: two that differ by so little are alike
 constexpr float kFarther = 0.5f;    // what a box's side of distance from the guess, squared, takes from a likeness
 constexpr float kLeastPart = 0.4f;  // of the cells that lie on both pictures, or they are not compared
 
@@ -56,36 +56,37 @@ class Sums {
     std::vector<double> sums_;
 };
 
-// Means over cells, and which of them lie on the picture: 1 or, with means of 0, 0.
+// Means over cells, of which those that lie on the picture with more than half of either side are looked at: a
+// rectangle of them, top to bottom and left to right. The others' means are 0.
 template <int64_t kSide>
 struct Cells {
-    float mean[kColours][kSide * kSide], there[kSide * kSide];
+    float mean[kColours][kSide * kSide];
+    int64_t top = kSide, bottom = 0, left = kSide, right = 0;
 
-    // Rows of cells begin at `top`, columns at `left`.
-    void look(const Sums& sums, float top, float left, float tall, float wide) {
+    // Rows of cells begin at `y`, columns at `x`.
+    void look(const Sums& sums, float y, float x, float tall, float wide) {
         double corners[2][kSide + 1][kColours];
-        float xs[kSide + 1];
-        for (int64_t j = 0; j <= kSide; ++j)
-            xs[j] = sums.inside_x(left + static_cast<float>(j) * wide);
-        float y = sums.inside_y(top);
-        for (int64_t j = 0; j <= kSide; ++j)
-            sums.at(y, xs[j], corners[0][j]);
-        for (int64_t i = 0; i < kSide; ++i) {
-            const auto& above = corners[i % 2];
-            auto& below = corners[1 - i % 2];
-            const float next = sums.inside_y(top + static_cast<float>(i + 1) * tall);
-            for (int64_t j = 0; j <= kSide; ++j)
-                sums.at(next, xs[j], below[j]);
-            for (int64_t j = 0; j < kSide; ++j) {
-                const float area = (next - y) * (xs[j + 1] - xs[j]);
-                const bool seen = area > 0.25f * tall * wide;
-                there[i * kSide + j] = seen ? 1.0f : 0.0f;
+        float ys[kSide + 1], xs[kSide + 1];
+        for (int64_t j = 0; j <= kSide; ++j) {
+            ys[j] = sums.inside_y(y + static_cast<float>(j) * tall);
+            xs[j] = sums.inside_x(x + static_cast<float>(j) * wide);
+        }
+        for (int64_t j = 0; j < kSide; ++j) {
+            if (ys[j + 1] - ys[j] > 0.5f * tall) top = std::min(top, j), bottom = j + 1;
+            if (xs[j + 1] - xs[j] > 0.5f * wide) left = std::min(left, j), right = j + 1;
+        }
+        std::fill(mean[0], mean[0] + kColours * kSide * kSide, 0.0f);
+        for (int64_t i = top; i <= bottom && top < bottom; ++i) {
+            auto &above = corners[(i + 1) % 2], &below = corners[i % 2];
+            for (int64_t j = left; j <= right; ++j)
+                sums.at(ys[i], xs[j], below[j]);
+            if (i == top) continue;
+            for (int64_t j = left; j < right; ++j)
                 for (int64_t c = 0; c < kColours; ++c) {
                     const double sum = (below[j + 1][c] - below[j][c]) - (above[j + 1][c] - above[j][c]);
-                    mean[c][i * kSide + j] = seen ? static_cast<float>(sum / area) : 0.0f;
+                    const float area = (ys[i] - ys[i - 1]) * (xs[j + 1] - xs[j]);
+                    mean[c][(i - 1) * kSide + j] = static_cast<float>(sum / area);
                 }
-            }
-            y = next;
         }
         centre();
     }
@@ -93,59 +94,88 @@ struct Cells {
   private:
     // Correlations do not know where colours begin, and squares of small numbers swallow no differences.
     void centre() {
-        float count = 0;
-        for (const float one : there)
-            count += one;
-        if (count == 0) return;
+        if (top >= bottom || left >= right) return;
+        const auto count = static_cast<float>((bottom - top) * (right - left));
         for (auto& colour : mean) {
             float sum = 0;
             for (const float one : colour)
                 sum += one;
-            for (int64_t k = 0; k < kSide * kSide; ++k)
-                colour[k] -= there[k] * (sum / count);
+            for (int64_t i = top; i < bottom; ++i)
+                for (int64_t j = left; j < right; ++j)
+                    colour[i * kSide + j] -= sum / count;
         }
     }
 };
 
-// The sums that a correlation is made of, at the places of one row: of what is known and of what is seen there.
-struct Row {
-    float count[kPlaces], squares[kPlaces], other_squares[kPlaces], products[kPlaces];
-    float sum[kColours][kPlaces], other_sum[kColours][kPlaces];
+// Sums of each colour, and of the squares of all, over the cells above and left of each corner.
+template <int64_t kSide>
+struct Totals {
+    static constexpr int64_t kKinds = kColours + 1;
+    double sums[kSide + 1][kSide + 1][kKinds];
 
-    void add(const Cells<kCells>& known, int64_t cell, const Cells<kArea>& seen, int64_t first) {
-        float values[kColours], square = 0;
-        for (int64_t c = 0; c < kColours; ++c) {
-            values[c] = known.mean[c][cell];
-            square += values[c] * values[c];
-        }
-        const float* there = seen.there + first;
-        for (int64_t j = 0; j < kPlaces; ++j) {
-            count[j] += there[j];
-            squares[j] += square * there[j];
-        }
-        for (int64_t c = 0; c < kColours; ++c) {
-            const float* colour = seen.mean[c] + first;
-            const float value = values[c];
-            for (int64_t j = 0; j < kPlaces; ++j) {
-                sum[c][j] += value * there[j];
-                other_sum[c][j] += colour[j];
-                other_squares[j] += colour[j] * colour[j];
-                products[j] += value * colour[j];
+    explicit Totals(const Cells<kSide>& cells) : sums{} {
+        for (int64_t i = 0; i < kSide; ++i) {
+            double row[kKinds]{};
+            for (int64_t j = 0; j < kSide; ++j) {
+                for (int64_t c = 0; c < kColours; ++c) {
+                    const double one = cells.mean[c][i * kSide + j];
+                    row[c] += one;
+                    row[kColours] += one * one;
+                }
+                for (int64_t k = 0; k < kKinds; ++k)
+                    sums[i + 1][j + 1][k] = sums[i][j + 1][k] + row[k];
             }
         }
     }
 
-    float likeness(int64_t j) const {
-        const float n = count[j];
-        if (n < kLeastPart * kCells * kCells) return -1;
-        float variance = squares[j] / n, other = other_squares[j] / n, shared = products[j] / n;
-        for (int64_t c = 0; c < kColours; ++c) {
-            const float mean = sum[c][j] / n, other_mean = other_sum[c][j] / n;
-            variance -= mean * mean, other -= other_mean * other_mean, shared -= mean * other_mean;
-        }
-        const float both = (std::max(variance, 0.0f) + kNoise) * (std::max(other, 0.0f) + kNoise);
-        return std::clamp((shared + kNoise) / std::sqrt(both), -1.0f, 1.0f);  // but for rounding it is there anyway
+    double of(int64_t top, int64_t bottom, int64_t left, int64_t right, int64_t kind) const {
+        return sums[bottom][right][kind] - sums[top][right][kind] - sums[bottom][left][kind] + sums[top][left][kind];
     }
+};
+
+// What is known, and how like it is what is seen at each place.
+class Likeness {
+  public:
+    Likeness(const Cells<kCells>& known, const Cells<kArea>& seen)
+        : known_(known), seen_(seen), known_totals_(known), seen_totals_(seen) {}
+
+    // Of the places of row i. Their cells that lie on both pictures are a rectangle.
+    void row(int64_t i, float* likeness) const {
+        float products[kPlaces]{};
+        for (int64_t c = 0; c < kColours; ++c)
+            for (int64_t a = known_.top; a < known_.bottom; ++a)
+                for (int64_t b = known_.left; b < known_.right; ++b) {
+                    const float value = known_.mean[c][a * kCells + b];
+                    const float* colour = seen_.mean[c] + (i + a) * kArea + b;
+                    for (int64_t j = 0; j < kPlaces; ++j)
+                        products[j] += value * colour[j];
+                }
+        const int64_t top = std::max(known_.top, seen_.top - i), bottom = std::min(known_.bottom, seen_.bottom - i);
+        for (int64_t j = 0; j < kPlaces; ++j) {
+            const int64_t left = std::max(known_.left, seen_.left - j), right = std::min(known_.right, seen_.right - j);
+            const int64_t count = std::max(bottom - top, int64_t{0}) * std::max(right - left, int64_t{0});
+            likeness[j] = -1;
+            if (static_cast<float>(count) < kLeastPart * kCells * kCells) continue;
+            const auto n = static_cast<double>(count);
+            double variance = known_totals_.of(top, bottom, left, right, kColours) / n;
+            double other = seen_totals_.of(top + i, bottom + i, left + j, right + j, kColours) / n;
+            double shared = products[j] / n;
+            for (int64_t c = 0; c < kColours; ++c) {
+                const double mean = known_totals_.of(top, bottom, left, right, c) / n;
+                const double other_mean = seen_totals_.of(top + i, bottom + i, left + j, right + j, c) / n;
+                variance -= mean * mean, other -= other_mean * other_mean, shared -= mean * other_mean;
+            }
+            const double both = (std::max(variance, 0.0) + kNoise) * (std::max(other, 0.0) + kNoise);
+            const double like = (shared + kNoise) / std::sqrt(both);
+            likeness[j] = static_cast<float>(std::clamp(like, -1.0, 1.0));  // but for rounding it is there anyway
+        }
+    }
+
+  private:
+    const Cells<kCells>& known_;
+    const Cells<kArea>& seen_;
+    Totals<kCells> known_totals_;
+    Totals<kArea> seen_totals_;
 };
 
 // Where the parabola through three neighbours has its top, from the middle one, which is the largest.
@@ -163,17 +193,14 @@ void follow_box(const Sums& before, const Sums& after, const float* box, const f
     known.look(before, top, left, tall, wide);
     seen.look(after, top + guess[1] - kReach * tall, left + guess[0] - kReach * wide, tall, wide);
 
+    const Likeness alike(known, seen);
     float worth[kPlaces][kPlaces], like[kPlaces][kPlaces];
     int64_t row = kReach, column = kReach;
     float best = -1e9f;
     for (int64_t i = 0; i < kPlaces; ++i) {
-        Row sums{};
-        for (int64_t a = 0; a < kCells; ++a)
-            for (int64_t b = 0; b < kCells; ++b)
-                if (known.there[a * kCells + b] > 0) sums.add(known, a * kCells + b, seen, (i + a) * kArea + b);
+        alike.row(i, like[i]);
         for (int64_t j = 0; j < kPlaces; ++j) {
             const float y = static_cast<float>(i - kReach) * kStep, x = static_cast<float>(j - kReach) * kStep;
-            like[i][j] = sums.likeness(j);
             worth[i][j] = like[i][j] - kFarther * (x * x + y * y);
             if (worth[i][j] > best) best = worth[i][j], row = i, column = j;
         }

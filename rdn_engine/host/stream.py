@@ -46,8 +46,8 @@ class HostStream(Stream):
 
     def skipping_nbytes(self, dials: Dials) -> int:
         config = self._config.input
-        # Of the last step, and of the frame that comes.
-        pictures = 2 * picture_nbytes(config) if followed(dials) else 0
+        # Of the last two steps, and of the frame that comes.
+        pictures = 3 * picture_nbytes(config) if followed(dials) else 0
         return pictures + (still_nbytes(config) if dials.still else 0)
 
     def is_of(self, model: HostModel) -> bool:
@@ -222,7 +222,8 @@ class HostStream(Stream):
                 **vars(self._facts(due)),
             )
             looks = features[found.proposal[:LOOKS]] if dials.over_gaps and features is not None else None
-            linked = self.linker.push(Linkable(detections, found.proposal, output.omega, looks), dials)
+            linkable = Linkable(detections, found.proposal, output.omega, looks)
+            linked = self.linker.push(linkable, dials, self._between.moved())
             timings.lap("linking")
             self._order.done()
             self._give(linked)

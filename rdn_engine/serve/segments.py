@@ -23,6 +23,7 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.frame import Frame, check_image
+from rdn_engine.kernels.cpu import Float
 from rdn_engine.media.base import VideoSource
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
@@ -165,7 +166,7 @@ class _Recorder(BoxLinker):
         self._before: Linkable | None = None
         self.made: deque[LinkedFrame] = deque()
 
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
         if dials.link != "off":
             self.made.append(linked(self._before, frame, dials.link))
             self._before = frame._replace(features=None)

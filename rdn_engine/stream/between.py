@@ -8,7 +8,9 @@ a partner stays where it is, with a confidence that falls to 0 on the way to the
 Where the step behind is not known, because results do not wait (`Dials.waits`), boxes go where the frame's picture
 shows what they held in the step before (`rdn_engine.stream.following`). They are looked for where they go at the speed
 at which they were found until then, and at first at that between the two steps before, the less the more of that may be
-jitter of the detector; there they are taken to be where no picture is there or nothing in it tells. None grows.
+jitter of the detector; there they are taken to be where no picture is there or nothing in it tells. None grows. A box
+is worth what its tube says, be it linked for that alone, and the less the less like what it held it holds. A box that
+the step before has lost is looked for as well, by what it held in the step before that.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float, Index
 from rdn_engine.results import NOBODY, Basis, Detections
 from rdn_engine.stream.following import Picture, followed
+from rdn_engine.stream.linking import BoxLinker, Linkable
 from rdn_engine.stream.order import FrameInfo, Role
 
 MIN_IOU = 0.4
@@ -34,19 +37,24 @@ JITTER = 0.2
 """Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
-ALIKE = 0.5
-"""A box that holds something less like what it held in the step before is doubted: its object is hidden, or has left.
-Chosen as JITTER"""
+ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.15)
+"""A box keeps half of its confidence where this likeness to what it held in its step is left, and nearly all, or hardly
+any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
 
-UNLIKE = np.float32(0.3)
-"""What such a box keeps of its confidence. Chosen as JITTER"""
+LOST = np.float32(0.5)
+"""What a box keeps of its confidence of which the next step shows nothing. Chosen as JITTER"""
 
-FAINT = 0.05
-"""Boxes of less confidence are not looked for: there may be hundreds, and they go where they were likely to go"""
+FAINT = 0.1
+"""Boxes of less confidence are not looked for: there may be hundreds, and they go with the one that they overlap most,
+or else where they were likely to go. Nor are they where the next step lost them. Chosen as JITTER"""
 
 MOST_FASTER = 2.0
 """A box is looked for at most so many times as far as it had moved by the frame before: the second frame behind a step
 is twice as far from it as the first"""
+
+
+BY_OVERLAP = Dials(link="boxes", link_delay=0, score_threshold=0.0)
+"""Links boxes that are followed and not linked"""
 
 
 class _Frame(NamedTuple):
@@ -70,9 +78,59 @@ def _unseen(frame: _Frame) -> _Frame:
     return frame._replace(picture=None)
 
 
+class _Followed:
+    """Boxes of a step that go on behind it."""
+
+    def __init__(
+        self, frame: _Frame, boxes: Detections, moved: Float, *, since: _Frame | None = None, by: _Frame | None = None
+    ) -> None:
+        """
+        Args:
+            frame: of the step.
+            boxes: in it; their confidence is what they are worth.
+            moved: [n, 2] x and y that each has moved since a frame before the step, or by one behind it.
+            since, by: that frame; without either they have not moved.
+        """
+        self.frame = frame
+        self.boxes = boxes
+        self._moved, self._since, self._by = moved, since, by
+        self._leader = np.arange(len(boxes))  # the box that each goes with
+        self._sought = np.flatnonzero(boxes.confidence >= FAINT)
+        faint = np.flatnonzero(boxes.confidence < FAINT)
+        xyxy, same = boxes.xyxy, np.zeros(len(boxes), np.int64)  # of whatever class
+        target, source, iou = cpu.overlaps(
+            xyxy[faint], same[faint], other_boxes=xyxy[self._sought], other_classes=same[self._sought], limit=MIN_IOU
+        )
+        nearest = np.argsort(iou, kind="stable")  # of several the last stays
+        self._leader[faint[target[nearest]]] = self._sought[source[nearest]]
+
+    def likely(self, frame: _Frame) -> Float:
+        """[n, 2] how far each has moved by a frame behind the step, as far as is known until now."""
+        part = 0.0
+        if self._by is not None:
+            part = min(_part(self.frame, frame, self._by), MOST_FASTER)
+        elif self._since is not None:
+            # No farther than the distance on which the velocity was seen.
+            part = min(_part(self._since, frame, self.frame) - 1, 1.0)
+        return self._moved * np.float32(part)
+
+    def follow(self, frame: _Frame) -> Detections:
+        """The boxes in a frame behind the step."""
+        moved, likeness = self.likely(frame), np.ones(len(self.boxes), np.float32)
+        if self.frame.picture is not None and frame.picture is not None:
+            rows = self._sought
+            moved[rows], likeness[rows] = followed(
+                self.frame.picture, frame.picture, self.boxes.xyxy[rows], moved[rows]
+            )
+            moved, likeness = moved[self._leader], likeness[self._leader]
+        self._moved, self._by = moved, _unseen(frame)
+        return moved_on(self.boxes, moved, likeness)
+
+
 class Between:
     """Gives the frames of one stream their results, in order: those of encoded frames as they come, the others' made
-    of them. Memory is that of the results that wait, and of the pictures of the step before and of those that wait.
+    of them. Memory is that of the results that wait, and of the pictures of the two steps before and of those that
+    wait.
     """
 
     def __init__(self, max_detections: int) -> None:
@@ -83,11 +141,11 @@ class Between:
         self._found: deque[Detections] = deque()  # of the first encoded ones among them
         self._ready: list[Detections] = []  # where making a later one failed
         self._count = 0
-        self._earlier: _Step | None = None
         self._last: _Step | None = None
-        self._behind: Pairs | None = None  # of the two steps before
         self._around: Pairs | None = None  # of the step before and the one behind
-        self._gone: tuple[_Frame, Float] | None = None  # a frame to which boxes were followed, and how far
+        self._going: _Followed | None = None  # the boxes of the last step, where they are followed
+        self._lost: _Followed | None = None  # those of the step before it that it has lost
+        self._linker = BoxLinker()  # of results that are not linked, where boxes are followed
 
     def append(self, info: FrameInfo, role: Role, picture: Picture | None = None) -> None:
         """A frame came.
@@ -122,18 +180,18 @@ class Between:
         """
         self._found += found
         while self._frames:
-            result = self._step() if self._frames[0].role != "between" else self._between(dials, ended)
+            result = self._step(dials) if self._frames[0].role != "between" else self._between(dials, ended)
             if result is None:
                 break
             self._ready.append(result)
             self._frames.popleft()
         if ended:
-            self._earlier = self._last = self._gone = None
+            self._last = self._going = self._lost = None
             self._count = 0
         ready, self._ready = self._ready, []
         return ready
 
-    def _step(self) -> Detections | None:
+    def _step(self, dials: Dials) -> Detections | None:
         """The result of the first frame, a step, if it is known."""
         result = self._result(self._frames[0])
         if result is None:
@@ -141,9 +199,12 @@ class Between:
         if self._frames[0].role == "encoded":
             self._found.popleft()
         self._steps.popleft()
-        self._earlier = None if self._last is None else _Step(_unseen(self._last.frame), self._last.result)
         self._last = _Step(self._frames[0], result)
-        self._behind, self._around, self._gone = self._around, None, None
+        self._around = None
+        if dials.interval > 1 and not dials.waits:
+            self._go_on(self._last)
+        else:
+            self._going = self._lost = None
         return result
 
     def _result(self, step: _Frame) -> Detections | None:
@@ -167,30 +228,55 @@ class Between:
             return self._given(result, frame, "interpolated", dials)
         if dials.waits and not ended:
             return None
-        return self._given(moved_on(last.result, *self._moved(last, frame)), frame, "extrapolated", dials)
+        return self._given(self._followed(last, frame), frame, "extrapolated", dials)
 
-    def _moved(self, last: _Step, frame: _Frame) -> tuple[Float, Float]:
-        """[n, 2] how far the boxes of the step before have moved, in x and y, by a frame behind it, and [n] how like
-        what they held then what they hold now is.
+    def moved(self) -> Float | None:
+        """[n, 2] x and y that the boxes of the last result of a step are likely to have moved by the next step, which
+        has come; None where they were not followed.
         """
-        likeness = np.ones(len(last.result), np.float32)
-        moved = np.zeros((len(last.result), 2), np.float32)
-        if self._gone is not None:
-            before, moved = self._gone
-            moved = moved * np.float32(min(_part(last.frame, frame, before), MOST_FASTER))
-        elif self._earlier is not None:
-            if self._behind is None:
-                self._behind = pair(self._earlier.result, last.result)
-            # No farther than the distance on which the velocity was seen.
-            part = min(_part(self._earlier.frame, frame, last.frame) - 1, 1.0)
-            moved[self._behind.after] = np.float32(part) * surely_moved(self._earlier.result, last.result, self._behind)
-        if last.frame.picture is not None and frame.picture is not None:
-            sure = int(np.count_nonzero(last.result.confidence >= FAINT))  # they come best first
-            moved[:sure], likeness[:sure] = followed(
-                last.frame.picture, frame.picture, last.result.xyxy[:sure], moved[:sure]
-            )
-            self._gone = _unseen(frame), moved
-        return moved, likeness
+        return None if self._going is None or not self._steps else self._going.likely(self._steps[0])
+
+    def _followed(self, last: _Step, frame: _Frame) -> Detections:
+        """Boxes of the last step, and those that it has lost, in a frame behind it."""
+        if self._going is None:
+            self._go_on(last)
+        assert self._going is not None
+        result = self._going.follow(frame)
+        if self._lost is not None:
+            result = _joined(result, self._lost.follow(frame))
+        return result if last.result.tracker_id is not None else replace(result, tracker_id=None)
+
+    def _go_on(self, last: _Step) -> None:
+        """The boxes of a step are followed from now on, and those of the step before it that are not among them."""
+        earlier, boxes = self._going, last.result
+        moved = None if earlier is None else earlier.likely(last.frame)
+        if boxes.tracker_id is None:
+            if earlier is None:
+                self._linker = BoxLinker()
+            linkable = Linkable(boxes, np.zeros(len(boxes), np.int64), None)
+            [boxes] = self._linker.push(linkable, BY_OVERLAP, moved)
+        speed, self._lost = np.zeros((len(boxes), 2), np.float32), None
+        if earlier is None or moved is None:
+            self._going = _Followed(last.frame, boxes, speed)
+            return
+        there = replace(earlier.boxes, xyxy=_on_frame(earlier.boxes, moved))
+        pairs = pair(there, boxes)
+        speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
+        self._going = _Followed(last.frame, boxes, speed, since=_unseen(earlier.frame))
+        rows = _without(pairs.before, len(there))
+        rows = rows[there.confidence[rows] >= FAINT]
+        hidden, _, _ = cpu.overlaps(
+            there.xyxy[rows],
+            there.class_id[rows],
+            other_boxes=boxes.xyxy,
+            other_classes=boxes.class_id,
+            limit=MIN_IOU,
+        )
+        rows = np.delete(rows, hidden)
+        if len(rows):
+            gone = _rows(earlier.boxes, rows)
+            gone = replace(gone, confidence=LOST * gone.confidence)
+            self._lost = _Followed(earlier.frame, gone, moved[rows], by=_unseen(last.frame))
 
     def _given(self, result: Detections, frame: _Frame, basis: Basis, dials: Dials) -> Detections:
         return _of_frame(_certain(result, dials.score_threshold, self._most), frame.info, basis)
@@ -198,14 +284,39 @@ class Between:
 
 def _certain(result: Detections, threshold: float, most: int) -> Detections:
     """Those above a confidence, the best of them; they come best first."""
-    count = min(int(np.count_nonzero(result.confidence > threshold)), most)
+    return _rows(result, np.arange(min(int(np.count_nonzero(result.confidence > threshold)), most)))
+
+
+def _rows(result: Detections, rows: Index) -> Detections:
+    """Some of its boxes."""
     return replace(
         result,
-        xyxy=result.xyxy[:count],
-        confidence=result.confidence[:count],
-        class_id=result.class_id[:count],
-        tracker_id=None if result.tracker_id is None else result.tracker_id[:count],
+        xyxy=result.xyxy[rows],
+        confidence=result.confidence[rows],
+        class_id=result.class_id[rows],
+        tracker_id=None if result.tracker_id is None else result.tracker_id[rows],
     )
+
+
+def _joined(one: Detections, other: Detections) -> Detections:
+    """The boxes of two results of a frame, best first; both linked or both not."""
+    both = replace(
+        one,
+        xyxy=np.concatenate([one.xyxy, other.xyxy]),
+        confidence=np.concatenate([one.confidence, other.confidence]),
+        class_id=np.concatenate([one.class_id, other.class_id]),
+        tracker_id=None
+        if one.tracker_id is None or other.tracker_id is None
+        else np.concatenate([one.tracker_id, other.tracker_id]),
+    )
+    return _rows(both, np.argsort(-both.confidence, kind="stable"))
+
+
+def _on_frame(boxes: Detections, moved: Float) -> Float:
+    """[n, 4] the boxes after they moved, but for what is outside the frame."""
+    edge = np.array([boxes.width - 1, boxes.height - 1] * 2, np.float32)
+    xyxy: Float = (boxes.xyxy + np.tile(moved, 2)).clip(0, edge)
+    return xyxy
 
 
 def _of_frame(result: Detections, info: FrameInfo, basis: Basis) -> Detections:
@@ -359,13 +470,6 @@ def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
     Returns:
         Those boxes, as large as they were but for what is outside the frame, best first; facts as of `last`.
     """
-    xyxy = (last.xyxy + np.tile(moved, 2)).clip(0, np.array([last.width - 1, last.height - 1] * 2, np.float32))
-    confidence = last.confidence * np.where(likeness < ALIKE, UNLIKE, np.float32(1))
-    order = np.argsort(-confidence, kind="stable")
-    return replace(
-        last,
-        xyxy=xyxy[order],
-        confidence=confidence[order],
-        class_id=last.class_id[order],
-        tracker_id=None if last.tracker_id is None else last.tracker_id[order],
-    )
+    kept = 1 / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH)) * (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH))
+    result = replace(last, xyxy=_on_frame(last, moved), confidence=last.confidence * kept.astype(np.float32))
+    return _rows(result, np.argsort(-result.confidence, kind="stable"))

@@ -143,6 +143,7 @@ class BoxLinker:
         self._came: deque[int] = deque()  # the step of each that waits
         self._step = 0
         self._newest: Linkable | None = None
+        self._given: Index | None = None  # the row of `_newest` of each box of the last result, where that is of it
         self._tubes = _NO_TUBES
         self._names = itertools.count(1)  # of tubes and objects, most of which nobody ever sees
         self._numbers = Numbers()
@@ -156,7 +157,7 @@ class BoxLinker:
         held += [*self._tubes, *(self._newest[1:3] if self._newest else ())]
         return self._identities.nbytes + sum(a.nbytes for a in held if isinstance(a, np.ndarray))
 
-    def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
         """Take the next frame.
 
         Another `link` than before ends all tubes, as does a `link_gap` that is 0 now and was not, or was and is not;
@@ -166,6 +167,8 @@ class BoxLinker:
         Args:
             frame: what was found in it, and what links it to the next one.
             dials: `link`, `link_delay`, `link_gap` and `score_threshold` are read.
+            moved: [n, 2] x and y that each box of the last result is likely to have moved since, in pixels: links go
+                from there. Without a delay only; None where nothing is known.
 
         Returns:
             The frames that are ready, rescored, without what has at most the threshold.
@@ -173,7 +176,12 @@ class BoxLinker:
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
         ready = self._begin(dials)
-        before, self._newest = self._newest, frame._replace(features=None)
+        before, given = self._newest, self._given
+        if before is not None and given is not None and moved is not None:
+            there = before.found.xyxy.copy()
+            there[given] += np.tile(moved, 2)
+            before = before._replace(found=replace(before.found, xyxy=there))
+        self._newest = frame._replace(features=None)
         return ready + self._append(linked(before, frame, dials.link), dials)
 
     def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
@@ -231,7 +239,7 @@ class BoxLinker:
             The frames that waited, rescored, without what has at most the threshold.
         """
         ready = self._give_out(len(self._waiting), dials)
-        self._newest, self._tubes = None, _NO_TUBES
+        self._newest, self._given, self._tubes = None, None, _NO_TUBES
         self._identities = Identities(self._names)
         self._numbers.keep(set())
         return ready
@@ -258,8 +266,10 @@ class BoxLinker:
             rescored, names = np.where(of >= 0, rescored, 0), ids[of]
             if self._over_gaps:
                 names = self._identities.step(frame.found, rescored, names, frame.features, dials.link_gap)
-            ready.append(_result(frame.found, rescored, names, dials.score_threshold, self._numbers))
+            result, rows = _result(frame.found, rescored, names, dials.score_threshold, self._numbers)
+            ready.append(result)
             last = frame, of
+        self._given = None if self._waiting else rows
         self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
         self._numbers.keep({*self._tubes.ids.tolist(), *self._identities.names})
         return ready
@@ -363,16 +373,21 @@ def _starts(rows: Index, length: int) -> Index:
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=length))])
 
 
-def _result(found: Detections, confidence: Double, names: Index, threshold: float, numbers: Numbers) -> Detections:
-    """`found` with new confidences, best first; without those of at most `threshold`, and of 0, which is what left."""
+def _result(
+    found: Detections, confidence: Double, names: Index, threshold: float, numbers: Numbers
+) -> tuple[Detections, Index]:
+    """`found` with new confidences, best first; without those of at most `threshold`, and of 0, which is what left.
+    And the row of each of them.
+    """
     rows = np.flatnonzero(confidence > threshold)
     ids = np.full(len(names), NOBODY)
     ids[rows] = numbers.of(names[rows])
     rows = rows[np.argsort(-confidence[rows], kind="stable")]
-    return replace(
+    result = replace(
         found,
         xyxy=found.xyxy[rows],
         confidence=confidence[rows].astype(np.float32),
         class_id=found.class_id[rows],
         tracker_id=ids[rows],
     )
+    return result, rows

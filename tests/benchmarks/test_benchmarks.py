@@ -26,7 +26,7 @@ from benchmarks.frame.settings import NAMES, Process, Setting, Sweep, make_sweep
 from benchmarks.frame.sides import BaselineSide, HostSide, Sample
 from benchmarks.frames import make_frame
 from benchmarks.kernel import kernels
-from benchmarks.kernel.cases import Case
+from benchmarks.kernel.case import Case
 from benchmarks.kernel.machine import Rates
 from benchmarks.quality.from_nothing import seconds_of
 from benchmarks.report import tables

@@ -279,9 +279,9 @@ def test_features_go_along_where_they_are_wanted() -> None:
     seen: list[Linkable] = []
 
     class Watching(BoxLinker):
-        def push(self, frame: Linkable, dials: Dials) -> list[Detections]:
+        def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
             seen.append(frame)
-            return super().push(frame, dials)
+            return super().push(frame, dials, moved)
 
     for dials in (replace(LINKED, link_gap=4), LINKED, replace(LINKED, link="off", link_gap=4)):
         seen.clear()
