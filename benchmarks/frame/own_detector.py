@@ -89,6 +89,7 @@ def make(folder: Path) -> None:
     from benchmarks.frame import yolox
     from export.attach import Options, attach
     from export.attach_relations import attach_relations
+    from training.data.drawing import CLASS_NAMES
     from training.settings import Settings
     from training.trainer import Trainer
 
@@ -97,7 +98,7 @@ def make(folder: Path) -> None:
     if not detector.exists():
         yolox.write(yolox.train(folder / "training"), detector, SIDE)
     if not alone.exists():
-        attach(detector, alone, Options("yolox", yolox.CLASS_NAMES))
+        attach(detector, alone, Options("yolox", CLASS_NAMES))
     if not engines.exists():
         changes = [f"detector={alone}", f"model.relation.dim={DIM}", f"model.dials.window={WINDOW}"]
         changes += [f"model.dials.{count}={PROPOSALS[-1]}" for count in ("num_support", "num_reference")]
@@ -152,7 +153,7 @@ def stream_of(engines: Path, backend: BackendChoice, frames: Sequence[Image], **
     stream = detector.open_stream(turned)
     for t in range(turned.window + turned.frames_ahead + (turned.link_delay if turned.link != "off" else 0) + 2):
         stream.push(frames[t % DISTINCT])
-    return stream, detector.backend
+    return stream, str(detector.backend)
 
 
 def measure(folder: Path, rounds: int, against: Path | None) -> list[dict[str, Any]]:
@@ -270,7 +271,9 @@ def main() -> None:
         other = Bundle.open(against).manifest
         measured |= {"against": {"name": other.name, "precision": other.precision}, "int8_refused": refused}
     if against and refused is None:
-        measured["agreement"] = asdict(Bundle.open(int8_of(folder)).manifest.agreement)
+        agreed = Bundle.open(int8_of(folder)).manifest.agreement
+        assert agreed is not None
+        measured["agreement"] = asdict(agreed)
     arguments.output.write_text(json.dumps(environment() | measured, indent=1) + "\n", encoding="utf-8")
 
 

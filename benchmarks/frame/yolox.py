@@ -143,7 +143,7 @@ def batch(videos: SyntheticVideos, step: int) -> tuple[Tensor, list[Tensor], lis
     images, truths, labels = [], [], []
     for _ in range(BATCH):
         video, t = videos[int(rng.integers(len(videos)))], int(rng.integers(videos.num_frames))
-        image, boxes = video.frames[t][..., rng.permutation(3)], video.boxes[t] + np.float32([0, 0, 1, 1])
+        image, boxes = video.frames[t][..., rng.permutation(3)], video.boxes[t] + np.array([0, 0, 1, 1], np.float32)
         if rng.random() < 0.5:
             image = image[:, ::-1]
             boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
@@ -156,7 +156,7 @@ def batch(videos: SyntheticVideos, step: int) -> tuple[Tensor, list[Tensor], lis
 def train(folder: Path) -> YOLOXS:
     """The trained detector; from `folder/last.pt`, where a training that was stopped goes on."""
     torch.manual_seed(0)
-    model = YOLOXS().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = YOLOXS().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     done = 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def train(folder: Path) -> YOLOXS:
             rows = model.logits(images.contiguous(memory_format=torch.channels_last))
         optimizer.zero_grad(set_to_none=True)
         found = loss(rows.float(), truths, labels, places, strides)
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         summed += float(found.detach())
@@ -188,7 +188,7 @@ def train(folder: Path) -> YOLOXS:
             told = {"steps": step + 1, "loss": round(summed / SAVE_EVERY, 3), "seconds": time.monotonic() - began}
             print(json.dumps(told), file=sys.stderr, flush=True)
             summed = 0.0
-    return model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+    return model.eval().to(memory_format=torch.contiguous_format)
 
 
 def write(model: YOLOXS, path: Path, side: int) -> None:

@@ -71,7 +71,7 @@ def test_mirrored_boxes_stay_on_their_objects() -> None:
         def __getitem__(self, index: int) -> Video:
             frame = np.zeros((1, 32, 64, 3), np.uint8)
             frame[0, 4:12, 6:20] = 255
-            box = np.float32([[6, 4, 19, 11]])
+            box = np.array([[6, 4, 19, 11]], np.float32)
             return Video(frame, [box], [np.array([1])], [np.array([0])], np.zeros(1, np.float32))
 
     images, truths, labels = yolox.batch(Videos(), 0)  # type: ignore[arg-type]
