@@ -69,9 +69,9 @@ FRAME = (1280, 720)
 DISTINCT = 4
 CALIBRATION = (6, 12, 24)
 """Videos that INT8 ranges are found on, frames of each, and frames of another video that it is judged on"""
-LEARNT = (60, 12)
+LEARNT = (40, 12)
 """Videos that relations learn from, and frames of each"""
-STEPS = 150
+STEPS, WARM_UP = 200, 25
 """Of each of their two phases"""
 HELD_OUT = (20, 12)
 """Videos that detections are counted on, and frames of each"""
@@ -104,7 +104,7 @@ def make(folder: Path) -> None:
         changes += [f"model.dials.{count}={PROPOSALS[-1]}" for count in ("num_support", "num_reference")]
         clips = {"num_videos": LEARNT[0], "num_frames": LEARNT[1], "size": list(DRAWN)}
         changes += [f"data.train.0.synthetic.{name}={value}" for name, value in clips.items()]
-        changes += [f"phases.{phase}.iterations={STEPS}" for phase in range(2)]
+        changes += [f"warm_up={WARM_UP}", *(f"phases.{phase}.iterations={STEPS}" for phase in range(2))]
         Trainer(Settings.read(RELATIONS, changes), run).run()
         attach_relations(alone, run / "model.safetensors", engines)
 
