@@ -33,6 +33,8 @@ values that two machines round to neighbouring codes, a step of 1/255 of a tenso
 some do on processors without VNNI, are off by far more."""
 
 _QUANTIZED = ("Conv", "Add", "MaxPool", "Relu")
+_OF_SEVERAL = ("Add", "Mul", "Concat")
+"""Whose inputs are activations all, where the others' further ones are weights or shapes"""
 
 
 def quantize(
@@ -91,7 +93,8 @@ def activation_names(model: onnx.ModelProto, kinds: Sequence[str] = _QUANTIZED) 
     names: dict[str, None] = {}
     for node in model.graph.node:
         if node.op_type in kinds:
-            names |= dict.fromkeys([*node.input[:1], *(node.input[1:] if node.op_type == "Add" else ()), *node.output])
+            read = node.input if node.op_type in _OF_SEVERAL else node.input[:1]
+            names |= dict.fromkeys([*read, *node.output])
     return [
         name
         for name in names

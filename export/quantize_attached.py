@@ -2,11 +2,12 @@
 
     python export/quantize_attached.py --engines engines/own --calibration street.mp4 --output engines/own_int8
 
-The convolutions of the encoder are quantised (static QDQ, U8S8, a scale for each output channel of the weights), but
-for those whose outputs are scores and boxes: what joins and decodes them stays in float32, so that no scale is shared
-by boxes and scores. Where that changes too much, the convolutions are left in float32 too that change most when each is
-quantised alone. Everything behind the encoder stays as it is. Exit codes: 0 written; 1 something is wrong or missing;
-2 the command line is wrong; 3 INT8 detects something else than float32.
+The convolutions of the encoder and what stands between them are quantised (static QDQ, U8S8, a scale for each output
+channel of the weights), but for the convolutions whose outputs are scores and boxes: what joins and decodes them stays
+in float32, so that no scale is shared by boxes and scores. Where that changes too much, what stands between stays in
+float32, and then the convolutions too that change most when each is quantised alone. Everything behind the encoder
+stays as it is. Exit codes: 0 written; 1 something is wrong or missing; 2 the command line is wrong; 3 INT8 detects
+something else than float32.
 """
 
 from __future__ import annotations
@@ -46,12 +47,15 @@ from training.arguments import given_path
 FAILED, DIFFERS = 1, 3
 OPSET = 13
 """The first whose QDQ has a scale for each channel (findings/onnxruntime_quantizes_opset_11_per_channel.sh)"""
-LEFT_OUT = (0.0, 0.125, 0.25)
-"""Parts of the convolutions that are left in float32 beside the last ones, tried in turn"""
+_LAYERS = ("Conv", "Relu", "MaxPool")
+_BETWEEN = ("Sigmoid", "Mul", "Concat", "Resize", "Add")
+"""What stands between convolutions; ONNX Runtime multiplies SiLU's codes much faster than its numbers in float32"""
+WAYS = (((*_LAYERS, *_BETWEEN), 0.0), (_LAYERS, 0.0), (_LAYERS, 0.125), (_LAYERS, 0.25))
+"""Kinds of nodes that are quantised, and the part of the convolutions that is left in float32 beside the last ones;
+tried in turn"""
 _COMPARED = 4  # of the calibration frames, on which ways to choose ranges are compared
 _TRIED_ALONE = 2  # of those, on which every convolution is quantised alone
 _TOLD_EVERY = 10  # convolutions of those that are tried alone
-_QUANTIZED = ("Conv", "Relu", "MaxPool")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OUTPUTS = ("boxes", "class_scores")
 
@@ -153,7 +157,7 @@ def _observe(
     model: onnx.ModelProto, exact: Bundle, frames: CalibrationFrames
 ) -> tuple[Activations, list[dict[str, Float]]]:
     """Values of the tensors that get scales, and what the encoder gives on the first frames."""
-    names = [name for name in activation_names(model, _QUANTIZED) if name != "image"]
+    names = [name for name in activation_names(model, WAYS[0][0]) if name != "image"]
     run, found = observer(exact.path("encoder"), [*names, *_OUTPUTS]), Activations()
     outputs: list[dict[str, Float]] = []
     for frame in frames.calibrate:
@@ -177,7 +181,7 @@ def _least_left_out(
     minimum: float,
     report: Report,
 ) -> tuple[tuple[int, int], Agreement]:
-    """Writes the encoder with as few convolutions in float32 as agree with float32; how many, and the agreement."""
+    """Writes the encoder with as little in float32 as agrees with float32; how many convolutions, and the agreement."""
     layers = [node for node in model.graph.node if node.op_type == "Conv"]
     kept = ends(model)
     free = [node for node in layers if node.name not in kept]
@@ -186,15 +190,16 @@ def _least_left_out(
     told: list[str] = []
     order: list[str] = []
     method = METHODS[0]
-    for part in LEFT_OUT:
+    for kinds, part in WAYS:
         if part and not order:
             order = _most_changing(model, free, ranges[method], outputs[:_TRIED_ALONE], staging, report)
         worst = order[: int(part * len(free))]
         best = np.inf
         for one in METHODS:
             candidate = staging / f"{one}.onnx"
-            report(f"int8 graph, {part:.0%} of the convolutions in float32, ranges by {one}")
-            write_quantized(model, candidate, ranges[one], exclude=[*kept, *worst], kinds=_QUANTIZED, symmetric=False)
+            beside = "" if kinds == _LAYERS else " and what is between them"
+            report(f"{1 - part:.0%} of the convolutions{beside} in int8, ranges by {one}")
+            write_quantized(model, candidate, ranges[one], exclude=[*kept, *worst], kinds=kinds, symmetric=False)
             error = _error(candidate, outputs)
             if error < best:
                 best, method = error, one
@@ -207,7 +212,7 @@ def _least_left_out(
         agreed = agreement(float32, reduced, frames, "int8", method, minimum)
         if agreed.share >= minimum:
             return (left, len(layers)), agreed
-        told.append(f"{agreed.share:.1%} with {left} of {len(layers)} convolutions")
+        told.append(f"{agreed.share:.1%} with {left} of {len(layers)} convolutions{beside}")
     raise PrecisionError(
         f"int8 and float32 agree on {', '.join(told)}, of {agreed.detections} detections ({agreed.frames} frames); "
         f"wanted {minimum:.1%}. More or other calibration frames may help"
@@ -227,7 +232,7 @@ def _most_changing(
     for number, layer in enumerate(layers, 1):
         if number % _TOLD_EVERY == 1:
             report(f"convolutions in int8, each alone: {number} of {len(layers)}")
-        write_quantized(model, candidate, ranges, only=[layer.name], kinds=_QUANTIZED, symmetric=False)
+        write_quantized(model, candidate, ranges, only=[layer.name], kinds=_LAYERS, symmetric=False)
         changes[layer.name] = _error(candidate, outputs)
     candidate.unlink(missing_ok=True)
     return sorted(changes, key=changes.__getitem__, reverse=True)

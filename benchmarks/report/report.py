@@ -126,29 +126,60 @@ def frozen_detector() -> str:
 
 
 def own_detector_cost() -> str:
-    """What a stream does beside a detector's own graph, and what it costs beside another model's stream."""
+    """What a stream does beside a detector's own graph."""
     result = load("own_detector_cost.json")
-    sides = {"alone": "graph", "detector": "stream"} if "detector" in result["rows"][0] else {"alone": "graph"}
+    sides = {"alone": "graph", "detector": "stream"}
     header = ["proposals", "frames in the window", *(f"its {side} alone, ms" for side in sides.values())]
     header += ["stream with relations, ms", *(f"that over its {side}" for side in sides.values())]
-    against = result.get("against")
-    int8 = against is not None and "int8" in result["rows"][0]
-    if against:
-        header += [f"{against['name']} in {against['precision']}, ms", "that / stream"]
-        header += ["stream in int8, ms", "that / stream in int8"] if int8 else []
     rows = []
     for row in result["rows"]:
         cells = [f"{row[side]['p50']:.0f}" for side in (*sides, "stream")]
         cells += [f"{row[f'stream_over_{side}']['p50']:.3f}" for side in sides]
-        if against:
-            cells += [f"{row['against']['p50']:.0f}", f"{row['against_over_stream']['p50']:.2f}"]
-            cells += [f"{row['int8']['p50']:.0f}", f"{row['against_over_int8']['p50']:.2f}"] if int8 else []
         rows.append([str(row["proposals"]), str(row["window_frames"]), *cells])
-    stages = [f"{row['proposals']} proposals: {_stages(row['stages_ms'])}." for row in result["rows"]]
-    told_stages = f"Milliseconds of the stream by stage, wall clock: {' '.join(stages)}"
-    refused = result.get("int8_refused")
-    told = [f"INT8 was refused: {refused}."] if refused else []
-    return "\n".join([table(header, rows), "", told_stages, "", " ".join([*told, store.provenance(result, on=result)])])
+    stages = [f"{row['proposals']} proposals: {_stages(row['stages_ms']['stream'])}." for row in result["rows"]]
+    told = f"Milliseconds of the stream by stage, wall clock: {' '.join(stages)}"
+    return "\n".join([table(header, rows), "", told, "", store.provenance(result, on=result)])
+
+
+def own_detector_frames() -> str:
+    """A whole frame of a detector with relations, in either precision, beside another model's; for each processor."""
+    found = store.there(
+        first="own_detector_cost.json", amx="own_detector_cost_amx.json", avx2="own_detector_cost_avx2.json"
+    )
+    rows, notes = [], []
+    for result in found.values():
+        for row in result["rows"]:
+            rows += _precisions(row, result["machine"]["kernels"])
+        videos, frames = result["held_out"]
+        points = ", ".join(f"{name} {value:.1f}" for name, value in result["AP50"].items())
+        note = f"AP50 of {videos} rendered videos of {frames} frames: {points}."
+        if result["int8_refused"]:
+            note += f" INT8 was refused: {result['int8_refused']}."
+        else:
+            agreed = result["agreement"]
+            note += f" INT8 agrees with float32 on {agreed['share']:.1%} of {agreed['detections']} detections."
+        notes.append(f"{note} {store.provenance(result, on=result)}")
+    other = next(iter(found.values()))["against"]
+    name = f"{other['name']} in {other['precision']}"
+    header = ["kernels", "proposals", "precision", "backend", "frame, ms", f"{name}, ms", "that / frame"]
+    header += [f"{name}, its fastest backend, ms", "that / frame"]
+    return "\n".join([table(header, rows, "lrllrrrrr"), "", "\n\n".join(notes)])
+
+
+def _precisions(row: dict[str, Any], kernels: str) -> list[list[str]]:
+    """Of one number of proposals a row for each precision, with the backend that is the faster one."""
+    rows = []
+    other = "against_fastest" if "against_fastest" in row else "against"
+    for side, precision in (("stream", "float32"), ("int8", "int8")):
+        if side not in row:
+            continue
+        fastest = f"{side}_fastest" if side in row["fastest"] else side
+        cells = [kernels, str(row["proposals"]), precision, row["fastest"].get(side, "onnxruntime")]
+        cells.append(f"{row[fastest]['p50']:.0f}")
+        for against in ("against", other):
+            cells += [f"{row[against]['p50']:.0f}", f"{row[f'{against}_over_{fastest}']['p50']:.2f}"]
+        rows.append(cells)
+    return rows
 
 
 def attached_int8() -> str:
@@ -222,6 +253,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/own_detector.md": {
         "frozen-detector": frozen_detector,
         "own-detector-cost": own_detector_cost,
+        "own-detector-frames": own_detector_frames,
         "attached-int8": attached_int8,
     },
     "docs/parity.md": {"parity": parity},

@@ -15,7 +15,7 @@ from export.attach import Options, attach
 from export.calibration import CalibrationFrames
 from export.int8 import through_relu
 from export.precision import agreement
-from export.quantize_attached import LEFT_OUT, main, quantize_attached
+from export.quantize_attached import WAYS, main, quantize_attached
 from rdn_engine import Detector
 from rdn_engine.bundle.directory import Bundle
 from rdn_engine.errors import AttachError, PrecisionError
@@ -60,8 +60,10 @@ def test_convolutions_in_front_of_scores_and_boxes_are_quantised(engines: Path, 
     assert sorted(kinds.values()) == ["float32"] * 9 + ["int8"] * 9
     assert done.convolutions == (9, 18)
     # Nothing that boxes and scores share is coded.
+    behind = quantization.ends(model)
+    assert {node.op_type for node in model.graph.node if node.name in behind} >= {"Concat", "Sigmoid", "Exp"}
     for node in model.graph.node:
-        if node.op_type in ("Concat", "Sigmoid", "Exp"):
+        if node.name in behind and node.op_type in ("Concat", "Sigmoid", "Exp"):
             assert all(makers[name].op_type != "DequantizeLinear" for name in node.input if name in makers), node.name
 
 
@@ -91,15 +93,18 @@ def test_the_gate_leaves_layers_out_and_then_refuses(
         return replace(found, share=shares.pop(0))
 
     monkeypatch.setattr(quantization, "agreement", worse)
-    shares[:] = [0.5, 0.5, 0.97]
+    shares[:] = [0.5, 0.5, 0.5, 0.97]
     done = quantize_attached(engines, clip, tmp_path / "some", count=8)
-    assert done.convolutions == (9 - int(LEFT_OUT[2] * 9), 18)
+    assert done.convolutions == (9 - int(WAYS[3][1] * 9), 18)
     assert done.agreement.share == 0.97
-    shares[:] = [0.5, 0.6, 0.7]
-    with pytest.raises(PrecisionError, match=r"agree on 50.0% with 9 of 18 .*, 70.0% with 7 of 18 .*wanted 95.0%"):
+    shares[:] = [0.5, 0.6, 0.7, 0.8]
+    with pytest.raises(
+        PrecisionError,
+        match=r"agree on 50.0% with 9 of 18 .*between them, 60.0% with 9 .*, 80.0% with 7 of 18 .*wanted 95.0%",
+    ):
         quantize_attached(engines, clip, tmp_path / "none", count=8)
     assert not (tmp_path / "none").exists()
-    shares[:] = [0.5, 0.6, 0.7]
+    shares[:] = [0.5, 0.6, 0.7, 0.8]
     options = ["--engines", str(engines), "--calibration", str(clip), "--output", str(tmp_path / "none")]
     assert main(options) == 3
     assert "PrecisionError" in capsys.readouterr().err
