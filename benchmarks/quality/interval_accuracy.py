@@ -115,7 +115,7 @@ def _gone(truth: Truth, then: Int, now: Int) -> tuple[Float, NDArray[np.bool_]]:
     same = truth.instance[then][:, None] == truth.instance[now]
     there = same.any(1)
     moved = np.zeros((len(then), 2))
-    corners = truth.xyxy[now[same.argmax(1)[there]]] - truth.xyxy[then[there]]
+    corners = truth.xyxy[now[same[there].argmax(1)]] - truth.xyxy[then[there]] if there.any() else np.zeros((0, 4))
     moved[there] = (corners[:, :2] + corners[:, 2:]) / 2
     return moved, there
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.quality.interval_accuracy import results
+from benchmarks.quality.interval_accuracy import results, truly_moved
 from benchmarks.quality.recorded import linkables
 from benchmarks.quality.still_accuracy import BURST, TIMES, StaticVideos, moments
-from rdn_engine import Detector
+from rdn_engine import Detections, Detector
 from rdn_engine.config import Link
+from rdn_engine.evaluation.boxes import Truth
 from rdn_engine.host.blocks import small_picture
 from rdn_engine.stream.order import FrameInfo
 from tests.benchmarks.test_benchmarks import DEMO
@@ -41,6 +42,40 @@ def test_what_is_filled_up_is_what_the_stream_gives_out(detector: Detector, ahea
         np.testing.assert_array_equal(a.xyxy, b.xyxy)
         np.testing.assert_array_equal(a.confidence, b.confidence)
         assert (a.tracker_id is None) == (b.tracker_id is None)
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_boxes_go_with_their_objects_by_the_annotations(leave: bool) -> None:
+    """Of a step with three boxes: of an object that moves, of one that is gone in the next frame, and of nothing."""
+    videos = from_synthetic(SyntheticVideos("test", 1, 3, (96, 64)))
+    [(_, frames)] = videos.videos()
+    boxes = {0: [(0, 1, [10, 10, 29, 29]), (0, 2, [50, 10, 69, 29])], 1: [(0, 1, [16, 12, 35, 31])], 2: []}
+    kept = [(t, *row) for t, rows in boxes.items() for row in rows]
+    truth = Truth(
+        image=np.array([frames[t].id for t, *_ in kept]),
+        label=np.array([label for _, label, *_ in kept]),
+        xyxy=np.array([xyxy for *_, xyxy in kept], np.float64),
+        video=np.zeros(3, np.int64),
+        time=np.array([t for t, *_ in kept]),
+        ignore=np.zeros(3, bool),
+        instance=np.array([instance for _, _, instance, _ in kept]),
+    )
+    found = np.array([[11, 10, 30, 29], [50, 12, 69, 31], [70, 40, 89, 59]], np.float32)
+    facts = {"class_names": ("cat",), "pts": None, "source_id": "", "height": 64, "width": 96, "pool_fill": 1}
+    step = Detections(
+        **facts, frame_index=0, lookahead=0, epoch=0, xyxy=found, confidence=np.array([0.9, 0.8, 0.7], np.float32),
+        class_id=np.zeros(3, np.int64), tracker_id=np.array([4, 5, 6]),
+    )  # fmt: skip
+    given = [step, *(replace(step, frame_index=t, basis="extrapolated") for t in (1, 2))]
+    first, second, third = truly_moved(given, frames, truth, leave=leave)
+    assert first is step
+    moved = found + np.array([[6, 2, 6, 2], [0, 0, 0, 0], [0, 0, 0, 0]])
+    rows = [0, 2] if leave else [0, 1, 2]
+    np.testing.assert_allclose(second.xyxy, moved[rows])
+    assert second.tracker_id is not None
+    assert second.tracker_id.tolist() == [[4, 5, 6][i] for i in rows]
+    np.testing.assert_allclose(third.xyxy, found[[2] if leave else rows])
+    assert (second.frame_index, second.basis) == (1, "extrapolated")
 
 
 def test_nine_frames_of_ten_of_a_static_camera_show_the_one_before() -> None:
