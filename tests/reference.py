@@ -119,7 +119,8 @@ def _bilinear(plane: Array, y: float, x: float) -> Array:
     fy, fx = y - top, x - left
     upper = (1 - fx) * plane[top, left] + fx * plane[top, right]
     lower = (1 - fx) * plane[below, left] + fx * plane[below, right]
-    return (1 - fy) * upper + fy * lower
+    blend: Array = (1 - fy) * upper + fy * lower
+    return blend
 
 
 def cells(pooled: Array, size: int, channels: int) -> Array:

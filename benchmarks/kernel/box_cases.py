@@ -167,7 +167,7 @@ def follow() -> Case:
     def truth() -> list[NDArray[Any]]:
         moved, likeness = [], []
         for box, start in zip(boxes, guess, strict=True):
-            like, worth = reference.follow(before, after, box, start)
+            like, worth = reference.follow(*(a.astype(np.float64) for a in (before, after, box, start)))
             row, column = np.unravel_index(worth.argmax(), worth.shape)
             step = around * (box[2:] - box[:2]) / cells
             tops = []

@@ -103,8 +103,8 @@ def truly_moved(given: Sequence[Detections], frames: Sequence[Frame], truth: Tru
             xyxy = xyxy.clip(0, np.array([one.width - 1, one.height - 1] * 2, np.float32))
             rows = np.flatnonzero(~met | there[nearest] | (not leave))
         ids = None if last.tracker_id is None else last.tracker_id[rows]
-        boxes = {"xyxy": xyxy[rows], "confidence": last.confidence[rows], "class_id": last.class_id[rows]}
-        made.append(replace(one, **boxes, tracker_id=ids))
+        confidence, class_id = last.confidence[rows], last.class_id[rows]
+        made.append(replace(one, xyxy=xyxy[rows], confidence=confidence, class_id=class_id, tracker_id=ids))
     return made
 
 
@@ -135,7 +135,9 @@ def figures(found: dict[int, Detections], videos: AnnotatedVideos, names: tuple[
 
 def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
     """Setting -> AP50, of one seed."""
-    own, rows, bounds = detector.config.dials, {}, {}
+    own = detector.config.dials
+    rows: dict[str, Any] = {}
+    bounds: dict[str, Any] = {}
     truth = Truth.of(videos.dataset)
     network = detector.config.input
     pictures = {
