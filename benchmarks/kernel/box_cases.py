@@ -166,8 +166,9 @@ def follow() -> Case:
 
     def truth() -> list[NDArray[Any]]:
         moved, likeness = [], []
+        pictures = [picture.astype(np.float64) for picture in (before, after)]
         for box, start in zip(boxes, guess, strict=True):
-            like, worth = reference.follow(*(a.astype(np.float64) for a in (before, after, box, start)))
+            like, worth = reference.follow(pictures[0], pictures[1], box.astype(np.float64), start.astype(np.float64))
             row, column = np.unravel_index(worth.argmax(), worth.shape)
             step = around * (box[2:] - box[:2]) / cells
             tops = []
