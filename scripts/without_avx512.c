@@ -50,11 +50,12 @@ static void trapped(int signal_number, siginfo_t* info, void* context) {
     greg_t* r = ((ucontext_t*)context)->uc_mcontext.gregs;
     const uint8_t* code = (const uint8_t*)r[REG_RIP];
     (void)info;
-    // A fault that CPUID raises has no address; any other comes once more, and ends the process as ever.
+    // A fault that CPUID raises has no address; any other signal ends the process as ever, one that was sent to it too.
     if (info->si_code != SI_KERNEL || code[0] != 0x0f || code[1] != 0xa2) {
         struct sigaction usual = {0};
         usual.sa_handler = SIG_DFL;
         real_sigaction(signal_number, &usual, 0);
+        raise(signal_number);
         return;
     }
     uint32_t a, b, c, d;

@@ -50,8 +50,8 @@ def main(command: list[str]) -> NoReturn:
     told = {"LD_PRELOAD": preload, "GLIBC_TUNABLES": TUNABLE, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
     try:
         os.execvpe(command[0], command, os.environ | told)
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # the second: an empty name
+        print(f"{command[0]}: {error}", file=sys.stderr)
         sys.exit(127)
 
 

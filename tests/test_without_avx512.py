@@ -55,5 +55,7 @@ def test_no_library_finds_avx512_and_results_say_so() -> None:
 def test_the_command_s_exit_code_and_its_faults_are_its_own() -> None:
     assert run(sys.executable, "-c", "raise SystemExit(7)").returncode == 7
     assert run(sys.executable, "-c", "import ctypes; ctypes.string_at(0)").returncode == -11
+    sent = run(sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV); print('goes on')")
+    assert (sent.returncode, sent.stdout) == (-11, "")
     assert run().returncode == 2
-    assert run("no-such-command").returncode == 127
+    assert run("no-such-command").returncode == run("").returncode == 127

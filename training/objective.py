@@ -266,9 +266,8 @@ class JointObjective(nn.Module):
         losses, look = self.detector.both(batch)
         dials = self.model.config.dials
         assert look.feature_map is not None
-        proposed = self.model.pooled(
-            look.images, look.found, look.feature_map, max(dials.num_reference, dials.num_support)
-        )
+        most = max(dials.num_reference, dials.num_support)
+        proposed = self.model.pooled(look.images, batch.sizes, look.found, look.feature_map, most)
         told = zip(proposed, batch.boxes, batch.labels, batch.ignored, strict=True)
         frames = [FeatureFrame(*found, truth, labels, ignored) for found, truth, labels, ignored in told]
         features = FeatureBatch(frames, batch.seeds, batch.names, batch.damaged, batch.frames_per_clip)

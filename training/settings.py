@@ -22,6 +22,8 @@ from training.model.fcos import FCOSConfig
 Relation = Literal["none", "basic", "full"]
 References = Literal["all", "first"]
 
+DETECTOR = "_detector"
+"""Ends the name of the file of a detector that is trained with its relations"""
 MAY_CHANGE = ("accumulate", "save_every", "log_every", "images_every", "evaluate_every")
 """Fields that may differ when a run is resumed."""
 
@@ -252,6 +254,8 @@ def _check_phase(phase: Phase, settings: Settings) -> None:
     reserved = ("model", "best", "last", "previous")
     _require(plain_name and phase.name not in reserved, f"{where} is a file's name; wanted letters, digits, _ and -, "
              f"and none of {reserved}")  # fmt: skip
+    _require(not (settings.detector_checkpoint and phase.name.endswith(DETECTOR)), f"{where} ends with {DETECTOR}; "
+             "wanted another name: the detectors of the other phases have files of such names")  # fmt: skip
     _require(phase.learning_rate > 0, f"{where}: learning_rate is {phase.learning_rate}; wanted more than 0")
     _require(phase.clips >= 1, f"{where}: clips is {phase.clips}; wanted 1 or more")
     _require(phase.clips % settings.accumulate == 0,

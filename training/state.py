@@ -27,11 +27,9 @@ from training.checkpoints.tensors import State, check, read_tensors, some
 from training.model.attached import AttachedRDN
 from training.model.fcos import SmallFCOS
 from training.model.rdn import RDN
-from training.settings import MAY_CHANGE, Settings, differences
+from training.settings import DETECTOR, MAY_CHANGE, Settings, differences
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-DETECTOR = "_detector"
-"""Ends the name of the file of a detector that is trained with its relations"""
 
 _MAY_MISS = ("relation.rel.", "relation.basic_fc.", "relation.advanced_fc.")
 _OF_CLASSES = ("relation.classify.", "relation.regress.")

@@ -307,17 +307,17 @@ def _detector(settings: Settings) -> SmallFCOS:
     """The detector that is trained with the relations on it; the engine directory must be of its kind."""
     detector, told, attached = load_fcos(Path(settings.detector_checkpoint)), settings.model, settings.model.attached
     assert attached is not None
-    mine, width = detector.config.input, detector.fcos.map_channels * told.roi.size**2
-    got = {
-        "channel_order": mine.channel_order, "mean": mine.mean, "std": mine.std,
-        "num_classes": len(detector.config.class_names), "features": width, "map_stride": _MAP_STRIDE,
-    }  # fmt: skip
-    wanted = {name: getattr(attached if hasattr(attached, name) else told.input, name) for name in got}
+    prepared = ("channel_order", "mean", "std")
+    got, wanted = ({name: getattr(one.input, name) for name in prepared} for one in (detector.config, told))
+    width = detector.fcos.map_channels * told.roi.size**2
+    # By these names its own heads are trained, and by those of the checkpoint they are exported.
+    got |= {"class_names": detector.config.class_names, "features": width, "map_stride": _MAP_STRIDE}
+    wanted |= {"class_names": told.class_names, "features": attached.features, "map_stride": attached.map_stride}
     differ = differences(got, wanted)
     if differ:
         raise ConfigError(
-            f"detector_checkpoint {settings.detector_checkpoint} is not of detector {settings.detector}, there: "
-            f"{some(differ)}"
+            f"detector_checkpoint {settings.detector_checkpoint} is not of detector {settings.detector} and of the "
+            f"classes that are trained, there: {some(differ)}"
         )
     return detector
 

@@ -181,8 +181,9 @@ def test_proposals_are_the_best_that_no_better_one_of_their_class_overlaps() -> 
 
 @pytest.mark.parametrize("box", [
     [0, np.nan, 9, 9], [0, 0, np.inf, 9], [-np.inf, 0, np.inf, 9], [5, 0, 4, 9], [0, 9, 9, 3], [5e7, 0, 5e7 - 4, 9],
+    [-3e38, 0, 3e38, 9], [2e38, 0, 3e38, 9],
 ])  # fmt: skip
-def test_a_box_that_is_not_finite_or_has_no_area_is_no_proposal(box: list[float]) -> None:
+def test_a_box_whose_area_is_not_finite_or_none_is_no_proposal(box: list[float]) -> None:
     outputs = given(3)
     # Sides are x2 - x1 + 1, so that one of half a pixel is a box.
     outputs["boxes"] = np.array([[[0, 0, 9, 9], box, [20, 20, 19.5, 29]]], np.float32)

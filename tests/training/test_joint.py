@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from export.attach import Options, attach
 from export.attach_relations import attach_relations
@@ -173,6 +174,7 @@ def test_a_frame_in_an_ignored_region_and_one_without_objects_have_losses(folder
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"detector": ""}, "detector_checkpoint is .* without detector; wanted the engine directory"),
+    ({"phases": [phase(name="a"), phase(name="a_detector")]}, "phases: 'a_detector' ends with _detector"),
     ({"detector_checkpoint": ""}, "data.flip, data.exchange_colours is true; wanted false"),
 ])  # fmt: skip
 def test_settings_refuse(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -185,5 +187,53 @@ def test_a_checkpoint_of_another_detector_is_refused(folder: Path, tmp_path: Pat
     other = SmallFCOS(config, FCOSConfig(16, 1, (16,), map_channels=4))
     save_model(tmp_path / "other.safetensors", other)
     told = settings(folder, detector_checkpoint=str(tmp_path / "other.safetensors"))
-    with pytest.raises(ConfigError, match=r"is not of detector .*features is 36 here, 72 there, num_classes is 1 here"):
+    with pytest.raises(
+        ConfigError, match=r"is not of detector .*class_names is \('fly',\) here.*features is 36 here, 72"
+    ):
         Trainer(told, tmp_path / "run")
+
+
+def test_a_checkpoint_of_the_same_classes_in_another_order_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Its heads would learn the order of the data, and be exported by the other."""
+    model = load_fcos(folder / DETECTOR)
+    model.config = replace(model.config, class_names=model.config.class_names[::-1])
+    save_model(tmp_path / "other.safetensors", model)
+    with pytest.raises(ConfigError, match="of the classes that are trained, there: class_names is"):
+        Trainer(settings(folder, detector_checkpoint=str(tmp_path / "other.safetensors")), tmp_path / "run")
+
+
+def test_the_padding_of_a_batch_proposes_nothing(folder: Path, tmp_path: Path) -> None:
+    model = Trainer(settings(folder), tmp_path / "run").model
+    assert isinstance(model, AttachedRDN)
+    assert model.detector is not None
+    images = torch.zeros(2, 3, *SIZE)
+    # Cells of 16 pixels, all of them as good: 4 rows of 6, and 2 rows of 3 that are no padding.
+    cells = {"cls_logits": torch.zeros(2, 24, 1 + len(CLASS_NAMES)), "bbox_ctrness": torch.zeros(2, 24, 1)}
+    cells["bbox_regression"] = torch.full((2, 24, 4), 0.5)
+    sizes = [SIZE, (SIZE[0] // 2, SIZE[1] // 2)]
+    whole, small = model.pooled(images, sizes, cells, torch.zeros(2, CHANNELS, 4, 6), 24)
+    assert (len(whole[0]), len(small[0])) == (24, 6)
+    assert (small[0][:, :2] + 8 < torch.tensor(sizes[1][::-1])).all()
+
+
+def test_a_box_far_larger_than_the_image_is_pooled_near_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision visits every sample of a box: one of a million pixels would take the training hours."""
+    model = Trainer(settings(folder), tmp_path / "run").model
+    assert isinstance(model, AttachedRDN)
+    visited = []
+    align = torchvision.ops.roi_align
+
+    def seen(feature_map: torch.Tensor, boxes: list[torch.Tensor], *rest: Any, **more: Any) -> torch.Tensor:
+        visited.extend(boxes)
+        assert max(float(b.abs().max()) for b in boxes) <= 2 * max(SIZE)
+        return align(feature_map, boxes, *rest, **more)
+
+    monkeypatch.setattr(torchvision.ops, "roi_align", seen)
+    cells = {"cls_logits": torch.zeros(1, 24, 1 + len(CLASS_NAMES)), "bbox_ctrness": torch.zeros(1, 24, 1)}
+    cells["bbox_regression"] = torch.full((1, 24, 4), 1e5)
+    [(boxes, _, features)] = model.pooled(torch.zeros(1, 3, *SIZE), [SIZE], cells, torch.ones(1, CHANNELS, 4, 6), 1)
+    assert len(visited) == len(boxes) == 1
+    assert float(boxes.max()) > 1e6
+    assert torch.isfinite(features).all()

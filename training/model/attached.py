@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -75,7 +75,8 @@ class AttachedRDN(RDN):
             images = torch.from_numpy(network[None]).to(self.roi.fc.weight)
             cells, feature_map = self.detector.predict(images)
             assert feature_map is not None
-            [(boxes, scores, pooled)] = self.pooled(images, cells, feature_map, num_reference)
+            # Where frames are fitted into a size, the runtime looks at the rest of it too.
+            [(boxes, scores, pooled)] = self.pooled(images, [network.shape[1:]], cells, feature_map, num_reference)
             return boxes, scores, self.describe(pooled), size
         assert self.encoder is not None
         (found,) = self.encoder.candidates(network[None])
@@ -88,12 +89,18 @@ class AttachedRDN(RDN):
         return boxes, scores, self.describe(features), size
 
     def pooled(
-        self, images: Tensor, found: Mapping[str, Tensor], feature_map: Tensor, num_reference: int
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, ...]],
+        found: Mapping[str, Tensor],
+        feature_map: Tensor,
+        num_reference: int,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The proposals of a detector that is trained, chosen as the runtime chooses them.
 
         Args:
             images: [B, 3, H, W] normalised network inputs.
+            sizes: (height, width) of each without its padding, pixels; cells whose middle lies behind propose nothing.
             found: what the detector says of their cells.
             feature_map: [B, C, h, w] its map; gradients pass through it.
             num_reference: proposals of an image at most (N).
@@ -109,12 +116,13 @@ class AttachedRDN(RDN):
         with torch.no_grad():
             boxes, class_scores = self.detector.candidates(images, {k: v.float() for k, v in found.items()})
         scores, labels = class_scores.max(2)
-        chosen = []
-        for of_image in zip(boxes, scores, labels, strict=True):
+        cells, chosen = self.detector.cells(images)[0], []
+        for squares, (height, width), *of_image in zip(cells, sizes, boxes, scores, labels, strict=True):
+            x, y = ((squares[:, :2] + squares[:, 2:]) / 2).cpu().numpy().T
             corners, score, label = (part.cpu().numpy() for part in of_image)
             rows = cpu.suppress(
                 corners,
-                np.where(is_box(corners), score, np.float32(np.nan)),
+                np.where(is_box(corners) & (x < width) & (y < height), score, np.float32(np.nan)),
                 label,
                 num_classes=attached.num_classes,
                 top_n=attached.pre_nms_top_n,
@@ -124,11 +132,14 @@ class AttachedRDN(RDN):
             )
             chosen.append(torch.from_numpy(rows).to(boxes.device))
         kept = [b[rows] for b, rows in zip(boxes, chosen, strict=True)]
-        cells = torchvision.ops.roi_align(
-            feature_map.float(), kept, roi.size, 1 / attached.map_stride, sampling_ratio=-1, aligned=False
+        # What lies far outside is 0 at the runtime too, which does not visit it.
+        side = max(images.shape[-2:])
+        near = [b.clamp(-side, 2 * side) for b in kept]
+        pooled = torchvision.ops.roi_align(
+            feature_map.float(), near, roi.size, 1 / attached.map_stride, sampling_ratio=-1, aligned=False
         )
         # Channels stand inside of cells, as the runtime pools them.
-        features = cells.permute(0, 2, 3, 1).flatten(1).split([len(b) for b in kept])
+        features = pooled.permute(0, 2, 3, 1).flatten(1).split([len(b) for b in kept])
         return list(zip(kept, [s[rows] for s, rows in zip(scores, chosen, strict=True)], features, strict=True))
 
 
