@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rdn_engine.results import NOBODY
 from training.arguments import given_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,11 +43,12 @@ def main() -> None:
     run(ROOT / "export" / "attach.py", "--detector", arguments.detector, "--family", arguments.family,
         "--classes", arguments.classes, "--output", engines)  # fmt: skip
     run("-m", "rdn_engine.cli.app", "predict", arguments.video, "--engines", engines, "--threshold", "0.3", "--link",
-        "--link-by", "boxes", "--output", lines, "--save-video", arguments.output / "annotated.mp4")  # fmt: skip
+        "--link-by", "boxes", "--link-gap", "30", "--output", lines, "--save-video", arguments.output / "annotated.mp4")  # fmt: skip
 
     seen: dict[tuple[str, int], int] = collections.Counter()
     for line in lines.read_text().splitlines():
-        seen.update((found["class_name"], found["tracker_id"]) for found in json.loads(line)["detections"])
+        found = json.loads(line)["detections"]
+        seen.update((box["class_name"], box["tracker_id"]) for box in found if box["tracker_id"] != NOBODY)
     print("\nlongest in the picture:")
     for (name, identity), frames in sorted(seen.items(), key=lambda one: -one[1])[:10]:
         print(f"  {name} {identity}: {frames} frames")

@@ -233,7 +233,7 @@ class Trainer:
 
     def _report(self, phase: Phase) -> None:
         s, log = self.settings, self._log
-        if self.iteration % s.log_every == 0:
+        if self._due(s.log_every):
             line = self._means(phase)
             if log is not None:
                 log.write(line)
