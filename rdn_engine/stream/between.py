@@ -23,30 +23,29 @@ import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.kernels import cpu
-from rdn_engine.kernels.cpu import Float, Index
-from rdn_engine.results import NOBODY, Basis, Detections
+from rdn_engine.kernels.cpu import Float
+from rdn_engine.results import Basis, Detections
 from rdn_engine.stream.following import Picture, followed
 from rdn_engine.stream.linking import BoxLinker, Linkable
 from rdn_engine.stream.order import FrameInfo, Role
-
-MIN_IOU = 0.4
-"""Boxes that belong together, where no tube says so, overlap by more: less joins boxes of little confidence, of which
-every object has several, with each other's, and moves them away from it"""
-
-JITTER = 0.2
-"""Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
-the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
-
-ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.15)
-"""A box keeps half of its confidence where this likeness to what it held in its step is left, and nearly all, or hardly
-any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
+from rdn_engine.stream.pairs import (
+    MIN_IOU,
+    Pairs,
+    interpolated,
+    moved_on,
+    on_frame,
+    pair,
+    rows_of,
+    surely_moved,
+    without,
+)
 
 LOST = np.float32(0.5)
-"""What a box keeps of its confidence of which the next step shows nothing. Chosen as JITTER"""
+"""What a box keeps of its confidence of which the next step shows nothing. Chosen as pairs.JITTER"""
 
 FAINT = 0.1
 """Boxes of less confidence are not looked for: there may be hundreds, and they go with the one that they overlap most,
-or else where they were likely to go. Nor are they where the next step lost them. Chosen as JITTER"""
+or else where they were likely to go. Nor are they where the next step lost them. Chosen as pairs.JITTER"""
 
 MOST_FASTER = 2.0
 """A box is looked for at most so many times as far as it had moved by the frame before: the second frame behind a step
@@ -259,11 +258,11 @@ class Between:
         if earlier is None or moved is None:
             self._going = _Followed(last.frame, boxes, speed)
             return
-        there = replace(earlier.boxes, xyxy=_on_frame(earlier.boxes, moved))
+        there = replace(earlier.boxes, xyxy=on_frame(earlier.boxes, moved))
         pairs = pair(there, boxes)
         speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
         self._going = _Followed(last.frame, boxes, speed, since=_unseen(earlier.frame))
-        rows = _without(pairs.before, len(there))
+        rows = without(pairs.before, len(there))
         rows = rows[there.confidence[rows] >= FAINT]
         hidden, _, _ = cpu.overlaps(
             there.xyxy[rows],
@@ -274,7 +273,7 @@ class Between:
         )
         rows = np.delete(rows, hidden)
         if len(rows):
-            gone = _rows(earlier.boxes, rows)
+            gone = rows_of(earlier.boxes, rows)
             gone = replace(gone, confidence=LOST * gone.confidence)
             self._lost = _Followed(earlier.frame, gone, moved[rows], by=_unseen(last.frame))
 
@@ -284,18 +283,7 @@ class Between:
 
 def _certain(result: Detections, threshold: float, most: int) -> Detections:
     """Those above a confidence, the best of them; they come best first."""
-    return _rows(result, np.arange(min(int(np.count_nonzero(result.confidence > threshold)), most)))
-
-
-def _rows(result: Detections, rows: Index) -> Detections:
-    """Some of its boxes."""
-    return replace(
-        result,
-        xyxy=result.xyxy[rows],
-        confidence=result.confidence[rows],
-        class_id=result.class_id[rows],
-        tracker_id=None if result.tracker_id is None else result.tracker_id[rows],
-    )
+    return rows_of(result, np.arange(min(int(np.count_nonzero(result.confidence > threshold)), most)))
 
 
 def _joined(one: Detections, other: Detections) -> Detections:
@@ -309,14 +297,7 @@ def _joined(one: Detections, other: Detections) -> Detections:
         if one.tracker_id is None or other.tracker_id is None
         else np.concatenate([one.tracker_id, other.tracker_id]),
     )
-    return _rows(both, np.argsort(-both.confidence, kind="stable"))
-
-
-def _on_frame(boxes: Detections, moved: Float) -> Float:
-    """[n, 4] the boxes after they moved, but for what is outside the frame."""
-    edge = np.array([boxes.width - 1, boxes.height - 1] * 2, np.float32)
-    xyxy: Float = (boxes.xyxy + np.tile(moved, 2)).clip(0, edge)
-    return xyxy
+    return rows_of(both, np.argsort(-both.confidence, kind="stable"))
 
 
 def _of_frame(result: Detections, info: FrameInfo, basis: Basis) -> Detections:
@@ -345,131 +326,3 @@ def _part(a: _Frame, b: _Frame, c: _Frame) -> float:
         if (there - last) * (b.number - c.number) >= 0:
             return (there - first) / (last - first)
     return (b.number - a.number) / (c.number - a.number)
-
-
-class Pairs(NamedTuple):
-    """Boxes of two steps that belong together."""
-
-    before: Index
-    """[p] rows of the earlier step"""
-    after: Index
-    """[p] rows of the later one"""
-
-
-def pair(before: Detections, after: Detections) -> Pairs:
-    """Which boxes of two steps are of one object.
-
-    Args:
-        before, after: results of two steps, both linked or both not.
-
-    Returns:
-        Rows of both; no row twice.
-    """
-    rows = others = np.zeros(0, np.int64)
-    if before.tracker_id is not None and after.tracker_id is not None:
-        one, other = (np.flatnonzero(ids != NOBODY) for ids in (before.tracker_id, after.tracker_id))
-        named = before.tracker_id[one], after.tracker_id[other]
-        _, rows, others = np.intersect1d(*named, assume_unique=True, return_indices=True)
-        rows, others = one[rows], other[others]
-    left, right = _without(rows, len(before)), _without(others, len(after))
-    target, source, iou = cpu.overlaps(
-        after.xyxy[right],
-        after.class_id[right],
-        other_boxes=before.xyxy[left],
-        other_classes=before.class_id[left],
-        limit=MIN_IOU,
-    )
-    score = iou + before.confidence[left[source]] + after.confidence[right[target]]
-    best = _best(source, target, score)
-    return Pairs(np.concatenate([rows, left[source[best]]]), np.concatenate([others, right[target[best]]]))
-
-
-def _best(source: Index, target: Index, score: Float) -> Index:
-    """The pairs with the highest score, each row in one at most."""
-    taken: set[int] = set()
-    gone: set[int] = set()
-    chosen = []
-    for one in np.argsort(-score, kind="stable").tolist():
-        s, t = int(source[one]), int(target[one])
-        if s not in taken and t not in gone:
-            taken.add(s)
-            gone.add(t)
-            chosen.append(one)
-    return np.asarray(chosen, np.int64)
-
-
-def _without(rows: Index, count: int) -> Index:
-    """Those of 0..count-1 that are not among some."""
-    there = np.ones(count, np.bool_)
-    there[rows] = False
-    return np.flatnonzero(there)
-
-
-def interpolated(before: Detections, after: Detections, pairs: Pairs, part: float) -> Detections:
-    """Boxes between two steps.
-
-    Args:
-        before, after: results of the steps.
-        pairs: of their boxes.
-        part: of the way from the first to the second, in 0..1.
-
-    Returns:
-        Those of the pairs on the straight line, and those without a partner where they are; facts as of `before`.
-    """
-    weight = np.float32(part)
-    lone_before, lone_after = _without(pairs.before, len(before)), _without(pairs.after, len(after))
-    first, second = before.confidence[pairs.before], after.confidence[pairs.after]
-    confidence = [
-        first + weight * (second - first),
-        (1 - weight) * before.confidence[lone_before],
-        weight * after.confidence[lone_after],
-    ]
-    moved = before.xyxy[pairs.before] + weight * (after.xyxy[pairs.after] - before.xyxy[pairs.before])
-    rows = np.concatenate([pairs.before, lone_before])
-    order = np.argsort(-np.concatenate(confidence), kind="stable")
-    ids = None
-    if before.tracker_id is not None and after.tracker_id is not None:
-        ids = np.concatenate([before.tracker_id[rows], after.tracker_id[lone_after]])[order]
-    return replace(
-        before,
-        xyxy=np.concatenate([moved, before.xyxy[lone_before], after.xyxy[lone_after]])[order],
-        confidence=np.concatenate(confidence)[order],
-        class_id=np.concatenate([before.class_id[rows], after.class_id[lone_after]])[order],
-        tracker_id=ids,
-    )
-
-
-def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
-    """How far boxes moved from one step to the next, less what may be jitter of the detector.
-
-    Args:
-        earlier, last: results of two steps.
-        pairs: of their boxes.
-
-    Returns:
-        [p, 2] x and y of the centre of each pair.
-    """
-    corners = last.xyxy[pairs.after] - earlier.xyxy[pairs.before]
-    # A box of hardly any width in the network input has less than none where the frame is larger.
-    sides = np.maximum(last.xyxy[pairs.after, 2:] - last.xyxy[pairs.after, :2] + 1, 1)
-    moved = (corners[:, :2] + corners[:, 2:]) / 2
-    squared = (moved**2).sum(1, keepdims=True)
-    sure = squared / (squared + JITTER**2 * sides.prod(1, keepdims=True))
-    found: Float = sure * moved
-    return found
-
-
-def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
-    """Boxes after the last step that is known.
-
-    Args:
-        last: result of the step.
-        moved: [n, 2] x and y that each of its boxes has moved since.
-        likeness: [n] of what each holds now to what it held then, at most 1.
-
-    Returns:
-        Those boxes, as large as they were but for what is outside the frame, best first; facts as of `last`.
-    """
-    kept = 1 / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH)) * (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH))
-    result = replace(last, xyxy=_on_frame(last, moved), confidence=last.confidence * kept.astype(np.float32))
-    return _rows(result, np.argsort(-result.confidence, kind="stable"))

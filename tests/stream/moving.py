@@ -14,7 +14,7 @@ from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.between import JITTER
+from rdn_engine.stream.pairs import JITTER
 from tests.fakes import SIDE, FakeEncoder, FakeRelation, image, tiny_config
 
 SCALE = 10

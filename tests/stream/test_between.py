@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
 from rdn_engine.results import NOBODY, Detections
-from rdn_engine.stream.between import ALIKE, FAINT, LOST, Between, Pairs, interpolated, moved_on, pair, surely_moved
+from rdn_engine.stream.between import FAINT, LOST, Between
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.order import FrameInfo, Role
+from rdn_engine.stream.pairs import ALIKE, Pairs, interpolated, moved_on, pair, surely_moved
 
 WIDTH, HEIGHT = 320, 200
 WAITING = Dials(look_ahead=1)

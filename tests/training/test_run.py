@@ -159,7 +159,12 @@ def test_the_run_directory(tmp_path):
     assert not [name for name in names if name.endswith((".part", ".partial"))]
     assert type(settings).read(tmp_path / "config.yaml") == settings
     lines = log_of(tmp_path)
-    assert [(line["iteration"], line["phase"]) for line in lines] == [(2, "start"), (4, "first"), (6, "first"), (7, "first")]
+    assert [(line["iteration"], line["phase"]) for line in lines] == [
+        (2, "start"),
+        (4, "first"),
+        (6, "first"),
+        (7, "first"),
+    ]
     losses = ("rpn_class", "rpn_box", "roi_class", "roi_box")
     assert all(line["loss"] == pytest.approx(sum(line[n] for n in losses), rel=1e-4) for line in lines)
     final = safetensors.torch.load_file(tmp_path / "model.safetensors")
