@@ -49,6 +49,7 @@ class Run:
         self._warnings: list[str] = []
         self._results = self._of_encoded = 0
         self._per_class: Counter[str] = Counter()
+        self._identities: int | None = None  # they are numbered as they are given out; None without links
         self._steady = _Steady(stream)
         self._every_frame = stream.dials.interval == 1 and not stream.dials.still
         self.interrupted = False
@@ -151,6 +152,8 @@ class Run:
         self._results += 1
         self._of_encoded += result.encoded
         self._per_class.update(result.class_names[c] for c in result.class_id)
+        if result.tracker_id is not None:
+            self._identities = max(self._identities or 0, int(result.tracker_id.max(initial=0)))
 
     def _draw(self, writer: VideoWriter, result: Detections) -> None:
         from rdn_engine.media.draw import annotate
@@ -181,9 +184,9 @@ class Run:
             output, save_video: as `process` got them.
 
         Returns:
-            Counts of frames and detections, `steady_ms_per_frame` (milliseconds of each stage, over all frames, of
-            which `steady_encoded` were encoded) and memory in bytes. `every_frame` says that the dials leave no frame
-            out of the encoder.
+            Counts of frames, detections and identities (None without links), `steady_ms_per_frame` (milliseconds of
+            each stage, over all frames, of which `steady_encoded` were encoded) and memory in bytes. `every_frame` says
+            that the dials leave no frame out of the encoder.
         """
         return {
             "source": self._video.source_id,
@@ -196,6 +199,7 @@ class Run:
             "epochs": self._stream.epoch + 1,
             "detections": self._per_class.total(),
             "per_class": dict(self._per_class.most_common()),
+            "identities": self._identities,
             **self._steady.summary(),
             "stream_bytes": self._stream.nbytes,
             "peak_memory_bytes": _peak_memory(),

@@ -64,6 +64,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row(f"detections: {name}", str(count))
     if not summary["per_class"]:
         table.add_row("detections", "none")
+    if summary["identities"] is not None:
+        table.add_row("identities", str(summary["identities"]))
     if summary.get("backend"):
         table.add_row("backend", summary["backend"])
     if summary["steady_frames"]:

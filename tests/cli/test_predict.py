@@ -22,6 +22,9 @@ from rdn_engine.media.writer import VideoWriter
 from rdn_engine.results import Detections
 from tests.cli.commands import lines, run, write_video
 from tests.media.clips import encode
+from training.data.synthetic import write_clip
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.usefixtures("fake")
@@ -77,6 +80,19 @@ def test_the_summary_has_the_stages_that_were_asked_for(tmp_path: Path) -> None:
     ):
         summary, _ = summary_of(*given, *more)
         assert {"linking", "between", "still"} & set(summary["steady_ms_per_frame"]) == wanted, more
+
+
+def test_the_summary_counts_identities(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    write_clip(clip, index=7, num_frames=12)
+    given = [clip, "--engines", ROOT / "models" / "rdn_tiny" / "engines", "--threshold", 0.3]
+    summary, text = summary_of(*given)
+    assert summary["identities"] is None
+    assert not any(line.startswith("identities") for line in text.splitlines())
+    summary, text = summary_of(*given, "--link", "--output", tmp_path / "out.jsonl")
+    named = {box["tracker_id"] for line in lines(tmp_path / "out.jsonl") for box in line["detections"]}
+    assert summary["identities"] == len(named) > 1
+    assert f"identities {len(named)}" in text.splitlines()
 
 
 @pytest.mark.usefixtures("fake")
