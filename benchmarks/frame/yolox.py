@@ -26,6 +26,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from training.arguments import given_path
 from training.data.drawing import CLASS_NAMES
 from training.data.synthetic import SyntheticVideos
 from training.model.yolox import PAFPN, STRIDES, Head, YOLOXSize
@@ -209,7 +210,7 @@ def write(model: YOLOXS, path: Path, side: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=given_path)
     parser.add_argument("--side", type=int, default=576, help="of the square network input; default: %(default)s")
     arguments = parser.parse_args()
     write(train(arguments.folder), arguments.folder / "yolox_s.onnx", arguments.side)

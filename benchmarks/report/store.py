@@ -132,8 +132,9 @@ def commit(measured: Mapping[str, Any]) -> str:
 
 def command(measured: Mapping[str, Any]) -> str:
     """The command that measures it, with its script where it lies now."""
-    interpreter, script, *arguments = measured["command"].split(" ")
-    return " ".join([interpreter, MOVED.get(script, script), *arguments])
+    told: str = measured["command"]
+    script = next((word for word in told.split(" ") if word in MOVED), "")
+    return told.replace(script, MOVED[script], 1) if script else told
 
 
 def count(number: int, what: str) -> str:

@@ -77,7 +77,7 @@ def test_the_page_and_the_pictures_of_a_run_come_from_its_json(
     assert "T = 24 over T = 3" in text
     assert "K = 300" not in text, "measured up to 150"
     assert f"{results['machine']['cpu']}, " in text
-    assert f"commit {results['commit'][:10]}. `{results['command']}`" in text
+    assert f"commit {results['commit'][:10]}. `{store.command(results)}`" in text
     for name in names[2:]:
         assert f"]({name})" in text
         assert "<svg" in (tmp_path / name).read_text()
