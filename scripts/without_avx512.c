@@ -1,31 +1,36 @@
-// What a process may know of its processor, without AVX-512, AVX-VNNI and AMX: CPUID traps and is answered here.
+// What a process may know of its processor, without AVX-512, AVX-VNNI and AMX: its CPUID instructions are answered
+// here.
 //
-// Libraries choose their kernels by CPUID. Linux lets a process have the instruction fault (arch_prctl, ARCH_CPUID);
-// threads and forked children inherit that, programs that it starts have LD_PRELOAD. XGETBV goes on telling the truth:
-// whoever reads it asks CPUID first. Intel's manual, volume 2A, CPUID, has the leaves.
+// Libraries choose their kernels by CPUID, which no machine but some of Intel's can let trap. So each CPUID of a
+// library becomes UD2, which has as many bytes and raises SIGILL, before the library's own code runs (rtld-audit(7),
+// la_objopen). objdump tells where they are, once for each file. XGETBV goes on telling the truth: whoever reads it
+// asks CPUID first. Intel's manual, volume 2A, CPUID, has the leaves. The library is loaded twice: as an auditor, and
+// into the program itself, where it keeps others from SIGILL.
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
+#include <link.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/syscall.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-#define ARCH_CPUID 0x1012
-
 #define BIT(n) (1u << (n))
+#define CANNOT 125
+#define MOST 65536
 
-// Without libc, whose errno belongs to who was interrupted.
-static long let_cpuid(unsigned long run) {
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "0"((long)SYS_arch_prctl), "D"((long)ARCH_CPUID), "S"(run)
-                     : "rcx", "r11", "memory");
-    return result;
-}
+static const uint8_t kCpuid[2] = {0x0f, 0xa2}, kUd2[2] = {0x0f, 0x0b};
+
+// Addresses of the instructions that were CPUID.
+static uintptr_t replaced[MOST];
+static int count;
 
 static void answer(uint32_t leaf, uint32_t subleaf, uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d) {
     __cpuid_count(leaf, subleaf, *a, *b, *c, *d);
@@ -46,12 +51,16 @@ static void answer(uint32_t leaf, uint32_t subleaf, uint32_t* a, uint32_t* b, ui
 
 static int (*real_sigaction)(int, const struct sigaction*, struct sigaction*);
 
-static void trapped(int signal_number, siginfo_t* info, void* context) {
+static int is_replaced(uintptr_t at) {
+    for (int i = __atomic_load_n(&count, __ATOMIC_ACQUIRE); i-- > 0;)
+        if (replaced[i] == at) return memcmp((const void*)at, kUd2, sizeof kUd2) == 0;
+    return 0;
+}
+
+static void illegal(int signal_number, siginfo_t* info, void* context) {
     greg_t* r = ((ucontext_t*)context)->uc_mcontext.gregs;
-    const uint8_t* code = (const uint8_t*)r[REG_RIP];
-    (void)info;
-    // A fault that CPUID raises has no address; any other signal ends the process as ever, one that was sent to it too.
-    if (info->si_code != SI_KERNEL || code[0] != 0x0f || code[1] != 0xa2) {
+    // A signal that was sent, or raised by another instruction, ends the process as ever.
+    if (info->si_code <= 0 || !is_replaced((uintptr_t)r[REG_RIP])) {
         struct sigaction usual = {0};
         usual.sa_handler = SIG_DFL;
         real_sigaction(signal_number, &usual, 0);
@@ -59,27 +68,79 @@ static void trapped(int signal_number, siginfo_t* info, void* context) {
         return;
     }
     uint32_t a, b, c, d;
-    let_cpuid(1);
     answer((uint32_t)r[REG_RAX], (uint32_t)r[REG_RCX], &a, &b, &c, &d);
-    let_cpuid(0);
     r[REG_RAX] = a, r[REG_RBX] = b, r[REG_RCX] = c, r[REG_RDX] = d;
-    r[REG_RIP] += 2;
+    r[REG_RIP] += sizeof kUd2;
 }
 
 // Python's faulthandler would take the signal.
 int sigaction(int signal_number, const struct sigaction* action, struct sigaction* before) {
     if (!real_sigaction) *(void**)&real_sigaction = dlsym(RTLD_NEXT, "sigaction");
-    if (signal_number == SIGSEGV) action = 0;
+    if (signal_number == SIGILL) action = 0;
     return real_sigaction(signal_number, action, before);
 }
 
-__attribute__((constructor)) static void hide(void) {
-    struct sigaction trap = {0};
-    trap.sa_sigaction = trapped;
-    trap.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+static void give_up(const char* what, const char* path) {
+    fprintf(stderr, "without_avx512: %s %s\n", what, path);
+    _exit(CANNOT);
+}
+
+// Writes the addresses of a file's CPUIDs, one a line, and a last line that says that all are there.
+static void find_cpuids(const char* path, const char* to) {
+    static const char command[] =
+        "{ LC_ALL=C objdump -d --no-show-raw-insn \"$0\" && echo end; } |"
+        " sed -n -e 's/^ *\\([0-9a-f]*\\):[[:space:]]*cpuid *$/\\1/p' -e '/^end$/p' > \"$1.$$\" && mv \"$1.$$\" \"$1\"";
+    char* words[] = {"sh", "-c", (char*)command, (char*)path, (char*)to, 0};
+    char path_variable[4096];
+    snprintf(path_variable, sizeof path_variable, "PATH=%s", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin");
+    char* variables[] = {path_variable, 0};  // nothing is hidden from objdump
+    pid_t child;
+    int status = -1;
+    if (posix_spawn(&child, "/bin/sh", 0, 0, words, variables) || waitpid(child, &status, 0) < 0 || status != 0)
+        give_up("objdump fails on", path);
+}
+
+static void replace(uintptr_t at, const char* path) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = at / page * page;
+    const size_t size = (at + sizeof kUd2 - first + page - 1) / page * page;
+    if (memcmp((const void*)at, kCpuid, sizeof kCpuid)) return;  // its code is not where objdump says
+    if (count == MOST) give_up("too many CPUIDs up to", path);
+    replaced[count] = at;
+    __atomic_store_n(&count, count + 1, __ATOMIC_RELEASE);
+    if (mprotect((void*)first, size, PROT_READ | PROT_WRITE | PROT_EXEC)) give_up("may not write to the code of", path);
+    memcpy((void*)at, kUd2, sizeof kUd2);
+    mprotect((void*)first, size, PROT_READ | PROT_EXEC);
+}
+
+unsigned la_version(unsigned version) {
+    struct sigaction action = {0};
+    action.sa_sigaction = illegal;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
     *(void**)&real_sigaction = dlsym(RTLD_NEXT, "sigaction");
-    if (real_sigaction(SIGSEGV, &trap, 0) || let_cpuid(0)) {
-        fputs("without_avx512: this processor or its kernel cannot let CPUID trap\n", stderr);
-        _exit(125);
+    if (real_sigaction(SIGILL, &action, 0)) give_up("may not handle", "SIGILL");
+    return version < LAV_CURRENT ? version : LAV_CURRENT;
+}
+
+unsigned la_objopen(struct link_map* map, Lmid_t namespace, uintptr_t* cookie) {
+    const char* path = map->l_name[0] ? map->l_name : "/proc/self/exe";
+    const char* folder = getenv("RDN_CPUIDS");
+    struct stat about;
+    char known[4096], line[64];
+    (void)namespace, (void)cookie;
+    if (!folder || stat(path, &about)) return 0;  // the kernel's own has no file
+    snprintf(known, sizeof known, "%s/%llx-%llx-%llx-%llx", folder, (unsigned long long)about.st_dev,
+             (unsigned long long)about.st_ino, (unsigned long long)about.st_size, (unsigned long long)about.st_mtime);
+    FILE* file = fopen(known, "r");
+    if (!file) {
+        find_cpuids(path, known);
+        file = fopen(known, "r");
     }
+    int whole = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        whole = !strcmp(line, "end\n");
+        if (!whole) replace(map->l_addr + strtoull(line, 0, 16), path);
+    }
+    if (!whole) give_up("objdump fails on", path);
+    fclose(file);
+    return 0;
 }

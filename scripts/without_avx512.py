@@ -3,8 +3,8 @@
     python scripts/without_avx512.py python benchmarks/frame/latency.py ...
 
 Kernels, ONNX Runtime, OpenVINO, oneDNN and NumPy then choose what they have for AVX2, so that one machine measures both
-kinds. What is measured is this machine's core with AVX2, and results say so (`machine.hidden`). Wants x86-64 Linux, gcc
-and a processor whose CPUID can trap (`cpuid_fault` in /proc/cpuinfo; some virtual machines do not pass it on). Exit
+kinds. What is measured is this machine's core with AVX2, and results say so (`machine.hidden`). Wants x86-64 Linux with
+glibc 2.35 or newer, gcc and objdump. The first run reads every library that is loaded, PyTorch's for minutes. Exit
 code: the command's; 125 where this machine cannot.
 """
 
@@ -19,20 +19,22 @@ from typing import NoReturn
 
 CANNOT = 125
 SOURCE = Path(__file__).with_suffix(".c")
-LIBRARY = Path(__file__).resolve().parents[1] / "build" / "without_avx512.so"
+BUILD = Path(__file__).resolve().parents[1] / "build"
+LIBRARY = BUILD / "without_avx512.so"
+CPUIDS = BUILD / "cpuids"
+"""Where the instructions of each library stand, a file for each"""
 TUNABLE = "glibc.cpu.hwcaps=-AVX512F,-AVX512CD,-AVX512BW,-AVX512DQ,-AVX512VL"
 """For glibc's own string functions, which are chosen before any library is loaded"""
 
 
 def library() -> Path:
-    """The preloaded library, built where it is not there or older than its source.
+    """What is loaded before all others, built where it is not there or older than its source.
 
     Raises:
-        OSError: there is no gcc.
         subprocess.CalledProcessError: gcc refuses the source.
     """
     if not LIBRARY.exists() or LIBRARY.stat().st_mtime < SOURCE.stat().st_mtime:
-        LIBRARY.parent.mkdir(exist_ok=True)
+        BUILD.mkdir(exist_ok=True)
         part = LIBRARY.with_name(f"{os.getpid()}.{LIBRARY.name}")
         subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", part, SOURCE, "-ldl"], check=True)
         part.replace(LIBRARY)
@@ -43,11 +45,13 @@ def main(command: list[str]) -> NoReturn:
     if not command or command[0] in ("-h", "--help"):
         print(__doc__)
         sys.exit(0 if command else 2)
-    if shutil.which("gcc") is None:
-        print("gcc is not there; wanted it to build what is preloaded", file=sys.stderr)
-        sys.exit(CANNOT)
-    preload = ":".join(filter(None, [str(library()), os.environ.get("LD_PRELOAD", "")]))
-    told = {"LD_PRELOAD": preload, "GLIBC_TUNABLES": TUNABLE, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
+    for program in ("gcc", "objdump"):
+        if shutil.which(program) is None:
+            print(f"{program} is not there; wanted gcc and objdump (binutils)", file=sys.stderr)
+            sys.exit(CANNOT)
+    CPUIDS.mkdir(parents=True, exist_ok=True)
+    told = {name: ":".join(filter(None, [str(library()), os.environ.get(name)])) for name in ("LD_AUDIT", "LD_PRELOAD")}
+    told |= {"RDN_CPUIDS": str(CPUIDS), "GLIBC_TUNABLES": TUNABLE, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
     try:
         os.execvpe(command[0], command, os.environ | told)
     except (OSError, ValueError) as error:  # the second: an empty name
