@@ -310,6 +310,11 @@ class Dials:
         return self.frames_ahead > 0 or (self.link != "off" and self.link_delay > 0)
 
     @property
+    def every_frame(self) -> bool:
+        """Whether no frame is left out of the encoder: neither `interval` nor `still`."""
+        return self.interval == 1 and not self.still
+
+    @property
     def num_advanced(self) -> int:
         """int(K r): proposals of one frame that `per_frame` sampling refines."""
         return int(self.num_support * self.advanced_ratio)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from rdn_engine.cli.exits import BAD_INPUT, leave
 from rdn_engine.cli.progress import videos_bar
 from rdn_engine.cli.signals import Interrupted, Interrupts
 from rdn_engine.cli.streams import emit, say
-from rdn_engine.cli.tables import new_table, tables_text
+from rdn_engine.cli.tables import archive_table, tables_text
 from rdn_engine.serve.archive import Archive, Outcome
 from rdn_engine.serve.recordings import Recording
 from rdn_engine.serve.result_files import check_format
@@ -76,11 +77,7 @@ def predict_archive(
     if as_json:
         emit(json.dumps(summary) + "\n")
     elif not quiet:
-        table = new_table("summary", "")
-        for name, value in summary.items():
-            if name != "videos":
-                table.add_row(name, str(value))
-        emit(tables_text(table))
+        emit(tables_text(archive_table(summary)))
     if interrupts.number is None and summary["errors"]:
         raise typer.Exit(BAD_INPUT)
     leave(interrupts, strict and not all(one.whole for one in outcomes))
@@ -94,13 +91,19 @@ def summary_of(archive: Archive, outcomes: Sequence[Outcome], *, interrupted: bo
         outcomes: of its videos.
         interrupted: whether it was broken off.
     """
+    per_class: Counter[str] = Counter()
+    for one in outcomes:
+        per_class.update(one.per_class)
     return {
         "output": str(archive.output),
         "done": sum(one.error is None and not one.before for one in outcomes),
         "done before": sum(one.before for one in outcomes),
         "errors": sum(one.error is not None for one in outcomes),
         "frames": sum(one.frames for one in outcomes),
-        "detections": sum(one.detections for one in outcomes),
+        "encoded": sum(one.encoded for one in outcomes),
+        "every_frame": archive.dials.every_frame,
+        "detections": per_class.total(),
+        "per_class": dict(per_class.most_common()),
         "interrupted": interrupted,
         "videos": [asdict(one) for one in outcomes],
     }

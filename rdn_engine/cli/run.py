@@ -51,7 +51,7 @@ class Run:
         self._per_class: Counter[str] = Counter()
         self._identities: int | None = None  # they are numbered as they are given out; None without links
         self._steady = _Steady(stream)
-        self._every_frame = stream.dials.interval == 1 and not stream.dials.still
+        self._every_frame = stream.dials.every_frame
         self.interrupted = False
         """Whether a signal ended the pass"""
         self.error: RDNError | None = None
@@ -255,7 +255,7 @@ class _Steady:
         if stage == "linking":
             return dials.link != "off"
         if stage == "between":
-            return dials.interval > 1 or dials.still > 0
+            return not dials.every_frame
         return stage != "still" or dials.still > 0
 
 

@@ -49,9 +49,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("source", summary["source"])
     refused = f", {summary['refused']} refused" if summary["refused"] else ""
     table.add_row("frames", f"{summary['frames']}, {summary['skipped']} damaged and skipped{refused}")
-    if not summary["every_frame"]:
-        rest = ", the others have results of those beside them" if summary["encoded"] < summary["frames"] else ", all"
-        table.add_row("encoded", f"{summary['encoded']}{rest}")
+    _add_encoded(table, summary)
     if summary["incomplete"]:
         table.add_row("incomplete", summary["incomplete"])
     if summary["error"]:
@@ -60,10 +58,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row(
             "epochs", f"{summary['epochs']}: the size, the clock or the source changed, and the window began anew"
         )
-    for name, count in summary["per_class"].items():
-        table.add_row(f"detections: {name}", str(count))
-    if not summary["per_class"]:
-        table.add_row("detections", "none")
+    _add_detections(table, summary)
     if summary["identities"] is not None:
         table.add_row("identities", str(summary["identities"]))
     if summary.get("backend"):
@@ -79,6 +74,35 @@ def summary_table(summary: dict[str, Any]) -> Table:
         if summary[what]:
             table.add_row(what, summary[what])
     return table
+
+
+def archive_table(summary: dict[str, Any]) -> Table:
+    """The summary of many videos as a table.
+
+    Args:
+        summary: of `rdn_engine.cli.archive.summary_of`.
+    """
+    table = new_table("summary", "")
+    for name in ("output", "done", "done before", "errors", "frames"):
+        table.add_row(name, str(summary[name]))
+    _add_encoded(table, summary)
+    _add_detections(table, summary)
+    if summary["interrupted"]:
+        table.add_row("interrupted", "by a signal; the next run goes on")
+    return table
+
+
+def _add_encoded(table: Table, summary: dict[str, Any]) -> None:
+    if not summary["every_frame"]:
+        rest = "the results of the others come from theirs" if summary["encoded"] < summary["frames"] else "all"
+        table.add_row("encoded", f"{summary['encoded']}, {rest}")
+
+
+def _add_detections(table: Table, summary: dict[str, Any]) -> None:
+    for name, count in summary["per_class"].items():
+        table.add_row(f"detections: {name}", str(count))
+    if not summary["per_class"]:
+        table.add_row("detections", "none")
 
 
 def _milliseconds(stage: str, ms: float, summary: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ from rdn_engine.serve.segment_files import read_segment, write_segment
 from rdn_engine.serve.segments import Reading, Segment, SegmentResult, detect_segment, join
 from rdn_engine.text import read_text
 
-_RESULTS_VERSION = 1
+_RESULTS_VERSION = 2
 """Raised where the same inputs give other results or files"""
 _OF_FILES = ("video_stream", "deinterlace", "square_pixels")
 """Options of sources that change how a file is read"""
@@ -57,7 +57,11 @@ class Outcome:
     """What ended it before its end; results of frames before that are kept"""
     frames: int = 0
     """Results"""
+    encoded: int = 0
+    """Of frames that were encoded"""
     detections: int = 0
+    per_class: dict[str, int] = field(default_factory=dict)
+    """Class name -> detections, most first"""
     epochs: int = 0
     skipped: int = 0
     """Frames that were damaged"""
@@ -289,7 +293,14 @@ class Archive:
             if not file.frames:
                 raise VideoError(read.error or f"{recording.path}: no frame has a result")
         outcome = Outcome(
-            recording.path, str(path), frames=file.frames, detections=file.detections, epochs=file.epochs, **vars(read)
+            recording.path,
+            str(path),
+            frames=file.frames,
+            encoded=file.encoded,
+            detections=file.per_class.total(),
+            per_class=dict(file.per_class.most_common()),
+            epochs=file.epochs,
+            **vars(read),
         )
         return outcome, _Stamp.of(path)
 

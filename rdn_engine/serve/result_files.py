@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,7 +25,8 @@ class ResultFile:
     def __init__(self, writer: _Writer) -> None:
         self._writer = writer
         self.frames = 0
-        self.detections = 0
+        self.encoded = 0
+        self.per_class: Counter[str] = Counter()
         self.epochs = 0
 
     def write(self, results: Iterable[Detections]) -> None:
@@ -39,7 +41,8 @@ class ResultFile:
         for result in results:
             self._writer.write(result.to_dict())
             self.frames += 1
-            self.detections += len(result)
+            self.encoded += result.encoded
+            self.per_class.update(result.class_names[c] for c in result.class_id)
             self.epochs = result.epoch + 1
 
 

@@ -94,7 +94,7 @@ def check_splits(config: RDNConfig, dials: Dials, device: Device) -> None:
         ConfigError: says what has a memory without an end.
     """
     wanted = "; such a video is not split: leave --segment-frames out"
-    if dials.interval > 1 or dials.still > 0:
+    if not dials.every_frame:
         raise ConfigError(
             f"interval is {dials.interval}, still {dials.still:g}: what a frame gets depends on all before it{wanted}"
         )

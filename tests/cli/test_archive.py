@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,25 @@ def test_each_video_has_a_file_that_says_what_one_video_alone_gives(videos: Path
         assert (tmp_path / "out" / f"{i}.mp4.jsonl").read_bytes() == alone.read_bytes()
     again = run("predict", videos / "*.mp4", "--output", tmp_path / "out", *given)
     assert again.exit_code == 0
-    assert "done before   3" in again.stdout
+    assert "done before 3" in " ".join(again.stdout.split())
     shown = json.loads(run("predict", videos / "*.mp4", "--output", tmp_path / "out", "--json", *given).stdout)
     assert (shown["done"], shown["done before"], shown["frames"]) == (0, 3, 18)
+
+
+def test_the_summary_counts_encoded_frames_and_detections_by_class(videos: Path, tmp_path: Path) -> None:
+    given = ("--engines", ENGINES, "--threads", 1, "--window", 2, "--interval", 2, "--threshold", 0.3)
+    done = run("predict", videos / "*.mp4", "--output", tmp_path / "out", "--json", *given)
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    found = [line for i in range(3) for line in lines(tmp_path / "out" / f"{i}.mp4.jsonl")]
+    names = Counter(box["class_name"] for line in found for box in line["detections"])
+    assert summary["encoded"] == sum(line["basis"] == "encoded" for line in found) < summary["frames"] == len(found)
+    assert summary["per_class"] == dict(names)
+    assert summary["detections"] == names.total() > 0
+    assert [one["encoded"] for one in summary["videos"]] == [3, 4, 4]  # the last frame is always encoded
+    shown = run("predict", videos / "*.mp4", "--output", tmp_path / "out", *given).stdout
+    assert "the results of the others come from theirs" in shown
+    assert all(f"detections: {name}" in shown for name in names)
 
 
 def test_a_corrupt_video_is_one_line_and_an_exit_code_behind_all_others(videos: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_summary_says_what_an_encoded_frame_took(tmp_path: Path) -> None:
     summary, text = summary_of(video, "--engines", tmp_path, "--window", 1, "--interval", 3)
     assert (summary["frames"], summary["encoded"]) == (24, 9)
     assert 2 * summary["steady_encoded"] < summary["steady_frames"] < 4 * summary["steady_encoded"]
-    assert "encoded 9, the others have results of those beside them" in text.splitlines()
+    assert "encoded 9, the results of the others come from theirs" in text.splitlines()
     took = {"backbone": 10.0, "between": 0.5, "total": 10.5}
     summary |= {"steady_frames": 30, "steady_encoded": 12, "steady_ms_per_frame": took}
     shown = tables_text(summary_table(summary))

@@ -65,7 +65,7 @@ def test_results_are_counted(tmp_path: Path, form: ResultFormat) -> None:
     with result_file(path, form) as file:
         file.write(results)
     assert (file.frames, file.epochs) == (3, 2)
-    assert file.detections == sum(map(len, results)) > 0
+    assert file.per_class.total() == sum(map(len, results)) > 0
     with pytest.raises(IsADirectoryError), result_file(path, form) as file:
         tmp_path.write_text("")
     assert len(list(tmp_path.iterdir())) == 1
