@@ -29,7 +29,7 @@ from rdn_engine.verify import verify
 from tests.own_detectors import CLASSES, WIDTH, columns, yolox
 from tests.training_files import phase, synthetic
 from training.checkpoints.files import load_checkpoint
-from training.data.features import FACTS, FeatureBatch, FeatureCache, FeatureClips, FeatureFrame
+from training.data.features import FACTS, VERSION, FeatureBatch, FeatureCache, FeatureClips, FeatureFrame
 from training.data.videos import open_sources
 from training.model.attached import AttachedRDN
 from training.model.inference import detect_video
@@ -115,7 +115,9 @@ def test_what_is_there_is_not_computed_again(engines: Path, tmp_path: Path) -> N
 def test_a_cache_of_something_else_is_refused(engines: Path, tmp_path: Path) -> None:
     told = settings(engines)
     FeatureCache(tmp_path, "0" * 64, told)
-    with pytest.raises(DatasetError, match=r"another detector or of other data: encoder is 0000.*, wanted 1111"):
+    with pytest.raises(
+        DatasetError, match=r"another detector, other data or another version: encoder is 0.*, wanted 1"
+    ):
         FeatureCache(tmp_path, "1" * 64, told)
     other = settings(engines, data={"train": [synthetic(size=[120, 90], seed=1)], "flip": False})
     with pytest.raises(DatasetError, match=r"data is .*choose another folder"):
@@ -125,6 +127,16 @@ def test_a_cache_of_something_else_is_refused(engines: Path, tmp_path: Path) -> 
         FeatureCache(tmp_path, "0" * 64, more)
     (tmp_path / FACTS).write_text("{")
     with pytest.raises(DatasetError, match="not JSON"):
+        FeatureCache(tmp_path, "0" * 64, told)
+
+
+def test_a_cache_of_before_is_refused(engines: Path, tmp_path: Path) -> None:
+    told = settings(engines)
+    FeatureCache(tmp_path, "0" * 64, told)
+    facts = json.loads((tmp_path / FACTS).read_text())
+    del facts["version"]
+    (tmp_path / FACTS).write_text(json.dumps(facts))
+    with pytest.raises(DatasetError, match=f"another version: version is None, wanted {VERSION}; choose another"):
         FeatureCache(tmp_path, "0" * 64, told)
 
 

@@ -28,6 +28,8 @@ from training.data.videos import TrainingVideos
 from training.settings import Settings
 
 FACTS = "facts.json"
+VERSION = 2
+"""Raised where the same detector, settings and data give other files"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class FeatureCache:
         self.folder, self._input = folder, settings.model.input
         self._most = max(dials.num_reference, dials.num_support)
         facts = {
+            "version": VERSION,
             "encoder": detector_sha256,
             "input": model["input"],
             "attached": model["attached"],
@@ -241,8 +244,8 @@ def _refuse_others(path: Path, facts: dict[str, Any]) -> None:
         f"{name} is {there.get(name)}, wanted {value}" for name, value in facts.items() if there.get(name) != value
     ]
     raise DatasetError(
-        f"{path.parent} holds features of another detector or of other data: {'; '.join(other)}; choose another folder "
-        "(features: in the settings), or delete this one"
+        f"{path.parent} holds features of another detector, other data or another version: {'; '.join(other)}; choose "
+        "another folder (features: in the settings), or delete this one"
     )
 
 
