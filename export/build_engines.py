@@ -198,6 +198,7 @@ def _reduced(exact: Bundle, staging: Path, frames: CalibrationFrames, how: Reduc
         parameters=told.parameters,
         tolerances={**told.tolerances, **tolerances},
         agreement=agreed,
+        quantization_error=rdn_engine.verify.quantization_error(exact, golden) if how.precision == "int8" else None,
     )
     return agreed
 

@@ -129,6 +129,7 @@ def quantize_attached(
             parameters=told.parameters,
             tolerances={stage: INT8_TOLERANCES[stage] for stage in told.tolerances},
             agreement=agreed,
+            quantization_error=rdn_engine.verify.quantization_error(exact, arrays),
         )
         report("bundle against golden results")
         wrong = [f"{s.stage}: {s.difference:.2g}" for s in rdn_engine.verify.verify(staging) if not s.passed]

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.backends import load_backend
-from rdn_engine.backends.graph import BackendName, Device
+from rdn_engine.backends.graph import Backend, BackendName, Device
 from rdn_engine.bundle.directory import Bundle
+from rdn_engine.bundle.manifest import LARGEST_TOLERANCE, Manifest
 from rdn_engine.config import RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import BundleError
@@ -56,7 +57,7 @@ class StageReport:
     """Largest error: features, logits and deltas relative to the largest stored value; boxes relative to the longer
     side of the image; objectness and confidence as they are. Infinite where something has no counterpart."""
     tolerance: float
-    """The largest difference that the manifest allows"""
+    """The largest difference that is allowed: the manifest's `tolerances`, or `tolerances_of` another library"""
 
     @property
     def passed(self) -> bool:
@@ -85,15 +86,62 @@ def verify(
     """
     runner = load_backend(backend, device, threads)
     bundle = Bundle.open(directory)
-    golden = _load_golden(bundle)
+    tolerances = tolerances_of(bundle.manifest, backend)
+    missing = sorted(set(stages_of(bundle.config)) - set(tolerances))
+    if missing:
+        raise BundleError(f"the manifest has no tolerance for {missing}; it has {sorted(tolerances)}")
+    found = _differences(bundle, _load_golden(bundle), runner, threads)
+    return [StageReport(stage, executor, difference, tolerances[stage]) for stage, executor, difference in found]
+
+
+def tolerances_of(manifest: Manifest, backend: BackendName) -> dict[str, float]:
+    """What a library may differ by from the golden results, which are ONNX Runtime's.
+
+    Between two quantised layers every library rounds its own way, and some leave steps of it out. Whoever is as near to
+    float32 as the golden results are is within twice their distance.
+
+    Args:
+        manifest: of the bundle.
+        backend: what runs the graphs.
+
+    Returns:
+        stage -> the manifest's tolerance; of INT8 in another library at least twice the quantisation error, at most
+        LARGEST_TOLERANCE.
+    """
+    if manifest.precision != "int8" or backend == "onnxruntime":
+        return dict(manifest.tolerances)
+    errors = manifest.quantization_error
+    return {
+        stage: min(max(tolerance, 2 * errors.get(stage, 0.0)), LARGEST_TOLERANCE)
+        for stage, tolerance in manifest.tolerances.items()
+    }
+
+
+def quantization_error(exact: Bundle, golden: Golden) -> dict[str, float]:
+    """How far golden results are from float32's, of the same inputs.
+
+    Args:
+        exact: the float32 bundle.
+        golden: of the bundle that was quantised from it.
+
+    Returns:
+        stage -> largest difference, at most LARGEST_TOLERANCE, above which it says nothing.
+    """
+    errors: dict[str, float] = {}
+    for stage, _, difference in _differences(exact, golden, load_backend("onnxruntime", "cpu", 1), 1):
+        errors[stage] = min(max(difference, errors.get(stage, 0.0)), LARGEST_TOLERANCE)
+    return errors
+
+
+def _differences(bundle: Bundle, golden: Golden, runner: Backend, threads: int) -> list[tuple[str, str, float]]:
+    """Stage, executor, and how far what this machine makes of the golden inputs is from the golden results."""
     config = bundle.config
     encoder = load_encoder(bundle, runner, threads)
     relations: dict[str, Relation | CosineStage] = {BOTH: DetectorScores()}
     if not config.alone:
         executors: tuple[Executor, ...] = ("fused", "graph")
         relations = {e: load_relation(bundle, runner, e, "float32", threads) for e in executors}
-    reports = _Reports(bundle.manifest.tolerances, stages_of(config))
-
+    rows: list[tuple[str, str, float]] = []
     found = []
     for t, image in enumerate(golden["frames"]):
         network = preprocess.network_input(image, config.input, threads)
@@ -105,18 +153,19 @@ def verify(
     longest = max(config.input.network_size(*golden["frames"].shape[1:3]))
     wanted_objectness = [golden[f"t{t}/objectness"] for t in times]
     got_boxes = [box_rows(one.boxes, longest) for one in found]
-    reports.add("boxes", BOTH, set_difference(got_boxes, [box_rows(golden[f"t{t}/boxes"], longest) for t in times]))
-    reports.add("objectness", BOTH, set_difference([one.objectness[:, None] for one in found],
-                                                   [o[:, None] for o in wanted_objectness]))  # fmt: skip
-    reports.add("features", BOTH, max(_relative(found[t].features, golden[f"t{t}/features"]) for t in times))
+    wanted_boxes = [box_rows(golden[f"t{t}/boxes"], longest) for t in times]
+    rows.append(("boxes", BOTH, set_difference(got_boxes, wanted_boxes)))
+    got_objectness = [one.objectness[:, None] for one in found]
+    rows.append(("objectness", BOTH, set_difference(got_objectness, [o[:, None] for o in wanted_objectness])))
+    rows.append(("features", BOTH, max(_relative(found[t].features, golden[f"t{t}/features"]) for t in times)))
     for executor, relation in relations.items():
         outputs = relate_all(relation, config, [one.frame for one in found])
         for stage in (s for s in ("logits", "deltas") if s in stages_of(config)):
             worst = max(_relative(getattr(out, stage), golden[f"t{t}/{stage}"]) for t, out in enumerate(outputs))
-            reports.add(stage, executor, worst)
+            rows.append((stage, executor, worst))
         detector = Detector(HostRuntime(HostModel(config, encoder, relation, threads)))
-        reports.add("detections", executor, _detection_difference(detector, golden))
-    return reports.rows
+        rows.append(("detections", executor, _detection_difference(detector, golden)))
+    return rows
 
 
 def stages_of(config: RDNConfig) -> tuple[str, ...]:
@@ -128,18 +177,6 @@ def stages_of(config: RDNConfig) -> tuple[str, ...]:
     cosine = config.cosine_score
     left_out = {"logits", "deltas"} if config.alone else {"deltas"} if cosine else set()
     return tuple(stage for stage in STAGES if stage not in left_out)
-
-
-class _Reports:
-    def __init__(self, tolerances: Mapping[str, float], stages: Sequence[str]) -> None:
-        missing = sorted(set(stages) - set(tolerances))
-        if missing:
-            raise BundleError(f"the manifest has no tolerance for {missing}; it has {sorted(tolerances)}")
-        self._tolerances = tolerances
-        self.rows: list[StageReport] = []
-
-    def add(self, stage: str, executor: str, difference: float) -> None:
-        self.rows.append(StageReport(stage, executor, difference, self._tolerances[stage]))
 
 
 def _load_golden(bundle: Bundle) -> Golden:

@@ -108,6 +108,7 @@ def write_manifest(
     parameters: Mapping[str, int],
     tolerances: Mapping[str, float],
     agreement: Agreement | None = None,
+    quantization_error: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Record every file now in `directory` (size, SHA-256) and the facts about the model; the last step of a build.
 
@@ -122,6 +123,7 @@ def write_manifest(
         parameters: graph -> how many weights it holds.
         tolerances: stage -> largest relative error that `verify` accepts, in (0, LARGEST_TOLERANCE].
         agreement: of a reduced precision with float32; None for float32.
+        quantization_error: of int8, `rdn_engine.verify.quantization_error`; None for other precisions.
 
     Returns:
         What was written.
@@ -145,6 +147,7 @@ def write_manifest(
         parameters=dict(parameters),
         tolerances=dict(tolerances),
         agreement=agreement,
+        quantization_error=dict(quantization_error or {}),
     )
     return _write(directory, manifest)
 

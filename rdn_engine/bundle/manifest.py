@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -153,6 +153,9 @@ class Manifest:
     """stage -> largest relative error that `verify` accepts"""
     agreement: Agreement | None
     """How a reduced precision compares with float32; None for float32"""
+    quantization_error: dict[str, float] = field(default_factory=dict)
+    """Of int8: stage -> largest difference of the golden results from what float32 makes of the same inputs, relative
+    like `tolerances`; empty for other precisions"""
     confidence: ConfidenceMap | None = None
     """What its confidences are worth; None where nobody calibrated them"""
 
@@ -161,8 +164,9 @@ class Manifest:
         files = {name: {"sha256": r.sha256, "bytes": r.bytes} for name, r in self.files.items()}
         agreement = {} if self.agreement is None else {"agreement": vars(self.agreement)}
         maps = {} if self.confidence is None else {"confidence": self.confidence.to_dict()}
-        own = ("config", "files", "agreement", "confidence")
-        rest = {k: v for k, v in vars(self).items() if k not in own} | agreement | maps
+        errors = {"quantization_error": self.quantization_error} if self.quantization_error else {}
+        own = ("config", "files", "agreement", "quantization_error", "confidence")
+        rest = {k: v for k, v in vars(self).items() if k not in own} | agreement | errors | maps
         return {"format": FORMAT, "version": VERSION, **rest, "config": self.config.to_dict(), "files": files}
 
     @classmethod
@@ -225,6 +229,7 @@ class Manifest:
             parameters=_mapping(data, "parameters", int),
             tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
             agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") in PRECISIONS[1:] else None,
+            quantization_error=_quantization_error(data),
             confidence=confidence,
         )
         if manifest.precision not in PRECISIONS:
@@ -241,6 +246,16 @@ class Manifest:
             if name not in manifest.files:
                 raise BundleError(f"{MANIFEST}: no checksum of {name!r} under files: {sorted(manifest.files)}")
         return manifest
+
+
+def _quantization_error(data: Mapping[str, Any]) -> dict[str, float]:
+    if "quantization_error" not in data:
+        return {}
+    errors = {k: float(v) for k, v in _mapping(data, "quantization_error", (int, float)).items()}
+    for stage, error in errors.items():
+        if not 0 <= error <= LARGEST_TOLERANCE:
+            raise BundleError(f"{MANIFEST}: quantization_error.{stage} is {error}; wanted 0..{LARGEST_TOLERANCE}")
+    return errors
 
 
 def _read_json(path: Path) -> object:

@@ -100,6 +100,7 @@ def test_a_graph_without_a_checksum_is_refused(directory: Path) -> None:
         ({"config": {"class_names": ["a"], "colour": 1}}, "unknown fields"),
         ({"tolerances": {"logits": float("inf")}}, "tolerances.logits is inf; wanted above 0, at most 0.2"),
         ({"tolerances": {"logits": 0.0}}, "tolerances.logits is 0.0"),
+        ({"quantization_error": {"logits": 0.3}}, "quantization_error.logits is 0.3; wanted 0..0.2"),
         ({"precision": "float16"}, "precision is 'float16'; this version runs"),
         ({"tolerances": {"logits": "small"}}, "tolerances.logits is 'small'"),
     ],

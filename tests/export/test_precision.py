@@ -23,8 +23,9 @@ from export.calibration import LEAST_FRAMES, METHODS, Activations, CalibrationFr
 from export.precision import MIN_AGREEMENT, SCORE, agreement
 from export.reduced import Reduced
 from rdn_engine import Detector
+from rdn_engine.backends.graph import BackendName
 from rdn_engine.bundle.directory import Bundle, write_manifest
-from rdn_engine.bundle.manifest import GRAPHS, MANIFEST, Agreement
+from rdn_engine.bundle.manifest import GRAPHS, LARGEST_TOLERANCE, MANIFEST, Agreement
 from rdn_engine.cli.app import app
 from rdn_engine.errors import BundleError, PrecisionError
 from rdn_engine.results import Detections
@@ -127,8 +128,9 @@ def test_it_detects_what_float32_detects_on_other_videos(built: Path) -> None:
     assert 0 < judged.score_difference < 0.1
 
 
-def test_a_bundle_proves_itself_and_a_wrong_scale_shows(built: Path, tmp_path: Path) -> None:
-    assert [r for r in rdn_engine.verify.verify(built) if not r.passed] == []
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_bundle_proves_itself_and_a_wrong_scale_shows(backend: BackendName, built: Path, tmp_path: Path) -> None:
+    assert [r for r in rdn_engine.verify.verify(built, backend=backend) if not r.passed] == []
     wrong = tmp_path / "wrong"
     shutil.copytree(built, wrong)
     graph = onnx.load(wrong / GRAPHS["roi_head"])
@@ -138,8 +140,23 @@ def test_a_bundle_proves_itself_and_a_wrong_scale_shows(built: Path, tmp_path: P
     onnx.save(graph, wrong / GRAPHS["roi_head"])
     told = Bundle.open(built).manifest
     same = {k: getattr(told, k) for k in ("name", "config", "precision", "opset", "producers", "source", "parameters")}
-    write_manifest(wrong, **same, tolerances=told.tolerances, agreement=told.agreement)
-    assert {r.stage for r in rdn_engine.verify.verify(wrong) if not r.passed} >= {"features"}
+    errors = told.quantization_error
+    write_manifest(wrong, **same, tolerances=told.tolerances, agreement=told.agreement, quantization_error=errors)
+    assert {r.stage for r in rdn_engine.verify.verify(wrong, backend=backend) if not r.passed} >= {"features"}
+
+
+def test_another_library_may_be_as_far_from_int8_as_float32_is(built: Path) -> None:
+    told = Bundle.open(built).manifest
+    assert set(told.quantization_error) == set(rdn_engine.verify.STAGES)
+    assert all(error > 0 for error in told.quantization_error.values())
+    assert rdn_engine.verify.tolerances_of(told, "onnxruntime") == told.tolerances
+    other = rdn_engine.verify.tolerances_of(replace(told, quantization_error={"boxes": 0.03}), "openvino")
+    assert other == {**told.tolerances, "boxes": 0.06}
+    far = rdn_engine.verify.tolerances_of(replace(told, quantization_error={"logits": 0.15}), "openvino")
+    assert far["logits"] == LARGEST_TOLERANCE
+    exact = Bundle.open(EXACT).manifest
+    assert exact.quantization_error == {}
+    assert rdn_engine.verify.tolerances_of(exact, "openvino") == exact.tolerances
 
 
 def test_too_little_agreement_is_refused_unless_accepted(
