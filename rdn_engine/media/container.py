@@ -87,8 +87,9 @@ def open_decoder(stream: VideoStream, source_id: str) -> None:
     Raises:
         VideoError: where it does not start: a header that cannot be read, a system that gives no more threads.
     """
+    name = stream.codec.name  # PyAV 19 no longer knows it once the decoder was refused
     # FFmpeg's strict decoder refuses sound TIFF with Exif (findings/strict_ffmpeg_refuses_tiff_with_exif.sh).
-    if stream.codec.intra_only and stream.codec.name != "tiff":
+    if stream.codec.intra_only and name != "tiff":
         # Decoders that predict flag what they patched; told to be strict, they lose further pictures on the way.
         stream.codec_context.options = STRICT
     try:
@@ -97,7 +98,7 @@ def open_decoder(stream: VideoStream, source_id: str) -> None:
         why = f"does not start: {reason(error)}"
         if isinstance(error, BlockingIOError):
             why = "is refused its threads by the system; wanted a higher limit (ulimit -u, a container's pids limit)"
-        raise VideoError(f"{source_id} cannot be decoded: {stream.codec.name} {why}") from None
+        raise VideoError(f"{source_id} cannot be decoded: {name} {why}") from None
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
