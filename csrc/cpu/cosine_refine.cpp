@@ -60,9 +60,15 @@ float weigh_row(int64_t count, float* scores) {
 }
 
 // Whether all numbers are finite.
-bool add_block(const CosineBank& bank, const Group& group, const Block& block, int64_t head, double times,
-               const Sums& sums, const Scratch& scratch) {
+bool add_block(const CosineRefine& args, const Group& group, const Block& block, int64_t head, double times,
+               const Scratch& scratch) {
+    const CosineBank& bank = args.bank;
+    const Sums sums(args, group, head);
     const float* query = queries(bank, group.slot, head, group.first);
+    if (head + 1 < kAttentions * bank.heads) {
+        ask(queries(bank, group.slot, head + 1, group.first), group.rows * bank.head_dim);
+        ask(Sums(args, group, head + 1).values, group.rows * bank.head_dim);
+    }
     score_rows<kColumns>(bank, group.rows, query, block, head, scratch.scores);
     float total[kMostRows];
     for (int64_t r = 0; r < group.rows; ++r)
@@ -78,19 +84,21 @@ bool add_block(const CosineBank& bank, const Group& group, const Block& block, i
 // left. Block after block, so that its keys and values stay in the first-level cache meanwhile.
 void change_head(const CosineRefine& args, const Block* blocks, int64_t count, const Group* groups, const Group* end,
                  int64_t head, const Scratch& scratch, uint8_t* right) {
+    bool every_block = false;  // is of use
     for (const Group* group = groups; group < end; ++group) {
         if (!group->restart) continue;
+        every_block = true;
         const Sums sums(args, *group, head);
         memset(sums.values, 0, sizeof(double) * group->rows * args.bank.head_dim);
         memset(sums.normaliser, 0, sizeof(double) * group->rows);
         memset(sums.peak, 0, sizeof(double) * group->rows);
     }
     for (int64_t b = 0; b < count; ++b) {
+        if (every_block && b + 1 < count) ask_block(args.bank, blocks[b + 1], head);
         for (const Group* group = groups; group < end; ++group) {
             const double times = group->change[blocks[b].frame];
             if (times == 0.0) continue;
-            const Sums sums(args, *group, head);
-            if (!add_block(args.bank, *group, blocks[b], head, times, sums, scratch))
+            if (!add_block(args, *group, blocks[b], head, times, scratch))
                 memset(right + group->position, 0, group->rows);
         }
     }

@@ -241,9 +241,8 @@ class CosineWindow:
             self._summed[:] = counts
         wanted = np.zeros(self._slots, np.int8)
         wanted[slots] = 1
-        held = included[slots]
-        change = wanted - held
-        restart = (np.count_nonzero(change, 1) >= len(slots)) | ~held.any(1)
+        change = wanted - included[slots]
+        restart = (change != 0).sum(1) >= len(slots)  # as where nothing is held
         change[restart] = wanted
         # Held by nobody, should the kernel fail half way.
         included[slots] = 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.kernels import _C
-from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, aligned_zeros
+from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, zeros_together
 from rdn_engine.kernels.cpu.relation import PackedWeight
 
 
@@ -73,22 +73,17 @@ def empty_cosine(slots: int, *, room: int, heads: int, head_dim: int, masks: int
     """
     width, panels, rows = heads * head_dim, room // PANEL, slots * room
 
-    def floats(*shape: int) -> Float:
-        return aligned_zeros(shape, np.float32).view(np.float32)
-
-    bank = CosineBank(
-        query=floats(slots, 2, heads, room, head_dim),
-        keys=floats(slots, 2, heads, panels, head_dim, PANEL),
-        values=floats(slots, heads, room, head_dim),
-        unit=floats(slots, masks, room, width),
-        unit_panels=floats(slots, masks, panels, width, PANEL),
+    arrays = zeros_together(
+        ((slots, 2, heads, room, head_dim), np.float32),
+        ((slots, 2, heads, panels, head_dim, PANEL), np.float32),
+        ((slots, heads, room, head_dim), np.float32),
+        ((slots, masks, room, width), np.float32),
+        ((slots, masks, panels, width, PANEL), np.float32),
+        ((2, heads, rows, head_dim), np.float64),
+        ((2, heads, rows), np.float64),
+        ((2, heads, rows), np.float64),
     )
-    sums = CosineSums(
-        aligned_zeros((2, heads, rows, head_dim), np.float64).view(np.float64),
-        np.zeros((2, heads, rows)),
-        np.zeros((2, heads, rows)),
-    )
-    return bank, sums
+    return CosineBank(*arrays[:5]), CosineSums(*arrays[5:])
 
 
 def linear_exact(x: Float, weight: PackedWeight, bias: Double, *, threads: int = 1) -> Double:
