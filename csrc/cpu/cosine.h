@@ -71,8 +71,8 @@ inline bool add_times(double times, const float* values, int64_t count, double* 
     return sum(wrong) == 0.0f;
 }
 
-// Asks the second-level cache for what is read soon: a window fits none. Always inlined, because GCC leaves out calls of
-// functions that do nothing else.
+// Asks the second-level cache for what is read soon: a window fits none. Always inlined, because GCC leaves out calls
+// of functions that do nothing else.
 template <class T>
 RDN_HD void ask(const T* data, int64_t count) {
     constexpr int64_t kLine = 64 / sizeof(T);

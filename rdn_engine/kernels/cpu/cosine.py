@@ -130,54 +130,43 @@ def pack_cosine(
 
 
 def cosine_refine(
-    row_slots: Index,
-    row_counts: Index,
+    slots: Index,
+    counts: Index,
     *,
     bank: CosineBank,
     sums: CosineSums,
-    slots: Index,
-    counts: Index,
-    wanted: NDArray[np.int8],
-    change: NDArray[np.int8],
-    restart: NDArray[np.bool_],
+    summed: Index,
+    included: NDArray[np.int8],
     threads: int = 1,
-) -> NDArray[np.bool_]:
-    """The sums behind X_i = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since.
+) -> None:
+    """Bring the sums behind X_i = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of a window's rows to that window.
 
-    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. A row of which no more than 1e-6
-    of the largest normaliser is left is summed anew.
+    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. What has come or gone since the
+    rows were summed last is added or subtracted. A row begins anew where that is less, where a slot takes part with
+    another number of proposals, and where no more than 1e-6 of the largest normaliser is left.
 
     Args:
-        row_slots: [R] distinct, of the bank, whose rows are wanted.
-        row_counts: [R] in 0..C, how many rows of each.
+        slots: [F] distinct, of the bank: the frames of the window.
+        counts: [slots] in 0..C, how many proposals of each slot take part, its first.
         bank: the rows and what they look at.
-        sums: of all rows of the bank; those wanted are updated in place.
-        slots: [F] of the bank, of every frame that stays in a window, comes or goes.
-        counts: [F] in 0..C, proposals of each.
-        wanted: [F] 1 for the frames of the window, else 0.
-        change: [R, F] 1 where a frame comes into the sums of a slot's rows, -1 where it goes, else 0.
-        restart: [R] the sums of a slot's rows begin at zero.
+        sums: of all rows of the bank; those of the window are updated in place.
+        summed: [slots] in 0..C, as `counts` of the call before; becomes `counts`.
+        included: [slots, slots] 1 where the sums of a slot's rows hold another slot's proposals, else 0. Those of the
+            window's rows become its slots; none for rows of which some are no finite numbers.
         threads: of this call, 1 or more.
-
-    Returns:
-        [R] whether all rows of a slot are finite numbers; restart those that are not.
 
     Raises:
         ValueError: an argument does not fit.
     """
-    right = _C.cosine_refine(
-        np.ascontiguousarray(row_slots),
-        np.ascontiguousarray(row_counts),
-        tuple(bank),
-        tuple(sums),
+    _C.cosine_refine(
         np.ascontiguousarray(slots),
         np.ascontiguousarray(counts),
-        np.ascontiguousarray(wanted),
-        np.ascontiguousarray(change),
-        np.ascontiguousarray(restart, np.uint8),
+        tuple(bank),
+        tuple(sums),
+        summed,
+        included,
         threads,
     )
-    return right.view(np.bool_)
 
 
 def cosine_average(
