@@ -74,18 +74,23 @@ void check_slot(int64_t slot, const CosineBank& bank) {
                               std::to_string(slot));
 }
 
+void check_counts(const char* name, const int64_t* counts, int64_t size, const CosineBank& bank) {
+    for (int64_t i = 0; i < size; ++i)
+        if (counts[i] < 0 || counts[i] > bank.capacity)
+            throw py::value_error(std::string(name) + " must lie in 0..C with C = " + std::to_string(bank.capacity) +
+                                  ", got " + std::to_string(counts[i]) + " at " + std::to_string(i));
+}
+
 // Frames of the bank; the number of their proposals in *total.
 SupportFrames check_frames(const py::array& slots, const py::array& counts, const CosineBank& bank, int64_t* total) {
     SupportFrames frames{};
     frames.slot = checked<int64_t>(slots, {kAny}, "slots [F]");
     frames.frames = slots.shape(0);
     frames.count = checked<int64_t>(counts, {frames.frames}, "counts [" + named("F", frames.frames) + "]");
+    check_counts("counts", frames.count, frames.frames, bank);
     *total = 0;
     for (int64_t f = 0; f < frames.frames; ++f) {
         check_slot(frames.slot[f], bank);
-        if (frames.count[f] < 0 || frames.count[f] > bank.capacity)
-            throw py::value_error("counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
-                                  std::to_string(frames.count[f]) + " at " + std::to_string(f));
         *total += frames.count[f];
     }
     return frames;
@@ -135,37 +140,31 @@ void pack_cosine(const py::array& projected_cls, const py::array& projected_reg,
     cpu::kernels().pack_cosine(args);
 }
 
-py::array_t<uint8_t> cosine_refine(const py::array& row_slots, const py::array& row_counts, BankArrays bank,
-                                   SumsArrays sums, const py::array& slots, const py::array& counts,
-                                   const py::array& wanted, const py::array& change, const py::array& restart,
-                                   int threads) {
+void cosine_refine(const py::array& slots, const py::array& counts, BankArrays bank, SumsArrays sums, py::array summed,
+                   py::array included, int threads) {
     CosineRefine args{};
     args.bank = check_bank(bank);
     args.sums = check_sums(sums, args.bank);
-    int64_t total = 0;
-    args.rows = check_frames(row_slots, row_counts, args.bank, &total);
-    for (int64_t i = 1; i < args.rows.frames; ++i)
+    args.slot = checked<int64_t>(slots, {kAny}, "slots [F]");
+    args.frames = slots.shape(0);
+    for (int64_t i = 0; i < args.frames; ++i) {
+        check_slot(args.slot[i], args.bank);
         for (int64_t j = 0; j < i; ++j)
-            if (args.rows.slot[i] == args.rows.slot[j])
-                throw py::value_error("slots of rows must be distinct, got " + std::to_string(args.rows.slot[i]) +
-                                      " at " + std::to_string(j) + " and " + std::to_string(i));
-    args.support = check_frames(slots, counts, args.bank, &total);
-    const std::string r = "[" + named("R", args.rows.frames), f = named("F", args.support.frames) + "]";
-    args.wanted = checked<int8_t>(wanted, {args.support.frames}, "wanted [" + f);
-    args.change = checked<int8_t>(change, {args.rows.frames, args.support.frames}, "change " + r + ", " + f);
-    require_each(args.wanted, args.support.frames, "wanted must be 0 or 1",
-                 [](int8_t times) { return times == 0 || times == 1; });
-    require_each(args.change, args.rows.frames * args.support.frames, "change must be -1, 0 or 1",
-                 [](int8_t times) { return times >= -1 && times <= 1; });
-    args.restart = checked<uint8_t>(restart, {args.rows.frames}, "restart " + r + "]");
-    args.threads = checked_threads(threads);
-    py::array_t<uint8_t> right(args.rows.frames);
-    args.right = right.mutable_data();
-    {
-        py::gil_scoped_release release;
-        cpu::kernels().cosine_refine(args);
+            if (args.slot[i] == args.slot[j])
+                throw py::value_error("slots must be distinct, got " + std::to_string(args.slot[i]) + " at " +
+                                      std::to_string(j) + " and " + std::to_string(i));
     }
-    return right;
+    const std::string every = "[" + named("slots", args.bank.slots);
+    args.count = checked<int64_t>(counts, {args.bank.slots}, "counts " + every + "]");
+    args.summed = written<int64_t>(summed, {args.bank.slots}, "summed " + every + "]");
+    args.included = written<int8_t>(included, {args.bank.slots, args.bank.slots}, "included " + every + ", slots]");
+    check_counts("counts", args.count, args.bank.slots, args.bank);
+    check_counts("summed", args.summed, args.bank.slots, args.bank);
+    require_each(args.included, args.bank.slots * args.bank.slots, "included must be 0 or 1",
+                 [](int8_t whether) { return whether == 0 || whether == 1; });
+    args.threads = checked_threads(threads);
+    py::gil_scoped_release release;
+    cpu::kernels().cosine_refine(args);
 }
 
 py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays sums, const py::array& slots,

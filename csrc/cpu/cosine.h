@@ -71,6 +71,21 @@ inline bool add_times(double times, const float* values, int64_t count, double* 
     return sum(wrong) == 0.0f;
 }
 
+// Asks the second-level cache for what is read soon: a window fits none. Always inlined, because GCC leaves out calls
+// of functions that do nothing else.
+template <class T>
+RDN_HD void ask(const T* data, int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (int64_t i = 0; i < count; i += kLine)
+        __builtin_prefetch(data + i, 0, 2);
+}
+
+// Keys and values of a head, which counts both attentions' heads.
+RDN_HD void ask_block(const CosineBank& bank, const Block& block, int64_t head) {
+    ask(block_keys(bank, block, head), block.panels() * kPanel * bank.head_dim);
+    ask(block_values(bank, block, head % bank.heads), block.count * bank.head_dim);
+}
+
 // All ones in the lanes that hold a proposal.
 inline Ints taken_lanes(int64_t left) {
     Ints lane;

@@ -76,7 +76,8 @@ void load_tile(const CosineAverage& args, const Task& task, Tile& tile) {
         for (int64_t head = 0; head < heads; ++head)
             tile.share[r * heads + head] = static_cast<float>(
                 1.0 / (heads * args.sums.normaliser[sums_at(args.bank, args.slot, head, task.first + r)]));
-    memset(tile.sums, 0, sizeof(double) * Tile::doubles(args.bank));
+    memset(tile.sums, 0, sizeof(double) * task.rows * 2 * args.bank.width());
+    memset(tile.total, 0, sizeof(double) * task.rows);
 }
 
 double exact_cosine(const CosineBank& bank, const float* a, const float* b) {

@@ -15,7 +15,7 @@ from rdn_engine.errors import BundleError, ConfigError
 from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.arithmetic import round_up
-from rdn_engine.kernels.cpu.arrays import Float, Index
+from rdn_engine.kernels.cpu.arrays import Float
 
 
 class Related(NamedTuple):
@@ -70,7 +70,6 @@ class CosineWindow:
         self._counts = np.zeros(self._slots, np.int64)  # proposals of the frame in a slot
         self._summed = np.zeros(self._slots, np.int64)  # those of them that sums hold
         self._included = np.zeros((self._slots, self._slots), np.int8)  # whether a slot's rows have summed another
-        self._every = np.arange(self._slots)
         self._slot_of: dict[int, int] = {}  # by frame, oldest first
         self.newest = -1
         """Number of the last frame appended; -1 after `clear`."""
@@ -86,12 +85,12 @@ class CosineWindow:
         width, masks = heads * settings.head_room, len(settings.thresholds)
         floats = (2 + 2 + 1 + 2 * masks) * width
         doubles = 2 * width + 2 * 2 * heads
-        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 24)
+        return slots * room * (4 * floats + 8 * doubles) + slots * (slots + 16)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the same from the first frame to the last."""
-        own = (self._counts, self._summed, self._every, self._included)
+        own = (self._counts, self._summed, self._included)
         return sum(array.nbytes for array in (*self._bank, *self._sums, *own))
 
     @property
@@ -208,7 +207,15 @@ class CosineWindow:
         if linked is not None and linked not in frames:
             raise ConfigError(f"weights for frame {linked} of the window {list(frames)}; wanted one of its frames")
         slots = np.array(of, np.int64)
-        self._refine(slots, self._counts if most is None else np.minimum(self._counts, most))
+        cpu.cosine_refine(
+            slots,
+            self._counts if most is None else np.minimum(self._counts, most),
+            bank=self._bank,
+            sums=self._sums,
+            summed=self._summed,
+            included=self._included,
+            threads=self._branch.threads,
+        )
         slot, counts = self._slot_of[reference], self._summed[slots]
         shown = None
         if whole:
@@ -228,35 +235,3 @@ class CosineWindow:
             whole=whole,
             threads=self._branch.threads,
         )
-
-    def _refine(self, slots: Index, counts: Index) -> None:
-        """Bring the sums of all rows of a window to that window."""
-        included = self._included
-        other = counts != self._summed
-        if other.any():
-            # Those that hold another number of a slot's proposals begin anew, and the slot's own rows, of which there
-            # may be more.
-            included[included[:, other].any(1)] = 0
-            included[other] = 0
-            self._summed[:] = counts
-        wanted = np.zeros(self._slots, np.int8)
-        wanted[slots] = 1
-        held = included[slots]
-        change = wanted - held
-        restart = (np.count_nonzero(change, 1) >= len(slots)) | ~held.any(1)
-        change[restart] = wanted
-        # Held by nobody, should the kernel fail half way.
-        included[slots] = 0
-        right = cpu.cosine_refine(
-            slots,
-            counts[slots],
-            bank=self._bank,
-            sums=self._sums,
-            slots=self._every,
-            counts=self._summed,
-            wanted=wanted,
-            change=change,
-            restart=restart,
-            threads=self._branch.threads,
-        )
-        included[slots[right]] = wanted

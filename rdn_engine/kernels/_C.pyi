@@ -94,18 +94,15 @@ def pack_cosine(
     /,
 ) -> None: ...
 def cosine_refine(
-    row_slots: _I,
-    row_counts: _I,
-    bank: tuple[_F, ...],
-    sums: tuple[_F | _D, ...],
     slots: _I,
     counts: _I,
-    wanted: NDArray[np.int8],
-    change: NDArray[np.int8],
-    restart: _B,
+    bank: tuple[_F, ...],
+    sums: tuple[_F | _D, ...],
+    summed: _I,
+    included: NDArray[np.int8],
     threads: int,
     /,
-) -> _B: ...
+) -> None: ...
 def cosine_average(
     slot: int,
     rows: int,

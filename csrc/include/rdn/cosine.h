@@ -61,12 +61,11 @@ struct PackCosine {
 struct CosineRefine {
     CosineBank bank;
     CosineSums sums;
-    SupportFrames rows;      // slots, distinct, whose first proposals are wanted
-    SupportFrames support;   // every frame that stays, comes or goes
-    const int8_t* wanted;    // [support.frames] 1: part of the window
-    const int8_t* change;    // [rows.frames, support.frames] 1: the frame comes, -1: it goes, 0: it is as it was
-    const uint8_t* restart;  // [rows.frames] 1: the sums begin at zero
-    uint8_t* right;          // [rows.frames] 0: some row's sums are no finite numbers
+    const int64_t* slot;  // [frames] of the window, distinct
+    int64_t frames;
+    const int64_t* count;  // [slots] proposals of a slot that take part, its first
+    int64_t* summed;       // [slots] those that the sums hold, where they hold any
+    int8_t* included;      // [slots, slots] 1: the sums of a slot's rows hold another's; none where one is not finite
     int threads;
 };
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from rdn_engine.kernels.arithmetic import round_up
 
 Float = NDArray[np.float32]
 Half = NDArray[np.float16]
@@ -35,6 +37,32 @@ def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Packed:
     memory = np.zeros(size + line, np.uint8)
     start = -memory.ctypes.data % line
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def zeros_together(*wanted: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
+    """Arrays in one piece of memory, each from a cache line's boundary on.
+
+    Of 4 MB and more, numpy asks for huge pages. In small ones, what other work has displaced from the caches is slow to
+    read: the addresses of its pages have to be looked up anew too.
+
+    Args:
+        wanted: shape and type of each.
+
+    Returns:
+        The arrays, all zero.
+    """
+    line, huge_page = 64, 1 << 21
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
+    total = sum(round_up(size, line) for size in sizes)
+    boundary = huge_page if total >= huge_page else line
+    memory = np.empty(round_up(total, boundary) + boundary, np.uint8)
+    start = -memory.ctypes.data % boundary
+    memory[start : start + total] = 0
+    arrays = []
+    for size, (shape, dtype) in zip(sizes, wanted, strict=True):
+        arrays.append(memory[start : start + size].view(dtype).reshape(shape))
+        start += round_up(size, line)
+    return arrays
 
 
 def aligned(array: Packed) -> Packed:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.kernels import _C
-from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, aligned_zeros
+from rdn_engine.kernels.cpu.arrays import PANEL, Double, Float, Index, zeros_together
 from rdn_engine.kernels.cpu.relation import PackedWeight
 
 
@@ -73,22 +73,17 @@ def empty_cosine(slots: int, *, room: int, heads: int, head_dim: int, masks: int
     """
     width, panels, rows = heads * head_dim, room // PANEL, slots * room
 
-    def floats(*shape: int) -> Float:
-        return aligned_zeros(shape, np.float32).view(np.float32)
-
-    bank = CosineBank(
-        query=floats(slots, 2, heads, room, head_dim),
-        keys=floats(slots, 2, heads, panels, head_dim, PANEL),
-        values=floats(slots, heads, room, head_dim),
-        unit=floats(slots, masks, room, width),
-        unit_panels=floats(slots, masks, panels, width, PANEL),
+    arrays = zeros_together(
+        ((slots, 2, heads, room, head_dim), np.float32),
+        ((slots, 2, heads, panels, head_dim, PANEL), np.float32),
+        ((slots, heads, room, head_dim), np.float32),
+        ((slots, masks, room, width), np.float32),
+        ((slots, masks, panels, width, PANEL), np.float32),
+        ((2, heads, rows, head_dim), np.float64),
+        ((2, heads, rows), np.float64),
+        ((2, heads, rows), np.float64),
     )
-    sums = CosineSums(
-        aligned_zeros((2, heads, rows, head_dim), np.float64).view(np.float64),
-        np.zeros((2, heads, rows)),
-        np.zeros((2, heads, rows)),
-    )
-    return bank, sums
+    return CosineBank(*arrays[:5]), CosineSums(*arrays[5:])
 
 
 def linear_exact(x: Float, weight: PackedWeight, bias: Double, *, threads: int = 1) -> Double:
@@ -135,54 +130,43 @@ def pack_cosine(
 
 
 def cosine_refine(
-    row_slots: Index,
-    row_counts: Index,
+    slots: Index,
+    counts: Index,
     *,
     bank: CosineBank,
     sums: CosineSums,
-    slots: Index,
-    counts: Index,
-    wanted: NDArray[np.int8],
-    change: NDArray[np.int8],
-    restart: NDArray[np.bool_],
+    summed: Index,
+    included: NDArray[np.int8],
     threads: int = 1,
-) -> NDArray[np.bool_]:
-    """The sums behind X_i = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of some of the bank's rows, by what changed since.
+) -> None:
+    """Bring the sums behind X_i = 1/2 sum_j (A^cls_ij + A^reg_ij) v_j of a window's rows to that window.
 
-    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. A row of which no more than 1e-6
-    of the largest normaliser is left is summed anew.
+    A^cls_ij = softmax_j(25 s_j q_i.k_j / (|q_i| |k_j|)) of each head, A^reg likewise. What has come or gone since the
+    rows were summed last is added or subtracted. A row begins anew where that is less, where a slot takes part with
+    another number of proposals, and where no more than 1e-6 of the largest normaliser is left.
 
     Args:
-        row_slots: [R] distinct, of the bank, whose rows are wanted.
-        row_counts: [R] in 0..C, how many rows of each.
+        slots: [F] distinct, of the bank: the frames of the window.
+        counts: [slots] in 0..C, how many proposals of each slot take part, its first.
         bank: the rows and what they look at.
-        sums: of all rows of the bank; those wanted are updated in place.
-        slots: [F] of the bank, of every frame that stays in a window, comes or goes.
-        counts: [F] in 0..C, proposals of each.
-        wanted: [F] 1 for the frames of the window, else 0.
-        change: [R, F] 1 where a frame comes into the sums of a slot's rows, -1 where it goes, else 0.
-        restart: [R] the sums of a slot's rows begin at zero.
+        sums: of all rows of the bank; those of the window are updated in place.
+        summed: [slots] in 0..C, as `counts` of the call before; becomes `counts`.
+        included: [slots, slots] 1 where the sums of a slot's rows hold another slot's proposals, else 0. Those of the
+            window's rows become its slots; none for rows of which some are no finite numbers.
         threads: of this call, 1 or more.
-
-    Returns:
-        [R] whether all rows of a slot are finite numbers; restart those that are not.
 
     Raises:
         ValueError: an argument does not fit.
     """
-    right = _C.cosine_refine(
-        np.ascontiguousarray(row_slots),
-        np.ascontiguousarray(row_counts),
-        tuple(bank),
-        tuple(sums),
+    _C.cosine_refine(
         np.ascontiguousarray(slots),
         np.ascontiguousarray(counts),
-        np.ascontiguousarray(wanted),
-        np.ascontiguousarray(change),
-        np.ascontiguousarray(restart, np.uint8),
+        tuple(bank),
+        tuple(sums),
+        summed,
+        included,
         threads,
     )
-    return right.view(np.bool_)
 
 
 def cosine_average(

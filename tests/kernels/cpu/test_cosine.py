@@ -30,6 +30,17 @@ def test_exact_products_are_those_of_float64(n, depth, columns, threads, seed):
     assert (np.abs(got - (np.float64(x) @ np.float64(weight).T + bias)) <= bound).all()
 
 
+@pytest.mark.parametrize("slots", [1, 40])  # of a few pages, and of huge ones
+def test_an_empty_bank_is_zero_and_its_arrays_lie_apart_from_whole_cache_lines_on(slots):
+    bank, sums = cpu.empty_cosine(slots, room=48, heads=4, head_dim=32, masks=1)
+    arrays = (*bank, *sums)
+    assert not any(array.any() for array in arrays)
+    for i, array in enumerate(arrays):
+        assert array.ctypes.data % 64 == 0
+        array.fill(i + 1)
+    assert all((array == i + 1).all() for i, array in enumerate(arrays))
+
+
 def packed(rows=3, room=16):
     """A bank of two slots, and the arguments that write to its first."""
     bank, sums = cpu.empty_cosine(2, room=room, heads=2, head_dim=16, masks=1)
@@ -61,29 +72,27 @@ def test_rows_and_frames_must_be_the_bank_s():
     bank, sums, projected, scores = packed()
     cpu.pack_cosine(projected, scores, bank, slot=0)
 
-    def refine(rows=(0, 1), row_counts=(3, 0), slots=(0,), counts=(3,), wanted=1, change=1, restart=2, sums=sums):
-        return cpu.cosine_refine(
-            np.array(rows, np.int64),
-            np.array(row_counts, np.int64),
+    def refine(slots=(0, 1), counts=(3, 0), summed=2, included=0, sums=sums):
+        held = np.full((2, 2), included, np.int8)
+        cpu.cosine_refine(
+            np.array(slots, np.int64),
+            np.array(counts, np.int64),
             bank=bank,
             sums=sums,
-            slots=np.array(slots, np.int64),
-            counts=np.array(counts, np.int64),
-            wanted=np.full(len(slots), wanted, np.int8),
-            change=np.full((len(rows), len(slots)), change, np.int8),
-            restart=np.ones(restart, np.bool_),
+            summed=np.zeros(summed, np.int64),
+            included=held,
         )
+        return held
 
     assert refine().all()
     for message, wrong in (
-        ("slot must lie in 0..slots-1 with slots = 2, got 2", {"rows": (0, 2)}),
-        ("slots of rows must be distinct, got 1 at 0 and 1", {"rows": (1, 1)}),
-        ("counts .F = 2., got int64 .1.", {"row_counts": (3,)}),
+        ("slot must lie in 0..slots-1 with slots = 2, got 2", {"slots": (0, 2)}),
         ("slot must lie in 0..slots-1 with slots = 2, got -1", {"slots": (-1,)}),
-        ("counts must lie in 0..C with C = 16, got 17 at 0", {"counts": (17,)}),
-        ("wanted must be 0 or 1, got -1", {"wanted": -1}),
-        ("change must be -1, 0 or 1, got 2", {"change": 2}),
-        ("wanted contiguous uint8 restart .R = 2., got uint8 .1.", {"restart": 1}),
+        ("slots must be distinct, got 1 at 0 and 1", {"slots": (1, 1)}),
+        ("counts .slots = 2., got int64 .1.", {"counts": (3,)}),
+        ("counts must lie in 0..C with C = 16, got 17 at 0", {"counts": (17, 0)}),
+        ("summed .slots = 2., got int64 .3.", {"summed": 3}),
+        ("included must be 0 or 1, got -1", {"included": -1}),
         ("wanted contiguous float64 peak .2, M = 2, R = 32., got float64 .2, 2, 31.",
          {"sums": sums._replace(peak=np.zeros((2, 2, 31)))}),
     ):  # fmt: skip
