@@ -56,6 +56,33 @@ def opened():
     return stream
 
 
+{growth}
+"""
+
+COSINE_SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from rdn_engine.host.cosine import CosineWindow
+from rdn_engine.host.cosine_branch import CosineBranch, CosineSettings
+
+SETTINGS, FRAMES, PROPOSALS = CosineSettings(dim=128), 31, int(sys.argv[1])
+rng = np.random.default_rng(0)
+branch = CosineBranch(SETTINGS, {n: 0.1 * rng.standard_normal(s, np.float32) for n, s in SETTINGS.shapes().items()})
+
+
+def opened():
+    window = CosineWindow(branch, frames=FRAMES, proposals=PROPOSALS)
+    for t in range(FRAMES + 1):
+        features = rng.standard_normal((2, PROPOSALS, SETTINGS.dim), np.float32)
+        window.append(*features, *rng.random((2, PROPOSALS), np.float32))
+        window.relate(t, window.held[-FRAMES:])
+    return window
+
+{growth}
+"""
+
+GROWTH = """
 def resident():
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) * 1024
@@ -70,10 +97,19 @@ print((resident() - before) / len(more), first.nbytes)
 
 @pytest.mark.parametrize("ring", ["float32", "float16"])
 def test_resident_memory_of_a_stream_is_its_nbytes(ring: str) -> None:
-    """Every row of every array is used, once the window is full: within 5%."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, ring, str(STREAMS)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """Every row of every array is used, once the window is full."""
+    check(SCRIPT, ring)
+
+
+@pytest.mark.parametrize("proposals", [30, 75])
+def test_resident_memory_of_a_cosine_window_is_its_nbytes(proposals: int) -> None:
+    check(COSINE_SCRIPT, str(proposals))
+
+
+def check(script: str, given: str) -> None:
+    """Within 5%."""
+    command = [sys.executable, "-c", script.replace("{growth}", GROWTH), given, str(STREAMS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resident, nbytes = map(float, done.stdout.split())
     assert resident == pytest.approx(nbytes, rel=0.05), (resident / 2**20, nbytes / 2**20)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -40,10 +42,10 @@ def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Packed:
 
 
 def zeros_together(*wanted: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[Any]]:
-    """Arrays in one piece of memory, each from a cache line's boundary on.
+    """Arrays in one piece of memory, each from a cache line's boundary on; in huge pages, but for the rest of one.
 
-    Of 4 MB and more, numpy asks for huge pages. In small ones, what other work has displaced from the caches is slow to
-    read: the addresses of its pages have to be looked up anew too.
+    Of small pages, what other work has displaced from the caches is slow to read: their addresses have to be looked up
+    anew too. The rest stays in small ones, so that no more is taken than is asked for.
 
     Args:
         wanted: shape and type of each.
@@ -51,13 +53,15 @@ def zeros_together(*wanted: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[A
     Returns:
         The arrays, all zero.
     """
-    line, huge_page = 64, 1 << 21
+    line, huge = 64, 1 << 21
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
     total = sum(round_up(size, line) for size in sizes)
-    boundary = huge_page if total >= huge_page else line
-    memory = np.empty(round_up(total, boundary) + boundary, np.uint8)
-    start = -memory.ctypes.data % boundary
-    memory[start : start + total] = 0
+    pages = mmap.mmap(-1, total + huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = np.frombuffer(pages, np.uint8)
+    start = -memory.ctypes.data % huge
+    if total >= huge:
+        with suppress(OSError):  # a system that has none
+            pages.madvise(mmap.MADV_HUGEPAGE, start, total // huge * huge)
     arrays = []
     for size, (shape, dtype) in zip(sizes, wanted, strict=True):
         arrays.append(memory[start : start + size].view(dtype).reshape(shape))
