@@ -195,18 +195,31 @@ RDN_HD Log2<Floats> log2_offset(double centre, double inverse_side, const double
             log2_quotient(round_doubles(below[0], below[1]) / round_doubles(above[0], above[1]))};
 }
 
+// Of one box and the supports of `panels` panels -> [panels]. Logarithms of all of them first: their chains are long,
+// and hide behind one another.
 template <class Element>
-void place_pairs(const RowBox& row, const float* columns, int64_t first, const Geometry& geometry, Pairs& pairs) {
+void place_pairs(const RowBox& row, const float* columns, int64_t panels, const Geometry& geometry, Pairs* pairs) {
     constexpr float octave = segments(Element::kNumbers == 2);
-    for (int lane = 0; lane < kPanel; lane += kLanes) {
+    alignas(64) float exponent[2][kBlock], fraction[2][kBlock];
+    for (int64_t j = 0; j < panels * kPanel; j += kLanes) {
 #pragma GCC unroll 2
         for (int axis = 0; axis < 2; ++axis) {
             const Log2<Floats> offset =
-                log2_offset(row.centre[axis], row.inverse_side[axis], centres(columns, axis) + first + lane);
-            place<Element>(offset.exponent * octave, offset.fraction * octave, axis, geometry, lane, pairs);
-            const float* side = columns + (kSideRow + 2 * axis) * kBlock + first + lane;
+                log2_offset(row.centre[axis], row.inverse_side[axis], centres(columns, axis) + j);
+            store(exponent[axis] + j, offset.exponent);
+            store(fraction[axis] + j, offset.fraction);
+        }
+    }
+    for (int64_t j = 0; j < panels * kPanel; j += kLanes) {
+        const int lane = static_cast<int>(j % kPanel);
+        Pairs& panel = pairs[j / kPanel];
+#pragma GCC unroll 2
+        for (int axis = 0; axis < 2; ++axis) {
+            place<Element>(load(exponent[axis] + j) * octave, load(fraction[axis] + j) * octave, axis, geometry, lane,
+                           panel);
+            const float* side = columns + (kSideRow + 2 * axis) * kBlock + j;
             place<Element>(row.side[axis].whole - load(side), row.side[axis].part - load(side + kBlock), 2 + axis,
-                           geometry, lane, pairs);
+                           geometry, lane, panel);
         }
     }
 }
