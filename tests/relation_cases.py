@@ -111,12 +111,11 @@ def embedding_error() -> np.ndarray:
     The phase of frequency k is 100 / 1000^(k/8) times a logarithm that float32 holds to about 6e-8: DESIGN section 2,
     Conditioning. Worst seen in 50,000 pairs, nearly concentric ones too: 6e-6 at k = 0 (1e-5 without fused
     multiply-adds), 6e-7 at the high k and in the size terms, which are computed in float64. To it comes the error of
-    the cubic splines, with 288 segments to an octave: of a phase that turns by x in each they also show the waves that
-    turn by 2 pi less and more, as (x / (2 pi -+ x))^4; twice, as it is in the normaliser too.
+    the splines, which csrc/cpu/geometry.h fits to the eight frequencies: at most this much of a wave of each, and
+    twice, as it is in the normaliser too.
     """
     frequency = 100 / 1000 ** (np.tile(np.arange(8), 8) / 8)
-    turn = frequency * np.log(2) / 288
-    spline = (turn / (2 * np.pi - turn)) ** 4 + (turn / (2 * np.pi + turn)) ** 4
+    spline = np.tile([1.2e-6, 4.5e-6, 9.6e-7, 1.8e-7, 3.1e-8, 5.6e-9, 1e-9, 1.8e-10], 8)
     return 2e-6 + np.repeat([1.5e-7, 0], 32) * frequency + 2.2 * spline
 
 

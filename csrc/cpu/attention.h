@@ -62,7 +62,7 @@ inline void fill_blocks(const SupportFrames& support, const Module& module, cons
         for (int64_t j = 0; j < block.panels() * kPanel; ++j) {
             const bool there = j < block.count;
             const float times = !there ? 0.0f : multiplicity ? multiplicity[block.position + j] : 1.0f;
-            fill_column(there ? boxes + 4 * j : no_box, times, module.geometry.bfloat16, column + j);
+            fill_column(there ? boxes + 4 * j : no_box, times, module.geometry.bfloat16, j, column);
         }
     }
 }
@@ -150,11 +150,8 @@ template <class Element>
 void gate_row(const Module& module, const Blocks& blocks, int64_t b, int64_t r, Tile& tile) {
     const float* columns = blocks.columns + b * kColumnRows * kBlock;
     const int64_t panels = blocks.block[b].panels();
-    // All of them first: a panel's chains of logarithms hide behind another's, but not behind the long loop over
-    // tables.
     Pairs pairs[kBlock / kPanel];
-    for (int64_t panel = 0; panel < panels; ++panel)
-        place_pairs<Element>(tile.box[r], columns + panel * kPanel, module.geometry, pairs[panel]);
+    place_pairs<Element>(tile.box[r], columns, panels, module.geometry, pairs);
     for (int64_t panel = 0; panel < panels; ++panel) {
         const int64_t first = panel * kPanel;
         const float* multiplicity = columns + kWeightRow * kBlock + first;

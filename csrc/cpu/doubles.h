@@ -8,6 +8,7 @@ namespace rdn {
 constexpr int kDoubles = kLanes / 2;
 
 typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
+typedef int64_t Longs __attribute__((vector_size(kDoubles * sizeof(int64_t))));
 #if defined(__AVX512F__)
 constexpr __mmask8 kEveryDouble = 0xff;
 #endif
@@ -43,6 +44,22 @@ RDN_HD Doubles load_doubles(const double* from) {
 
 RDN_HD void store(double* to, Doubles v) {
     memcpy(to, &v, sizeof v);
+}
+
+// Two vectors, one after the other, rounded to float32.
+template <int... Lane>
+RDN_HD Floats round_doubles(Doubles low, Doubles high, std::integer_sequence<int, Lane...>) {
+#if defined(__AVX512F__)
+    const __m256 first = _mm512_maskz_cvtpd_ps(kEveryDouble, (__m512d)low);
+    return (Floats)_mm512_insertf32x8(_mm512_castps256_ps512(first), _mm512_maskz_cvtpd_ps(kEveryDouble, (__m512d)high),
+                                      1);
+#else
+    return __builtin_shufflevector(__builtin_convertvector(low, HalfFloats), __builtin_convertvector(high, HalfFloats),
+                                   Lane...);
+#endif
+}
+RDN_HD Floats round_doubles(Doubles low, Doubles high) {
+    return round_doubles(low, high, std::make_integer_sequence<int, kLanes>{});
 }
 
 // Rounded to float32.

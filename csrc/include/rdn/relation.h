@@ -124,7 +124,7 @@ constexpr bool bfloat16_geometry(bool bfloat16, int64_t heads) {
     return bfloat16 && heads > kFewHeads;
 }
 constexpr int64_t geometry_rows(bool bfloat16) {
-    return bfloat16 ? 13457 : 40337;
+    return bfloat16 ? 10097 : 20177;
 }
 
 // 100 ln 2 / (2 pi 1000^(k/8)): turns of frequency k for each doubling. `coarse` has few enough bits that its product

@@ -253,19 +253,24 @@ struct Log2 {
     T exponent, fraction;
 };
 
+// log2((1 + z) / (1 - z)) for what lies in -0.5..0.5.
+template <class T>
+RDN_HD T log2_quotient(T z) {
+    const T z2 = z * z;
+    // (log2((1 + z) / (1 - z)) / z - 2 / ln 2) / z^2, within 2e-10 of the whole
+    T p = broadcast<T>(0.43426585f);
+    p = fused(p, z2, broadcast<T>(0.5765841f));
+    p = fused(p, z2, broadcast<T>(0.96180076f));
+    return fused(p * z2, z, z * 2.88539008f);
+}
+
 // u normal and positive; a NaN or an infinity gives NaN. Error of the fraction: 1 ulp of 0.5.
 template <class T>
 RDN_HD Log2<T> log2_parts(T u) {
     const Bits<T> bits = bits_as<Bits<T>>(u);
     const Bits<T> above_root_half = bits - 0x3f3504f3;
     const T mantissa = bits_as<T>(bits - (above_root_half & static_cast<int32_t>(0xff800000u)));
-    const T z = (mantissa - 1.0f) / (mantissa + 1.0f);
-    const T z2 = z * z;
-    // (log2((1 + z) / (1 - z)) / z - 2 / ln 2) / z^2, within 2e-10 of the whole
-    T p = broadcast<T>(0.43426585f);
-    p = fused(p, z2, broadcast<T>(0.5765841f));
-    p = fused(p, z2, broadcast<T>(0.96180076f));
-    const T fraction = fused(p * z2, z, z * 2.88539008f);
+    const T fraction = log2_quotient((mantissa - 1.0f) / (mantissa + 1.0f));
     const T exponent = bits_as<T>((above_root_half >> 23) + kRounderBits) - kRounder;
     return {exponent, fused(u, T{}, fraction)};  // 0 u is NaN where u is not finite
 }

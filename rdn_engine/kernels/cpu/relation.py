@@ -187,7 +187,7 @@ def linear(x: Float, weight: PackedWeight, bias: Float, *, relu: bool = False, t
 def prepare_geometry(weight: Float, bias: Float, precision: Precision = "float32") -> Packed:
     """The geometry of a relation module as the kernels read it.
 
-    Wg.E becomes cubic splines in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
+    Wg.E becomes splines in the logarithms of E, for sides and distances within a factor of 2^20 of each other.
 
     Args:
         weight: Wg [M, 64].
