@@ -10,8 +10,8 @@ from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
 
 UNLIKE, SURE = np.float32(0.4), np.float32(0.9)
-"""Correlations of something else, and of what can be told apart for sure. Between the two a box goes a part of the way
-from where it was likely to go to what is most like it. Chosen, as are the numbers of csrc/cpu/following.cpp, on videos of
+"""Correlations of something else, and of what is surely the same. Between the two a box goes a part of the way from
+where it was likely to go to what is most like it. Chosen, as are the numbers of csrc/cpu/following.cpp, on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
 

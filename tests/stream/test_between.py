@@ -56,7 +56,7 @@ def test_a_box_goes_where_the_picture_shows_what_it_held() -> None:
     found = follow([picture(place) for place in places], [spots(*places[0])])
     assert [one.basis for one in found] == ["encoded", *["extrapolated"] * 5]
     for one, place in zip(found, places, strict=True):
-        np.testing.assert_allclose(one.xyxy, [spots(*place)], atol=1.5)  # of a cell of 4
+        np.testing.assert_allclose(one.xyxy, [spots(*place)], atol=3)  # a cell is of 4
         np.testing.assert_allclose(one.confidence, [0.9], rtol=0.05)
 
 

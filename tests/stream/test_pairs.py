@@ -157,8 +157,8 @@ def test_what_goes_on_lies_between_what_two_steps_say() -> None:
     last = result([square(106), square(24), square(300)], [0.8, 0.4, 0.9], ids=[2, 1, 4])
     found = steadied(earlier, last, pair(earlier, last))
     for row, (there, here, was, now) in enumerate([(100, 106, 0.2, 0.8), (20, 24, 0.8, 0.4)]):
-        weight = EARLIER * was / (EARLIER * was + now)
-        np.testing.assert_allclose(found.xyxy[row], square(here + weight * (there - here)), rtol=1e-6)
+        weight = float(EARLIER) * was / (float(EARLIER) * was + now)
+        np.testing.assert_allclose(found.xyxy[row], np.array(square(here + weight * (there - here))), rtol=1e-6)
     assert found.xyxy[2].tolist() == last.xyxy[2].tolist()
     assert found.confidence.tolist() == last.confidence.tolist()
     assert last.xyxy[0].tolist() == square(106), "the step stays as it is"
