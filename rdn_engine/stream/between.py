@@ -8,7 +8,8 @@ a partner stays where it is, with a confidence that falls to 0 on the way to the
 Where the step behind is not known, because results do not wait (`Dials.waits`), boxes go where the frame's picture
 shows what they held in the step before (`rdn_engine.stream.following`). They are looked for where they go at the speed
 at which they were found until then, and at first at that between the two steps before, the less the more of that may be
-jitter of the detector; there they are taken to be where no picture is there or nothing in it tells. None grows. A box
+jitter of the detector; the less the picture tells, the nearer to there they are taken to be. What is followed is the
+mean of what the step before has found and of what the one before that had there by then; none grows on the way. A box
 is worth what its tube says, be it linked for that alone, and the less the less like what it held it holds. A box that
 the step before has lost is looked for as well, by what it held in the step before that.
 """
@@ -36,6 +37,7 @@ from rdn_engine.stream.pairs import (
     on_frame,
     pair,
     rows_of,
+    steadied,
     surely_moved,
     without,
 )
@@ -102,6 +104,11 @@ class _Followed:
         )
         nearest = np.argsort(iou, kind="stable")  # of several the last stays
         self._leader[faint[target[nearest]]] = self._sought[source[nearest]]
+
+    @property
+    def has_followed(self) -> bool:
+        """Whether a frame behind the step, or one at which it was lost, has told how far its boxes have moved."""
+        return self._by is not None
 
     def likely(self, frame: _Frame) -> Float:
         """[n, 2] how far each has moved by a frame behind the step, as far as is known until now."""
@@ -261,6 +268,8 @@ class Between:
         there = replace(earlier.boxes, xyxy=on_frame(earlier.boxes, moved))
         pairs = pair(there, boxes)
         speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
+        if earlier.has_followed:
+            boxes = steadied(there, boxes, pairs)
         self._going = _Followed(last.frame, boxes, speed, since=_unseen(earlier.frame))
         rows = without(pairs.before, len(there))
         rows = rows[there.confidence[rows] >= FAINT]

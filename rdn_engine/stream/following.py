@@ -9,9 +9,10 @@ import numpy as np
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
 
-LIKENESS = 0.4
-"""A correlation below it is of something else: such a box goes where it was likely to go. Chosen, as are the numbers of
-csrc/cpu/following.cpp, on videos of the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
+UNLIKE, SURE = np.float32(0.4), np.float32(0.9)
+"""Correlations of something else, and of what is surely the same. Between the two a box goes a part of the way from
+where it was likely to go to what is most like it. Chosen, as are the numbers of csrc/cpu/following.cpp, on videos of
+the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
 
 class Picture(NamedTuple):
@@ -33,8 +34,8 @@ def followed(before: Picture, after: Picture, boxes: Float, guess: Float) -> tup
         guess: [n, 2] x and y that each is likely to have moved, in pixels of the frame.
 
     Returns:
-        [n, 2] x and y that each has moved, in pixels of the frame: where the pictures do not tell, as guessed. And [n]
-        how like what it held then what it holds now is, -1..1.
+        [n, 2] x and y that each has moved, in pixels of the frame: the nearer to the guess the less the pictures tell.
+        And [n] how like what it held then what is most like it now is, -1..1.
     """
     scale = np.array([before.side[1], before.side[0]], np.float32)
     edges = boxes + np.array([0, 0, 1, 1], np.float32)
@@ -42,4 +43,5 @@ def followed(before: Picture, after: Picture, boxes: Float, guess: Float) -> tup
     edges[:, 2:] = np.maximum(edges[:, 2:], edges[:, :2] + 1)
     small = (edges.reshape(-1, 2, 2) / scale).reshape(-1, 4)
     moved, likeness = cpu.follow(before.colours, after.colours, boxes=small, guess=guess / scale)
-    return np.where(likeness[:, None] >= LIKENESS, moved * scale, guess), likeness
+    told = ((likeness - UNLIKE) / (SURE - UNLIKE)).clip(0, 1)[:, None]
+    return guess + told * (moved * scale - guess), likeness

@@ -19,6 +19,10 @@ JITTER = 0.2
 """Of a box's side: a movement of so much between two steps goes on by half, a larger one by more. Chosen on videos of
 the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 
+EARLIER = np.float32(0.4)
+"""What the confidence of a box of the step before counts, beside that of the box of this step, in where both say that
+their object is. Chosen as JITTER"""
+
 ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.15)
 """A box keeps half of its confidence where this likeness to what it held in its step is left, and nearly all, or hardly
 any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
@@ -142,6 +146,24 @@ def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
     sure = squared / (squared + JITTER**2 * sides.prod(1, keepdims=True))
     found: Float = sure * moved
     return found
+
+
+def steadied(earlier: Detections, last: Detections, pairs: Pairs) -> Detections:
+    """Boxes of a step that go on behind it: where a detector put them once is not as sure as where it put them twice.
+
+    Args:
+        earlier: boxes of the step before, where they have gone to by now.
+        last: result of the step.
+        pairs: of their boxes.
+
+    Returns:
+        `last` with the boxes of pairs between what both say, by their confidences.
+    """
+    before, after = EARLIER * earlier.confidence[pairs.before], last.confidence[pairs.after]
+    weight = (before / np.maximum(before + after, np.finfo(np.float32).tiny))[:, None]
+    xyxy = last.xyxy.copy()
+    xyxy[pairs.after] += weight * (earlier.xyxy[pairs.before] - xyxy[pairs.after])
+    return replace(last, xyxy=xyxy)
 
 
 def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:

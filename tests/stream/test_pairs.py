@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.results import NOBODY, Detections
-from rdn_engine.stream.pairs import ALIKE, Pairs, interpolated, moved_on, pair, surely_moved
+from rdn_engine.stream.pairs import ALIKE, EARLIER, Pairs, interpolated, moved_on, pair, steadied, surely_moved
 from tests.stream.boxes import WIDTH, result, square
 
 BOTH = Pairs(np.arange(2), np.arange(2))
@@ -149,6 +149,24 @@ def test_no_box_goes_on_farther_than_it_moved(x: float, y: float, wide: float, t
     earlier, last = result([[90, 90, 90 + wide, 90 + tall]]), result([[90 + x, 90 + y, 90 + x + wide, 90 + y + tall]])
     found = surely_moved(earlier, last, Pairs(np.arange(1), np.arange(1)))[0]
     assert np.hypot(*found) <= np.hypot(x, y) + 1e-4
+
+
+def test_what_goes_on_lies_between_what_two_steps_say() -> None:
+    """By their confidences: of a box that the step before was sure of it takes more."""
+    earlier = result([square(20), square(100), square(200)], [0.8, 0.2, 0.9], ids=[1, 2, 3])
+    last = result([square(106), square(24), square(300)], [0.8, 0.4, 0.9], ids=[2, 1, 4])
+    found = steadied(earlier, last, pair(earlier, last))
+    for row, (there, here, was, now) in enumerate([(100, 106, 0.2, 0.8), (20, 24, 0.8, 0.4)]):
+        weight = float(EARLIER) * was / (float(EARLIER) * was + now)
+        np.testing.assert_allclose(found.xyxy[row], np.array(square(here + weight * (there - here))), rtol=1e-6)
+    assert found.xyxy[2].tolist() == last.xyxy[2].tolist()
+    assert found.confidence.tolist() == last.confidence.tolist()
+    assert last.xyxy[0].tolist() == square(106), "the step stays as it is"
+
+
+def test_boxes_of_no_confidence_stay_where_the_step_found_them() -> None:
+    earlier, last = result([square(20)], [0.0]), result([square(24)], [0.0])
+    assert steadied(earlier, last, Pairs(np.arange(1), np.arange(1))).xyxy.tolist() == last.xyxy.tolist()
 
 
 def test_nothing_found_is_nothing_between() -> None:
