@@ -38,6 +38,7 @@ from rdn_engine.stream.pairs import (
     pair,
     rows_of,
     steadied,
+    still_there,
     surely_moved,
     without,
 )
@@ -95,6 +96,8 @@ class _Followed:
         self.frame = frame
         self.boxes = boxes
         self._moved, self._since, self._by = moved, since, by
+        self.likeness: Float | None = None
+        """[n] of what each holds in the last frame to which it was followed to what it held in the step"""
         self._leader = np.arange(len(boxes))  # the box that each goes with
         self._sought = np.flatnonzero(boxes.confidence >= FAINT)
         faint = np.flatnonzero(boxes.confidence < FAINT)
@@ -104,11 +107,6 @@ class _Followed:
         )
         nearest = np.argsort(iou, kind="stable")  # of several the last stays
         self._leader[faint[target[nearest]]] = self._sought[source[nearest]]
-
-    @property
-    def has_followed(self) -> bool:
-        """Whether a frame behind the step, or one at which it was lost, has told how far its boxes have moved."""
-        return self._by is not None
 
     def likely(self, frame: _Frame) -> Float:
         """[n, 2] how far each has moved by a frame behind the step, as far as is known until now."""
@@ -129,7 +127,7 @@ class _Followed:
                 self.frame.picture, frame.picture, self.boxes.xyxy[rows], moved[rows]
             )
             moved, likeness = moved[self._leader], likeness[self._leader]
-        self._moved, self._by = moved, _unseen(frame)
+        self._moved, self._by, self.likeness = moved, _unseen(frame), likeness
         return moved_on(self.boxes, moved, likeness)
 
 
@@ -267,9 +265,11 @@ class Between:
             return
         there = replace(earlier.boxes, xyxy=on_frame(earlier.boxes, moved))
         pairs = pair(there, boxes)
-        speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
-        if earlier.has_followed:
-            boxes = steadied(there, boxes, pairs)
+        if last.frame.role == "encoded":  # else it shows what the one before showed, and nothing has moved
+            speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
+            if earlier.likeness is not None:
+                sure = replace(there, confidence=there.confidence * still_there(earlier.likeness))
+                boxes = steadied(sure, boxes, pairs)
         self._going = _Followed(last.frame, boxes, speed, since=_unseen(earlier.frame))
         rows = without(pairs.before, len(there))
         rows = rows[there.confidence[rows] >= FAINT]

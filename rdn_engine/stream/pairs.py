@@ -152,7 +152,7 @@ def steadied(earlier: Detections, last: Detections, pairs: Pairs) -> Detections:
     """Boxes of a step that go on behind it: where a detector put them once is not as sure as where it put them twice.
 
     Args:
-        earlier: boxes of the step before, where they have gone to by now.
+        earlier: boxes of the step before, where they have gone to by now, with what they keep of their confidence.
         last: result of the step.
         pairs: of their boxes.
 
@@ -166,6 +166,19 @@ def steadied(earlier: Detections, last: Detections, pairs: Pairs) -> Detections:
     return replace(last, xyxy=xyxy)
 
 
+def still_there(likeness: Float) -> Float:
+    """What a box keeps of its confidence, behind its step.
+
+    Args:
+        likeness: [n] of what it holds to what it held then, at most 1.
+
+    Returns:
+        [n] parts of 1; 1 of the same.
+    """
+    kept = 1 / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH)) * (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH))
+    return kept.astype(np.float32)
+
+
 def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
     """Boxes after the last step that is known.
 
@@ -177,8 +190,7 @@ def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
     Returns:
         Those boxes, as large as they were but for what is outside the frame, best first; facts as of `last`.
     """
-    kept = 1 / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH)) * (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH))
-    result = replace(last, xyxy=on_frame(last, moved), confidence=last.confidence * kept.astype(np.float32))
+    result = replace(last, xyxy=on_frame(last, moved), confidence=last.confidence * still_there(likeness))
     return rows_of(result, np.argsort(-result.confidence, kind="stable"))
 
 

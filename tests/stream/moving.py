@@ -14,7 +14,7 @@ from rdn_engine.host.features import EncodedFrame
 from rdn_engine.host.model import HostModel
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.pairs import JITTER
+from rdn_engine.stream.pairs import EARLIER, JITTER
 from tests.fakes import SIDE, FakeEncoder, FakeRelation, image, tiny_config
 
 SCALE = 10
@@ -63,6 +63,11 @@ def surely(result: Detections, moved: float) -> float:
     [box] = result.xyxy
     squared = (SCALE * moved) ** 2
     return squared / (squared + JITTER**2 * float(np.prod(box[2:] - box[:2] + 1)))
+
+
+def steady(found: float, likely: float) -> float:
+    """From where a box goes on that was found, and that was likely to be, somewhere, with the same confidence."""
+    return found - float(EARLIER / (1 + EARLIER)) * (found - likely)
 
 
 def bases(results: list[Detections]) -> list[str]:

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.results import NOBODY, Detections
-from rdn_engine.stream.pairs import ALIKE, EARLIER, Pairs, interpolated, moved_on, pair, steadied, surely_moved
+from rdn_engine.stream.pairs import (
+    ALIKE,
+    EARLIER,
+    Pairs,
+    interpolated,
+    moved_on,
+    pair,
+    steadied,
+    still_there,
+    surely_moved,
+)
 from tests.stream.boxes import WIDTH, result, square
 
 BOTH = Pairs(np.arange(2), np.arange(2))
@@ -162,6 +172,11 @@ def test_what_goes_on_lies_between_what_two_steps_say() -> None:
     assert found.xyxy[2].tolist() == last.xyxy[2].tolist()
     assert found.confidence.tolist() == last.confidence.tolist()
     assert last.xyxy[0].tolist() == square(106), "the step stays as it is"
+
+
+def test_what_looks_otherwise_is_hardly_there() -> None:
+    kept = still_there(np.array([-1, 0, 0.3, 0.6, 1], np.float32))
+    assert kept == pytest.approx([0, 0.12, 0.5, 0.89, 1], abs=0.01)
 
 
 def test_boxes_of_no_confidence_stay_where_the_step_found_them() -> None:

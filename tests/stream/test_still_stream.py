@@ -9,7 +9,7 @@ import pytest
 
 from rdn_engine import Detector
 from tests.fakes import DIALS, FakeEncoder, FakeRelation, fake_detector, image
-from tests.stream.moving import bases, indices, large, lefts, moving_detector, surely
+from tests.stream.moving import bases, indices, large, lefts, moving_detector, steady, surely
 
 
 def still_detector() -> tuple[Detector, FakeEncoder, FakeRelation]:
@@ -88,4 +88,4 @@ def test_a_still_step_ends_the_motion_of_the_frames_between() -> None:
     with detector.open_stream(dials) as stream:
         results = [r for level in (0, 1, 2, 3, 2, 2, 2) for r in stream.push(large(level))]
     assert bases(results) == ["encoded", "extrapolated", "encoded", "extrapolated", "still", "extrapolated", "still"]
-    assert lefts(results) == pytest.approx([0, 0, 2, 2 + surely(results[2], 2), 2, 2, 2], abs=1e-4)
+    assert lefts(results) == pytest.approx([0, 0, 2, steady(2, 0) + surely(results[2], 2), 2, 2, 2], abs=1e-4)
