@@ -174,8 +174,11 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images in a folder, in the order of their names"""
-    return sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    """The images in a folder, in the order of their names; none in one that is not there."""
+    try:
+        return sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    except UnicodeEncodeError:  # of a name that no file can have, from Python 3.13 on
+        return []
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:
