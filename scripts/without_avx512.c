@@ -9,6 +9,8 @@
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
 #include <link.h>
 #include <signal.h>
 #include <spawn.h>
@@ -28,8 +30,9 @@
 
 static const uint8_t kCpuid[2] = {0x0f, 0xa2}, kUd2[2] = {0x0f, 0x0b};
 
-// Addresses of the instructions that were CPUID.
+// Addresses of the instructions that were CPUID, 0 of those that are gone, and whose they are.
 static uintptr_t replaced[MOST];
+static const uintptr_t* owner[MOST];
 static int count;
 
 static void answer(uint32_t leaf, uint32_t subleaf, uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d) {
@@ -73,11 +76,17 @@ static void illegal(int signal_number, siginfo_t* info, void* context) {
     r[REG_RIP] += sizeof kUd2;
 }
 
-// Python's faulthandler would take the signal.
+// Python's faulthandler would take the signal; programs that set it back to what it was would lose it.
 int sigaction(int signal_number, const struct sigaction* action, struct sigaction* before) {
     if (!real_sigaction) *(void**)&real_sigaction = dlsym(RTLD_NEXT, "sigaction");
     if (signal_number == SIGILL) action = 0;
     return real_sigaction(signal_number, action, before);
+}
+
+__sighandler_t signal(int signal_number, __sighandler_t handler) {
+    static __sighandler_t (*real)(int, __sighandler_t);
+    if (!real) *(void**)&real = dlsym(RTLD_NEXT, "signal");
+    return signal_number == SIGILL ? SIG_DFL : real(signal_number, handler);
 }
 
 static void give_up(const char* what, const char* path) {
@@ -85,28 +94,39 @@ static void give_up(const char* what, const char* path) {
     _exit(CANNOT);
 }
 
-// Writes the addresses of a file's CPUIDs, one a line, and a last line that says that all are there.
+// Writes the addresses of a file's CPUIDs, one a line, and a last line that says that all are there. Tables may lie in
+// the code, and objdump takes them for instructions: near those stand some that are none ("(bad)"), and nothing that
+// says which leaf is wanted.
 static void find_cpuids(const char* path, const char* to) {
     static const char command[] =
-        "{ LC_ALL=C objdump -d --no-show-raw-insn \"$0\" && echo end; } |"
-        " sed -n -e 's/^ *\\([0-9a-f]*\\):[[:space:]]*cpuid *$/\\1/p' -e '/^end$/p' > \"$1.$$\" && mv \"$1.$$\" \"$1\"";
+        "{ LC_ALL=C objdump -d --no-show-raw-insn \"$0\" && echo end; } | awk '"
+        "/%[er]ax$/ { leaf = NR }"
+        "/\\(bad\\)/ { bad = NR; given = found }"
+        "/[ \\t]cpuid *$/ && NR - leaf <= 12 && NR - bad > 12 {"
+        "  line[++found] = leaf = NR; address[found] = substr($1, 1, length($1) - 1) }"
+        "given < found && NR - line[given + 1] > 12 { print address[++given] }"
+        "END { while (given < found) print address[++given]; if ($0 == \"end\") print }"
+        "' > \"$1.$$\" && [ \"$(tail -n 1 \"$1.$$\")\" = end ] && mv \"$1.$$\" \"$1\"";
     char* words[] = {"sh", "-c", (char*)command, (char*)path, (char*)to, 0};
     char path_variable[4096];
     snprintf(path_variable, sizeof path_variable, "PATH=%s", getenv("PATH") ? getenv("PATH") : "/usr/bin:/bin");
     char* variables[] = {path_variable, 0};  // nothing is hidden from objdump
     pid_t child;
-    int status = -1;
-    if (posix_spawn(&child, "/bin/sh", 0, 0, words, variables) || waitpid(child, &status, 0) < 0 || status != 0)
-        give_up("objdump fails on", path);
+    if (posix_spawn(&child, "/bin/sh", 0, 0, words, variables)) give_up("/bin/sh does not start, for", path);
+    while (waitpid(child, 0, 0) < 0 && errno == EINTR) {
+    }
 }
 
-static void replace(uintptr_t at, const char* path) {
+static void replace(uintptr_t at, const char* path, const uintptr_t* cookie) {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = at / page * page;
     const size_t size = (at + sizeof kUd2 - first + page - 1) / page * page;
     if (memcmp((const void*)at, kCpuid, sizeof kCpuid)) return;  // its code is not where objdump says
-    if (count == MOST) give_up("too many CPUIDs up to", path);
-    replaced[count] = at;
-    __atomic_store_n(&count, count + 1, __ATOMIC_RELEASE);
+    int place = 0;
+    while (place < count && replaced[place])
+        ++place;
+    if (place == MOST) give_up("too many CPUIDs up to", path);
+    replaced[place] = at, owner[place] = cookie;
+    if (place == count) __atomic_store_n(&count, count + 1, __ATOMIC_RELEASE);
     if (mprotect((void*)first, size, PROT_READ | PROT_WRITE | PROT_EXEC)) give_up("may not write to the code of", path);
     memcpy((void*)at, kUd2, sizeof kUd2);
     mprotect((void*)first, size, PROT_READ | PROT_EXEC);
@@ -122,11 +142,13 @@ unsigned la_version(unsigned version) {
 }
 
 unsigned la_objopen(struct link_map* map, Lmid_t namespace, uintptr_t* cookie) {
-    const char* path = map->l_name[0] ? map->l_name : "/proc/self/exe";
+    char own[PATH_MAX] = "";
+    if (!map->l_name[0] && readlink("/proc/self/exe", own, sizeof own - 1) < 0) own[0] = 0;
+    const char* path = map->l_name[0] ? map->l_name : own;
     const char* folder = getenv("RDN_CPUIDS");
     struct stat about;
     char known[4096], line[64];
-    (void)namespace, (void)cookie;
+    (void)namespace;
     if (!folder || stat(path, &about)) return 0;  // the kernel's own has no file
     snprintf(known, sizeof known, "%s/%llx-%llx-%llx-%llx", folder, (unsigned long long)about.st_dev,
              (unsigned long long)about.st_ino, (unsigned long long)about.st_size, (unsigned long long)about.st_mtime);
@@ -138,9 +160,16 @@ unsigned la_objopen(struct link_map* map, Lmid_t namespace, uintptr_t* cookie) {
     int whole = 0;
     while (file && fgets(line, sizeof line, file)) {
         whole = !strcmp(line, "end\n");
-        if (!whole) replace(map->l_addr + strtoull(line, 0, 16), path);
+        if (!whole) replace(map->l_addr + strtoull(line, 0, 16), path, cookie);
     }
-    if (!whole) give_up("objdump fails on", path);
+    if (!whole) give_up("objdump fails, or its result cannot be kept under build/, of", path);
     fclose(file);
+    return 0;
+}
+
+// What comes to lie there is another library's.
+unsigned la_objclose(uintptr_t* cookie) {
+    for (int i = 0; i < count; ++i)
+        if (owner[i] == cookie) replaced[i] = 0;
     return 0;
 }

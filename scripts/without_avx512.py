@@ -4,8 +4,9 @@
 
 Kernels, ONNX Runtime, OpenVINO, oneDNN and NumPy then choose what they have for AVX2, so that one machine measures both
 kinds. What is measured is this machine's core with AVX2, and results say so (`machine.hidden`). Wants x86-64 Linux with
-glibc 2.35 or newer, gcc and objdump. The first run reads every library that is loaded, PyTorch's for minutes. Exit
-code: the command's; 125 where this machine cannot.
+glibc 2.35 or newer, gcc and objdump. The first run reads every library that is loaded, PyTorch's for minutes. Nothing
+is hidden from static programs, and from those that are started without these variables; a thread that blocks SIGILL
+ends where it asks. Exit code: the command's; 125 where this machine cannot.
 """
 
 from __future__ import annotations
@@ -49,9 +50,20 @@ def main(command: list[str]) -> NoReturn:
         if shutil.which(program) is None:
             print(f"{program} is not there; wanted gcc and objdump (binutils)", file=sys.stderr)
             sys.exit(CANNOT)
-    CPUIDS.mkdir(parents=True, exist_ok=True)
-    told = {name: ":".join(filter(None, [str(library()), os.environ.get(name)])) for name in ("LD_AUDIT", "LD_PRELOAD")}
-    told |= {"RDN_CPUIDS": str(CPUIDS), "GLIBC_TUNABLES": TUNABLE, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
+    if set(str(LIBRARY)) & set(": "):
+        print(f"{LIBRARY} has a colon or a space in its path, which LD_AUDIT cannot name", file=sys.stderr)
+        sys.exit(CANNOT)
+    try:
+        CPUIDS.mkdir(parents=True, exist_ok=True)
+        library()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{LIBRARY} cannot be built: {error}", file=sys.stderr)
+        sys.exit(CANNOT)
+    told = {name: ":".join(filter(None, [str(LIBRARY), os.environ.get(name)])) for name in ("LD_AUDIT", "LD_PRELOAD")}
+    tunables = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), TUNABLE]))
+    told |= {"RDN_CPUIDS": str(CPUIDS), "GLIBC_TUNABLES": tunables, "RDN_HIDDEN": "AVX-512, AVX-VNNI, AMX"}
+    if os.environ.get("RDN_CPUIDS"):  # nothing is left to hide
+        told = {}
     try:
         os.execvpe(command[0], command, os.environ | told)
     except (OSError, ValueError) as error:  # the second: an empty name

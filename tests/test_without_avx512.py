@@ -31,6 +31,18 @@ page.write(bytes([0x0f, 0x0b]))
 ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
 """
 
+TABLE = r"""
+int has_avx512(void) {
+    int a = 7, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return b >> 16 & 1;
+}
+__asm__(".text\n.globl table\n.balign 64\ntable:\n.fill 8, 2, 0x0607\n.byte 0x0f, 0xa2\n.fill 8, 2, 0x0607\n");
+extern const unsigned char table[];
+#include <stdio.h>
+int main(void) { printf("%d %02x\n", has_avx512(), table[17]); return 0; }
+"""
+
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     told = [sys.executable, "scripts/without_avx512.py", *command]
@@ -62,4 +74,14 @@ def test_the_command_s_exit_code_and_its_faults_are_its_own() -> None:
     assert (sent.returncode, sent.stdout) == (-4, "")
     assert run(sys.executable, "-c", ILLEGAL).returncode == -4
     assert run().returncode == 2
+    nested = run(sys.executable, "scripts/without_avx512.py", sys.executable, "-c", PROBE)
+    assert nested.returncode == 0, nested.stderr
     assert run("no-such-command").returncode == run("").returncode == 127
+
+
+def test_a_program_of_its_own_is_told_the_same_and_its_tables_stay(tmp_path: Path) -> None:
+    """objdump takes what lies in the code for instructions; 06 and 07 are none in 64 bits."""
+    (tmp_path / "a.c").write_text(TABLE)
+    subprocess.run(["gcc", "-o", tmp_path / "a", tmp_path / "a.c"], check=True)
+    done = run(str(tmp_path / "a"))
+    assert done.stdout == "0 a2\n", done.stderr

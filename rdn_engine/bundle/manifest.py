@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rdn_engine.bundle.confidence import ConfidenceMap, read_confidence
 from rdn_engine.config import RDNConfig
 from rdn_engine.errors import BundleError, ConfigError
+from rdn_engine.plain import is_finite, shown
 from rdn_engine.text import read_text
 
 FORMAT = "rdn-engine"
@@ -227,7 +228,7 @@ class Manifest:
             producers=_mapping(data, "producers", str),
             source=_mapping(data, "source", str),
             parameters=_mapping(data, "parameters", int),
-            tolerances={k: float(v) for k, v in _mapping(data, "tolerances", (int, float)).items()},
+            tolerances=_numbers(data, "tolerances"),
             agreement=Agreement.from_dict(data.get("agreement")) if data.get("precision") in PRECISIONS[1:] else None,
             quantization_error=_quantization_error(data),
             confidence=confidence,
@@ -249,9 +250,7 @@ class Manifest:
 
 
 def _quantization_error(data: Mapping[str, Any]) -> dict[str, float]:
-    if "quantization_error" not in data:
-        return {}
-    errors = {k: float(v) for k, v in _mapping(data, "quantization_error", (int, float)).items()}
+    errors = _numbers(data, "quantization_error") if "quantization_error" in data else {}
     for stage, error in errors.items():
         if not 0 <= error <= LARGEST_TOLERANCE:
             raise BundleError(f"{MANIFEST}: quantization_error.{stage} is {error}; wanted 0..{LARGEST_TOLERANCE}")
@@ -287,6 +286,14 @@ def _field(data: Mapping[str, Any], name: str, kind: type[_T] | tuple[type[_T], 
         wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise BundleError(f"{MANIFEST}: {where}{name} is {value!r}; wanted a {wanted}")
     return value
+
+
+def _numbers(data: Mapping[str, Any], name: str) -> dict[str, float]:
+    values = _mapping(data, name, (int, float))
+    for key, value in values.items():
+        if not is_finite(value):
+            raise BundleError(f"{MANIFEST}: {name}.{key} is {shown(value)}; wanted a finite number")
+    return {key: float(value) for key, value in values.items()}
 
 
 def _mapping(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> dict[str, Any]:

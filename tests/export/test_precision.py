@@ -25,7 +25,7 @@ from export.reduced import Reduced
 from rdn_engine import Detector
 from rdn_engine.backends.graph import BackendName
 from rdn_engine.bundle.directory import Bundle, write_manifest
-from rdn_engine.bundle.manifest import GRAPHS, LARGEST_TOLERANCE, MANIFEST, Agreement
+from rdn_engine.bundle.manifest import GRAPHS, MANIFEST, Agreement
 from rdn_engine.cli.app import app
 from rdn_engine.errors import BundleError, PrecisionError
 from rdn_engine.results import Detections
@@ -152,8 +152,6 @@ def test_another_library_may_be_as_far_from_int8_as_float32_is(built: Path) -> N
     assert rdn_engine.verify.tolerances_of(told, "onnxruntime") == told.tolerances
     other = rdn_engine.verify.tolerances_of(replace(told, quantization_error={"boxes": 0.03}), "openvino")
     assert other == {**told.tolerances, "boxes": 0.06}
-    far = rdn_engine.verify.tolerances_of(replace(told, quantization_error={"logits": 0.15}), "openvino")
-    assert far["logits"] == LARGEST_TOLERANCE
     exact = Bundle.open(EXACT).manifest
     assert exact.quantization_error == {}
     assert rdn_engine.verify.tolerances_of(exact, "openvino") == exact.tolerances

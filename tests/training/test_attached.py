@@ -128,15 +128,21 @@ def test_a_cache_of_something_else_is_refused(engines: Path, tmp_path: Path) -> 
     (tmp_path / FACTS).write_text("{")
     with pytest.raises(DatasetError, match="not JSON"):
         FeatureCache(tmp_path, "0" * 64, told)
+    (tmp_path / FACTS).write_text("[" * 200_000)
+    with pytest.raises(DatasetError, match="not JSON"):
+        FeatureCache(tmp_path, "0" * 64, told)
 
 
 def test_a_cache_of_before_is_refused(engines: Path, tmp_path: Path) -> None:
     told = settings(engines)
     FeatureCache(tmp_path, "0" * 64, told)
     facts = json.loads((tmp_path / FACTS).read_text())
+    (tmp_path / FACTS).write_text(json.dumps({**facts, "later": 1}))
+    with pytest.raises(DatasetError, match="another version: later is 1, wanted none; choose another"):
+        FeatureCache(tmp_path, "0" * 64, told)
     del facts["version"]
     (tmp_path / FACTS).write_text(json.dumps(facts))
-    with pytest.raises(DatasetError, match=f"another version: version is None, wanted {VERSION}; choose another"):
+    with pytest.raises(DatasetError, match=f"another version: version is missing, wanted {VERSION}; choose another"):
         FeatureCache(tmp_path, "0" * 64, told)
 
 

@@ -235,13 +235,15 @@ def _digest(settings: Settings) -> str:
 def _refuse_others(path: Path, facts: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error}); wanted the facts of a cache of features") from error
     if found == facts:
         return
     there = found if isinstance(found, dict) else {}
     other = [
-        f"{name} is {there.get(name)}, wanted {value}" for name, value in facts.items() if there.get(name) != value
+        f"{name} is {there.get(name, 'missing')}, wanted {facts.get(name, 'none')}"
+        for name in dict.fromkeys([*facts, *there])
+        if name not in there or name not in facts or there[name] != facts[name]
     ]
     raise DatasetError(
         f"{path.parent} holds features of another detector, other data or another version: {'; '.join(other)}; choose "

@@ -58,7 +58,7 @@ class Program(nn.Module):
         if missing:
             raise BackendUnavailable(
                 f"{path.name} has {', '.join(missing)}, which backend 'torch' does not run: bundles in int8 and fp8 "
-                "run with 'onnxruntime', 'tensorrt' or 'tensorrt_rtx'"
+                "run with 'onnxruntime', 'openvino' (int8), 'tensorrt' or 'tensorrt_rtx'"
             )
         self._numbers: dict[str, int | Ints] = {}
         self._buffer_names: dict[str, str] = {}

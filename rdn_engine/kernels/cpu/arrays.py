@@ -52,15 +52,21 @@ def zeros_together(*wanted: tuple[tuple[int, ...], DTypeLike]) -> list[NDArray[A
 
     Returns:
         The arrays, all zero.
+
+    Raises:
+        MemoryError: they do not fit.
     """
     line, huge = 64, 1 << 21
     sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
     total = sum(round_up(size, line) for size in sizes)
-    pages = mmap.mmap(-1, total + huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, total + huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{total} bytes: {error}") from error
     memory = np.frombuffer(pages, np.uint8)
     start = -memory.ctypes.data % huge
     if total >= huge:
-        with suppress(OSError):  # a system that has none
+        with suppress(OSError, AttributeError):  # a system that has none
             pages.madvise(mmap.MADV_HUGEPAGE, start, total // huge * huge)
     arrays = []
     for size, (shape, dtype) in zip(sizes, wanted, strict=True):
