@@ -197,11 +197,15 @@ def _cells(picture: Array, top: float, left: float, tall: float, wide: float, si
 def follow(
     before: Array, after: Array, box: Array, guess: Array, cells: int = 12, reach: int = 8
 ) -> tuple[Array, Array]:
-    """Correlation of a box's colours with those of every place around a guess, and that less what a distance takes."""
+    """Correlation of a box's colours with those of every place around a guess, the middle of the box weighing most, and
+    that less what a distance takes.
+    """
     before, after, box, guess = (np.asarray(a, np.float64) for a in (before, after, box, guess))
     wide, tall = 1.2 * (box[2:] - box[:2]) / cells
     left, top = (box[:2] + box[2:]) / 2 - cells * np.array([wide, tall]) / 2
     places = 2 * reach + 1
+    far = 1.2 * (2 * (np.arange(cells) + 0.5) / cells - 1)
+    weights = np.exp(-1.5 * (far[:, None] ** 2 + far**2))
     known = _cells(before, top, left, tall, wide, cells)
     like, worth = np.empty((2, places, places))
     top, left = top + guess[1] - reach * tall, left + guess[0] - reach * wide
@@ -212,8 +216,9 @@ def follow(
             both = ~np.isnan(known[..., 0]) & ~np.isnan(there[..., 0])
             like[i, j] = -1
             if both.sum() >= 0.4 * cells**2:
-                t, x = known[both], there[both]
-                covariance = ((t - t.mean(0)) * (x - x.mean(0))).mean(0).sum()
-                like[i, j] = (covariance + 4) / math.sqrt((t.var(0).sum() + 4) * (x.var(0).sum() + 4))
+                w = weights[both] / weights[both].sum()
+                t, x = (a[both] - w @ a[both] for a in (known, there))
+                covariance, *variances = ((w @ (a * b)).sum() for a, b in ((t, x), (t, t), (x, x)))
+                like[i, j] = (covariance + 4) / math.sqrt((variances[0] + 4) * (variances[1] + 4))
             worth[i, j] = like[i, j] - 0.5 * (1.2 / cells) ** 2 * ((i - reach) ** 2 + (j - reach) ** 2)
     return like, worth

@@ -15,6 +15,7 @@ constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;  // cel
 constexpr float kStep = kAround / kCells;                                 // of a cell, in sides of a box
 constexpr double kNoise = 4;        // grey levels squared, of all colours: two that differ by so little are alike
 constexpr float kFarther = 0.5f;    // what a box's side of distance from the guess, squared, takes from a likeness
+constexpr float kFade = 1.5f;       // with what a cell counts the less, the farther it is from a box's middle
 constexpr float kLeastPart = 0.4f;  // of the cells that lie on both pictures, or they are not compared
 
 // Sums of each colour over all that lies above and left of each corner of a picture's pixels.
@@ -107,20 +108,34 @@ struct Cells {
     }
 };
 
-// Sums of each colour, and of the squares of all, over the cells above and left of each corner.
-template <int64_t kSide>
-struct Totals {
-    static constexpr int64_t kKinds = kColours + 1;
-    double sums[kSide + 1][kSide + 1][kKinds];
+// What a cell counts by its row, or by its column: what is far from the middle of a box is rather not of its object.
+struct Weights {
+    float of[kCells];
 
-    explicit Totals(const Cells<kSide>& cells) : sums{} {
-        for (int64_t i = 0; i < kSide; ++i) {
+    Weights() {
+        for (int64_t a = 0; a < kCells; ++a) {
+            const float far = kAround * (2 * (static_cast<float>(a) + 0.5f) / kCells - 1);  // in halves of a box's side
+            of[a] = std::exp(-kFade * far * far);
+        }
+    }
+};
+const Weights kWeights;
+
+constexpr int64_t kKinds = kColours + 1;  // of sums: of each colour, and of the squares of all
+
+// Weighted sums over the known cells above and left of each corner.
+struct Totals {
+    double sums[kCells + 1][kCells + 1][kKinds];
+
+    explicit Totals(const Cells<kCells>& cells) : sums{} {
+        for (int64_t i = 0; i < kCells; ++i) {
             double row[kKinds]{};
-            for (int64_t j = 0; j < kSide; ++j) {
+            for (int64_t j = 0; j < kCells; ++j) {
+                const double weight = kWeights.of[i] * kWeights.of[j];
                 for (int64_t c = 0; c < kColours; ++c) {
-                    const double one = cells.mean[c][i * kSide + j];
-                    row[c] += one;
-                    row[kColours] += one * one;
+                    const double one = cells.mean[c][i * kCells + j];
+                    row[c] += weight * one;
+                    row[kColours] += weight * one * one;
                 }
                 for (int64_t k = 0; k < kKinds; ++k)
                     sums[i + 1][j + 1][k] = sums[i][j + 1][k] + row[k];
@@ -136,8 +151,18 @@ struct Totals {
 // What is known, and how like it is what is seen at each place.
 class Likeness {
   public:
-    Likeness(const Cells<kCells>& known, const Cells<kArea>& seen)
-        : known_(known), seen_(seen), known_totals_(known), seen_totals_(seen) {}
+    Likeness(const Cells<kCells>& known, const Cells<kArea>& seen) : known_(known), seen_(seen), totals_(known) {
+        for (int64_t c = 0; c < kColours; ++c)
+            for (int64_t a = 0; a < kCells; ++a)
+                for (int64_t b = 0; b < kCells; ++b)
+                    weighted_[c][a * kCells + b] = known.mean[c][a * kCells + b] * kWeights.of[a] * kWeights.of[b];
+        float squares[kArea * kArea]{};
+        for (const auto& colour : seen.mean)
+            for (int64_t i = 0; i < kArea * kArea; ++i)
+                squares[i] += colour[i] * colour[i];
+        for (int64_t k = 0; k < kKinds; ++k)
+            sum(k < kColours ? seen.mean[k] : squares, seen_sums_[k]);
+    }
 
     // Of the places of row i. Their cells that lie on both pictures are a rectangle.
     void row(int64_t i, float* likeness) const {
@@ -145,7 +170,7 @@ class Likeness {
         for (int64_t c = 0; c < kColours; ++c)
             for (int64_t a = known_.top; a < known_.bottom; ++a)
                 for (int64_t b = known_.left; b < known_.right; ++b) {
-                    const float value = known_.mean[c][a * kCells + b];
+                    const float value = weighted_[c][a * kCells + b];
                     const float* colour = seen_.mean[c] + (i + a) * kArea + b;
                     for (int64_t j = 0; j < kPlaces; ++j)
                         products[j] += value * colour[j];
@@ -156,13 +181,13 @@ class Likeness {
             const int64_t count = std::max(bottom - top, int64_t{0}) * std::max(right - left, int64_t{0});
             likeness[j] = -1;
             if (static_cast<float>(count) < kLeastPart * kCells * kCells) continue;
-            const auto n = static_cast<double>(count);
-            double variance = known_totals_.of(top, bottom, left, right, kColours) / n;
-            double other = seen_totals_.of(top + i, bottom + i, left + j, right + j, kColours) / n;
+            const double n = weight(top, bottom) * weight(left, right);
+            double variance = totals_.of(top, bottom, left, right, kColours) / n;
+            double other = seen_sums_[kColours][i][j] / n;
             double shared = products[j] / n;
             for (int64_t c = 0; c < kColours; ++c) {
-                const double mean = known_totals_.of(top, bottom, left, right, c) / n;
-                const double other_mean = seen_totals_.of(top + i, bottom + i, left + j, right + j, c) / n;
+                const double mean = totals_.of(top, bottom, left, right, c) / n;
+                const double other_mean = seen_sums_[c][i][j] / n;
                 variance -= mean * mean, other -= other_mean * other_mean, shared -= mean * other_mean;
             }
             const double both = (std::max(variance, 0.0) + kNoise) * (std::max(other, 0.0) + kNoise);
@@ -172,10 +197,34 @@ class Likeness {
     }
 
   private:
+    static double weight(int64_t from, int64_t to) {
+        double sum = 0;
+        for (int64_t a = from; a < to; ++a)
+            sum += kWeights.of[a];
+        return sum;
+    }
+
+    // Weighted sums over the cells at each place: of rows first, then of the columns of those. Cells off the picture
+    // are 0.
+    void sum(const float* cells, float (*sums)[kPlaces]) const {
+        float along[kArea][kPlaces]{};
+        for (int64_t i = 0; i < kArea; ++i)
+            for (int64_t b = known_.left; b < known_.right; ++b)
+                for (int64_t j = 0; j < kPlaces; ++j)
+                    along[i][j] += kWeights.of[b] * cells[i * kArea + b + j];
+        for (int64_t i = 0; i < kPlaces; ++i) {
+            std::fill(sums[i], sums[i] + kPlaces, 0.0f);
+            for (int64_t a = known_.top; a < known_.bottom; ++a)
+                for (int64_t j = 0; j < kPlaces; ++j)
+                    sums[i][j] += kWeights.of[a] * along[i + a][j];
+        }
+    }
+
     const Cells<kCells>& known_;
     const Cells<kArea>& seen_;
-    Totals<kCells> known_totals_;
-    Totals<kArea> seen_totals_;
+    Totals totals_;
+    float weighted_[kColours][kCells * kCells];
+    float seen_sums_[kKinds][kPlaces][kPlaces];
 };
 
 // Where the parabola through three neighbours has its top, from the middle one, which is the largest.

@@ -13,7 +13,8 @@ def follow(before: Float, after: Float, *, boxes: Float, guess: Float) -> tuple[
 
     A box with a margin of a tenth on every side is cut into 12 x 12 cells, whose means are compared at every place up
     to 8 cells away from the guess in either direction, the less the farther; the best is refined between cells by a
-    parabola. What lies outside the pictures is not compared. No box changes its size.
+    parabola. The middle of a box counts most, its corners least, where there is rather what lies behind its object.
+    What lies outside the pictures is not compared. No box changes its size.
 
     Args:
         before: [h, w, 3] colours of the picture that the boxes lie on.
