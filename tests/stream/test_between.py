@@ -139,7 +139,7 @@ def test_a_box_goes_part_of_the_way_where_pictures_tell_little() -> None:
     noise = np.random.default_rng(1).normal(0, 1, (HEIGHT // SIDE, WIDTH // SIDE, 3))
     before, after, box = picture((20, 30)), picture((26, 30)), np.array([spots(20, 30)], np.float32)
     way = []
-    for strength in (0, 60, 90, 400):
+    for strength in (0, 80, 120, 400):
         noisy = Picture((after.colours + strength * noise).astype(np.float32), after.side)
         moved, likeness = followed(before, noisy, box, np.zeros((1, 2), np.float32))
         way.append(moved[0, 0])
