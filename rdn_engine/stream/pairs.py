@@ -23,7 +23,7 @@ EARLIER = np.float32(0.4)
 """What the confidence of a box of the step before counts, beside that of the box of this step, in where both say that
 their object is. Chosen as JITTER"""
 
-ALIKE, ALIKE_WIDTH = np.float32(0.3), np.float32(0.15)
+ALIKE, ALIKE_WIDTH = np.float32(0.2), np.float32(0.15)
 """A box keeps half of its confidence where this likeness to what it held in its step is left, and nearly all, or hardly
 any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
 
