@@ -175,8 +175,8 @@ def still_there(likeness: Float) -> Float:
     Returns:
         [n] parts of 1; 1 of the same.
     """
-    kept = 1 / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH)) * (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH))
-    return kept.astype(np.float32)
+    kept: Float = (1 + np.exp((ALIKE - 1) / ALIKE_WIDTH)) / (1 + np.exp((ALIKE - likeness) / ALIKE_WIDTH))
+    return kept
 
 
 def moved_on(last: Detections, moved: Float, likeness: Float) -> Detections:
