@@ -150,6 +150,15 @@ def test_a_box_goes_part_of_the_way_where_pictures_tell_little() -> None:
     assert way[3] == 0
 
 
+def test_a_box_that_cannot_be_looked_for_goes_where_it_was_likely_to_go() -> None:
+    """As wide as numbers go, so that the place of its cells is no number; the one beside it is followed."""
+    widest = float(np.finfo(np.float32).max)
+    boxes = np.array([[-widest, 0, widest, 40], spots(20, 30)], np.float32)
+    moved, _ = followed(picture((20, 30)), picture((26, 30)), boxes, np.array([[3, 4], [0, 0]], np.float32))
+    assert moved[0].tolist() == [3, 4]
+    np.testing.assert_allclose(moved[1], [6 * SIDE, 0], atol=1)
+
+
 def test_how_far_boxes_will_have_moved_by_the_next_step() -> None:
     filler = Between(300)
     filler.append(info(0), "encoded", picture((20, 30)))
