@@ -19,7 +19,7 @@ from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.host.relation import FusedRelation, Supports
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
 from tests.reference_relation import embedding
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
@@ -48,7 +48,7 @@ class _Recorder(BoxLinker):
         self.seen: list[Seen] = []
         self._relation = relation
 
-    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Moved | None = None) -> list[Detections]:
         scores = None if self._relation is None or frame.omega is None else self._relation.scores
         self.seen.append(Seen(frame._replace(omega=None if frame.omega is None else frame.omega.copy()), scores))
         return super().push(frame, dials, moved)

@@ -323,7 +323,8 @@ class Archive:
         try:
             data = json.loads(read_text(self._outcome_path(recording)))
             return from_plain(_Record, data, "outcome")
-        except (OSError, ValueError, RDNError):  # none yet, or one that this version does not know: it is made again
+        except (OSError, ValueError, RecursionError, RDNError):
+            # None yet, or one that this version does not know: it is made again.
             return None
 
     def _record(self, recording: Recording, record: _Record) -> None:

@@ -23,11 +23,10 @@ from rdn_engine.config import Dials, RDNConfig
 from rdn_engine.detector import Detector
 from rdn_engine.errors import ConfigError, FrameError, VideoError
 from rdn_engine.frame import Frame, check_image
-from rdn_engine.kernels.cpu import Float
 from rdn_engine.media.base import VideoSource
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
-from rdn_engine.stream.linking import BoxLinker, Linkable, LinkedFrame, linked
+from rdn_engine.stream.linking import BoxLinker, Linkable, LinkedFrame, Moved, linked
 from rdn_engine.stream.order import FrameInfo, FrameOrder
 
 MOST_SEGMENTS = 1024
@@ -166,7 +165,7 @@ class _Recorder(BoxLinker):
         self._before: Linkable | None = None
         self.made: deque[LinkedFrame] = deque()
 
-    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Moved | None = None) -> list[Detections]:
         if dials.link != "off":
             self.made.append(linked(self._before, frame, dials.link))
             self._before = frame._replace(features=None)

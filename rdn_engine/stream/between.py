@@ -27,7 +27,7 @@ from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Basis, Detections
 from rdn_engine.stream.following import Picture, followed
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.pairs import (
     MIN_IOU,
@@ -73,6 +73,8 @@ class _Frame(NamedTuple):
 class _Step(NamedTuple):
     frame: _Frame
     result: Detections
+    found: Detections
+    """The result of the encoded frame whose boxes these are, as it was taken"""
 
 
 def _unseen(frame: _Frame) -> _Frame:
@@ -131,6 +133,20 @@ class _Followed:
         return moved_on(self.boxes, moved, likeness)
 
 
+class _Going(NamedTuple):
+    """The boxes of the last step, where they are followed."""
+
+    boxes: _Followed
+    result: Detections
+    """The same boxes in the same order, as they were linked"""
+    linker: BoxLinker | None
+    """By which, where the stream does not link; its ids are of no use to another"""
+
+    def moved(self, frame: _Frame) -> Moved:
+        """How far each has moved by a frame behind the step, as far as is known until now."""
+        return Moved(self.result, self.boxes.likely(frame))
+
+
 class Between:
     """Gives the frames of one stream their results, in order: those of encoded frames as they come, the others' made
     of them. Memory is that of the results that wait, and of the pictures of the two steps before and of those that
@@ -147,9 +163,8 @@ class Between:
         self._count = 0
         self._last: _Step | None = None
         self._around: Pairs | None = None  # of the step before and the one behind
-        self._going: _Followed | None = None  # the boxes of the last step, where they are followed
-        self._lost: _Followed | None = None  # those of the step before it that it has lost
-        self._linker = BoxLinker()  # of results that are not linked, where boxes are followed
+        self._going: _Going | None = None
+        self._lost: _Followed | None = None  # the boxes of the step before the last that it has lost
 
     def append(self, info: FrameInfo, role: Role, picture: Picture | None = None) -> None:
         """A frame came.
@@ -197,18 +212,20 @@ class Between:
 
     def _step(self, dials: Dials) -> Detections | None:
         """The result of the first frame, a step, if it is known."""
-        result = self._result(self._frames[0])
+        frame = self._frames[0]
+        result = self._result(frame)
         if result is None:
             return None
-        if self._frames[0].role == "encoded":
-            self._found.popleft()
-        self._steps.popleft()
-        self._last = _Step(self._frames[0], result)
-        self._around = None
+        last = _Step(frame, result, result if frame.role == "encoded" or self._last is None else self._last.found)
         if dials.interval > 1 and not dials.waits:
-            self._go_on(self._last)
+            self._go_on(last)
         else:
             self._going = self._lost = None
+        # After what may fail, and is tried again.
+        if frame.role == "encoded":
+            self._found.popleft()
+        self._steps.popleft()
+        self._last, self._around = last, None
         return result
 
     def _result(self, step: _Frame) -> Detections | None:
@@ -224,53 +241,54 @@ class Between:
         assert last is not None, "an epoch begins with a step"
         behind = self._result(self._steps[0]) if self._steps else None
         if behind is not None:
-            after = _Step(self._steps[0], behind)
             if self._around is None:
                 self._around = pair(last.result, behind)
-            part = _part(last.frame, frame, after.frame)
+            part = _part(last.frame, frame, self._steps[0])
             result = interpolated(last.result, behind, self._around, part)
             return self._given(result, frame, "interpolated", dials)
         if dials.waits and not ended:
             return None
         return self._given(self._followed(last, frame), frame, "extrapolated", dials)
 
-    def moved(self) -> Float | None:
-        """[n, 2] x and y that the boxes of the last result of a step are likely to have moved by the next step, which
-        has come; None where they were not followed.
+    def moved(self) -> Moved | None:
+        """How far the boxes of the last result of a step are likely to have moved by the next step, which has come;
+        None where they were not followed.
         """
-        return None if self._going is None or not self._steps else self._going.likely(self._steps[0])
+        return None if self._going is None or not self._steps else self._going.moved(self._steps[0])
 
     def _followed(self, last: _Step, frame: _Frame) -> Detections:
         """Boxes of the last step, and those that it has lost, in a frame behind it."""
         if self._going is None:
             self._go_on(last)
         assert self._going is not None
-        result = self._going.follow(frame)
+        result = self._going.boxes.follow(frame)
         if self._lost is not None:
             result = _joined(result, self._lost.follow(frame))
         return result if last.result.tracker_id is not None else replace(result, tracker_id=None)
 
     def _go_on(self, last: _Step) -> None:
         """The boxes of a step are followed from now on, and those of the step before it that are not among them."""
-        earlier, boxes = self._going, last.result
-        moved = None if earlier is None else earlier.likely(last.frame)
+        going, boxes, found, linker = self._going, last.result, last.found, None
+        moved = None if going is None else going.moved(last.frame)
         if boxes.tracker_id is None:
-            if earlier is None:
-                self._linker = BoxLinker()
+            linker = BoxLinker() if going is None or going.linker is None else going.linker
             linkable = Linkable(boxes, np.zeros(len(boxes), np.int64), None)
-            [boxes] = self._linker.push(linkable, BY_OVERLAP, moved)
-        speed, self._lost = np.zeros((len(boxes), 2), np.float32), None
-        if earlier is None or moved is None:
-            self._going = _Followed(last.frame, boxes, speed)
+            [boxes] = linker.push(linkable, BY_OVERLAP, moved)
+            found = boxes
+        speed = np.zeros((len(boxes), 2), np.float32)
+        if going is None or moved is None:
+            self._going, self._lost = _Going(_Followed(last.frame, boxes, speed), found, linker), None
             return
-        there = replace(earlier.boxes, xyxy=on_frame(earlier.boxes, moved))
+        before = going.boxes
+        same = going.linker is linker
+        known = before.boxes if same else replace(before.boxes, tracker_id=None)
+        there = replace(known, xyxy=on_frame(known, moved.by))
         pairs = pair(there, boxes)
         if last.frame.role == "encoded":  # else it shows what the one before showed, and nothing has moved
-            speed[pairs.after] = surely_moved(earlier.boxes, boxes, pairs)
-            if earlier.likeness is not None:
-                sure = replace(there, confidence=there.confidence * still_there(earlier.likeness))
+            speed[pairs.after] = surely_moved(known, boxes, pairs)
+            if before.likeness is not None:
+                sure = replace(there, confidence=there.confidence * still_there(before.likeness))
                 boxes = steadied(sure, boxes, pairs)
-        self._going = _Followed(last.frame, boxes, speed, since=_unseen(earlier.frame))
         rows = without(pairs.before, len(there))
         rows = rows[there.confidence[rows] >= FAINT]
         hidden, _, _ = cpu.overlaps(
@@ -280,11 +298,13 @@ class Between:
             other_classes=boxes.class_id,
             limit=MIN_IOU,
         )
-        rows = np.delete(rows, hidden)
-        if len(rows):
-            gone = rows_of(earlier.boxes, rows)
+        rows, lost = np.delete(rows, hidden), None
+        if len(rows) and same:  # else they have no identity among those of this step
+            gone = rows_of(known, rows)
             gone = replace(gone, confidence=LOST * gone.confidence)
-            self._lost = _Followed(earlier.frame, gone, moved[rows], by=_unseen(last.frame))
+            lost = _Followed(before.frame, gone, moved.by[rows], by=_unseen(last.frame))
+        boxes_on = _Followed(last.frame, boxes, speed, since=_unseen(before.frame))
+        self._going, self._lost = _Going(boxes_on, found, linker), lost
 
     def _given(self, result: Detections, frame: _Frame, basis: Basis, dials: Dials) -> Detections:
         return _of_frame(_certain(result, dials.score_threshold, self._most), frame.info, basis)

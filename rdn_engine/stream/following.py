@@ -44,4 +44,6 @@ def followed(before: Picture, after: Picture, boxes: Float, guess: Float) -> tup
     small = (edges.reshape(-1, 2, 2) / scale).reshape(-1, 4)
     moved, likeness = cpu.follow(before.colours, after.colours, boxes=small, guess=guess / scale)
     told = ((likeness - UNLIKE) / (SURE - UNLIKE)).clip(0, 1)[:, None]
-    return guess + told * (moved * scale - guess), likeness
+    # What the kernel cannot compute, of a box as wide as numbers go, tells nothing.
+    farther = np.where(np.isfinite(moved), moved * scale - guess, np.float32(0))
+    return guess + told * farther, likeness

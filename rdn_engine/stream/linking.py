@@ -67,6 +67,23 @@ class Linkable(NamedTuple):
     """[m, D] of the proposals of the first m boxes, m <= n; None where there are none, or none are wanted"""
 
 
+class Moved(NamedTuple):
+    """How far the boxes of a frame are likely to have moved since."""
+
+    result: Detections
+    """The frame's, the very object that the linker gave out"""
+    by: Float
+    """[n, 2] x and y of each of its boxes, in pixels"""
+
+
+class _Given(NamedTuple):
+    """A result that was given out."""
+
+    result: Detections
+    rows: Index
+    """[n] row among what was found of each of its boxes"""
+
+
 @dataclass(frozen=True)
 class LinkedFrame:
     """A frame and its links to the frame before; those of the first one that waits lead to the rows of the tubes."""
@@ -143,7 +160,7 @@ class BoxLinker:
         self._came: deque[int] = deque()  # the step of each that waits
         self._step = 0
         self._newest: Linkable | None = None
-        self._given: Index | None = None  # the row of `_newest` of each box of the last result, where that is of it
+        self._given: _Given | None = None  # the last result, where that is of the last frame that came
         self._tubes = _NO_TUBES
         self._names = itertools.count(1)  # of tubes and objects, most of which nobody ever sees
         self._numbers = Numbers()
@@ -157,7 +174,7 @@ class BoxLinker:
         held += [*self._tubes, *(self._newest[1:3] if self._newest else ())]
         return self._identities.nbytes + sum(a.nbytes for a in held if isinstance(a, np.ndarray))
 
-    def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
+    def push(self, frame: Linkable, dials: Dials, moved: Moved | None = None) -> list[Detections]:
         """Take the next frame.
 
         Another `link` than before ends all tubes, as does a `link_gap` that is 0 now and was not, or was and is not;
@@ -167,8 +184,8 @@ class BoxLinker:
         Args:
             frame: what was found in it, and what links it to the next one.
             dials: `link`, `link_delay`, `link_gap` and `score_threshold` are read.
-            moved: [n, 2] x and y that each box of the last result is likely to have moved since, in pixels: links go
-                from there. Without a delay only; None where nothing is known.
+            moved: how far the boxes of the frame before it are likely to have moved: links go from there. Not used
+                where it is of another result than that frame's; None where nothing is known.
 
         Returns:
             The frames that are ready, rescored, without what has at most the threshold.
@@ -177,9 +194,10 @@ class BoxLinker:
             return [*self.flush(dials), frame.found]
         ready = self._begin(dials)
         before, given = self._newest, self._given
-        if before is not None and given is not None and moved is not None:
+        # Dials that were turned leave movements behind of boxes that this linker saw long ago, or never.
+        if before is not None and given is not None and moved is not None and moved.result is given.result:
             there = before.found.xyxy.copy()
-            there[given] += np.tile(moved, 2)
+            there[given.rows] += np.tile(moved.by, 2)
             before = before._replace(found=replace(before.found, xyxy=there))
         self._newest = frame._replace(features=None)
         return ready + self._append(linked(before, frame, dials.link), dials)
@@ -217,6 +235,7 @@ class BoxLinker:
         return ready
 
     def _append(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
+        self._given = None
         self._waiting.append(frame)
         self._step += 1
         self._came.append(self._step)
@@ -269,7 +288,7 @@ class BoxLinker:
             result, rows = _result(frame.found, rescored, names, dials.score_threshold, self._numbers)
             ready.append(result)
             last = frame, of
-        self._given = None if self._waiting else rows
+        self._given = None if self._waiting else _Given(result, rows)
         self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
         self._numbers.keep({*self._tubes.ids.tolist(), *self._identities.names})
         return ready

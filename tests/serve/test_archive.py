@@ -115,8 +115,10 @@ def test_another_content_dial_model_or_missing_file_is_done_again(
     assert archive.detect(detector(), recording).frames == FRAMES - 5
     Path(outcome.output).unlink()
     assert archive.done(recording) is None
-    (archive.output / "sub" / "a.mp4.outcome.json").write_text("{}")
-    assert archive.detect(detector(), recording).frames == FRAMES - 5
+    for unread in ("{}", "[" * 200_000):
+        (archive.output / "sub" / "a.mp4.outcome.json").write_text(unread)
+        assert archive.done(recording) is None
+        assert archive.detect(detector(), recording).frames == FRAMES - 5
 
 
 @pytest.mark.parametrize("data", [b"", b"no video", None])

@@ -150,17 +150,67 @@ def test_a_box_goes_part_of_the_way_where_pictures_tell_little() -> None:
     assert way[3] == 0
 
 
+def test_a_box_that_cannot_be_looked_for_goes_where_it_was_likely_to_go() -> None:
+    """As wide as numbers go, so that the place of its cells is no number; the one beside it is followed."""
+    widest = float(np.finfo(np.float32).max)
+    boxes = np.array([[-widest, 0, widest, 40], spots(20, 30)], np.float32)
+    moved, _ = followed(picture((20, 30)), picture((26, 30)), boxes, np.array([[3, 4], [0, 0]], np.float32))
+    assert moved[0].tolist() == [3, 4]
+    np.testing.assert_allclose(moved[1], [6 * SIDE, 0], atol=1)
+
+
 def test_how_far_boxes_will_have_moved_by_the_next_step() -> None:
-    filler = Between(300)
+    filler, first = Between(300), result([spots(20, 30)], ids=[1])
     filler.append(info(0), "encoded", picture((20, 30)))
-    filler.take([result([spots(20, 30)])], CAUSAL)
+    filler.take([first], CAUSAL)
     filler.append(info(1), "between", picture((24, 32)))
     filler.take([], CAUSAL)
     assert filler.moved() is None, "no step has come"
     filler.append(info(2), "encoded", picture((28, 34)))
     moved = filler.moved()
     assert moved is not None
-    np.testing.assert_allclose(moved, [[16, 8]], atol=1)
+    assert moved.result is first
+    np.testing.assert_allclose(moved.by, [[16, 8]], atol=1)
+    # A still step shows the boxes of the one before it, which is the last one that a linker has seen.
+    filler = Between(300)
+    for t, role in enumerate(("encoded", "still", "encoded")):
+        filler.append(info(t), role, picture((20, 30)))  # type: ignore[arg-type]
+        filler.take([first] if t == 0 else [], CAUSAL)
+    moved = filler.moved()
+    assert moved is not None
+    assert moved.result is first
+
+
+def test_boxes_have_no_identity_of_before_links_were_turned_on() -> None:
+    """What links them where the stream does not counts from 1 too: nobody else knows whom it means, and what the step
+    lost has no number of the stream's.
+    """
+    shown = [picture((20, 30), (60, 30)), picture((20, 30)), picture((20, 30), (60, 30))]
+    steps = [result([spots(20, 30), spots(60, 30)]), result([spots(20, 30)], ids=[2])]
+    filler, found = Between(300), []
+    for t, (role, one) in enumerate(zip(("encoded", "encoded", "between"), shown, strict=True)):
+        filler.append(info(t), role, one)  # type: ignore[arg-type]
+        found += filler.take(steps[t : t + 1], CAUSAL)
+    np.testing.assert_allclose(found[2].xyxy, [spots(20, 30)], atol=1)
+    assert found[2].tracker_id is not None
+    assert found[2].tracker_id.tolist() == [2]
+
+
+def test_a_step_whose_boxes_failed_to_go_on_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*args: object) -> None:
+        raise MemoryError("no room")
+
+    filler, found = Between(300), []
+    for t in range(2):
+        filler.append(info(t), "encoded", picture((20, 30)))
+    with monkeypatch.context() as patched:
+        patched.setattr("rdn_engine.stream.between.surely_moved", no_room)
+        with pytest.raises(MemoryError):
+            filler.take([result([spots(20, 30)], index=t) for t in range(2)], CAUSAL)
+    filler.append(info(2), "between", picture((26, 30)))
+    found = filler.take([], CAUSAL)
+    assert [one.frame_index for one in found] == [0, 1, 2]
+    np.testing.assert_allclose(found[2].xyxy, [spots(26, 30)], atol=1)
 
 
 def test_what_is_hidden_or_has_left_is_doubted() -> None:

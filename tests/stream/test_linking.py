@@ -14,7 +14,7 @@ from rdn_engine import Detections
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.kernels import cpu
 from rdn_engine.results import NOBODY
-from rdn_engine.stream.linking import PAST, BoxLinker, Linkable
+from rdn_engine.stream.linking import PAST, BoxLinker, Linkable, Moved
 from tests.reference_linking import Box, best_paths, link_video
 
 METHODS: tuple[LinkMethod, ...] = ("relations", "boxes", "seq_nms")
@@ -304,6 +304,36 @@ def test_a_rival_that_left_leads_nowhere() -> None:
     assert (one.xyxy[:, 0].tolist(), identity(one)) == ([0], [1])
     assert (two.xyxy[:, 0].tolist(), identity(two)) == ([10], [2])
     assert two.confidence[0] == pytest.approx(0.7)
+
+
+def test_links_go_from_where_the_boxes_of_the_frame_before_have_moved_to() -> None:
+    here, there = [10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]
+    linker = BoxLinker()
+    [first] = linker.push(frame(0, [here], [0.9]), by("boxes", 0))
+    [second] = linker.push(frame(1, [there], [0.9]), by("boxes", 0), Moved(first, np.array([[50, 0]], np.float32)))
+    assert identity(first) == identity(second) == [1]
+
+
+@pytest.mark.parametrize("between", ["given", "waits", "passed"])
+def test_what_boxes_of_an_earlier_frame_moved_by_moves_no_others(between: str) -> None:
+    """Of as many, so that nothing else tells them apart."""
+    here, there = [10.0, 10.0, 30.0, 30.0], [60.0, 10.0, 80.0, 30.0]
+    moved = np.array([[50, 0]], np.float32)
+    linker = BoxLinker()
+    results = linker.push(frame(0, [here], [0.9]), by("boxes", 0))
+    [first] = results
+    dials = by("boxes", 1 if between == "waits" else 0)
+    if between == "passed":
+        results += linker.push(frame(1, [here], [0.9]), replace(dials, link="off"))
+        results += linker.push(frame(2, [here], [0.9]), dials)
+    else:
+        results += linker.push(frame(1, [here], [0.9]), dials)
+    results += linker.push(frame(3, [here], [0.9]), dials, Moved(first, moved))
+    results += linker.push(frame(4, [there], [0.9]), dials, Moved(first, moved))
+    results += linker.flush(dials)
+    before, same, other = (identity(one) for one in results[-3:])
+    assert before == same
+    assert same != other
 
 
 def test_memory_does_not_grow_with_the_video() -> None:

@@ -19,7 +19,7 @@ from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
 from rdn_engine.stream.order import span
 from tests.fakes import DIALS, FakeRelation, encoded, fake_detector, image
 from training.data.synthetic import SyntheticVideos
@@ -279,7 +279,7 @@ def test_features_go_along_where_they_are_wanted() -> None:
     seen: list[Linkable] = []
 
     class Watching(BoxLinker):
-        def push(self, frame: Linkable, dials: Dials, moved: Float | None = None) -> list[Detections]:
+        def push(self, frame: Linkable, dials: Dials, moved: Moved | None = None) -> list[Detections]:
             seen.append(frame)
             return super().push(frame, dials, moved)
 
