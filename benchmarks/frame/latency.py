@@ -115,7 +115,7 @@ def _check_one(
         got = worker.ask("check", value)
     reference.ask("drop", value)
     reduced = Bundle.open(setting.process.engines).manifest.precision != "float32"
-    # Of INT8 another library leaves steps of rounding out, which the weights of a benchmark amplify (device_side.py).
+    # Another library rounds INT8 its own way, which the weights of a benchmark amplify (device_side.py).
     if rounded or setting.process.device == "cuda" or (other_library and alone and reduced):
         least = LEAST_IN_COMMON_REDUCED if rounded or reduced else LEAST_IN_COMMON
         name = process.backend if other_library else process.executor if rounded else "the CPU"
