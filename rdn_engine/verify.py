@@ -97,8 +97,8 @@ def verify(
 def tolerances_of(manifest: Manifest, backend: BackendName) -> dict[str, float]:
     """What a library may differ by from the golden results, which are ONNX Runtime's.
 
-    A library rounds INT8 its own way (OpenVINO 2026.4.1 at sums of two branches), and every layer behind carries that on.
-    Whoever is as near to float32 as the golden results are is within twice their distance.
+    A library rounds INT8 its own way (OpenVINO 2026.4.1 at sums of two branches), and every layer behind carries that
+    on. Whoever is as near to float32 as the golden results are is within twice their distance.
 
     Args:
         manifest: of the bundle.
