@@ -4,7 +4,7 @@
 // coefficients that follow each other, looked up for all heads at once: heads lie in the lanes. Neighbouring segments
 // share three of the four, so that what a frame touches of the tables fits the second-level cache. Its pieces are
 // fitted to the eight frequencies of E, which takes half the segments of a cubic B-spline: in float32 the spline's
-// error is at most 4.5e-6 of the weights of the two highest frequencies, 1e-6 and less of the others'; a logarithm in
+// error is at most 4.6e-6 of the weights of the two highest frequencies, 1e-6 and less of the others'; a logarithm in
 // float32 brings the highest frequency as much. In bfloat16 coefficients and their weights are rounded to it, 4e-3 of a
 // share. Where there are few heads, a segment has all four coefficients of each of them in one cache line: four times
 // the table, a quarter of what is read.

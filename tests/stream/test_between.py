@@ -126,8 +126,9 @@ def test_a_box_is_worth_what_the_steps_before_say() -> None:
 def test_a_box_that_jumps_for_one_step_is_followed_from_between() -> None:
     """Two steps of equal confidence; the step itself stays as it was found, what goes on does not."""
     filler, found = Between(300), []
-    for t, role in enumerate(("encoded", "between", "encoded", "between")):
-        filler.append(info(t), role, picture((20, 30)))  # type: ignore[arg-type]
+    roles: tuple[Role, ...] = ("encoded", "between", "encoded", "between")
+    for t, role in enumerate(roles):
+        filler.append(info(t), role, picture((20, 30)))
         found += filler.take([result([spots(20 + 2 * t, 30)])] if role == "encoded" else [], CAUSAL)
     start, jump = found[0].xyxy[0, 0], found[2].xyxy[0, 0]
     assert jump == start + 4 * SIDE
@@ -173,8 +174,9 @@ def test_how_far_boxes_will_have_moved_by_the_next_step() -> None:
     np.testing.assert_allclose(moved.by, [[16, 8]], atol=1)
     # A still step shows the boxes of the one before it, which is the last one that a linker has seen.
     filler = Between(300)
-    for t, role in enumerate(("encoded", "still", "encoded")):
-        filler.append(info(t), role, picture((20, 30)))  # type: ignore[arg-type]
+    roles: tuple[Role, ...] = ("encoded", "still", "encoded")
+    for t, role in enumerate(roles):
+        filler.append(info(t), role, picture((20, 30)))
         filler.take([first] if t == 0 else [], CAUSAL)
     moved = filler.moved()
     assert moved is not None
@@ -188,8 +190,9 @@ def test_boxes_have_no_identity_of_before_links_were_turned_on() -> None:
     shown = [picture((20, 30), (60, 30)), picture((20, 30)), picture((20, 30), (60, 30))]
     steps = [result([spots(20, 30), spots(60, 30)]), result([spots(20, 30)], ids=[2])]
     filler, found = Between(300), []
-    for t, (role, one) in enumerate(zip(("encoded", "encoded", "between"), shown, strict=True)):
-        filler.append(info(t), role, one)  # type: ignore[arg-type]
+    roles: tuple[Role, ...] = ("encoded", "encoded", "between")
+    for t, (role, one) in enumerate(zip(roles, shown, strict=True)):
+        filler.append(info(t), role, one)
         found += filler.take(steps[t : t + 1], CAUSAL)
     np.testing.assert_allclose(found[2].xyxy, [spots(20, 30)], atol=1)
     assert found[2].tracker_id is not None
