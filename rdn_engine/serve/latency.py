@@ -114,8 +114,12 @@ class LatencyBudget:
         elif self._with_room >= self._calm and self.level:
             self._move(-1)
 
+    def settle(self) -> None:
+        """Leave the next SETTLE results out: their frames came before the settings did."""
+        self._unsettled, self._with_room = SETTLE, 0
+        self._ages.clear()
+
     def _move(self, steps: int) -> None:
         self.level += steps
         self._restored = steps < 0
-        self._unsettled, self._with_room = SETTLE, 0
-        self._ages.clear()
+        self.settle()

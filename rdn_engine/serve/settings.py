@@ -88,6 +88,8 @@ class Settings:
                 self._events.say("dials_refused", self._name, f"dials stay as they are: {error}", error)
                 continue
             self._budget, self.lowered, self._stride = self._new_budget(dials), 0, 1
+            if self._budget is not None:
+                self._budget.settle()
             self._events.say("dials", self._name, f"dials are {dials}")
             asked.set_result(None)
         if self._budget is not None:

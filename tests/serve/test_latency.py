@@ -106,6 +106,14 @@ def test_half_of_the_latest_too_late_is_a_step_down() -> None:
     assert feed(budget, [9.0])[-1] == 2
 
 
+def test_results_of_frames_before_other_settings_do_not_count() -> None:
+    budget = LatencyBudget(1.0, PAPER, True)
+    feed(budget, [9.0] * (SEEN // 2 - 1))
+    budget.settle()
+    assert feed(budget, [9.0] * (SETTLE + SEEN // 2 - 1))[-1] == 0
+    assert feed(budget, [9.0])[-1] == 1
+
+
 def test_the_last_step_is_the_last() -> None:
     budget = LatencyBudget(1.0, PAPER, True)
     feed(budget, [9.0] * 1000)
@@ -188,11 +196,21 @@ def test_dials_that_are_set_begin_at_the_top_again(look_ahead: int) -> None:
 
     with serving(detector, clock=lambda: 100.0) as scheduler:
         served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
+
+        def put_late() -> None:
+            """One at a time, so that no more than the window's own frames wait when dials are set."""
+            put = sources[0].captured
+            sources[0].put([frame(put, put % 200, clock=0.0)])
+            if put >= DIALS.frames_ahead:
+                sink.wait(1)
+
         while not served.snapshot().lowered:
-            start = sources[0].captured
-            sources[0].put([frame(i, i % 200, clock=0.0) for i in range(start, start + 4)])
-            sink.wait(1)
+            put_late()
         asked = replace(DIALS, look_ahead=look_ahead)
         served.set_dials(asked, WAIT)
-        assert served.snapshot().dials.window == DIALS.window
-        assert served.snapshot().lowered <= 1
+        assert served.snapshot().dials == asked
+        # So many late results, some of them of frames that came before, would have lowered the old dials.
+        for _ in range(SEEN // 2 + DIALS.frames_ahead):
+            put_late()
+        assert served.snapshot().dials == asked
+        assert served.snapshot().lowered == 0
