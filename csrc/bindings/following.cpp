@@ -16,10 +16,10 @@ constexpr py::ssize_t kColours = 3;
 
 py::tuple follow(const py::array& before, const py::array& after, const py::array& boxes, const py::array& guess) {
     cpu::Follow args{};
-    args.before = checked<float>(before, {kAny, kAny, kColours}, "before [h, w, 3]");
+    args.before = checked<uint8_t>(before, {kAny, kAny, kColours}, "before [h, w, 3]");
     args.height = before.shape(0), args.width = before.shape(1);
     const std::string same = "[h = " + std::to_string(args.height) + ", w = " + std::to_string(args.width) + ", 3]";
-    args.after = checked<float>(after, {args.height, args.width, kColours}, "after " + same);
+    args.after = checked<uint8_t>(after, {args.height, args.width, kColours}, "after " + same);
     require(args.height >= 1 && args.width >= 1, "sides of the pictures must be positive, got " + same);
     args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
     args.rows = boxes.shape(0);

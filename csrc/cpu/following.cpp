@@ -21,7 +21,7 @@ constexpr float kLeastPart = 0.4f;  // of the cells that lie on both pictures, o
 // Sums of each colour over all that lies above and left of each corner of a picture's pixels.
 class Sums {
   public:
-    Sums(const float* picture, int64_t height, int64_t width)
+    Sums(const uint8_t* picture, int64_t height, int64_t width)
         : height_(height), width_(width), sums_((height + 1) * (width + 1) * kColours) {
         for (int64_t y = 0; y < height; ++y) {
             const double* above = sums_.data() + y * (width + 1) * kColours;
