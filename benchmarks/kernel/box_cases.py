@@ -115,7 +115,7 @@ def follow() -> Case:
     centre, side = rng.uniform([200, 130], [300, 170], (count, 2)), rng.uniform(30, 80, (count, 2))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], 1).astype(np.float32)
     guess = rng.normal(0, 3, (count, 2)).astype(np.float32)
-    cells, reach, around, noise, farther = 12, 8, 1.2, 4.0, 0.5  # csrc/cpu/following.h and .cpp
+    cells, reach, around, noise, farther = 12, 8, 1.2, 4.0, 0.5  # rdn/following.h and csrc/cpu/following.cpp
     places = 2 * reach + 1
 
     class Follow(nn.Module):

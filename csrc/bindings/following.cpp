@@ -1,5 +1,5 @@
 // Checks and calls of what follows boxes; the face and its documentation are rdn_engine/kernels/cpu/following.py.
-#include "cpu/following.h"
+#include "rdn/following.h"
 
 #include <pybind11/pybind11.h>
 
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "checks.h"
+#include "cpu/isa.h"
 
 namespace rdn {
 
@@ -15,7 +16,7 @@ namespace {
 constexpr py::ssize_t kColours = 3;
 
 py::tuple follow(const py::array& before, const py::array& after, const py::array& boxes, const py::array& guess) {
-    cpu::Follow args{};
+    Follow args{};
     args.before = checked<uint8_t>(before, {kAny, kAny, kColours}, "before [h, w, 3]");
     args.height = before.shape(0), args.width = before.shape(1);
     const std::string same = "[h = " + std::to_string(args.height) + ", w = " + std::to_string(args.width) + ", 3]";
@@ -35,7 +36,7 @@ py::tuple follow(const py::array& before, const py::array& after, const py::arra
     args.moved = moved.mutable_data(), args.likeness = likeness.mutable_data();
     {
         py::gil_scoped_release release;
-        cpu::follow(args);
+        cpu::kernels().follow(args);
     }
     return py::make_tuple(moved, likeness);
 }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace rdn::cpu {
+namespace rdn {
 
 struct Follow {
     const uint8_t* before;  // [height, width, 3] colours of the picture that the boxes lie on
@@ -22,6 +22,4 @@ struct Follow {
 constexpr int64_t kCells = 12, kReach = 8;
 constexpr float kAround = 1.2f;
 
-void follow(const Follow& args);
-
-}  // namespace rdn::cpu
+}  // namespace rdn
