@@ -12,7 +12,7 @@ namespace rdn::cpu::RDN_ISA {
 namespace {
 
 constexpr int64_t kColours = 3;
-constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;  // cells and places of a side
+constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;                 // cells and places of a side
 constexpr int64_t kVectors = (kPlaces + kLanes - 1) / kLanes, kRow = kVectors * kLanes;  // of a row of places
 constexpr float kStep = kAround / kCells;                                                // of a cell, in sides of a box
 constexpr double kNoise = 4;        // grey levels squared, of all colours: two that differ by so little are alike

@@ -24,7 +24,6 @@ import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.kernels import cpu
-from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Basis, Detections
 from rdn_engine.stream.carried import Carried, Passing, part_of_way, unseen
 from rdn_engine.stream.following import Picture
