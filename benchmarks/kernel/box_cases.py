@@ -108,13 +108,14 @@ def follow() -> Case:
     """Twelve boxes on pictures of a frame in blocks of 2 x 2 pixels, each wholly in sight wherever it is looked for."""
     rng = np.random.default_rng(7)
     height, width, count = HEIGHT // 2, WIDTH // 2, 12
-    coarse = rng.uniform(0, 255, (height // 5, width // 5, 3)).astype(np.float32)
+    coarse = rng.integers(0, 256, (height // 5, width // 5, 3)).astype(np.uint8)
     before = np.ascontiguousarray(coarse.repeat(5, 0).repeat(5, 1))
-    after = np.roll(before, (3, 5), (0, 1)) + rng.normal(0, 4, before.shape).astype(np.float32)
+    noisy = np.roll(before, (3, 5), (0, 1)) + rng.normal(0, 4, before.shape)
+    after = noisy.clip(0, 255).astype(np.uint8)
     centre, side = rng.uniform([200, 130], [300, 170], (count, 2)), rng.uniform(30, 80, (count, 2))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], 1).astype(np.float32)
     guess = rng.normal(0, 3, (count, 2)).astype(np.float32)
-    cells, reach, around, noise, farther = 12, 8, 1.2, 4.0, 0.5  # csrc/cpu/following.h and .cpp
+    cells, reach, around, noise, farther = 12, 8, 1.2, 4.0, 0.5  # rdn/following.h and csrc/cpu/following.cpp
     places = 2 * reach + 1
 
     class Follow(nn.Module):

@@ -38,7 +38,8 @@ from rdn_engine.host.stream import followed
 from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import BoxLinker, Linkable
-from rdn_engine.stream.order import FrameInfo
+from rdn_engine.stream.order import FrameInfo, Role
+from rdn_engine.stream.trail import Trail
 from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic
@@ -59,17 +60,23 @@ def results(
     Args:
         frames: what was found in those that are encoded: every n-th and, where results wait, the last.
         infos: of all frames.
-        pictures: of all frames, on which boxes are followed where results do not wait.
+        pictures: of all frames, on which boxes are followed where results do not wait, or are linked.
         dials: with the interval n and look-ahead of `frames`, and how they are to be linked.
         most: boxes of a frame.
     """
-    linker, filler, waiting = BoxLinker(), Between(most), iter(frames)
+    linker, filler, trail, waiting = BoxLinker(), Between(most), Trail(), iter(frames)
     found: list[Detections] = []
     # Which result is there when a frame comes matters only where nothing waits, and then each is there at once.
     for t, (info, picture) in enumerate(zip(infos, pictures, strict=True)):
         encoded = t % dials.interval == 0 or (dials.waits and t == len(infos) - 1)
-        filler.append(info, "encoded" if encoded else "between", picture if followed(dials) else None)
-        ready = linker.push(next(waiting), dials, filler.moved()) if encoded else []
+        role: Role = "encoded" if encoded else "between"
+        filler.append(info, role, picture if followed(dials) and not dials.waits else None)
+        if followed(dials) and dials.waits:
+            trail.append(info, role, picture)
+        ready: list[Detections] = []
+        if encoded:
+            one = next(waiting)
+            ready = linker.push(one, dials, trail.reach(info, one.found) if dials.waits else filler.moved())
         found += filler.take(ready, dials)
     return found + filler.take(linker.flush(dials), dials, ended=True)
 

@@ -1,5 +1,5 @@
 // Checks and calls of what follows boxes; the face and its documentation are rdn_engine/kernels/cpu/following.py.
-#include "cpu/following.h"
+#include "rdn/following.h"
 
 #include <pybind11/pybind11.h>
 
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "checks.h"
+#include "cpu/isa.h"
 
 namespace rdn {
 
@@ -15,11 +16,11 @@ namespace {
 constexpr py::ssize_t kColours = 3;
 
 py::tuple follow(const py::array& before, const py::array& after, const py::array& boxes, const py::array& guess) {
-    cpu::Follow args{};
-    args.before = checked<float>(before, {kAny, kAny, kColours}, "before [h, w, 3]");
+    Follow args{};
+    args.before = checked<uint8_t>(before, {kAny, kAny, kColours}, "before [h, w, 3]");
     args.height = before.shape(0), args.width = before.shape(1);
     const std::string same = "[h = " + std::to_string(args.height) + ", w = " + std::to_string(args.width) + ", 3]";
-    args.after = checked<float>(after, {args.height, args.width, kColours}, "after " + same);
+    args.after = checked<uint8_t>(after, {args.height, args.width, kColours}, "after " + same);
     require(args.height >= 1 && args.width >= 1, "sides of the pictures must be positive, got " + same);
     args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
     args.rows = boxes.shape(0);
@@ -35,7 +36,7 @@ py::tuple follow(const py::array& before, const py::array& after, const py::arra
     args.moved = moved.mutable_data(), args.likeness = likeness.mutable_data();
     {
         py::gil_scoped_release release;
-        cpu::follow(args);
+        cpu::kernels().follow(args);
     }
     return py::make_tuple(moved, likeness);
 }

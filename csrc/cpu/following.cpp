@@ -1,32 +1,47 @@
-// Template matching by normalised cross-correlation of colours. Small, so compiled once: the inner loop runs over
-// places, not over what is summed, so that it is vectorised without another order of additions.
-#include "following.h"
+// Template matching by normalised cross-correlation of colours. The inner loops run over places, not over what is
+// summed, and no multiplication is fused with an addition: all instruction sets find the same, to the bit.
+#include "rdn/following.h"
 
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
-namespace rdn::cpu {
+#include "isa.h"
+#include "product.h"
+#include "scratch.h"
 
+namespace rdn::cpu::RDN_ISA {
 namespace {
 
 constexpr int64_t kColours = 3;
-constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;  // cells and places of a side
-constexpr float kStep = kAround / kCells;                                 // of a cell, in sides of a box
+constexpr int64_t kArea = kCells + 2 * kReach, kPlaces = 2 * kReach + 1;                 // cells and places of a side
+constexpr int64_t kVectors = (kPlaces + kLanes - 1) / kLanes, kRow = kVectors * kLanes;  // of a row of places
+constexpr float kStep = kAround / kCells;                                                // of a cell, in sides of a box
 constexpr double kNoise = 4;        // grey levels squared, of all colours: two that differ by so little are alike
 constexpr float kFarther = 0.5f;    // what a box's side of distance from the guess, squared, takes from a likeness
 constexpr float kFade = 1.5f;       // with what a cell counts the less, the farther it is from a box's middle
 constexpr float kLeastPart = 0.4f;  // of the cells that lie on both pictures, or they are not compared
 
+// `least` of what is no number.
+template <class T>
+T clamped(T x, T least, T most) {
+    return !(x > least) ? least : x < most ? x : most;
+}
+
+double positive(double x) {
+    return x > 0.0 ? x : 0.0;
+}
+
 // Sums of each colour over all that lies above and left of each corner of a picture's pixels.
 class Sums {
   public:
-    Sums(const float* picture, int64_t height, int64_t width)
+    Sums(const uint8_t* picture, int64_t height, int64_t width)
         : height_(height), width_(width), sums_((height + 1) * (width + 1) * kColours) {
+        const int64_t line = (width + 1) * kColours;
+        memset(sums_, 0, sizeof(double) * line);
         for (int64_t y = 0; y < height; ++y) {
-            const double* above = sums_.data() + y * (width + 1) * kColours;
-            double* here = sums_.data() + (y + 1) * (width + 1) * kColours;
+            const double* above = sums_ + y * line;
+            double* here = sums_ + (y + 1) * line;
             double row[kColours]{};
+            memset(here, 0, sizeof row);
             for (int64_t x = 0; x < width; ++x)
                 for (int64_t c = 0; c < kColours; ++c) {
                     row[c] += picture[(y * width + x) * kColours + c];
@@ -35,48 +50,57 @@ class Sums {
         }
     }
 
-    float inside_y(float y) const { return std::clamp(y, 0.0f, static_cast<float>(height_)); }
-    float inside_x(float x) const { return std::clamp(x, 0.0f, static_cast<float>(width_)); }
+    // A coordinate cut off at the picture's edges: the pixel that it lies in, and how far.
+    struct Place {
+        float at;
+        int64_t pixel;
+        double part;
+    };
+    Place place_y(float y) const { return place(y, height_); }
+    Place place_x(float x) const { return place(x, width_); }
 
     // At a point of the picture, its edges included: exact, because a pixel's colour is the same all over it.
-    void at(float y, float x, double* out) const {
-        const int64_t row = std::min(static_cast<int64_t>(y), height_ - 1);
-        const int64_t column = std::min(static_cast<int64_t>(x), width_ - 1);
-        const double down = y - static_cast<float>(row), right = x - static_cast<float>(column);
-        const double* upper = sums_.data() + (row * (width_ + 1) + column) * kColours;
+    void at(const Place& y, const Place& x, double* out) const {
+        const double* upper = sums_ + (y.pixel * (width_ + 1) + x.pixel) * kColours;
         const double* lower = upper + (width_ + 1) * kColours;
         for (int64_t c = 0; c < kColours; ++c) {
-            const double top = upper[c] + right * (upper[c + kColours] - upper[c]);
-            const double bottom = lower[c] + right * (lower[c + kColours] - lower[c]);
-            out[c] = top + down * (bottom - top);
+            const double top = upper[c] + x.part * (upper[c + kColours] - upper[c]);
+            const double bottom = lower[c] + x.part * (lower[c + kColours] - lower[c]);
+            out[c] = top + y.part * (bottom - top);
         }
     }
 
   private:
+    static Place place(float x, int64_t side) {
+        const float at = clamped(x, 0.0f, static_cast<float>(side));
+        const int64_t pixel = smaller(static_cast<int64_t>(at), side - 1);
+        return {at, pixel, at - static_cast<float>(pixel)};
+    }
+
     int64_t height_, width_;
-    std::vector<double> sums_;
+    Array<double> sums_;
 };
 
 // Means over cells, of which those that lie on the picture with more than half of either side are looked at: a
 // rectangle of them, top to bottom and left to right. The others' means are 0.
 template <int64_t kSide>
 struct Cells {
-    float mean[kColours][kSide * kSide];
+    float mean[kColours][kSide * kSide + kRow];  // vectors of places reach beyond the last
     int64_t top = kSide, bottom = 0, left = kSide, right = 0;
 
     // Rows of cells begin at `y`, columns at `x`.
     void look(const Sums& sums, float y, float x, float tall, float wide) {
         double corners[2][kSide + 1][kColours];
-        float ys[kSide + 1], xs[kSide + 1];
+        Sums::Place ys[kSide + 1], xs[kSide + 1];
         for (int64_t j = 0; j <= kSide; ++j) {
-            ys[j] = sums.inside_y(y + static_cast<float>(j) * tall);
-            xs[j] = sums.inside_x(x + static_cast<float>(j) * wide);
+            ys[j] = sums.place_y(y + static_cast<float>(j) * tall);
+            xs[j] = sums.place_x(x + static_cast<float>(j) * wide);
         }
         for (int64_t j = 0; j < kSide; ++j) {
-            if (ys[j + 1] - ys[j] > 0.5f * tall) top = std::min(top, j), bottom = j + 1;
-            if (xs[j + 1] - xs[j] > 0.5f * wide) left = std::min(left, j), right = j + 1;
+            if (ys[j + 1].at - ys[j].at > 0.5f * tall) top = smaller(top, j), bottom = j + 1;
+            if (xs[j + 1].at - xs[j].at > 0.5f * wide) left = smaller(left, j), right = j + 1;
         }
-        std::fill(mean[0], mean[0] + kColours * kSide * kSide, 0.0f);
+        memset(mean, 0, sizeof mean);
         for (int64_t i = top; i <= bottom && top < bottom; ++i) {
             auto &above = corners[(i + 1) % 2], &below = corners[i % 2];
             for (int64_t j = left; j <= right; ++j)
@@ -85,7 +109,7 @@ struct Cells {
             for (int64_t j = left; j < right; ++j)
                 for (int64_t c = 0; c < kColours; ++c) {
                     const double sum = (below[j + 1][c] - below[j][c]) - (above[j + 1][c] - above[j][c]);
-                    const float area = (ys[i] - ys[i - 1]) * (xs[j + 1] - xs[j]);
+                    const float area = (ys[i].at - ys[i - 1].at) * (xs[j + 1].at - xs[j].at);
                     mean[c][(i - 1) * kSide + j] = static_cast<float>(sum / area);
                 }
         }
@@ -111,15 +135,17 @@ struct Cells {
 // What a cell counts by its row, or by its column: what is far from the middle of a box is rather not of its object.
 struct Weights {
     float of[kCells];
+    double before[kCells + 1];  // sum of all before
 
     Weights() {
+        before[0] = 0.0;
         for (int64_t a = 0; a < kCells; ++a) {
             const float far = kAround * (2 * (static_cast<float>(a) + 0.5f) / kCells - 1);  // in halves of a box's side
-            of[a] = std::exp(-kFade * far * far);
+            of[a] = expf(-kFade * far * far);
+            before[a + 1] = before[a] + of[a];
         }
     }
 };
-const Weights kWeights;
 
 constexpr int64_t kKinds = kColours + 1;  // of sums: of each colour, and of the squares of all
 
@@ -127,11 +153,12 @@ constexpr int64_t kKinds = kColours + 1;  // of sums: of each colour, and of the
 struct Totals {
     double sums[kCells + 1][kCells + 1][kKinds];
 
-    explicit Totals(const Cells<kCells>& cells) : sums{} {
+    Totals(const Weights& weights, const Cells<kCells>& cells) {
+        memset(sums, 0, sizeof sums);
         for (int64_t i = 0; i < kCells; ++i) {
             double row[kKinds]{};
             for (int64_t j = 0; j < kCells; ++j) {
-                const double weight = kWeights.of[i] * kWeights.of[j];
+                const double weight = weights.of[i] * weights.of[j];
                 for (int64_t c = 0; c < kColours; ++c) {
                     const double one = cells.mean[c][i * kCells + j];
                     row[c] += weight * one;
@@ -148,15 +175,22 @@ struct Totals {
     }
 };
 
+// A rectangle of cells, and what is known of those that lie in it.
+struct Known {
+    int64_t top = 0, bottom = 0, left = 0, right = 0;
+    double weight, mean[kColours], variance;  // of all colours together, less their means
+};
+
 // What is known, and how like it is what is seen at each place.
 class Likeness {
   public:
-    Likeness(const Cells<kCells>& known, const Cells<kArea>& seen) : known_(known), seen_(seen), totals_(known) {
+    Likeness(const Weights& weights, const Cells<kCells>& known, const Cells<kArea>& seen)
+        : weights_(weights), known_(known), seen_(seen), totals_(weights, known) {
         for (int64_t c = 0; c < kColours; ++c)
             for (int64_t a = 0; a < kCells; ++a)
                 for (int64_t b = 0; b < kCells; ++b)
-                    weighted_[c][a * kCells + b] = known.mean[c][a * kCells + b] * kWeights.of[a] * kWeights.of[b];
-        float squares[kArea * kArea]{};
+                    weighted_[c][a * kCells + b] = known.mean[c][a * kCells + b] * weights.of[a] * weights.of[b];
+        float squares[kArea * kArea + kRow]{};
         for (const auto& colour : seen.mean)
             for (int64_t i = 0; i < kArea * kArea; ++i)
                 squares[i] += colour[i] * colour[i];
@@ -165,76 +199,95 @@ class Likeness {
     }
 
     // Of the places of row i. Their cells that lie on both pictures are a rectangle.
-    void row(int64_t i, float* likeness) const {
-        float products[kPlaces]{};
+    void row(int64_t i, float* likeness) {
+        Floats sums[kVectors] = {};
         for (int64_t c = 0; c < kColours; ++c)
             for (int64_t a = known_.top; a < known_.bottom; ++a)
-                for (int64_t b = known_.left; b < known_.right; ++b) {
-                    const float value = weighted_[c][a * kCells + b];
-                    const float* colour = seen_.mean[c] + (i + a) * kArea + b;
-                    for (int64_t j = 0; j < kPlaces; ++j)
-                        products[j] += value * colour[j];
-                }
-        const int64_t top = std::max(known_.top, seen_.top - i), bottom = std::min(known_.bottom, seen_.bottom - i);
+                for (int64_t b = known_.left; b < known_.right; ++b)
+                    add(weighted_[c][a * kCells + b], seen_.mean[c] + (i + a) * kArea + b, sums);
+        alignas(64) float products[kRow];
+        put(sums, products);
+        const int64_t top = larger(known_.top, seen_.top - i), bottom = smaller(known_.bottom, seen_.bottom - i);
         for (int64_t j = 0; j < kPlaces; ++j) {
-            const int64_t left = std::max(known_.left, seen_.left - j), right = std::min(known_.right, seen_.right - j);
-            const int64_t count = std::max(bottom - top, int64_t{0}) * std::max(right - left, int64_t{0});
+            const int64_t left = larger(known_.left, seen_.left - j), right = smaller(known_.right, seen_.right - j);
+            const int64_t count = larger(bottom - top, 0) * larger(right - left, 0);
             likeness[j] = -1;
             if (static_cast<float>(count) < kLeastPart * kCells * kCells) continue;
-            const double n = weight(top, bottom) * weight(left, right);
-            double variance = totals_.of(top, bottom, left, right, kColours) / n;
-            double other = seen_sums_[kColours][i][j] / n;
-            double shared = products[j] / n;
+            const Known& known = within(top, bottom, left, right);
+            double other = seen_sums_[kColours][i][j] / known.weight;
+            double shared = products[j] / known.weight;
             for (int64_t c = 0; c < kColours; ++c) {
-                const double mean = totals_.of(top, bottom, left, right, c) / n;
-                const double other_mean = seen_sums_[c][i][j] / n;
-                variance -= mean * mean, other -= other_mean * other_mean, shared -= mean * other_mean;
+                const double mean = seen_sums_[c][i][j] / known.weight;
+                other -= mean * mean, shared -= known.mean[c] * mean;
             }
-            const double both = (std::max(variance, 0.0) + kNoise) * (std::max(other, 0.0) + kNoise);
-            const double like = (shared + kNoise) / std::sqrt(both);
-            likeness[j] = static_cast<float>(std::clamp(like, -1.0, 1.0));  // but for rounding it is there anyway
+            const double both = (positive(known.variance) + kNoise) * (positive(other) + kNoise);
+            const double like = (shared + kNoise) / sqrt(both);
+            likeness[j] = static_cast<float>(clamped(like, -1.0, 1.0));  // but for rounding it is there anyway
         }
     }
 
   private:
-    static double weight(int64_t from, int64_t to) {
-        double sum = 0;
-        for (int64_t a = from; a < to; ++a)
-            sum += kWeights.of[a];
-        return sum;
+    // One number times those of every place, added to their sums.
+    static void add(float number, const float* places, Floats* sums) {
+#pragma GCC unroll 5
+        for (int64_t v = 0; v < kVectors; ++v)
+            sums[v] += number * load(places + v * kLanes);
+    }
+
+    static void put(const Floats* sums, float* places) {
+        for (int64_t v = 0; v < kVectors; ++v)
+            store(places + v * kLanes, sums[v]);
+    }
+
+    // Most places have the same rectangle as the one before.
+    const Known& within(int64_t top, int64_t bottom, int64_t left, int64_t right) {
+        Known& one = within_;
+        if (one.top == top && one.bottom == bottom && one.left == left && one.right == right) return one;
+        const double rows = weights_.before[bottom] - weights_.before[top];
+        one = {top, bottom, left, right, rows * (weights_.before[right] - weights_.before[left]), {}, 0.0};
+        one.variance = totals_.of(top, bottom, left, right, kColours) / one.weight;
+        for (int64_t c = 0; c < kColours; ++c) {
+            one.mean[c] = totals_.of(top, bottom, left, right, c) / one.weight;
+            one.variance -= one.mean[c] * one.mean[c];
+        }
+        return one;
     }
 
     // Weighted sums over the cells at each place: of rows first, then of the columns of those. Cells off the picture
     // are 0.
-    void sum(const float* cells, float (*sums)[kPlaces]) const {
-        float along[kArea][kPlaces]{};
-        for (int64_t i = 0; i < kArea; ++i)
+    void sum(const float* cells, float (*sums)[kRow]) const {
+        alignas(64) float along[kArea][kRow];
+        for (int64_t i = 0; i < kArea; ++i) {
+            Floats row[kVectors] = {};
             for (int64_t b = known_.left; b < known_.right; ++b)
-                for (int64_t j = 0; j < kPlaces; ++j)
-                    along[i][j] += kWeights.of[b] * cells[i * kArea + b + j];
+                add(weights_.of[b], cells + i * kArea + b, row);
+            put(row, along[i]);
+        }
         for (int64_t i = 0; i < kPlaces; ++i) {
-            std::fill(sums[i], sums[i] + kPlaces, 0.0f);
+            Floats row[kVectors] = {};
             for (int64_t a = known_.top; a < known_.bottom; ++a)
-                for (int64_t j = 0; j < kPlaces; ++j)
-                    sums[i][j] += kWeights.of[a] * along[i + a][j];
+                add(weights_.of[a], along[i + a], row);
+            put(row, sums[i]);
         }
     }
 
+    const Weights& weights_;
     const Cells<kCells>& known_;
     const Cells<kArea>& seen_;
     Totals totals_;
+    Known within_;
     float weighted_[kColours][kCells * kCells];
-    float seen_sums_[kKinds][kPlaces][kPlaces];
+    float seen_sums_[kKinds][kPlaces][kRow];
 };
 
 // Where the parabola through three neighbours has its top, from the middle one, which is the largest.
 float top_of(float before, float middle, float after) {
     const float bend = before - 2 * middle + after;
-    return bend < 0 ? std::clamp(0.5f * (before - after) / bend, -0.5f, 0.5f) : 0.0f;
+    return bend < 0 ? clamped(0.5f * (before - after) / bend, -0.5f, 0.5f) : 0.0f;
 }
 
-void follow_box(const Sums& before, const Sums& after, const float* box, const float* guess, float* moved,
-                float* likeness) {
+void follow_box(const Weights& weights, const Sums& before, const Sums& after, const float* box, const float* guess,
+                float* moved, float* likeness) {
     const float wide = kAround * (box[2] - box[0]) / kCells, tall = kAround * (box[3] - box[1]) / kCells;
     const float left = (box[0] + box[2] - kCells * wide) / 2, top = (box[1] + box[3] - kCells * tall) / 2;
     Cells<kCells> known;
@@ -242,7 +295,7 @@ void follow_box(const Sums& before, const Sums& after, const float* box, const f
     known.look(before, top, left, tall, wide);
     seen.look(after, top + guess[1] - kReach * tall, left + guess[0] - kReach * wide, tall, wide);
 
-    const Likeness alike(known, seen);
+    Likeness alike(weights, known, seen);
     float worth[kPlaces][kPlaces], like[kPlaces][kPlaces];
     int64_t row = kReach, column = kReach;
     float best = -1e9f;
@@ -266,9 +319,11 @@ void follow_box(const Sums& before, const Sums& after, const float* box, const f
 
 void follow(const Follow& args) {
     if (args.rows == 0) return;
+    const Weights weights;
     const Sums before(args.before, args.height, args.width), after(args.after, args.height, args.width);
     for (int64_t k = 0; k < args.rows; ++k)
-        follow_box(before, after, args.boxes + 4 * k, args.guess + 2 * k, args.moved + 2 * k, args.likeness + k);
+        follow_box(weights, before, after, args.boxes + 4 * k, args.guess + 2 * k, args.moved + 2 * k,
+                   args.likeness + k);
 }
 
-}  // namespace rdn::cpu
+}  // namespace rdn::cpu::RDN_ISA

@@ -33,6 +33,7 @@
     X(roi_pool, RoiPool)                     \
     X(detect, Detect)                        \
     X(suppress, Suppress)                    \
+    X(follow, Follow)                        \
     X(linear, Linear)                        \
     X(narrow, Narrow)                        \
     X(widen, Widen)                          \

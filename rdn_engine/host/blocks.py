@@ -54,7 +54,7 @@ def small_picture(image: NDArray[np.uint8], geometry: tuple[int, int, float], co
         config: says how large it is to the network.
     """
     side = block_side(config, geometry, FINE)
-    return Picture(block_means(image, side), side)
+    return Picture(np.rint(block_means(image, side)).astype(np.uint8), side)
 
 
 def picture_nbytes(config: InputConfig) -> int:
@@ -63,7 +63,7 @@ def picture_nbytes(config: InputConfig) -> int:
     Args:
         config: says how large frames are to the network.
     """
-    return most_blocks(config, FINE) * 3 * 4
+    return most_blocks(config, FINE) * 3
 
 
 def block_means(image: NDArray[np.uint8], side: tuple[int, int]) -> Float:

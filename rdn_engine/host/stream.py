@@ -22,6 +22,7 @@ from rdn_engine.stream.following import Picture
 from rdn_engine.stream.identity import LOOKS
 from rdn_engine.stream.linking import Linkable, detection_threshold
 from rdn_engine.stream.order import FrameInfo, Role
+from rdn_engine.stream.trail import Trail, most_pictures
 
 
 class HostStream(Stream):
@@ -37,6 +38,7 @@ class HostStream(Stream):
         self._memory = open_memory(model.relation, model.config, room, model.ring_precision)
         self._still = StillGate(model.config.input)
         self._between = Between(self._config.detection.max_detections)
+        self._trail = Trail()
         self._newest = LastPicture()
         self._ready: list[Detections] = []
 
@@ -46,9 +48,9 @@ class HostStream(Stream):
 
     def skipping_nbytes(self, dials: Dials) -> int:
         config = self._config.input
-        # Of the last two steps, and of the frame that comes.
-        pictures = 3 * picture_nbytes(config) if followed(dials) else 0
-        return pictures + (still_nbytes(config) if dials.still else 0)
+        # Where nothing waits, of the last two steps, and of the frame that comes.
+        pictures = 0 if not followed(dials) else most_pictures(dials) if dials.waits else 3
+        return pictures * picture_nbytes(config) + (still_nbytes(config) if dials.still else 0)
 
     def is_of(self, model: HostModel) -> bool:
         """Whether what a model encodes is what this stream relates.
@@ -157,7 +159,14 @@ class HostStream(Stream):
         else:
             self._newest.forget()
         self._order.append(info, role)
-        self._between.append(info, role, picture)
+        waits = self._dials.waits
+        self._between.append(info, role, None if waits else picture)
+        if waits and picture is not None:
+            self.timings.start()
+            self._trail.append(info, role, picture)
+            self.timings.lap("between")
+        else:
+            self._trail.clear()
         self.accepted += 1
 
     def small_picture(self, image: Image, info: FrameInfo) -> Picture:
@@ -188,6 +197,7 @@ class HostStream(Stream):
     def close(self) -> None:
         super().close()
         self._between = Between(self._config.detection.max_detections)
+        self._trail.clear()
         self._newest.forget()
         self._ready.clear()
 
@@ -223,7 +233,9 @@ class HostStream(Stream):
             )
             looks = features[found.proposal[:LOOKS]] if dials.over_gaps and features is not None else None
             linkable = Linkable(detections, found.proposal, output.omega, looks)
-            linked = self.linker.push(linkable, dials, self._between.moved())
+            moved = self._trail.reach(due.info, detections) if dials.waits else self._between.moved()
+            timings.lap("between")
+            linked = self.linker.push(linkable, dials, moved)
             timings.lap("linking")
             self._order.done()
             self._give(linked)
@@ -261,6 +273,7 @@ class HostStream(Stream):
         self._encode_last()
         self._detect(0)
         self._give(self.linker.flush(self._dials), ended=True)
+        self._trail.clear()
         self._order.end_epoch()
 
     def take_ready(self) -> list[Detections]:
@@ -270,8 +283,10 @@ class HostStream(Stream):
 
 
 def followed(dials: Dials) -> bool:
-    """Whether boxes are followed from the last step to the frames behind it."""
-    return dials.interval > 1 and not dials.waits
+    """Whether boxes are followed from a step to the frames behind it: to tell where they are, where results do not
+    wait; else to link them to those of the next step.
+    """
+    return dials.interval > 1 and (dials.link != "off" or not dials.waits)
 
 
 class LastPicture:

@@ -80,7 +80,7 @@ class Stream(ABC):
     def skipping_nbytes(self, dials: Dials) -> int:
         """Bytes that the dials `still` and `interval` hold on top of `nbytes`, at most, whatever size frames have: the
         colours of the blocks that say whether a frame is still, and the small pictures on which boxes are followed
-        where results do not wait.
+        where results do not wait, or are linked.
 
         Args:
             dials: of this stream, or to be turned to.

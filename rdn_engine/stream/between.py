@@ -24,9 +24,9 @@ import numpy as np
 
 from rdn_engine.config import Dials
 from rdn_engine.kernels import cpu
-from rdn_engine.kernels.cpu import Float
 from rdn_engine.results import Basis, Detections
-from rdn_engine.stream.following import Picture, followed
+from rdn_engine.stream.carried import Carried, Passing, part_of_way, unseen
+from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.pairs import (
@@ -47,102 +47,29 @@ LOST = np.float32(0.5)
 """What a box keeps of its confidence of which the next step shows nothing. Chosen as pairs.JITTER"""
 
 FAINT = 0.1
-"""Boxes of less confidence are not looked for: there may be hundreds, and they go with the one that they overlap most,
-or else where they were likely to go. Nor are they where the next step lost them. Chosen as pairs.JITTER"""
-
-MOST_FASTER = 2.0
-"""A box is looked for at most so many times as far as it had moved by the frame before: the second frame behind a step
-is twice as far from it as the first"""
-
+"""Boxes of less confidence are not looked for, nor those that the next step lost. Chosen as pairs.JITTER"""
 
 BY_OVERLAP = Dials(link="boxes", link_delay=0, score_threshold=0.0)
 """Links boxes that are followed and not linked"""
 
 
-class _Frame(NamedTuple):
-    """A frame whose result is still to come, or of a step that was given out."""
-
-    info: FrameInfo
-    role: Role
-    number: int
-    """Its own in the epoch, from 0"""
-    picture: Picture | None
-    """None where boxes are not followed"""
-
-
 class _Step(NamedTuple):
-    frame: _Frame
+    frame: Passing
     result: Detections
     found: Detections
     """The result of the encoded frame whose boxes these are, as it was taken"""
 
 
-def _unseen(frame: _Frame) -> _Frame:
-    """A frame of which the time is still wanted, not the picture."""
-    return frame._replace(picture=None)
-
-
-class _Followed:
-    """Boxes of a step that go on behind it."""
-
-    def __init__(
-        self, frame: _Frame, boxes: Detections, moved: Float, *, since: _Frame | None = None, by: _Frame | None = None
-    ) -> None:
-        """
-        Args:
-            frame: of the step.
-            boxes: in it; their confidence is what they are worth.
-            moved: [n, 2] x and y that each has moved since a frame before the step, or by one behind it.
-            since, by: that frame; without either they have not moved.
-        """
-        self.frame = frame
-        self.boxes = boxes
-        self._moved, self._since, self._by = moved, since, by
-        self.likeness: Float | None = None
-        """[n] of what each holds in the last frame to which it was followed to what it held in the step"""
-        self._leader = np.arange(len(boxes))  # the box that each goes with
-        self._sought = np.flatnonzero(boxes.confidence >= FAINT)
-        faint = np.flatnonzero(boxes.confidence < FAINT)
-        xyxy, same = boxes.xyxy, np.zeros(len(boxes), np.int64)  # of whatever class
-        target, source, iou = cpu.overlaps(
-            xyxy[faint], same[faint], other_boxes=xyxy[self._sought], other_classes=same[self._sought], limit=MIN_IOU
-        )
-        nearest = np.argsort(iou, kind="stable")  # of several the last stays
-        self._leader[faint[target[nearest]]] = self._sought[source[nearest]]
-
-    def likely(self, frame: _Frame) -> Float:
-        """[n, 2] how far each has moved by a frame behind the step, as far as is known until now."""
-        part = 0.0
-        if self._by is not None:
-            part = min(_part(self.frame, frame, self._by), MOST_FASTER)
-        elif self._since is not None:
-            # No farther than the distance on which the velocity was seen.
-            part = min(_part(self._since, frame, self.frame) - 1, 1.0)
-        return self._moved * np.float32(part)
-
-    def follow(self, frame: _Frame) -> Detections:
-        """The boxes in a frame behind the step."""
-        moved, likeness = self.likely(frame), np.ones(len(self.boxes), np.float32)
-        if self.frame.picture is not None and frame.picture is not None:
-            rows = self._sought
-            moved[rows], likeness[rows] = followed(
-                self.frame.picture, frame.picture, self.boxes.xyxy[rows], moved[rows]
-            )
-            moved, likeness = moved[self._leader], likeness[self._leader]
-        self._moved, self._by, self.likeness = moved, _unseen(frame), likeness
-        return moved_on(self.boxes, moved, likeness)
-
-
 class _Going(NamedTuple):
     """The boxes of the last step, where they are followed."""
 
-    boxes: _Followed
+    boxes: Carried
     result: Detections
     """The same boxes in the same order, as they were linked"""
     linker: BoxLinker | None
     """By which, where the stream does not link; its ids are of no use to another"""
 
-    def moved(self, frame: _Frame) -> Moved:
+    def moved(self, frame: Passing) -> Moved:
         """How far each has moved by a frame behind the step, as far as is known until now."""
         return Moved(self.result, self.boxes.likely(frame))
 
@@ -156,15 +83,15 @@ class Between:
     def __init__(self, max_detections: int) -> None:
         """max_detections: of a frame, at most."""
         self._most = max_detections
-        self._frames: deque[_Frame] = deque()  # without a result, in order
-        self._steps: deque[_Frame] = deque()  # those of them that are steps
+        self._frames: deque[Passing] = deque()  # without a result, in order
+        self._steps: deque[Passing] = deque()  # those of them that are steps
         self._found: deque[Detections] = deque()  # of the first encoded ones among them
         self._ready: list[Detections] = []  # where making a later one failed
         self._count = 0
         self._last: _Step | None = None
         self._around: Pairs | None = None  # of the step before and the one behind
         self._going: _Going | None = None
-        self._lost: _Followed | None = None  # the boxes of the step before the last that it has lost
+        self._lost: Carried | None = None  # the boxes of the step before the last that it has lost
 
     def append(self, info: FrameInfo, role: Role, picture: Picture | None = None) -> None:
         """A frame came.
@@ -174,7 +101,7 @@ class Between:
             role: what becomes of it.
             picture: of the frame, by which boxes are followed to it or from it where results do not wait.
         """
-        frame = _Frame(info, role, self._count, picture)
+        frame = Passing(info, role, self._count, picture)
         self._count += 1
         self._frames.append(frame)
         if role != "between":
@@ -228,7 +155,7 @@ class Between:
         self._last, self._around = last, None
         return result
 
-    def _result(self, step: _Frame) -> Detections | None:
+    def _result(self, step: Passing) -> Detections | None:
         """Of the first step that waits."""
         if step.role == "encoded":
             return self._found[0] if self._found else None
@@ -243,7 +170,7 @@ class Between:
         if behind is not None:
             if self._around is None:
                 self._around = pair(last.result, behind)
-            part = _part(last.frame, frame, self._steps[0])
+            part = part_of_way(last.frame, frame, self._steps[0])
             result = interpolated(last.result, behind, self._around, part)
             return self._given(result, frame, "interpolated", dials)
         if dials.waits and not ended:
@@ -256,14 +183,14 @@ class Between:
         """
         return None if self._going is None or not self._steps else self._going.moved(self._steps[0])
 
-    def _followed(self, last: _Step, frame: _Frame) -> Detections:
+    def _followed(self, last: _Step, frame: Passing) -> Detections:
         """Boxes of the last step, and those that it has lost, in a frame behind it."""
         if self._going is None:
             self._go_on(last)
         assert self._going is not None
-        result = self._going.boxes.follow(frame)
-        if self._lost is not None:
-            result = _joined(result, self._lost.follow(frame))
+        result, lost = _gone_on(self._going.boxes, frame), self._lost
+        if lost is not None:
+            result = _joined(result, _gone_on(lost, frame))
         return result if last.result.tracker_id is not None else replace(result, tracker_id=None)
 
     def _go_on(self, last: _Step) -> None:
@@ -277,7 +204,7 @@ class Between:
             found = boxes
         speed = np.zeros((len(boxes), 2), np.float32)
         if going is None or moved is None:
-            self._going, self._lost = _Going(_Followed(last.frame, boxes, speed), found, linker), None
+            self._going, self._lost = _Going(Carried(last.frame, boxes, speed, FAINT), found, linker), None
             return
         before = going.boxes
         same = going.linker is linker
@@ -302,17 +229,22 @@ class Between:
         if len(rows) and same:  # else they have no identity among those of this step
             gone = rows_of(known, rows)
             gone = replace(gone, confidence=LOST * gone.confidence)
-            lost = _Followed(before.frame, gone, moved.by[rows], by=_unseen(last.frame))
-        boxes_on = _Followed(last.frame, boxes, speed, since=_unseen(before.frame))
+            lost = Carried(before.frame, gone, moved.by[rows], FAINT, by=unseen(last.frame))
+        boxes_on = Carried(last.frame, boxes, speed, FAINT, since=unseen(before.frame))
         self._going, self._lost = _Going(boxes_on, found, linker), lost
 
-    def _given(self, result: Detections, frame: _Frame, basis: Basis, dials: Dials) -> Detections:
+    def _given(self, result: Detections, frame: Passing, basis: Basis, dials: Dials) -> Detections:
         return _of_frame(_certain(result, dials.score_threshold, self._most), frame.info, basis)
 
 
 def _certain(result: Detections, threshold: float, most: int) -> Detections:
     """Those above a confidence, the best of them; they come best first."""
     return rows_of(result, np.arange(min(int(np.count_nonzero(result.confidence > threshold)), most)))
+
+
+def _gone_on(boxes: Carried, frame: Passing) -> Detections:
+    """Boxes of a step in a frame behind it."""
+    return moved_on(boxes.boxes, *boxes.follow(frame))
 
 
 def _joined(one: Detections, other: Detections) -> Detections:
@@ -339,19 +271,3 @@ def _of_frame(result: Detections, info: FrameInfo, basis: Basis) -> Detections:
         capture=info.capture,
         basis=basis,
     )
-
-
-def _part(a: _Frame, b: _Frame, c: _Frame) -> float:
-    """(b - a) / (c - a) in time: by timestamps where all three have one, else by their places in the source, else by
-    how many frames came. What does not go up as the frames came tells nothing.
-    """
-    for times in (
-        (a.info.pts, b.info.pts, c.info.pts),
-        (a.info.frame_index, b.info.frame_index, c.info.frame_index),
-    ):
-        first, there, last = times
-        if first is None or there is None or last is None or min(there, last) <= first:
-            continue
-        if (there - last) * (b.number - c.number) >= 0:
-            return (there - first) / (last - first)
-    return (b.number - a.number) / (c.number - a.number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float
@@ -18,8 +19,8 @@ the split `tuning` (benchmarks/quality/interval_accuracy.py)"""
 class Picture(NamedTuple):
     """A frame in small."""
 
-    colours: Float
-    """[h, w, 3] mean of each colour over each block of the frame, 0..255"""
+    colours: NDArray[np.uint8]
+    """[h, w, 3] mean of each colour over each block of the frame"""
     side: tuple[int, int]
     """(height, width) of a block, pixels of the frame"""
 

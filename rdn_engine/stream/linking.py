@@ -36,6 +36,9 @@ FLOOR = 0.001
 """Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
 MIN_IOU = 0.3
 """Boxes of a tube's neighbouring frames overlap by more."""
+MOVED_MIN_IOU = 0.4
+"""The same where it is known how far those of the first have moved. Chosen on videos of the split `tuning`
+(benchmarks/quality/interval_accuracy.py)"""
 SEQ_NMS_LINK_IOU = 0.5
 SEQ_NMS_RIVAL_IOU = 0.3
 PAST = 64
@@ -71,7 +74,7 @@ class Moved(NamedTuple):
     """How far the boxes of a frame are likely to have moved since."""
 
     result: Detections
-    """The frame's, the very object that the linker gave out"""
+    """The frame's: the very object that the linker gave out, or that it was given"""
     by: Float
     """[n, 2] x and y of each of its boxes, in pixels"""
 
@@ -184,8 +187,9 @@ class BoxLinker:
         Args:
             frame: what was found in it, and what links it to the next one.
             dials: `link`, `link_delay`, `link_gap` and `score_threshold` are read.
-            moved: how far the boxes of the frame before it are likely to have moved: links go from there. Not used
-                where it is of another result than that frame's; None where nothing is known.
+            moved: how far the boxes of the frame before it are likely to have moved, those that were found or those
+                that were given out: links go from there. Not used where it is of another frame; None where nothing is
+                known.
 
         Returns:
             The frames that are ready, rescored, without what has at most the threshold.
@@ -195,12 +199,14 @@ class BoxLinker:
         ready = self._begin(dials)
         before, given = self._newest, self._given
         # Dials that were turned leave movements behind of boxes that this linker saw long ago, or never.
-        if before is not None and given is not None and moved is not None and moved.result is given.result:
-            there = before.found.xyxy.copy()
-            there[given.rows] += np.tile(moved.by, 2)
-            before = before._replace(found=replace(before.found, xyxy=there))
+        limit = MIN_IOU
+        if before is not None and moved is not None:
+            if moved.result is before.found:
+                before, limit = _moved(before, slice(None), moved.by), MOVED_MIN_IOU
+            elif given is not None and moved.result is given.result:
+                before, limit = _moved(before, given.rows, moved.by), MOVED_MIN_IOU
         self._newest = frame._replace(features=None)
-        return ready + self._append(linked(before, frame, dials.link), dials)
+        return ready + self._append(linked(before, frame, dials.link, limit), dials)
 
     def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
         """Take the next frame, whose links were made elsewhere: by `linked`, to the frame pushed before.
@@ -330,18 +336,26 @@ class BoxLinker:
         return _Tubes(ids[path], gain, past)
 
 
-def linked(before: Linkable | None, now: Linkable, method: LinkMethod) -> LinkedFrame:
+def _moved(frame: Linkable, rows: Index | slice, by: Float) -> Linkable:
+    """A frame some of whose boxes have moved."""
+    there = frame.found.xyxy.copy()
+    there[rows] += np.tile(by, 2)
+    return frame._replace(found=replace(frame.found, xyxy=there))
+
+
+def linked(before: Linkable | None, now: Linkable, method: LinkMethod, limit: float = MIN_IOU) -> LinkedFrame:
     """Link a frame to the one before it (equation 8).
 
     Args:
         before: of the epoch; None for its first frame.
         now: the frame.
         method: what links them.
+        limit: by how much boxes that are linked overlap at least; of Seq-NMS SEQ_NMS_LINK_IOU holds.
     """
     found, none, no_scores = now.found, np.zeros(0, np.int64), np.zeros(0)
     source, target, score = none, none, no_scores
     if before is not None:
-        target, source, iou = _overlaps(found, before.found, SEQ_NMS_LINK_IOU if method == "seq_nms" else MIN_IOU)
+        target, source, iou = _overlaps(found, before.found, SEQ_NMS_LINK_IOU if method == "seq_nms" else limit)
         if method == "boxes":
             before = before._replace(omega=None)
         score = np.zeros(len(iou)) if method == "seq_nms" else _link_scores(before, now, source, target, iou)

@@ -67,7 +67,8 @@ def test_a_small_picture_has_the_means_of_blocks_of_two_pixels_of_the_network(si
     picture = small_picture(image, (*size, 1.0), CONFIGS[1])
     wide, tall = CONFIGS[1].frame_scale(*size)
     assert picture.side == (max(round(2 * tall), 1), max(round(2 * wide), 1))
-    np.testing.assert_array_equal(picture.colours, block_means(image, picture.side))
+    np.testing.assert_array_equal(picture.colours, np.rint(block_means(image, picture.side)))
+    assert picture.colours.dtype == np.uint8
     assert picture.colours.nbytes <= picture_nbytes(CONFIGS[1])
 
 

@@ -95,7 +95,14 @@ def test_frames_between_come_out_with_their_steps_and_cost_as_results() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 23), (17, 31), (16, 90), (300, 200), (1080, 1920)])
-@pytest.mark.parametrize("dials", [replace(DIALS, still=4.0), replace(DIALS, look_ahead=0, interval=3)])
+@pytest.mark.parametrize(
+    "dials",
+    [
+        replace(DIALS, still=4.0),
+        replace(DIALS, look_ahead=0, interval=3),
+        replace(DIALS, look_ahead=2, interval=2, link="boxes", link_delay=3),
+    ],
+)
 def test_what_frames_that_are_not_encoded_are_made_of_is_counted(size: tuple[int, int], dials: Dials) -> None:
     """Whatever size frames have: blocks are whole pixels of the frame, and more of them where those are few."""
     detector, _ = watched_detector()
@@ -113,6 +120,8 @@ def pictures_of(stream: HostStream) -> int:
     gate, filler = vars(stream._still), stream._between
     held = [a for a in gate.values() if isinstance(a, np.ndarray)]
     frames = [*filler._frames, *([filler._last.frame] if filler._last else [])]
+    trail = stream._trail
+    frames += [*trail._frames, *([trail._last.frame] if trail._last else [])]
     held += [frame.picture.colours for frame in frames if frame.picture is not None]
     return sum(a.nbytes for a in held)
 

@@ -33,7 +33,7 @@ def picture(*places: tuple[int, int]) -> Picture:
     colours = np.full((HEIGHT // SIDE, WIDTH // SIDE, 3), 90.0)
     for x, y in places:
         colours[y : y + 20, x : x + 20] = SPOTS[:, : max(WIDTH // SIDE - x, 0)]
-    return Picture(colours.astype(np.float32), (SIDE, SIDE))
+    return Picture(np.rint(colours).astype(np.uint8), (SIDE, SIDE))
 
 
 def spots(x: int, y: int) -> list[float]:
@@ -141,7 +141,7 @@ def test_a_box_goes_part_of_the_way_where_pictures_tell_little() -> None:
     before, after, box = picture((20, 30)), picture((26, 30)), np.array([spots(20, 30)], np.float32)
     way = []
     for strength in (0, 80, 120, 400):
-        noisy = Picture((after.colours + strength * noise).astype(np.float32), after.side)
+        noisy = Picture((after.colours + strength * noise).clip(0, 255).astype(np.uint8), after.side)
         moved, likeness = followed(before, noisy, box, np.zeros((1, 2), np.float32))
         way.append(moved[0, 0])
         part = float(np.clip((likeness[0] - UNLIKE) / (SURE - UNLIKE), 0, 1))

@@ -84,6 +84,9 @@ struct RelationAttention;
 struct RelationRefine;
 struct Widen;
 
+// rdn/following.h
+struct Follow;
+
 // rdn/cosine.h
 struct LinearExact;
 struct PackCosine;

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.kernels import _C
 from rdn_engine.kernels.cpu.arrays import Float
 
 
-def follow(before: Float, after: Float, *, boxes: Float, guess: Float) -> tuple[Float, Float]:
+def follow(before: NDArray[np.uint8], after: NDArray[np.uint8], *, boxes: Float, guess: Float) -> tuple[Float, Float]:
     """Where what boxes show has gone to: template matching by normalised cross-correlation of colours.
 
     A box with a margin of a tenth on every side is cut into 12 x 12 cells, whose means are compared at every place up
@@ -17,7 +18,7 @@ def follow(before: Float, after: Float, *, boxes: Float, guess: Float) -> tuple[
     What lies outside the pictures is not compared. No box changes its size.
 
     Args:
-        before: [h, w, 3] colours of the picture that the boxes lie on.
+        before: [h, w, 3] colours, 0..255, of the picture that the boxes lie on.
         after: [h, w, 3] those of the one in which they are looked for.
         boxes: [n, 4] x1, y1, x2, y2: edges (not last pixels) in pixels of the pictures, finite, sides above 0.
         guess: [n, 2] x and y that each is likely to have moved, in pixels, finite.

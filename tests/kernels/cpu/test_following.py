@@ -19,7 +19,7 @@ def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """Spots of some pixels, so that a place is like those beside it and unlike those farther away."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (size[0] // 5 + 2, size[1] // 5 + 2, 3))
-    return np.kron(coarse, np.ones((5, 5, 1)))[: size[0], : size[1]].astype(np.float32)
+    return np.kron(coarse, np.ones((5, 5, 1)))[: size[0], : size[1]].astype(np.uint8)
 
 
 def shifted(before: np.ndarray, x: int, y: int) -> np.ndarray:
@@ -40,7 +40,7 @@ def moves(
 def test_the_best_place_is_that_of_a_slow_search(height: int, width: int, seed: int) -> None:
     """Boxes of any size, which may lie outside the pictures in part or wholly."""
     rng = np.random.default_rng(seed)
-    before, after = (rng.uniform(0, 255, (height, width, 3)).astype(np.float32) for _ in range(2))
+    before, after = (rng.integers(0, 256, (height, width, 3)).astype(np.uint8) for _ in range(2))
     corner, sides = rng.uniform(-8, (width, height)), rng.uniform(0.5, 30, 2)
     box = np.concatenate([corner, corner + sides])[None].astype(np.float32)
     guess = rng.uniform(-4, 4, (1, 2)).astype(np.float32)
@@ -60,7 +60,7 @@ def test_no_rounding_takes_a_likeness_out_of_its_range() -> None:
     rng = np.random.default_rng(364)
     for _ in range(200):
         height, width = rng.choice([1, 2, 3, 5, 8], 2)
-        before = rng.choice([0, 255], (height, width, 3)).astype(np.float32)
+        before = rng.choice([0, 255], (height, width, 3)).astype(np.uint8)
         corners = rng.uniform(-1, 1, (60, 2)) * [width, height]
         boxes = np.concatenate([corners, corners + np.exp(rng.uniform(-1, 3, (60, 2)))], 1)
         guess = rng.uniform(-3, 3, (60, 2)).tolist()
@@ -88,13 +88,13 @@ def test_what_moved_farther_is_found_from_a_good_guess() -> None:
 def test_light_and_contrast_do_not_matter() -> None:
     before = picture(2)
     after = 0.4 * shifted(before, 4, -3) + 90
-    moved, likeness = moves(before, after.astype(np.float32), [[30, 20, 54, 44]])
+    moved, likeness = moves(before, after.astype(np.uint8), [[30, 20, 54, 44]])
     np.testing.assert_allclose(moved, [[4, -3]], atol=0.4)
     assert likeness[0] > 0.9
 
 
 def test_what_shows_nothing_stays_where_it_is_guessed() -> None:
-    flat = np.full((*SIZE, 3), 90, np.float32)
+    flat = np.full((*SIZE, 3), 90, np.uint8)
     moved, likeness = moves(flat, flat, [[30, 20, 54, 44], [200, 200, 210, 210]], [[2, -1], [0, 3]])
     np.testing.assert_allclose(moved, [[2, -1], [0, 3]], atol=1e-5)
     assert likeness[0] == pytest.approx(1), "nothing is as it was"
@@ -119,11 +119,11 @@ def test_nothing_is_followed_to_nowhere() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     before, box, guess = picture(0), np.array([[0, 0, 5, 5]], np.float32), np.zeros((1, 2), np.float32)
     for arguments, message in (
-        ((before, before[1:], box, guess), r"after \[h = 60, w = 90, 3\], got float32 \[59, 90, 3\]"),
+        ((before, before[1:], box, guess), r"after \[h = 60, w = 90, 3\], got uint8 \[59, 90, 3\]"),
         ((before[:0], before[:0], box, guess), "sides of the pictures must be positive"),
         ((before, before, box[:, :3], guess), r"boxes \[n, 4\]"),
         ((before, before, box, guess[:0]), r"guess \[n = 1, 2\]"),
-        ((before.astype(np.float64), before, box, guess), r"before \[h, w, 3\]"),
+        ((before.astype(np.float32), before, box, guess), r"before \[h, w, 3\]"),
         ((before, before, box * np.float32(np.nan), guess), "boxes must be finite, got nan"),
         ((before, before, box, guess + np.float32(np.inf)), "guess must be finite, got inf"),
         ((before, before, box[:, [2, 1, 0, 3]], guess), "box 0 must have positive sides"),

@@ -3,11 +3,11 @@
 
 #include <cstdint>
 
-namespace rdn::cpu {
+namespace rdn {
 
 struct Follow {
-    const float* before;  // [height, width, 3] colours of the picture that the boxes lie on
-    const float* after;   // [height, width, 3] of the one in which they are looked for
+    const uint8_t* before;  // [height, width, 3] colours of the picture that the boxes lie on
+    const uint8_t* after;   // [height, width, 3] of the one in which they are looked for
     int64_t height, width;
     const float* boxes;  // [rows, 4] x1, y1, x2, y2: edges, in pixels of the pictures; wider and higher than 0
     const float* guess;  // [rows, 2] x, y: where each is looked for first, pixels from where it was
@@ -22,6 +22,4 @@ struct Follow {
 constexpr int64_t kCells = 12, kReach = 8;
 constexpr float kAround = 1.2f;
 
-void follow(const Follow& args);
-
-}  // namespace rdn::cpu
+}  // namespace rdn

@@ -1,0 +1,154 @@
+"""Boxes of a step that are followed to the next one, to be linked to its boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdn_engine.config import WHOLE_VIDEO, Dials
+from rdn_engine.results import Detections
+from rdn_engine.stream.between import Between
+from rdn_engine.stream.following import Picture
+from rdn_engine.stream.linking import MIN_IOU, MOVED_MIN_IOU, BoxLinker, Linkable, Moved
+from rdn_engine.stream.order import Role
+from rdn_engine.stream.trail import FAINT, Trail, most_pictures
+from tests.stream.boxes import result
+from tests.stream.test_between import SIDE, info, picture, spots
+
+LINKED = Dials(look_ahead=0, link="boxes", link_delay=WHOLE_VIDEO, interval=3)
+
+
+def moves(places: list[tuple[int, int]], found: dict[int, Detections], late: int = 0) -> list[Moved | None]:
+    """What a trail says of steps, whose boxes are known `late` frames after them."""
+    trail, infos, said = Trail(), [info(t) for t in range(len(places))], []
+    for t in range(len(places) + late):
+        if t < len(places):
+            trail.append(infos[t], "encoded" if t in found else "between", picture(places[t]))
+        if t - late in found:
+            said.append(trail.reach(infos[t - late], found[t - late]))
+    return said
+
+
+@pytest.mark.parametrize("late", [0, 1, 4, 9])
+def test_a_box_has_moved_as_far_as_the_frames_between_show(late: int) -> None:
+    """By twice its own size, however late the boxes of a step are known."""
+    places = [(20 + 7 * t, 30 + t) for t in range(7)]
+    steps = {t: result([spots(*places[t])], index=t) for t in (0, 3, 6)}
+    first, *others = moves(places, steps, late)
+    assert first is None
+    for moved, step in zip(others, (0, 3), strict=True):
+        assert moved is not None
+        assert moved.result is steps[step]
+        np.testing.assert_allclose(moved.by, [[21 * SIDE, 3 * SIDE]], atol=3)
+
+
+def test_objects_that_move_by_more_than_their_size_are_one_tube() -> None:
+    """Two that cross the frame, of which the other is where the first was three steps ago."""
+    places = [((10 + 6 * t, 20), (110 - 6 * t, 60)) for t in range(13)]
+    linker, filler, trail, found = BoxLinker(), Between(300), Trail(), []
+    for t, (one, other) in enumerate(places):
+        role: Role = "between" if t % 3 else "encoded"
+        now = info(t)
+        filler.append(now, role)
+        trail.append(now, role, picture(one, other))
+        if role == "encoded":
+            boxes = result([spots(*one), spots(*other)], [0.9, 0.8], index=t)
+            moved = trail.reach(now, boxes)
+            linker.push(Linkable(boxes, np.arange(2), None), LINKED, moved)
+    found = filler.take(linker.flush(LINKED), LINKED, ended=True)
+    assert [r.basis for r in found[:4]] == ["encoded", "interpolated", "interpolated", "encoded"]
+    for one_result, (one, other) in zip(found, places, strict=True):
+        ids = one_result.tracker_id
+        assert ids is not None
+        assert sorted(ids.tolist()) == [1, 2]
+        np.testing.assert_allclose(one_result.xyxy[ids.argsort()], [spots(*one), spots(*other)], atol=2)
+
+
+def test_faint_boxes_go_as_far_as_the_one_that_they_lie_on() -> None:
+    places = [(20 + 6 * t, 30) for t in range(4)]
+    beside = np.array([spots(20, 30)]) + 3
+    boxes = result([spots(20, 30), *beside, spots(90, 60)], [0.9, FAINT / 2, FAINT / 3])
+    _, moved = moves(places, {0: boxes, 3: result([], index=3)})
+    assert moved is not None
+    np.testing.assert_allclose(moved.by, [[18 * SIDE, 0], [18 * SIDE, 0], [0, 0]], atol=2)
+
+
+def test_links_from_where_boxes_have_moved_want_more_overlap() -> None:
+    """Boxes of which two thirds, and hardly more than half, overlap."""
+    for shift, moved_links in ((10, True), (19, False)):
+        before, after = (result([[x, 0, x + 39, 39]], index=x) for x in (0, shift))
+        for by, linked in ((None, True), (np.zeros((1, 2), np.float32), moved_links)):
+            linker = BoxLinker()
+            linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
+            moved = None if by is None else Moved(before, by)
+            linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, moved)
+            one, other = linker.flush(LINKED)
+            assert one.tracker_id is not None
+            assert other.tracker_id is not None
+            assert (one.tracker_id[0] == other.tracker_id[0]) == linked
+    assert MIN_IOU < 21 / 59 < MOVED_MIN_IOU
+
+
+def test_what_is_said_of_another_frame_is_not_used() -> None:
+    before, after, other = (result([[x, 0, x + 39, 39]], index=x) for x in (0, 100, 300))
+    for said, linked in ((before, True), (other, False)):
+        linker = BoxLinker()
+        linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
+        linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, Moved(said, np.array([[100, 0]], np.float32)))
+        one, two = linker.flush(LINKED)
+        assert one.tracker_id is not None
+        assert two.tracker_id is not None
+        assert (one.tracker_id[0] == two.tracker_id[0]) == linked
+
+
+def test_a_step_that_was_not_seen_to_come_says_nothing_and_takes_no_frame_away() -> None:
+    trail, infos = Trail(), [info(t) for t in range(3)]
+    assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    trail.append(infos[1], "encoded", picture((23, 30)))
+    trail.append(infos[2], "encoded", picture((26, 30)))
+    assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    assert trail.reach(infos[1], result([spots(23, 30)], index=1)) is None
+    moved = trail.reach(infos[2], result([spots(26, 30)], index=2))
+    assert moved is not None
+    np.testing.assert_allclose(moved.by, [[3 * SIDE, 0]], atol=1)
+
+
+def test_a_frame_that_turns_out_to_be_the_last_is_a_step_to_which_boxes_were_followed() -> None:
+    """It came as one between two steps, and is encoded after all."""
+    trail, infos = Trail(), [info(t) for t in range(2)]
+    trail.append(infos[0], "encoded", picture((20, 30)))
+    assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    trail.append(infos[1], "between", picture((26, 30)))
+    moved = trail.reach(infos[1], result([spots(26, 30)], index=1))
+    assert moved is not None
+    np.testing.assert_allclose(moved.by, [[6 * SIDE, 0]], atol=1)
+    assert trail.pictures == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 4), st.integers(0, 3), st.lists(st.booleans(), min_size=1, max_size=12))
+def test_no_more_pictures_are_held_than_said(interval: int, ahead: int, still: list[bool]) -> None:
+    """Results of a step come when L steps have come behind it, still ones included."""
+    dials = replace(LINKED, interval=interval, look_ahead=ahead)
+    blank = Picture(np.zeros((6, 8, 3), np.uint8), (SIDE, SIDE))
+    trail, steps, most = Trail(), [], 0
+    for t in range(interval * len(still)):
+        now = info(t)
+        step = t % interval == 0
+        role: Role = "between" if not step else "still" if t and still[t // interval] else "encoded"
+        trail.append(now, role, blank)
+        most = max(most, trail.pictures)
+        if step:
+            steps.append((now, role))
+            if len(steps) > ahead:
+                due, kind = steps[-ahead - 1]
+                if kind == "encoded":
+                    trail.reach(due, result([], index=due.frame_index))
+        most = max(most, trail.pictures)
+    assert most <= most_pictures(dials)
+    trail.clear()
+    assert trail.pictures == 0
