@@ -4,8 +4,9 @@
 
 The `rdn_engine.Detector` looks at held-out synthetic videos of several seeds once with each interval and look-ahead;
 what its stream hands to the linker is kept, and linked and filled up at every setting by the linker and the filler that
-the stream has (`rdn_engine.stream`). Beside them stands what the boxes of a step come to where they go with their
-objects, as only the annotations know: what can be reached without encoding the frames between.
+the stream has (`rdn_engine.stream`). What each setting takes of the processor is taken of whole streams. Beside them
+stands what the boxes of a step come to where they go with their objects, as only the annotations know: what can be
+reached without encoding the frames between.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,8 @@ from rdn_engine.evaluation.average_precision import match_class, mean
 from rdn_engine.evaluation.boxes import Detected, Float, Int, Truth, iou
 from rdn_engine.evaluation.coco_vid import Frame
 from rdn_engine.evaluation.score import VID
+from rdn_engine.frame import Frame as VideoFrame
+from rdn_engine.frame import Image
 from rdn_engine.host.blocks import small_picture
 from rdn_engine.host.stream import followed
 from rdn_engine.stream.between import Between
@@ -48,6 +52,8 @@ from training.provenance import environment
 INTERVALS = (1, 2, 3, 4)
 LINKS: tuple[Link, ...] = ("off", "boxes")
 SEEDS = (0, 1, 2)
+TIMED = (9, 120)
+"""Videos and frames of each whose processor time is taken, one thread"""
 BOUNDS = {"true motion": False, "true motion and no vanished boxes": True}
 """Name -> whether boxes leave with their objects"""
 
@@ -157,7 +163,7 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
             recorded = linkables(detector, videos, replace(dials, link="relations", link_delay=0))
             for link in LINKS:
                 linked = replace(dials, link=link, link_delay=WHOLE_VIDEO if ahead is None else 0)
-                label = f"{'causal' if ahead == 0 else 'look-ahead'}, {link}, {interval}"
+                label = setting(ahead, link, interval)
                 found: dict[str, dict[int, Detections]] = {label: {}}
                 for name, frames in videos.videos():
                     infos = [FrameInfo(t, None, name, frame.height, frame.width) for t, frame in enumerate(frames)]
@@ -177,6 +183,41 @@ def measure(detector: Detector, videos: AnnotatedVideos) -> dict[str, Any]:
                     (rows if kind == label else bounds)[kind] = figures(one, videos, detector.config.class_names)
                     print(kind, (rows | bounds)[kind], flush=True)
     return rows | bounds
+
+
+def push_all(detector: Detector, frames: Iterable[Image | VideoFrame], dials: Dials) -> tuple[list[Detections], float]:
+    """Results of a video, and seconds of processor time that its stream took."""
+    found, spent = [], 0.0
+    with detector.open_stream(dials) as stream:
+        for frame in frames:
+            began = time.process_time()
+            found += stream.push(frame)
+            spent += time.process_time() - began
+        began = time.process_time()
+        found += stream.flush()
+        spent += time.process_time() - began
+    return found, spent
+
+
+def throughput(detector: Detector, videos: AnnotatedVideos) -> dict[str, float]:
+    """Setting -> how many times as many frames a second as interval 1: median of the videos, settings in turn."""
+    own = detector.config.dials
+    ratios: dict[str, list[float]] = {}
+    for _, frames in videos.videos():
+        images = [videos.read(frame) for frame in frames]
+        for ahead in (None, 0):
+            for link in LINKS:
+                delay = own.link_delay if ahead is None else 0
+                dials = replace(own, look_ahead=ahead, link=link, link_delay=delay)
+                spent = {n: push_all(detector, images, replace(dials, interval=n))[1] for n in INTERVALS}
+                for n, seconds in spent.items():
+                    ratios.setdefault(setting(ahead, link, n), []).append(spent[1] / seconds)
+    return {name: round(float(np.median(of)), 3) for name, of in ratios.items()}
+
+
+def setting(ahead: int | None, link: Link, interval: int) -> str:
+    """The name of a row."""
+    return f"{'causal' if ahead == 0 else 'look-ahead'}, {link}, {interval}"
 
 
 def of_seed(job: tuple[Path, str, int, int, int]) -> dict[str, Any]:
@@ -204,6 +245,9 @@ def main() -> None:
         label: {key: round(float(np.mean([of["rows"][label][key] for of in seeds.values()])), 3) for key in row}
         for label, row in next(iter(seeds.values()))["rows"].items()
     }
+    detector = Detector.from_pretrained(arguments.bundle, threads=1)
+    times = throughput(detector, from_synthetic(SyntheticVideos(arguments.split, *TIMED)))
+    print(times, flush=True)
     result = {
         "model": str(arguments.bundle),
         "protocol": VID,
@@ -211,6 +255,8 @@ def main() -> None:
         "links": LINKS,
         "seeds": seeds,
         "rows": means,
+        "times": times,
+        "timed": TIMED,
         **environment(),
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")

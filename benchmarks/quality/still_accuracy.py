@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,11 +23,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.quality.interval_accuracy import SEEDS, figures
+from benchmarks.quality.interval_accuracy import SEEDS, figures, push_all
 from rdn_engine import Detections, Detector
-from rdn_engine.config import Dials
 from rdn_engine.evaluation.score import VID
-from rdn_engine.frame import Frame, Image
 from rdn_engine.media.source import open_source
 from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos, Video, render_video
@@ -72,18 +68,6 @@ def moments(count: int) -> list[int]:
         burst = list(range(start, min(start + BURST, count)))
         shown += burst + burst[-1:] * (len(burst) * (TIMES - 1))
     return shown
-
-
-def push_all(detector: Detector, frames: Iterable[Image | Frame], dials: Dials) -> tuple[list[Detections], float]:
-    """Results of a video, and seconds of processor time that its pushes took."""
-    found, spent = [], 0.0
-    with detector.open_stream(dials) as stream:
-        for frame in frames:
-            began = time.process_time()
-            found += stream.push(frame)
-            spent += time.process_time() - began
-        found += stream.flush()
-    return found, spent
 
 
 def measure(detector: Detector, drawn: StaticVideos) -> dict[str, Any]:

@@ -28,15 +28,19 @@ def interval() -> str:
                 losses = [_less(of["rows"], name, reference) for of in result["seeds"].values()]
                 cells = [f"{result['rows'][name][key]:.1f}" for key in COLUMNS]
                 less = f"{sum(losses) / len(losses):+.2f} ({min(losses):+.2f} to {max(losses):+.2f})"
-                rows.append([f"{kind}, {LINKS[link]}", str(n), *cells, less if n > 1 else ""])
+                times = result["times"].get(name)
+                cost = "" if times is None else f"{times:.2f}"
+                rows.append([f"{kind}, {LINKS[link]}", str(n), *cells, less if n > 1 else "", cost])
     data = next(iter(result["seeds"].values()))
-    header = ["", "interval", *COLUMNS.values(), "AP50 less that of 1 (least to most)"]
+    header = ["", "interval", *COLUMNS.values(), "AP50 less that of 1 (least to most)", "times as many frames"]
+    videos, frames = result["timed"]
     return "\n".join(
         [
             table(header, rows),
             "",
             f"{result['protocol']}. Means of {store.count(len(result['seeds']), 'seed')} of {data['frames']} frames of "
-            f"{data['data'].partition(',')[0]}; `{result['model']}`. {store.provenance(result)}",
+            f"{data['data'].partition(',')[0]}; `{result['model']}`. Times as many: in processor time of streams, "
+            f"one thread, median of {videos} videos of {frames} frames. {store.provenance(result, on=result)}",
         ]
     )
 

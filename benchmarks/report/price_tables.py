@@ -59,14 +59,14 @@ def tuning() -> str:
             less = row["AP50"] - row["AP50_sweep"]
             cells = [f"{row['AP50']:.1f}", f"{row['AP50_sweep']:.1f}", f"{less:+.2f}", f"{row['held_out']:.1f}",
                      f"{row['held_out_sweep']:.1f}"]  # fmt: skip
-            rows.append([wait, f"{row['budget']:.0%}", f"{row['scored']} of {row['within']}", *cells, dials])
-    header = ["wait", "budget", "scored of those within", "AP50", "of the sweep", "less", "held out", "sweep, held out",
-              "found"]  # fmt: skip
+            rows.append([wait, f"{row['budget']:.0%}", str(row["within"]), str(row["scored"]), *cells, dials])
+    header = ["wait", "budget", "settings within", "scored, some beyond", "AP50", "of the sweep", "less", "held out",
+              "sweep, held out", "found"]  # fmt: skip
     text = (
         f"{results['protocol']}. Budgets are parts of what the model's own dials cost; {results['data']}, "
         f"{results['frames']} frames, held out: {results['held_out']}; `{results['model']}`. "
     )
-    return "\n".join([table(header, rows, "lrrrrrrrl"), "", text + store.provenance(results)])
+    return "\n".join([table(header, rows, "lrrrrrrrrl"), "", text + store.provenance(results)])
 
 
 def _measured(sweep: str) -> dict[str, Results]:
