@@ -83,4 +83,4 @@ def test_what_tune_misses(folder: Path) -> None:
            "held_out_sweep": 78.9, "dials": {"T": 4, "r": 0.25}}  # fmt: skip
     about = {"protocol": "VID", "data": "drawn", "held_out": "others", "frames": 9, "model": "m", **PROVENANCE}
     (folder / "tune_accuracy.json").write_text(json.dumps({"rows": {"any": [row]}, **about}))
-    assert "| any | 50% | 40 of 600 | 80.0 | 80.3 | -0.30 | 79.0 | 78.9 | T 4, r 0.25 |" in price_tables.tuning()
+    assert "| any | 50% | 600 | 40 | 80.0 | 80.3 | -0.30 | 79.0 | 78.9 | T 4, r 0.25 |" in price_tables.tuning()
