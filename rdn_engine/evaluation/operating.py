@@ -53,9 +53,10 @@ def operating_point(truth: Truth, found: Detected, match: ClassMatch) -> Operati
     error = np.zeros(len(rows))
     error[true] = 1 - pair_iou(found.xyxy[rows[true]], truth.xyxy[met[true]])
     confidence = found.confidence[rows]
-    # A threshold accepts all of one confidence or none of them; the first choice accepts nothing.
+    # A threshold accepts all of one confidence or none of them, and none in 0..1 accepts a confidence of 0; the first
+    # choice accepts nothing.
     ends = np.flatnonzero(np.append(np.diff(confidence) < 0, True)) + 1 if len(rows) else np.zeros(0, np.int64)
-    taken = np.concatenate([[0], ends]).astype(np.int64)
+    taken = np.concatenate([[0], ends[confidence[ends - 1] > 0]]).astype(np.int64)
     hits = np.concatenate([[0], np.cumsum(true)])[taken]
     loss = np.concatenate([[0.0], np.cumsum(error)])[taken]
     missed = objects - hits

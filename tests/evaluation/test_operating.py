@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rdn_engine.evaluation.operating import BINS, reliability
@@ -26,6 +26,7 @@ def lrp(boxes, met, objects, threshold):
 
 
 @few
+@example(1380410)  # a detection of confidence 0
 @given(st.integers(0, 2**32 - 1))
 def test_the_threshold_has_the_lowest_lrp(seed):
     boxes, detections = draw_case(seed)
@@ -39,7 +40,7 @@ def test_the_threshold_has_the_lowest_lrp(seed):
         if not objects:
             assert point is None
             continue
-        lowest.append(min(lrp(boxes, met, objects, t) for t in [*(d.confidence for d, _ in met), -1.0, 1.0]))
+        lowest.append(min(lrp(boxes, met, objects, t) for t in [*(d.confidence for d, _ in met), 0.0, 1.0]))
         assert point["lrp"] == pytest.approx(lowest[-1])
         assert lrp(boxes, met, objects, point["threshold"]) == pytest.approx(lowest[-1])
     assert result["oLRP"] == pytest.approx(100 * np.mean(lowest))
