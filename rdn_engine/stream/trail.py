@@ -3,7 +3,7 @@
 Objects that move by more than their own size from step to step have no overlap to be linked by. So their boxes are
 followed through the pictures of the frames between (`rdn_engine.stream.carried`), and links go from where they have
 moved to. A picture waits until the boxes of the step before it are known, which takes L steps, and is then gone through
-at once: as many wait as L + 1 steps have frames.
+at once: as many wait as L steps have frames.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def most_pictures(dials: Dials) -> int:
     Args:
         dials: of a stream that links and whose results wait.
     """
-    return (dials.frames_ahead + 1) * dials.interval + 2
+    return dials.frames_ahead * dials.interval + 2
 
 
 class Trail:
