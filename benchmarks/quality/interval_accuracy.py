@@ -83,6 +83,7 @@ def results(
         if encoded:
             one = next(waiting)
             ready = linker.push(one, dials, trail.reach(info, one.found) if dials.waits else filler.moved())
+            trail.done()
         found += filler.take(ready, dials)
     return found + filler.take(linker.flush(dials), dials, ended=True)
 

@@ -162,9 +162,7 @@ class HostStream(Stream):
         waits = self._dials.waits
         self._between.append(info, role, None if waits else picture)
         if waits and picture is not None:
-            self.timings.start()
             self._trail.append(info, role, picture)
-            self.timings.lap("between")
         else:
             self._trail.clear()
         self.accepted += 1
@@ -204,6 +202,9 @@ class HostStream(Stream):
     def _detect(self, look_ahead: int) -> None:
         """Compute every result that need not wait for more than `look_ahead` later frames."""
         model, dials, timings = self._model, self._dials, self.timings
+        timings.start()
+        self._trail.follow()
+        timings.lap("between")
         while (due := self._order.due(look_ahead)) is not None:
             timings.start()
             if due.still:
@@ -238,6 +239,7 @@ class HostStream(Stream):
             linked = self.linker.push(linkable, dials, moved)
             timings.lap("linking")
             self._order.done()
+            self._trail.done()
             self._give(linked)
 
     def _give(self, found: list[Detections], *, ended: bool = False) -> None:

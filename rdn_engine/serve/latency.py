@@ -114,9 +114,13 @@ class LatencyBudget:
         elif self._with_room >= self._calm and self.level:
             self._move(-1)
 
-    def settle(self) -> None:
-        """Leave the next SETTLE results out: their frames came before the settings did."""
-        self._unsettled, self._with_room = SETTLE, 0
+    def settle(self, results: int = 0) -> None:
+        """Leave the next SETTLE results out, or more: their frames came before the settings did.
+
+        Args:
+            results: how many of such frames are known to come.
+        """
+        self._unsettled, self._with_room = max(SETTLE, results), 0
         self._ages.clear()
 
     def _move(self, steps: int) -> None:

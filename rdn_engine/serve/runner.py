@@ -68,6 +68,11 @@ class StreamRunner:
         stream = self._stream
         return self._last if stream is None else _facts(stream)
 
+    @property
+    def inside(self) -> int:
+        """Frames that were taken and whose results the sink has not got yet"""
+        return self._account.frames().inside
+
     def push(self, frame: Frame) -> Exception | None:
         """Take a frame, and post what it makes ready.
 

@@ -89,7 +89,7 @@ class Settings:
                 continue
             self._budget, self.lowered, self._stride = self._new_budget(dials), 0, 1
             if self._budget is not None:
-                self._budget.settle()
+                self._budget.settle(self._runner.inside)
             self._events.say("dials", self._name, f"dials are {dials}")
             asked.set_result(None)
         if self._budget is not None:

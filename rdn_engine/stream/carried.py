@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +104,8 @@ class Carried:
 
 def part_of_way(a: Passing, b: Passing, c: Passing) -> float:
     """(b - a) / (c - a) in time: by timestamps where all three have one, else by their places in the source, else by
-    how many frames came. What does not go up as the frames came tells nothing.
+    how many frames came. What does not go up as the frames came tells nothing, nor what goes up by more than there are
+    numbers.
     """
     for times in (
         (a.info.pts, b.info.pts, c.info.pts),
@@ -112,6 +114,6 @@ def part_of_way(a: Passing, b: Passing, c: Passing) -> float:
         first, there, last = times
         if first is None or there is None or last is None or min(there, last) <= first:
             continue
-        if (there - last) * (b.number - c.number) >= 0:
+        if last - first < math.inf and (there - last) * (b.number - c.number) >= 0:
             return (there - first) / (last - first)
     return (b.number - a.number) / (c.number - a.number)

@@ -205,8 +205,9 @@ class BoxLinker:
                 before, limit = _moved(before, slice(None), moved.by), MOVED_MIN_IOU
             elif given is not None and moved.result is given.result:
                 before, limit = _moved(before, given.rows, moved.by), MOVED_MIN_IOU
-        self._newest = frame._replace(features=None)
-        return ready + self._append(linked(before, frame, dials.link, limit), dials)
+        with_links = linked(before, frame, dials.link, limit)
+        self._newest = frame._replace(features=None)  # after what may fail, and is tried again
+        return ready + self._append(with_links, dials)
 
     def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
         """Take the next frame, whose links were made elsewhere: by `linked`, to the frame pushed before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -183,6 +184,33 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
     restored = [e.message.partition(": ")[2] for e in log.of("door", "restored")]
     assert lowered == [rung.change for rung in ladder(DIALS, True)[1:]]
     assert restored == lowered[::-1]
+
+
+def test_no_result_of_a_frame_before_dials_were_set_counts() -> None:
+    """An interval has more of them than SETTLE, which a lower look-ahead lets out together."""
+    detector, _ = watched_detector()
+    sink, sources = Sink(), []
+
+    def open_source(on_frame: object) -> FakeSource:
+        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
+        return sources[0]
+
+    waiting = SETTLE + SEEN
+    dials = replace(DIALS, interval=waiting // 2 + 1)
+    with serving(detector, clock=lambda: 100.0) as scheduler:
+        options = StreamOptions(latency_seconds=1.0)
+        served = scheduler.add("door", open_source, sink, dials=dials, options=options)
+        sources[0].put([frame(t, t, clock=0.0) for t in range(waiting)])
+        while served.snapshot().inside < waiting:
+            time.sleep(0.01)
+        asked = replace(dials, look_ahead=0)
+        served.set_dials(asked, WAIT)
+        sources[0].put([frame(waiting, waiting, clock=0.0)])
+        sink.wait(waiting + 1)
+        sources[0].put([frame(waiting + 1, waiting + 1, clock=0.0)])
+        sink.wait(1)
+        assert served.snapshot().dials == asked
+        assert served.snapshot().lowered == 0
 
 
 @pytest.mark.parametrize("look_ahead", [0, 2])

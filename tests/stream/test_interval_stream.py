@@ -212,6 +212,7 @@ def test_a_frame_that_has_its_result_is_not_encoded_at_the_end() -> None:
         ((None, None, None), (10, 11, 14), 0.75),  # else by the place in the source: frames between were lost
         ((0.0, None, 0.4), (10, 11, 14), 0.75),
         ((1.0, 1.0, 1.0), (7, 7, 7), 1.5),  # a clock that stands still says nothing
+        ((-1.7e308, 1.7e308, 1.7e308), (10, 11, 14), 0.75),  # nor does one that goes farther than numbers do
     ],
 )
 def test_what_lies_between_is_told_by_the_best_clock(

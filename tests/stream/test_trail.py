@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import WHOLE_VIDEO, Dials
 from rdn_engine.results import Detections
+from rdn_engine.stream import carried, linking
+from rdn_engine.stream import trail as trail_module
 from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import MIN_IOU, MOVED_MIN_IOU, BoxLinker, Linkable, Moved
@@ -18,6 +24,8 @@ from rdn_engine.stream.order import Role
 from rdn_engine.stream.trail import FAINT, Trail, most_pictures
 from tests.stream.boxes import result
 from tests.stream.test_between import SIDE, info, picture, spots
+from tests.stream.test_turning import CAPACITY, CAUSAL, crowd_detector
+from tests.stream.test_turning import picture as crowd
 
 LINKED = Dials(look_ahead=0, link="boxes", link_delay=WHOLE_VIDEO, interval=3)
 
@@ -28,8 +36,10 @@ def moves(places: list[tuple[int, int]], found: dict[int, Detections], late: int
     for t in range(len(places) + late):
         if t < len(places):
             trail.append(infos[t], "encoded" if t in found else "between", picture(places[t]))
+        trail.follow()
         if t - late in found:
             said.append(trail.reach(infos[t - late], found[t - late]))
+            trail.done()
     return said
 
 
@@ -58,6 +68,7 @@ def test_objects_that_move_by_more_than_their_size_are_one_tube() -> None:
         if role == "encoded":
             boxes = result([spots(*one), spots(*other)], [0.9, 0.8], index=t)
             moved = trail.reach(now, boxes)
+            trail.done()
             linker.push(Linkable(boxes, np.arange(2), None), LINKED, moved)
     found = filler.take(linker.flush(LINKED), LINKED, ended=True)
     assert [r.basis for r in found[:4]] == ["encoded", "interpolated", "interpolated", "encoded"]
@@ -108,10 +119,13 @@ def test_what_is_said_of_another_frame_is_not_used() -> None:
 def test_a_step_that_was_not_seen_to_come_says_nothing_and_takes_no_frame_away() -> None:
     trail, infos = Trail(), [info(t) for t in range(3)]
     assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    trail.done()
     trail.append(infos[1], "encoded", picture((23, 30)))
     trail.append(infos[2], "encoded", picture((26, 30)))
     assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    trail.done()
     assert trail.reach(infos[1], result([spots(23, 30)], index=1)) is None
+    trail.done()
     moved = trail.reach(infos[2], result([spots(26, 30)], index=2))
     assert moved is not None
     np.testing.assert_allclose(moved.by, [[3 * SIDE, 0]], atol=1)
@@ -122,17 +136,53 @@ def test_a_frame_that_turns_out_to_be_the_last_is_a_step_to_which_boxes_were_fol
     trail, infos = Trail(), [info(t) for t in range(2)]
     trail.append(infos[0], "encoded", picture((20, 30)))
     assert trail.reach(infos[0], result([spots(20, 30)])) is None
+    trail.done()
     trail.append(infos[1], "between", picture((26, 30)))
     moved = trail.reach(infos[1], result([spots(26, 30)], index=1))
+    trail.done()
     assert moved is not None
     np.testing.assert_allclose(moved.by, [[6 * SIDE, 0]], atol=1)
     assert trail.pictures == 0
 
 
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize(("module", "name"), [(carried, "followed"), (trail_module, "pair"), (linking, "linked")])
+def test_what_fails_once_is_tried_again(
+    module: ModuleType, name: str, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage finds no memory for its second call: a frame that was not accepted comes again, and no link is lost."""
+    stage, dials = getattr(module, name), replace(CAUSAL, look_ahead=ahead, link="boxes", link_delay=1)
+
+    def results(fails_at: int) -> list[Detections]:
+        calls = itertools.count(1)
+
+        def failing(*args: Any) -> Any:
+            if next(calls) == fails_at:
+                raise MemoryError("no room")
+            return stage(*args)
+
+        monkeypatch.setattr(module, name, failing)
+        with crowd_detector([3]).open_stream(dials, capacity=CAPACITY) as stream:
+            found: list[Detections] = []
+            while stream.accepted < 9:
+                with contextlib.suppress(MemoryError):
+                    found += stream.push(crowd(stream.accepted))
+            while len(found) < 9:
+                with contextlib.suppress(MemoryError):
+                    found += stream.flush()
+        assert next(calls) > fails_at
+        return found
+
+    for one, other in zip(results(2), results(0), strict=True):
+        assert one.frame_index == other.frame_index
+        np.testing.assert_array_equal(one.xyxy, other.xyxy)
+        np.testing.assert_array_equal(one.tracker_id, other.tracker_id)
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 4), st.integers(0, 3), st.lists(st.booleans(), min_size=1, max_size=12))
 def test_no_more_pictures_are_held_than_said(interval: int, ahead: int, still: list[bool]) -> None:
-    """Results of a step come when L steps have come behind it, still ones included."""
+    """Results of a step come when L steps have come behind it, still ones included. As many where none is still."""
     dials = replace(LINKED, interval=interval, look_ahead=ahead)
     blank = Picture(np.zeros((6, 8, 3), np.uint8), (SIDE, SIDE))
     trail, steps, most = Trail(), [], 0
@@ -148,7 +198,10 @@ def test_no_more_pictures_are_held_than_said(interval: int, ahead: int, still: l
                 due, kind = steps[-ahead - 1]
                 if kind == "encoded":
                     trail.reach(due, result([], index=due.frame_index))
-        most = max(most, trail.pictures)
+                    trail.done()
+        trail.follow()
     assert most <= most_pictures(dials)
+    if len(still) > ahead + 1 and not any(still):
+        assert most == most_pictures(dials)
     trail.clear()
     assert trail.pictures == 0
