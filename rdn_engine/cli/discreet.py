@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from itertools import pairwise
+from typing import Any, get_args
 
 import typer
 from typer.core import TyperGroup
 
+from rdn_engine.config import LinkMethod
 from rdn_engine.media.address import hide_sources, without_credentials
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -71,6 +73,12 @@ def with_default_address(args: list[str]) -> list[str]:
     return full
 
 
+def _link_value(args: list[str]) -> str | None:
+    """What stands behind `--link`, which takes no value, where it says what links."""
+    methods = set(get_args(LinkMethod))
+    return next((by for option, by in pairwise(args) if option == "--link" and by in methods), None)
+
+
 @contextlib.contextmanager
 def _discreet(ctx: Any) -> Iterator[None]:
     typed: list[str] = ctx.meta[_TYPED]
@@ -83,7 +91,8 @@ def _discreet(ctx: Any) -> Iterator[None]:
         if any("://" in one or without_credentials(one) != one for one in typed):
             error.message, wanted = _EXTRA.sub(r"\1 (...)", error.message), "an address in quotes"
         if command == "predict" and _EXTRA.match(error.message):
-            error.message += f"; wanted one source, {wanted}"
+            by = _link_value(typed)
+            error.message += f"; wanted one source, {wanted}" if by is None else f"; wanted --link --link-by {by}"
         missing = None if error.message else getattr(getattr(error, "param", None), "name", None)
         if command == "predict" and missing == "source" and "--ray" in typed:
             error.message = "What follows --ray is an address: name the source before it."

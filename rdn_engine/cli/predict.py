@@ -68,7 +68,9 @@ def predict(
     ratio: Annotated[float | None, typer.Option(help="r: part of the support that is refined, in (0, 1].")] = None,
     sampling: Annotated[Sampling | None, typer.Option(help="How the refined part is chosen.")] = None,
     edges: Annotated[Edges | None, typer.Option(help="What the window holds beyond the ends of the video.")] = None,
-    link: Annotated[bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring. Takes no value.")
+    ] = False,
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
     link_delay: Annotated[int | None, typer.Option(help="D: steps that linked results may wait.")] = None,
     link_gap: Annotated[

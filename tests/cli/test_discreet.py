@@ -69,6 +69,15 @@ def test_glob_without_quotes_is_told_to_have_them(names: tuple[str, ...]) -> Non
     assert "in quotes" not in run("info", "a", "b").output
 
 
+@pytest.mark.parametrize("line", [("a.mp4", "--link", "boxes"), ("--link", "boxes", "a.mp4")])
+def test_link_with_a_value_is_told_the_option_that_takes_it(line: tuple[str, ...]) -> None:
+    result = run("predict", *line, "--engines", ".")
+    assert result.exit_code == USAGE
+    words = re.sub(r"[\s│]+", " ", result.output)
+    assert "wanted --link --link-by boxes" in words
+    assert "one source" not in words
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[int]:
     """Port of a server on this machine that gives `clip.ts`, a playlist of it, and a playlist of what is not there."""
