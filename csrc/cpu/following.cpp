@@ -122,9 +122,14 @@ struct Cells {
         if (top >= bottom || left >= right) return;
         const auto count = static_cast<float>((bottom - top) * (right - left));
         for (auto& colour : mean) {
-            float sum = 0;
-            for (const float one : colour)
-                sum += one;
+            constexpr int64_t kParts = 16;  // sums that do not wait for each other, of whatever instruction set
+            static_assert(kSide * kSide % kParts == 0);
+            float parts[kParts]{}, sum = 0;
+            for (int64_t i = 0; i < kSide * kSide; i += kParts)
+                for (int64_t k = 0; k < kParts; ++k)
+                    parts[k] += colour[i + k];
+            for (const float part : parts)
+                sum += part;
             for (int64_t i = top; i < bottom; ++i)
                 for (int64_t j = left; j < right; ++j)
                     colour[i * kSide + j] -= sum / count;
@@ -178,7 +183,8 @@ struct Totals {
 // A rectangle of cells, and what is known of those that lie in it.
 struct Known {
     int64_t top = 0, bottom = 0, left = 0, right = 0;
-    double weight, mean[kColours], variance;  // of all colours together, less their means
+    double part;                      // 1 over the sum of their weights
+    double mean[kColours], variance;  // of all colours together, less their means
 };
 
 // What is known, and how like it is what is seen at each place.
@@ -198,35 +204,63 @@ class Likeness {
             sum(k < kColours ? seen.mean[k] : squares, seen_sums_[k]);
     }
 
-    // Of the places of row i. Their cells that lie on both pictures are a rectangle.
-    void row(int64_t i, float* likeness) {
-        Floats sums[kVectors] = {};
-        for (int64_t c = 0; c < kColours; ++c)
-            for (int64_t a = known_.top; a < known_.bottom; ++a)
-                for (int64_t b = known_.left; b < known_.right; ++b)
-                    add(weighted_[c][a * kCells + b], seen_.mean[c] + (i + a) * kArea + b, sums);
-        alignas(64) float products[kRow];
-        put(sums, products);
-        const int64_t top = larger(known_.top, seen_.top - i), bottom = smaller(known_.bottom, seen_.bottom - i);
-        for (int64_t j = 0; j < kPlaces; ++j) {
-            const int64_t left = larger(known_.left, seen_.left - j), right = smaller(known_.right, seen_.right - j);
-            const int64_t count = larger(bottom - top, 0) * larger(right - left, 0);
-            likeness[j] = -1;
-            if (static_cast<float>(count) < kLeastPart * kCells * kCells) continue;
-            const Known& known = within(top, bottom, left, right);
-            double other = seen_sums_[kColours][i][j] / known.weight;
-            double shared = products[j] / known.weight;
-            for (int64_t c = 0; c < kColours; ++c) {
-                const double mean = seen_sums_[c][i][j] / known.weight;
-                other -= mean * mean, shared -= known.mean[c] * mean;
-            }
-            const double both = (positive(known.variance) + kNoise) * (positive(other) + kNoise);
-            const double like = (shared + kNoise) / sqrt(both);
-            likeness[j] = static_cast<float>(clamped(like, -1.0, 1.0));  // but for rounding it is there anyway
-        }
+    // Of all places.
+    void of_all(float (*likeness)[kPlaces]) {
+        alignas(64) float products[kPlaces][kRow];
+        int64_t i = 0;
+        for (; i + kTogether <= kPlaces; i += kTogether)
+            multiply_rows<kTogether>(i, products + i);
+        multiply_rows<kPlaces % kTogether>(i, products + i);
+        for (i = 0; i < kPlaces; ++i)
+            compare_row(i, products[i], likeness[i]);
     }
 
   private:
+    // Rows of places whose sums fit the registers: a single row's would wait for each other.
+    static constexpr int64_t kTogether = kLanes == 16 ? 6 : kLanes == 8 ? 4 : 2;
+
+    // What is known times what is seen at each place of some rows.
+    template <int64_t kRows>
+    void multiply_rows(int64_t i, float (*products)[kRow]) const {
+        Floats sums[kRows][kVectors] = {};
+        for (int64_t c = 0; c < kColours; ++c)
+            for (int64_t a = known_.top; a < known_.bottom; ++a)
+                for (int64_t b = known_.left; b < known_.right; ++b) {
+                    const float* seen = seen_.mean[c] + (i + a) * kArea + b;
+#pragma GCC unroll 6
+                    for (int64_t r = 0; r < kRows; ++r)
+                        add(weighted_[c][a * kCells + b], seen + r * kArea, sums[r]);
+                }
+        for (int64_t r = 0; r < kRows; ++r)
+            put(sums[r], products[r]);
+    }
+
+    // Of the places of row i. Their cells that lie on both pictures are a rectangle.
+    void compare_row(int64_t i, const float* products, float* likeness) {
+        const int64_t top = larger(known_.top, seen_.top - i), bottom = smaller(known_.bottom, seen_.bottom - i);
+        double shared[kPlaces], both[kPlaces];
+        bool compared[kPlaces];
+        for (int64_t j = 0; j < kPlaces; ++j) {
+            const int64_t left = larger(known_.left, seen_.left - j), right = smaller(known_.right, seen_.right - j);
+            const int64_t count = larger(bottom - top, 0) * larger(right - left, 0);
+            compared[j] = static_cast<float>(count) >= kLeastPart * kCells * kCells;
+            shared[j] = 0.0, both[j] = 1.0;
+            if (!compared[j]) continue;
+            const Known& known = within(top, bottom, left, right);
+            double other = seen_sums_[kColours][i][j] * known.part;
+            shared[j] = products[j] * known.part + kNoise;
+            for (int64_t c = 0; c < kColours; ++c) {
+                const double mean = seen_sums_[c][i][j] * known.part;
+                other -= mean * mean, shared[j] -= known.mean[c] * mean;
+            }
+            both[j] = (positive(known.variance) + kNoise) * (positive(other) + kNoise);
+        }
+        for (int64_t j = 0; j < kPlaces; ++j)
+            shared[j] /= sqrt(both[j]);
+        for (int64_t j = 0; j < kPlaces; ++j)  // but for rounding they are in their range anyway
+            likeness[j] = compared[j] ? static_cast<float>(clamped(shared[j], -1.0, 1.0)) : -1.0f;
+    }
+
     // One number times those of every place, added to their sums.
     static void add(float number, const float* places, Floats* sums) {
 #pragma GCC unroll 5
@@ -244,10 +278,10 @@ class Likeness {
         Known& one = within_;
         if (one.top == top && one.bottom == bottom && one.left == left && one.right == right) return one;
         const double rows = weights_.before[bottom] - weights_.before[top];
-        one = {top, bottom, left, right, rows * (weights_.before[right] - weights_.before[left]), {}, 0.0};
-        one.variance = totals_.of(top, bottom, left, right, kColours) / one.weight;
+        one = {top, bottom, left, right, 1.0 / (rows * (weights_.before[right] - weights_.before[left])), {}, 0.0};
+        one.variance = totals_.of(top, bottom, left, right, kColours) * one.part;
         for (int64_t c = 0; c < kColours; ++c) {
-            one.mean[c] = totals_.of(top, bottom, left, right, c) / one.weight;
+            one.mean[c] = totals_.of(top, bottom, left, right, c) * one.part;
             one.variance -= one.mean[c] * one.mean[c];
         }
         return one;
@@ -299,8 +333,8 @@ void follow_box(const Weights& weights, const Sums& before, const Sums& after, c
     float worth[kPlaces][kPlaces], like[kPlaces][kPlaces];
     int64_t row = kReach, column = kReach;
     float best = -1e9f;
+    alike.of_all(like);
     for (int64_t i = 0; i < kPlaces; ++i) {
-        alike.row(i, like[i]);
         for (int64_t j = 0; j < kPlaces; ++j) {
             const float y = static_cast<float>(i - kReach) * kStep, x = static_cast<float>(j - kReach) * kStep;
             worth[i][j] = like[i][j] - kFarther * (x * x + y * y);

@@ -31,6 +31,7 @@ from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Double, Float, Index
 from rdn_engine.results import NOBODY, Detections
 from rdn_engine.stream.identity import Identities
+from rdn_engine.stream.pairs import on_frame
 
 FLOOR = 0.001
 """Boxes above this confidence are linked, whatever the threshold: a tube may lift them over it."""
@@ -338,9 +339,10 @@ class BoxLinker:
 
 
 def _moved(frame: Linkable, rows: Index | slice, by: Float) -> Linkable:
-    """A frame some of whose boxes have moved."""
-    there = frame.found.xyxy.copy()
-    there[rows] += np.tile(by, 2)
+    """A frame some of whose boxes have moved. What would lie outside is cut off, as it is in what is found."""
+    moved = np.zeros((len(frame.found), 2), np.float32)
+    moved[rows] = by
+    there = on_frame(frame.found, moved)
     return frame._replace(found=replace(frame.found, xyxy=there))
 
 

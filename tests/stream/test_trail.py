@@ -22,7 +22,7 @@ from rdn_engine.stream.following import Picture
 from rdn_engine.stream.linking import MIN_IOU, MOVED_MIN_IOU, BoxLinker, Linkable, Moved
 from rdn_engine.stream.order import Role
 from rdn_engine.stream.trail import FAINT, Trail, most_pictures
-from tests.stream.boxes import result
+from tests.stream.boxes import WIDTH, result
 from tests.stream.test_between import SIDE, info, picture, spots
 from tests.stream.test_turning import CAPACITY, CAUSAL, crowd_detector
 from tests.stream.test_turning import picture as crowd
@@ -205,3 +205,14 @@ def test_no_more_pictures_are_held_than_said(interval: int, ahead: int, still: l
         assert most == most_pictures(dials)
     trail.clear()
     assert trail.pictures == 0
+
+
+def test_a_box_that_leaves_the_frame_is_linked_by_what_is_left_of_it() -> None:
+    before, after = (result([[x, 20, WIDTH - 1, 59]], index=t) for t, x in enumerate((WIDTH - 40, WIDTH - 10)))
+    linker = BoxLinker()
+    linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
+    linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, Moved(before, np.array([[30, 0]], np.float32)))
+    one, other = linker.flush(LINKED)
+    assert one.tracker_id is not None
+    assert other.tracker_id is not None
+    assert one.tracker_id.tolist() == other.tracker_id.tolist()
