@@ -71,6 +71,25 @@ Floats resize_normalize(const py::array& image, Size size, const std::vector<flo
     return out;
 }
 
+Floats block_means(const py::array& image, Size side, int64_t most_rows) {
+    BlockMeans args{};
+    args.image = checked<uint8_t>(image, {kAny, kAny, 3}, "image [H, W, 3]");
+    args.height = image.shape(0), args.width = image.shape(1);
+    require_size({args.height, args.width}, "sides of the image");
+    args.tall = side.first, args.wide = side.second;
+    const bool fits = args.tall >= 1 && args.tall <= args.height && args.wide >= 1 && args.wide <= args.width;
+    require(fits, "sides of a block must lie in 1..those of the image, (" + std::to_string(args.height) + ", " +
+                      std::to_string(args.width) + "), got (" + std::to_string(args.tall) + ", " +
+                      std::to_string(args.wide) + ")");
+    // So many bytes of 255 are the largest sum of 16 bits.
+    require(most_rows >= 1 && most_rows <= 257, "most_rows must lie in 1..257, got " + std::to_string(most_rows));
+    args.most_rows = most_rows;
+    Floats out = empty<float>({(args.height + args.tall - 1) / args.tall, (args.width + args.wide - 1) / args.wide, 3});
+    args.out = out.mutable_data();
+    call(cpu::kernels().block_means, args);
+    return out;
+}
+
 py::tuple propose(const py::array& objectness, const py::array& deltas, Size grid, const py::array& cell_anchors,
                   int64_t stride, Size image_size, int64_t pre_nms_top_n, double nms_threshold, int64_t max_proposals,
                   int threads) {
@@ -231,6 +250,7 @@ PYBIND11_MODULE(_C, module) {
     module.attr("isa") = cpu::isa_name();
     module.attr("cuda_built") = static_cast<bool>(RDN_CUDA_BUILT);
     module.def("resize_normalize", &resize_normalize);
+    module.def("block_means", &block_means);
     module.def("propose", &propose);
     module.def("roi_pool", &roi_pool);
     module.def("sample_advanced", &sample_advanced);

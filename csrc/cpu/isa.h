@@ -29,6 +29,7 @@
 // name of the launcher, type of its arguments (rdn/ops.h)
 #define RDN_KERNELS(X)                       \
     X(resize_normalize, ResizeNormalize)     \
+    X(block_means, BlockMeans)               \
     X(propose, Propose)                      \
     X(roi_pool, RoiPool)                     \
     X(detect, Detect)                        \

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdn_engine.input_config import InputConfig
-from rdn_engine.kernels.cpu import Float, Index
+from rdn_engine.kernels import cpu
+from rdn_engine.kernels.cpu import Float
 from rdn_engine.stream.following import Picture
 
 ROWS = 8
@@ -67,30 +68,13 @@ def picture_nbytes(config: InputConfig) -> int:
 
 
 def block_means(image: NDArray[np.uint8], side: tuple[int, int]) -> Float:
-    """The mean of each colour over each block of an image.
+    """The mean of each colour over each block of an image, of whose rows at most ROWS count.
 
     Args:
         image: uint8 [H, W, 3].
-        side: (height, width) of a block in pixels, at most those of the image. The last row and the last column of
-            blocks end with the image, and lie over those before them where it is no multiple of a block.
+        side: (height, width) of a block in pixels, at most those of the image.
 
     Returns:
-        [rows, columns, 3] grey levels; of a block's rows at most ROWS count, evenly spread.
+        [rows, columns, 3] grey levels, as `cpu.block_means`.
     """
-    height, width = image.shape[:2]
-    tall, wide = side
-    spread = (np.arange(min(ROWS, tall)) + 0.5) * tall / min(ROWS, tall)
-    taken = (_starts(height, tall)[:, None] + spread.astype(np.int64)).ravel()
-    # Sums of up to ROWS bytes fit into 16 bits, which numpy adds fastest.
-    rows = image[taken].reshape(-1, len(spread), width * 3).sum(1, dtype=np.uint16).astype(np.float32)
-    whole = width // wide
-    pick = np.tile(np.eye(3, dtype=np.float32) / (wide * len(spread)), (wide, 1))
-    means: Float = (rows[:, : whole * wide * 3].reshape(-1, wide * 3) @ pick).reshape(len(rows), whole, 3)
-    if whole * wide < width:
-        means = np.concatenate([means, (rows[:, -wide * 3 :] @ pick)[:, None]], 1)
-    return means
-
-
-def _starts(length: int, side: int) -> Index:
-    starts: Index = np.minimum(np.arange(0, length, side), length - side)
-    return starts
+    return cpu.block_means(image, side, most_rows=ROWS)

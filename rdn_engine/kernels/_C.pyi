@@ -24,6 +24,7 @@ def resize_normalize(
     threads: int,
     /,
 ) -> _F: ...
+def block_means(image: NDArray[np.uint8], side: tuple[int, int], most_rows: int, /) -> _F: ...
 def propose(
     objectness: _F,
     deltas: _F,

@@ -19,6 +19,14 @@ struct ResizeNormalize {
     int threads;
 };
 
+struct BlockMeans {
+    const uint8_t* image;  // [height, width, 3]
+    int64_t height, width;
+    int64_t tall, wide;  // of a block; the last ones end with the image
+    int64_t most_rows;   // of a block that are read
+    float* out;          // [ceil(height / tall), ceil(width / wide), 3]
+};
+
 struct Propose {
     const float* objectness;    // [batch, grid_height * grid_width * anchors]
     const float* deltas;        // [batch, grid_height * grid_width * anchors, 4]

@@ -19,6 +19,7 @@ from rdn_engine.kernels.cpu.arrays import (
 from rdn_engine.kernels.cpu.boxes import (
     Boxes,
     Proposals,
+    block_means,
     detect,
     pooled_width,
     propose,
@@ -86,6 +87,7 @@ __all__ = [
     "StoredPrecision",
     "SupportBank",
     "assign",
+    "block_means",
     "cosine_average",
     "cosine_refine",
     "detect",

@@ -55,6 +55,24 @@ def resize_normalize(
     return _C.resize_normalize(np.ascontiguousarray(image), size, list(config.mean), list(config.std), bgr, threads)
 
 
+def block_means(image: NDArray[np.uint8], side: tuple[int, int], *, most_rows: int) -> Float:
+    """The mean of each colour over each block of an image.
+
+    Args:
+        image: [H, W, 3].
+        side: (height, width) of a block in pixels, at most those of the image. The last row and the last column of
+            blocks end with the image, and lie over those before them where it is no multiple of a block.
+        most_rows: of a block that are read, evenly spread, 1..257.
+
+    Returns:
+        [rows, columns, 3] grey levels.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    return _C.block_means(np.ascontiguousarray(image), side, most_rows)
+
+
 def propose(
     objectness: Float,
     deltas: Float,
