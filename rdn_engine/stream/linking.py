@@ -40,6 +40,9 @@ MIN_IOU = 0.3
 MOVED_MIN_IOU = 0.4
 """The same where it is known how far those of the first have moved. Chosen on videos of the split `tuning`
 (benchmarks/quality/interval_accuracy.py)"""
+STAYED_MIN_IOU = 0.6
+"""The same of boxes that are taken to have moved and did not: a pattern that repeats itself misleads what follows
+them. Chosen as MOVED_MIN_IOU, by how often identities change"""
 SEQ_NMS_LINK_IOU = 0.5
 SEQ_NMS_RIVAL_IOU = 0.3
 PAST = 64
@@ -200,13 +203,13 @@ class BoxLinker:
         ready = self._begin(dials)
         before, given = self._newest, self._given
         # Dials that were turned leave movements behind of boxes that this linker saw long ago, or never.
-        limit = MIN_IOU
+        there = None
         if before is not None and moved is not None:
             if moved.result is before.found:
-                before, limit = _moved(before, slice(None), moved.by), MOVED_MIN_IOU
+                there = _moved(before.found, slice(None), moved.by)
             elif given is not None and moved.result is given.result:
-                before, limit = _moved(before, given.rows, moved.by), MOVED_MIN_IOU
-        with_links = linked(before, frame, dials.link, limit)
+                there = _moved(before.found, given.rows, moved.by)
+        with_links = linked(before, frame, dials.link, there)
         self._newest = frame._replace(features=None)  # after what may fail, and is tried again
         return ready + self._append(with_links, dials)
 
@@ -338,27 +341,30 @@ class BoxLinker:
         return _Tubes(ids[path], gain, past)
 
 
-def _moved(frame: Linkable, rows: Index | slice, by: Float) -> Linkable:
-    """A frame some of whose boxes have moved. What would lie outside is cut off, as it is in what is found."""
-    moved = np.zeros((len(frame.found), 2), np.float32)
+def _moved(found: Detections, rows: Index | slice, by: Float) -> Detections:
+    """Boxes some of which have moved. What would lie outside is cut off, as it is in what is found."""
+    moved = np.zeros((len(found), 2), np.float32)
     moved[rows] = by
-    there = on_frame(frame.found, moved)
-    return frame._replace(found=replace(frame.found, xyxy=there))
+    return replace(found, xyxy=on_frame(found, moved))
 
 
-def linked(before: Linkable | None, now: Linkable, method: LinkMethod, limit: float = MIN_IOU) -> LinkedFrame:
+def linked(before: Linkable | None, now: Linkable, method: LinkMethod, there: Detections | None = None) -> LinkedFrame:
     """Link a frame to the one before it (equation 8).
 
     Args:
         before: of the epoch; None for its first frame.
         now: the frame.
         method: what links them.
-        limit: by how much boxes that are linked overlap at least; of Seq-NMS SEQ_NMS_LINK_IOU holds.
+        there: the boxes of the frame before where they are likely to have moved to; None where nothing is known.
     """
     found, none, no_scores = now.found, np.zeros(0, np.int64), np.zeros(0)
     source, target, score = none, none, no_scores
     if before is not None:
-        target, source, iou = _overlaps(found, before.found, SEQ_NMS_LINK_IOU if method == "seq_nms" else limit)
+        limit = SEQ_NMS_LINK_IOU if method == "seq_nms" else MIN_IOU if there is None else MOVED_MIN_IOU
+        target, source, iou = _overlaps(found, before.found if there is None else there, limit)
+        if there is not None:
+            stayed = _overlaps(found, before.found, STAYED_MIN_IOU)
+            target, source, iou = _either((target, source, iou), stayed, len(before.found))
         if method == "boxes":
             before = before._replace(omega=None)
         score = np.zeros(len(iou)) if method == "seq_nms" else _link_scores(before, now, source, target, iou)
@@ -382,6 +388,20 @@ def _link_scores(before: Linkable, now: Linkable, source: Index, target: Index, 
 
 def _overlaps(a: Detections, b: Detections, limit: float) -> tuple[Index, Index, Float]:
     return cpu.overlaps(a.xyxy, a.class_id, other_boxes=b.xyxy, other_classes=b.class_id, limit=limit)
+
+
+def _either(
+    one: tuple[Index, Index, Float], other: tuple[Index, Index, Float], sources: int
+) -> tuple[Index, Index, Float]:
+    """Pairs that are in one of two lists of overlaps, in the order of either; of those in both the larger."""
+    target, source = np.concatenate([one[0], other[0]]), np.concatenate([one[1], other[1]])
+    iou = np.concatenate([one[2], other[2]])
+    order = np.lexsort((-iou, source, target))
+    pair = (target * sources + source)[order]
+    first = np.ones(len(pair), np.bool_)
+    first[1:] = pair[1:] != pair[:-1]
+    kept = order[first]
+    return target[kept], source[kept], iou[kept]
 
 
 def _search(tubes: _Tubes, frames: deque[LinkedFrame]) -> tuple[Index, int]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdn_engine.config import WHOLE_VIDEO, Dials
+from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.results import Detections
 from rdn_engine.stream import carried, linking
 from rdn_engine.stream import trail as trail_module
@@ -102,6 +102,20 @@ def test_links_from_where_boxes_have_moved_want_more_overlap() -> None:
             assert other.tracker_id is not None
             assert (one.tracker_id[0] == other.tracker_id[0]) == linked
     assert MIN_IOU < 21 / 59 < MOVED_MIN_IOU
+
+
+@pytest.mark.parametrize("link", ["boxes", "seq_nms"])
+def test_a_box_that_overlaps_itself_is_linked_whatever_was_said_of_it(link: LinkMethod) -> None:
+    """It hardly moved, and was followed to a faint box beside it."""
+    before = result([[0, 0, 39, 39]], [0.9])
+    after = result([[4, 0, 43, 39], [30, 0, 69, 39]], [0.9, 0.3], index=1)
+    linker, dials = BoxLinker(), replace(LINKED, link=link)
+    linker.push(Linkable(before, np.zeros(1, np.int64), None), dials)
+    linker.push(Linkable(after, np.arange(2), None), dials, Moved(before, np.array([[30, 0]], np.float32)))
+    one, other = linker.flush(dials)
+    assert one.tracker_id is not None
+    assert other.tracker_id is not None
+    assert other.tracker_id[other.xyxy[:, 0] == 4].tolist() == one.tracker_id.tolist()
 
 
 def test_what_is_said_of_another_frame_is_not_used() -> None:
