@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -41,8 +42,9 @@ MOVED_MIN_IOU = 0.4
 """The same where it is known how far those of the first have moved. Chosen on videos of the split `tuning`
 (benchmarks/quality/interval_accuracy.py)"""
 STAYED_MIN_IOU = 0.6
-"""The same of boxes that are taken to have moved and did not: a pattern that repeats itself misleads what follows
-them. Chosen as MOVED_MIN_IOU, by how often identities change"""
+"""The same of boxes that are taken to have moved and did not, where results wait: a pattern that repeats itself
+misleads what follows them. Chosen as MOVED_MIN_IOU, by how often identities change; where nothing waits it costs
+accuracy"""
 SEQ_NMS_LINK_IOU = 0.5
 SEQ_NMS_RIVAL_IOU = 0.3
 PAST = 64
@@ -203,13 +205,14 @@ class BoxLinker:
         ready = self._begin(dials)
         before, given = self._newest, self._given
         # Dials that were turned leave movements behind of boxes that this linker saw long ago, or never.
-        there = None
+        places: list[tuple[Detections, float]] = []
         if before is not None and moved is not None:
             if moved.result is before.found:
                 there = _moved(before.found, slice(None), moved.by)
+                places = [(there, MOVED_MIN_IOU), (before.found, STAYED_MIN_IOU)]
             elif given is not None and moved.result is given.result:
-                there = _moved(before.found, given.rows, moved.by)
-        with_links = linked(before, frame, dials.link, there)
+                places = [(_moved(before.found, given.rows, moved.by), MOVED_MIN_IOU)]
+        with_links = linked(before, frame, dials.link, places)
         self._newest = frame._replace(features=None)  # after what may fail, and is tried again
         return ready + self._append(with_links, dials)
 
@@ -348,23 +351,27 @@ def _moved(found: Detections, rows: Index | slice, by: Float) -> Detections:
     return replace(found, xyxy=on_frame(found, moved))
 
 
-def linked(before: Linkable | None, now: Linkable, method: LinkMethod, there: Detections | None = None) -> LinkedFrame:
+def linked(
+    before: Linkable | None, now: Linkable, method: LinkMethod, places: Sequence[tuple[Detections, float]] = ()
+) -> LinkedFrame:
     """Link a frame to the one before it (equation 8).
 
     Args:
         before: of the epoch; None for its first frame.
         now: the frame.
         method: what links them.
-        there: the boxes of the frame before where they are likely to have moved to; None where nothing is known.
+        places: where the boxes of the frame before may be by now, and by how much a link's boxes overlap there at
+            least; of Seq-NMS by SEQ_NMS_LINK_IOU or more. Where they were, if nothing is given.
     """
     found, none, no_scores = now.found, np.zeros(0, np.int64), np.zeros(0)
     source, target, score = none, none, no_scores
     if before is not None:
-        limit = SEQ_NMS_LINK_IOU if method == "seq_nms" else MIN_IOU if there is None else MOVED_MIN_IOU
-        target, source, iou = _overlaps(found, before.found if there is None else there, limit)
-        if there is not None:
-            stayed = _overlaps(found, before.found, STAYED_MIN_IOU)
-            target, source, iou = _either((target, source, iou), stayed, len(before.found))
+        least = SEQ_NMS_LINK_IOU if method == "seq_nms" else 0.0
+        first, *others = places or [(before.found, MIN_IOU)]
+        target, source, iou = _overlaps(found, first[0], max(first[1], least))
+        for boxes, limit in others:
+            more = _overlaps(found, boxes, max(limit, least))
+            target, source, iou = _either((target, source, iou), more, len(boxes))
         if method == "boxes":
             before = before._replace(omega=None)
         score = np.zeros(len(iou)) if method == "seq_nms" else _link_scores(before, now, source, target, iou)
