@@ -115,7 +115,7 @@ def follow() -> Case:
     centre, side = rng.uniform([200, 130], [300, 170], (count, 2)), rng.uniform(30, 80, (count, 2))
     boxes = np.concatenate([centre - side / 2, centre + side / 2], 1).astype(np.float32)
     guess = rng.normal(0, 3, (count, 2)).astype(np.float32)
-    cells, reach, around, noise, farther = 12, 8, 1.2, 4.0, 0.5  # rdn/following.h and csrc/cpu/following.cpp
+    cells, reach, around, noise, farther, fade = 12, 8, 1.2, 4.0, 0.5, 1.5  # rdn/following.h and csrc/cpu/following.cpp
     places = 2 * reach + 1
 
     class Follow(nn.Module):
@@ -125,9 +125,12 @@ def follow() -> Case:
             known = self.means(before, corner, step, cells)
             seen = self.means(after, corner + guess - reach * step, step, cells + 2 * reach)
             there = seen.unfold(1, cells, 1).unfold(2, cells, 1)  # [n, places, places, 3, cells, cells]
-            there = there - there.mean((-2, -1), keepdim=True)
-            known = (known - known.mean((1, 2), keepdim=True)).permute(0, 3, 1, 2)[:, None, None]
-            shared, own, other = (x.sum((-3, -2, -1)) / cells**2 for x in (known * there, known**2, there**2))
+            known = known.permute(0, 3, 1, 2)[:, None, None]
+            side = torch.exp(-fade * (around * (2 * (torch.arange(cells) + 0.5) / cells - 1)) ** 2)
+            weights = side[:, None] * side / side.sum() ** 2
+            known, there = (x - (weights * x).sum((-2, -1), keepdim=True) for x in (known, there))
+            products = known * there, known**2, there**2
+            shared, own, other = ((weights * x).sum((-3, -2, -1)) for x in products)
             like = (shared + noise) / ((own + noise) * (other + noise)).sqrt()
             far = ((torch.arange(places) - reach) * around / cells) ** 2
             worth = like - farther * (far[:, None] + far)
