@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rdn_engine.config import Dials
 from rdn_engine.serve.latency import CALM, MOST_CALM, ROOM, SEEN, SETTLE, LatencyBudget, Rung, ladder
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.source import OpenSource
 from tests.fakes import DIALS
 from tests.serve.doubles import WAIT, FakeSource, Log, Sink, balanced, frame, serving, watched_detector
 
@@ -145,14 +147,20 @@ def test_a_step_that_had_to_be_taken_again_is_tried_less_and_less_often() -> Non
     assert waits[-1] == MOST_CALM
 
 
+def opening(sources: list[FakeSource]) -> OpenSource:
+    """Opens a source, and keeps it for the test."""
+
+    def open_source(on_frame: Callable[[], None]) -> FakeSource:
+        sources.append(FakeSource(on_frame))
+        return sources[-1]
+
+    return open_source
+
+
 def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
     detector, _ = watched_detector()
     now, log, sink = [0.0], Log(), Sink()
     sources: list[FakeSource] = []
-
-    def open_source(on_frame: object) -> FakeSource:
-        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
-        return sources[0]
 
     def put(count: int, age: float) -> None:
         start = sources[0].captured
@@ -160,7 +168,7 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
 
     steps = len(ladder(DIALS, True)) - 1
     with serving(detector, on_event=log, clock=lambda: now[0]) as scheduler:
-        served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
+        served = scheduler.add("door", opening(sources), sink, options=StreamOptions(latency_seconds=1.0))
         other = scheduler.add("other", FakeSource, Sink())
         while served.snapshot().lowered < steps:
             put(4, 5.0)
@@ -189,17 +197,14 @@ def test_a_late_stream_is_lowered_and_restored_and_says_so() -> None:
 def test_no_result_of_a_frame_before_dials_were_set_counts() -> None:
     """An interval has more of them than SETTLE, which a lower look-ahead lets out together."""
     detector, _ = watched_detector()
-    sink, sources = Sink(), []
-
-    def open_source(on_frame: object) -> FakeSource:
-        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
-        return sources[0]
+    sink = Sink()
+    sources: list[FakeSource] = []
 
     waiting = SETTLE + SEEN
     dials = replace(DIALS, interval=waiting // 2 + 1)
     with serving(detector, clock=lambda: 100.0) as scheduler:
         options = StreamOptions(latency_seconds=1.0)
-        served = scheduler.add("door", open_source, sink, dials=dials, options=options)
+        served = scheduler.add("door", opening(sources), sink, dials=dials, options=options)
         sources[0].put([frame(t, t, clock=0.0) for t in range(waiting)])
         while served.snapshot().inside < waiting:
             time.sleep(0.01)
@@ -216,14 +221,11 @@ def test_no_result_of_a_frame_before_dials_were_set_counts() -> None:
 @pytest.mark.parametrize("look_ahead", [0, 2])
 def test_dials_that_are_set_begin_at_the_top_again(look_ahead: int) -> None:
     detector, _ = watched_detector()
-    sink, sources = Sink(), []
-
-    def open_source(on_frame: object) -> FakeSource:
-        sources.append(FakeSource(on_frame))  # type: ignore[arg-type]
-        return sources[0]
+    sink = Sink()
+    sources: list[FakeSource] = []
 
     with serving(detector, clock=lambda: 100.0) as scheduler:
-        served = scheduler.add("door", open_source, sink, options=StreamOptions(latency_seconds=1.0))
+        served = scheduler.add("door", opening(sources), sink, options=StreamOptions(latency_seconds=1.0))
 
         def put_late() -> None:
             """One at a time, so that no more than the window's own frames wait when dials are set."""

@@ -88,19 +88,21 @@ def test_faint_boxes_go_as_far_as_the_one_that_they_lie_on() -> None:
     np.testing.assert_allclose(moved.by, [[18 * SIDE, 0], [18 * SIDE, 0], [0, 0]], atol=2)
 
 
+def names(before: Detections, after: Detections, moved: Moved | None, dials: Dials = LINKED) -> list[list[int]]:
+    """Identities of the boxes of two steps."""
+    linker = BoxLinker()
+    linker.push(Linkable(before, np.arange(len(before)), None), dials)
+    linker.push(Linkable(after, np.arange(len(after)), None), dials, moved)
+    return [one.tracker_id.tolist() for one in linker.flush(dials) if one.tracker_id is not None]
+
+
 def test_links_from_where_boxes_have_moved_want_more_overlap() -> None:
     """Boxes of which two thirds, and hardly more than half, overlap."""
     for shift, moved_links in ((10, True), (19, False)):
         before, after = (result([[x, 0, x + 39, 39]], index=x) for x in (0, shift))
         for by, linked in ((None, True), (np.zeros((1, 2), np.float32), moved_links)):
-            linker = BoxLinker()
-            linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
-            moved = None if by is None else Moved(before, by)
-            linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, moved)
-            one, other = linker.flush(LINKED)
-            assert one.tracker_id is not None
-            assert other.tracker_id is not None
-            assert (one.tracker_id[0] == other.tracker_id[0]) == linked
+            one, other = names(before, after, None if by is None else Moved(before, by))
+            assert (one == other) == linked
     assert MIN_IOU < 21 / 59 < MOVED_MIN_IOU
 
 
@@ -109,25 +111,17 @@ def test_a_box_that_overlaps_itself_is_linked_whatever_was_said_of_it(link: Link
     """It hardly moved, and was followed to a faint box beside it."""
     before = result([[0, 0, 39, 39]], [0.9])
     after = result([[4, 0, 43, 39], [30, 0, 69, 39]], [0.9, 0.3], index=1)
-    linker, dials = BoxLinker(), replace(LINKED, link=link)
-    linker.push(Linkable(before, np.zeros(1, np.int64), None), dials)
-    linker.push(Linkable(after, np.arange(2), None), dials, Moved(before, np.array([[30, 0]], np.float32)))
-    one, other = linker.flush(dials)
-    assert one.tracker_id is not None
-    assert other.tracker_id is not None
-    assert other.tracker_id[other.xyxy[:, 0] == 4].tolist() == one.tracker_id.tolist()
+    moved = Moved(before, np.array([[30, 0]], np.float32))
+    one, other = names(before, after, moved, replace(LINKED, link=link))
+    assert other[0] == one[0], "the best comes first"
+    assert other[1] != one[0]
 
 
 def test_what_is_said_of_another_frame_is_not_used() -> None:
     before, after, other = (result([[x, 0, x + 39, 39]], index=x) for x in (0, 100, 300))
     for said, linked in ((before, True), (other, False)):
-        linker = BoxLinker()
-        linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
-        linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, Moved(said, np.array([[100, 0]], np.float32)))
-        one, two = linker.flush(LINKED)
-        assert one.tracker_id is not None
-        assert two.tracker_id is not None
-        assert (one.tracker_id[0] == two.tracker_id[0]) == linked
+        one, two = names(before, after, Moved(said, np.array([[100, 0]], np.float32)))
+        assert (one == two) == linked
 
 
 def test_a_step_that_was_not_seen_to_come_says_nothing_and_takes_no_frame_away() -> None:
@@ -223,10 +217,5 @@ def test_no_more_pictures_are_held_than_said(interval: int, ahead: int, still: l
 
 def test_a_box_that_leaves_the_frame_is_linked_by_what_is_left_of_it() -> None:
     before, after = (result([[x, 20, WIDTH - 1, 59]], index=t) for t, x in enumerate((WIDTH - 40, WIDTH - 10)))
-    linker = BoxLinker()
-    linker.push(Linkable(before, np.zeros(1, np.int64), None), LINKED)
-    linker.push(Linkable(after, np.zeros(1, np.int64), None), LINKED, Moved(before, np.array([[30, 0]], np.float32)))
-    one, other = linker.flush(LINKED)
-    assert one.tracker_id is not None
-    assert other.tracker_id is not None
-    assert one.tracker_id.tolist() == other.tracker_id.tolist()
+    one, other = names(before, after, Moved(before, np.array([[30, 0]], np.float32)))
+    assert one == other
