@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from rdn_engine.stream.linking import MIN_IOU, SEQ_NMS_LINK_IOU, SEQ_NMS_RIVAL_IOU, Linkable
+from rdn_engine.stream.links import MIN_IOU, SEQ_NMS_LINK_IOU, SEQ_NMS_RIVAL_IOU, Linkable
 from tests.reference import iou
 
 Box = tuple[int, int]

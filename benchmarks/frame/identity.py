@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rdn_engine import Detections
 from rdn_engine.config import Dials
 from rdn_engine.stream.identity import LOOKS
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable
 from training.arguments import given_path
 from training.provenance import environment
 

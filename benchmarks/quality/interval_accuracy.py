@@ -41,7 +41,8 @@ from rdn_engine.host.blocks import small_picture
 from rdn_engine.host.stream import followed
 from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.trail import Trail
 from training.arguments import given_path

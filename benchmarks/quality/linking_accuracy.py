@@ -30,7 +30,8 @@ from rdn_engine.evaluation.boxes import Detected, Truth, iou
 from rdn_engine.evaluation.score import score
 from rdn_engine.evaluation.tracking import identities
 from rdn_engine.kernels import cpu
-from rdn_engine.stream.linking import FLOOR, MIN_IOU, BoxLinker
+from rdn_engine.stream.linking import FLOOR, BoxLinker
+from rdn_engine.stream.links import MIN_IOU
 from training.arguments import given_path
 from training.data.synthetic import SyntheticVideos
 from training.provenance import environment

@@ -39,7 +39,8 @@ from rdn_engine.evaluation.calibrate import calibrate
 from rdn_engine.evaluation.coco_vid import Dataset
 from rdn_engine.evaluation.score import score
 from rdn_engine.media.source import open_source
-from rdn_engine.stream.linking import FLOOR, BoxLinker, Linkable
+from rdn_engine.stream.linking import FLOOR, BoxLinker
+from rdn_engine.stream.links import Linkable
 from training.arguments import given_path
 from training.data.frames import QUALITY
 from training.evaluation.detect import RunDetector, detect_all

@@ -19,7 +19,8 @@ from rdn_engine.evaluation.annotated import Annotated
 from rdn_engine.host.relation import FusedRelation, Supports
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable, Moved
 from tests.reference_relation import embedding
 from training.data.synthetic import SyntheticVideos
 from training.evaluation.videos import AnnotatedVideos, from_synthetic

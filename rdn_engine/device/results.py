@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rdn_engine.device.gpu import DEFAULT_STREAM, Event, Gpu, Queue
 from rdn_engine.errors import RDNError
 from rdn_engine.results import Detections, FrameFacts
-from rdn_engine.stream.linking import Linkable
+from rdn_engine.stream.links import Linkable
 
 
 class DeviceArrays(NamedTuple):

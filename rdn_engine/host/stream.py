@@ -20,7 +20,8 @@ from rdn_engine.stream.base import Stream
 from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
 from rdn_engine.stream.identity import LOOKS
-from rdn_engine.stream.linking import Linkable, detection_threshold
+from rdn_engine.stream.linking import detection_threshold
+from rdn_engine.stream.links import Linkable
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.trail import Trail, most_pictures
 

@@ -18,7 +18,7 @@ from rdn_engine.plain import from_plain
 from rdn_engine.results import Detections
 from rdn_engine.serve.atomic import replacing
 from rdn_engine.serve.segments import Reading, SegmentResult
-from rdn_engine.stream.linking import LinkedFrame
+from rdn_engine.stream.links import LinkedFrame
 
 _BOXES = ("xyxy", "confidence", "class_id")
 _LINKS = ("source", "target", "score", "value", "rival_of", "rival")

@@ -26,7 +26,8 @@ from rdn_engine.frame import Frame, check_image
 from rdn_engine.media.base import VideoSource
 from rdn_engine.results import Detections
 from rdn_engine.stream.base import Stream
-from rdn_engine.stream.linking import BoxLinker, Linkable, LinkedFrame, Moved, linked
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable, LinkedFrame, Moved, linked
 from rdn_engine.stream.order import FrameInfo, FrameOrder
 
 MOST_SEGMENTS = 1024

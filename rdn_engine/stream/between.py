@@ -27,7 +27,8 @@ from rdn_engine.kernels import cpu
 from rdn_engine.results import Basis, Detections
 from rdn_engine.stream.carried import Carried, Passing, part_of_way, unseen
 from rdn_engine.stream.following import Picture
-from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable, Moved
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.pairs import (
     MIN_IOU,

@@ -17,7 +17,7 @@ from rdn_engine.config import Dials
 from rdn_engine.results import Detections
 from rdn_engine.stream.carried import Carried, Passing, unseen
 from rdn_engine.stream.following import Picture
-from rdn_engine.stream.linking import Moved
+from rdn_engine.stream.links import Moved
 from rdn_engine.stream.order import FrameInfo, Role
 from rdn_engine.stream.pairs import on_frame, pair, rows_of, surely_moved
 

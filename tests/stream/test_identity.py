@@ -15,7 +15,8 @@ from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.evaluation.boxes import iou
 from rdn_engine.results import NOBODY
 from rdn_engine.stream.identity import CLEAR, DOUBLE, FAINT, MOST_LOST, SURE, looks_of
-from rdn_engine.stream.linking import BoxLinker, Linkable
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable
 from tests.stream.test_linking import METHODS, frame, identity, same, videos
 
 HOME = [10.0, 10.0, 30.0, 30.0]

@@ -14,7 +14,8 @@ from rdn_engine import Detections
 from rdn_engine.config import WHOLE_VIDEO, Dials, LinkMethod
 from rdn_engine.kernels import cpu
 from rdn_engine.results import NOBODY
-from rdn_engine.stream.linking import PAST, BoxLinker, Linkable, Moved
+from rdn_engine.stream.linking import PAST, BoxLinker
+from rdn_engine.stream.links import Linkable, Moved
 from tests.reference_linking import Box, best_paths, link_video
 
 METHODS: tuple[LinkMethod, ...] = ("relations", "boxes", "seq_nms")

@@ -19,7 +19,8 @@ from rdn_engine.host.features import RelationOutput, SupportPool
 from rdn_engine.host.runtime import HostRuntime
 from rdn_engine.host.window import Window
 from rdn_engine.kernels.cpu.arrays import Float
-from rdn_engine.stream.linking import BoxLinker, Linkable, Moved
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import Linkable, Moved
 from rdn_engine.stream.order import span
 from tests.fakes import DIALS, FakeRelation, encoded, fake_detector, image
 from training.data.synthetic import SyntheticVideos

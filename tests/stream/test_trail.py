@@ -19,7 +19,8 @@ from rdn_engine.stream import carried, linking
 from rdn_engine.stream import trail as trail_module
 from rdn_engine.stream.between import Between
 from rdn_engine.stream.following import Picture
-from rdn_engine.stream.linking import MIN_IOU, MOVED_MIN_IOU, BoxLinker, Linkable, Moved
+from rdn_engine.stream.linking import BoxLinker
+from rdn_engine.stream.links import MIN_IOU, MOVED_MIN_IOU, Linkable, Moved
 from rdn_engine.stream.order import Role
 from rdn_engine.stream.trail import FAINT, Trail, most_pictures
 from tests.stream.boxes import WIDTH, result
