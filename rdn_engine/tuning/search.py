@@ -1,7 +1,8 @@
 """Which settings are worth a look: a dial's loss is measured by itself, and added up to tell which settings are good.
 
 Of the settings that meet the budget the most promising are scored, and then those beside the best one, until none is
-better. A few dozen are scored where all would be a thousand.
+better. What differs from it in more is tried then, the most promising first, until that finds nothing better either. A
+few dozen are scored where all would be a thousand.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from rdn_engine.tuning.space import Options, Space
 PROMISING = ((1.0, 8), (0.5, 4), (0.25, 4))
 """Part of the budget, and how many of the settings within it are scored for a start: those of less of it are for the
 table, and for who has less than was asked for"""
-BESIDE = 8
-"""Settings beside the best one that are scored at once"""
+AT_ONCE = 8
+"""Settings, beside the best one or farther off, that are scored at once"""
+FARTHER = 2
+"""How often those farther off are scored in a row without finding a better one"""
 MARGIN = 1.5
 """Percent: a setting of which so much less is told than of the best one is not scored; sums are off by as much"""
 MOST = 64
@@ -130,17 +133,19 @@ def search(
         within = [one for one in candidates if costs[one] <= part * budget]
         scores.add(sorted(within, key=lambda one: (-told[one], costs[one]))[:count])
     within = [one for one in candidates if costs[one] <= budget]
-    left, best = MOST, None
-    while left > 0:
+    left, best, in_vain = MOST, None, 0
+    while left > 0 and in_vain <= FARTHER:
         at = max((one for one in within if one in scores.known), key=scores.known.__getitem__, default=None)
-        if at is None or at == best:
+        if at is None:
             return
+        in_vain = in_vain + 1 if at == best else 0
         best = at
         # What the sums were off by there, they are likely to be off by beside it.
         least = told[at] - MARGIN
-        new = (one for one in within if one not in scores.known and told[one] >= least)
-        beside = [one for one in new if _beside(one, at, losses.space)]
-        chosen = sorted(beside, key=lambda one: -told[one])[: min(BESIDE, left)]
+        new = [one for one in within if one not in scores.known and told[one] >= least]
+        if not in_vain:
+            new = [one for one in new if _beside(one, at, losses.space)]
+        chosen = sorted(new, key=lambda one: -told[one])[: min(AT_ONCE, left)]
         left -= len(chosen)
         scores.add(chosen)
 

@@ -10,7 +10,7 @@ import pytest
 from rdn_engine.config import Dials
 from rdn_engine.errors import BackendUnavailable, ConfigError
 from rdn_engine.tuning.costs import PROOF, measure_costs
-from rdn_engine.tuning.search import front
+from rdn_engine.tuning.search import Kind, Scores, Setting, front, measure_losses, search
 from rdn_engine.tuning.space import Options, Space, wait
 from rdn_engine.tuning.tune import tune
 from tests.fakes import tiny_config
@@ -105,6 +105,25 @@ def test_precisions_that_the_machine_lacks_are_left_out() -> None:
     assert lacking.chosen.options.relation_precision == "float32"
     with pytest.raises(BackendUnavailable):
         tune(TableMachine(light, lacks=["bfloat16", "float32"]), both, SPACE, 2.6, counting([]))
+
+
+def test_the_best_is_found_where_nothing_beside_the_second_best_is_better() -> None:
+    """One that differs from the model's own dials in two, which by themselves cost more than together."""
+
+    def told(dials: Dials) -> float:
+        return 80 - 0.05 * SPACE.turned_down(dials)
+
+    def turned(dials: Dials) -> int:
+        return sum(SPACE.value(axis, dials) != SPACE.value(axis, SPACE.own) for axis in SPACE.axes)
+
+    hidden = sorted((dials for dials in SPACE.every() if turned(dials) == 2), key=told, reverse=True)[12]
+    scores = Scores(lambda kind, settings: [told(dials) + (1 if dials == hidden else 0) for dials in settings])
+    kind = Kind.of(WAYS[0])
+    losses = measure_losses([kind], SPACE, scores)
+    assert hidden not in {one.dials for one in scores.known}
+    search([Setting(kind, dials) for dials in SPACE.every()], lambda one: 1.0, 1.0, losses, scores)
+    assert hidden in {one.dials for one in scores.known}
+    assert len(scores.known) < len(SPACE.every()) / 4
 
 
 @pytest.mark.parametrize(
