@@ -19,7 +19,7 @@ def rdn_engine(*arguments: str | Path) -> None:
     """Run a command of `rdn-engine`; leave with its exit code where it fails."""
     line = [str(a) for a in arguments]
     print("\n$ rdn-engine", *line, flush=True)
-    code = subprocess.run([sys.executable, "-m", "rdn_engine.cli.app", *line], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "rdn_engine", *line], check=False).returncode
     if code:
         sys.exit(code)
 

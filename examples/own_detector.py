@@ -42,7 +42,7 @@ def main() -> None:
 
     run(ROOT / "export" / "attach.py", "--detector", arguments.detector, "--family", arguments.family,
         "--classes", arguments.classes, "--output", engines)  # fmt: skip
-    run("-m", "rdn_engine.cli.app", "predict", arguments.video, "--engines", engines, "--threshold", "0.3", "--link",
+    run("-m", "rdn_engine", "predict", arguments.video, "--engines", engines, "--threshold", "0.3", "--link",
         "--link-by", "boxes", "--link-gap", "30", "--output", lines,
         "--save-video", arguments.output / "annotated.mp4")  # fmt: skip
 

@@ -258,7 +258,7 @@ def _steps(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
         **(again if arguments.unlabelled else {}),
         "evaluate": evaluate,
         "export": lambda: build(best_of(output), output / "engines"),
-        "verify": lambda: call("python", "-m", "rdn_engine.cli.app", "verify", output / "engines"),
+        "verify": lambda: call("python", "-m", "rdn_engine", "verify", output / "engines"),
     }
 
 

@@ -78,7 +78,7 @@ def cameras(*names: str) -> Iterator[int]:
 @contextlib.contextmanager
 def service(settings: Path, folder: Path) -> Iterator[str]:
     """The service; gives its address, and passes on what it says."""
-    command = [sys.executable, "-m", "rdn_engine.cli.app", "run", str(settings)]
+    command = [sys.executable, "-m", "rdn_engine", "run", str(settings)]
     paths = {"PYTHONPATH": str(ROOT)}
     (folder / "models").symlink_to(ROOT / "models")
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | paths)

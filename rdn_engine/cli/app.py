@@ -154,7 +154,3 @@ def main() -> None:
     except OSError as error:  # of what prints help
         say(f"stdout: {error.strerror}")
         raise SystemExit(OTHER_ERROR) from None
-
-
-if __name__ == "__main__":
-    main()

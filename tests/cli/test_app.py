@@ -208,6 +208,11 @@ def test_version_is_the_package_s() -> None:
     assert (result.exit_code, result.stdout) == (0, f"rdn-engine {rdn_engine.__version__}\n")
 
 
+def test_the_package_runs_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "rdn_engine", "--version"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"rdn-engine {rdn_engine.__version__}\n", "")
+
+
 def test_frame_of_a_source_fits_a_stream() -> None:
     detector, _, _ = fake_detector()
     with detector.open_stream() as stream:

@@ -124,7 +124,7 @@ def test_a_signal_leaves_whole_files_and_the_next_run_goes_on(tmp_path: Path) ->
     videos.mkdir()
     write_clip(videos / "0.mp4", num_frames=5)
     write_clip(videos / "1.mp4", num_frames=900)
-    command = [sys.executable, "-m", "rdn_engine.cli.app", "predict", str(videos / "*.mp4"), "--engines", str(ENGINES),
+    command = [sys.executable, "-m", "rdn_engine", "predict", str(videos / "*.mp4"), "--engines", str(ENGINES),
                "--output", str(out), "--threads", "1"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + PATIENCE

@@ -159,7 +159,7 @@ def test_the_command_gives_the_same_with_ray_and_without(videos: list[Recording]
     pattern = str(Path(videos[0].path).parent / "*.mp4")
     said = {}
     for name, options in (("alone", ["--threads", "1"]), ("ray", ["--workers", "1", "--ray"])):
-        command = [sys.executable, "-m", "rdn_engine.cli.app", "predict", pattern, "--engines", ENGINES, "--json",
+        command = [sys.executable, "-m", "rdn_engine", "predict", pattern, "--engines", ENGINES, "--json",
                    "--window", "2", "--output", tmp_path / name, *options]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=False)
         assert done.returncode == 3, done.stderr
@@ -174,7 +174,7 @@ def test_the_command_gives_the_same_with_ray_and_without(videos: list[Recording]
 def test_a_signal_ends_the_command_and_its_cluster(tmp_path: Path) -> None:
     write_clip(tmp_path / "1.mp4", num_frames=600)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "rdn_engine.cli.app", "predict", tmp_path / "1.mp4", "--engines", ENGINES,
+    command = [sys.executable, "-m", "rdn_engine", "predict", tmp_path / "1.mp4", "--engines", ENGINES,
                "--output", out, "--workers", "1", "--ray"]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + WAIT
