@@ -9,9 +9,10 @@ Where the step behind is not known, because results do not wait (`Dials.waits`),
 shows what they held in the step before (`rdn_engine.stream.following`). They are looked for where they go at the speed
 at which they were found until then, and at first at that between the two steps before, the less the more of that may be
 jitter of the detector; the less the picture tells, the nearer to there they are taken to be. What is followed is the
-mean of what the step before has found and of what the one before that had there by then; none grows on the way. A box
-is worth what its tube says, be it linked for that alone, and the less the less like what it held it holds. A box that
-the step before has lost is looked for as well, by what it held in the step before that.
+mean of what the step before has found and of what the one before that had there by then; it keeps its size, but for
+what the edge of the frame cuts off or had cut off. A box is worth what its tube says, be it linked for that alone, and
+the less the less like what it held it holds. A box that the step before has lost is looked for as well, by what it held
+in the step before that.
 """
 
 from __future__ import annotations

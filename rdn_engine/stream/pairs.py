@@ -28,6 +28,10 @@ ALIKE, ALIKE_WIDTH = np.float32(0.2), np.float32(0.15)
 any of it, a few times this width above or below: its object is hidden, or has left. Chosen as JITTER"""
 
 
+AT_EDGE = np.float32(0.05)
+"""Of a box's side: one that is no farther from the frame's edge is taken to be cut off by it. Chosen as JITTER"""
+
+
 class Pairs(NamedTuple):
     """Boxes of two steps that belong together."""
 
@@ -214,7 +218,9 @@ def rows_of(result: Detections, rows: Index) -> Detections:
 
 
 def on_frame(boxes: Detections, moved: Float) -> Float:
-    """Boxes after they moved, but for what is outside the frame.
+    """Boxes after they moved. What would lie outside the frame is cut off, as it is in what is found; and what was cut
+    off comes in: a side that was at the frame's edge stays there while the other one leaves it behind, until the box is
+    as wide as it is tall, or as tall as it is wide.
 
     Args:
         boxes: of a frame, which knows its size.
@@ -223,6 +229,12 @@ def on_frame(boxes: Detections, moved: Float) -> Float:
     Returns:
         [n, 4] xyxy.
     """
-    edge = np.array([boxes.width - 1, boxes.height - 1] * 2, np.float32)
-    xyxy: Float = (boxes.xyxy + np.tile(moved, 2)).clip(0, edge)
+    edge = np.array([boxes.width - 1, boxes.height - 1], np.float32)
+    first, last = boxes.xyxy[:, :2], boxes.xyxy[:, 2:]
+    sides = last - first + 1
+    cut_first, cut_last = first <= AT_EDGE * sides, last >= edge - AT_EDGE * sides
+    hidden = np.maximum(sides[:, ::-1] - sides, 0)
+    first = first + moved - np.where(cut_first & ~cut_last, np.minimum(moved, hidden).clip(0), 0)
+    last = last + moved + np.where(cut_last & ~cut_first, np.minimum(-moved, hidden).clip(0), 0)
+    xyxy: Float = np.concatenate([first, last], 1).clip(0, np.tile(edge, 2))
     return xyxy

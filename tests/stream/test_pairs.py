@@ -14,12 +14,13 @@ from rdn_engine.stream.pairs import (
     Pairs,
     interpolated,
     moved_on,
+    on_frame,
     pair,
     steadied,
     still_there,
     surely_moved,
 )
-from tests.stream.boxes import WIDTH, result, square
+from tests.stream.boxes import HEIGHT, WIDTH, result, square
 
 BOTH = Pairs(np.arange(2), np.arange(2))
 
@@ -136,6 +137,27 @@ def test_boxes_that_go_on_stay_on_the_frame() -> None:
     assert found.xyxy[0].tolist() == [WIDTH - 1, 50, WIDTH - 1, 69]
     assert found.xyxy[1].tolist() == [0, 50, 0, 69]
     assert found.confidence.tolist() == last.confidence.tolist()
+
+
+@pytest.mark.parametrize(
+    ("box", "moved", "wanted"),
+    [
+        ([0, 50, 19, 79], [6, 0], [0, 50, 25, 79]),  # comes in
+        ([1, 50, 20, 79], [6, 0], [1, 50, 26, 79]),
+        ([2, 50, 21, 79], [6, 0], [8, 50, 27, 79]),  # is not cut off
+        ([0, 50, 19, 79], [25, 0], [15, 50, 44, 79]),  # is wholly there
+        ([0, 50, 29, 79], [6, 0], [6, 50, 35, 79]),
+        ([0, 50, 19, 79], [-6, 0], [0, 50, 13, 79]),  # goes out
+        ([0, 50, 19, 79], [0, 6], [0, 56, 19, 85]),
+        ([300, 50, WIDTH - 1, 79], [-6, 3], [294, 53, WIDTH - 1, 82]),
+        ([40, 0, 69, 19], [0, 6], [40, 0, 69, 25]),
+        ([40, 180, 69, HEIGHT - 1], [0, -6], [40, 174, 69, HEIGHT - 1]),
+        ([0, 0, 29, 19], [3, 6], [3, 0, 32, 25]),
+        ([0, 0, 9, HEIGHT - 1], [3, 5], [0, 5, 12, HEIGHT - 1]),  # which of two sides is cut off nobody knows
+    ],
+)
+def test_what_the_edge_of_the_frame_cut_off_comes_in(box: list[float], moved: list[float], wanted: list[float]) -> None:
+    assert on_frame(result([box]), np.array([moved], np.float32)).tolist() == [wanted]
 
 
 def test_what_may_be_jitter_hardly_goes_on_and_no_box_grows() -> None:
