@@ -81,6 +81,9 @@ class _Objects:
     def __getitem__(self, rows: Index) -> _Objects:
         return _Objects(*(array[rows] for array in vars(self).values()))
 
+    def copy(self) -> _Objects:
+        return _Objects(*(array.copy() for array in vars(self).values()))
+
     def with_(self, others: _Objects) -> _Objects:
         pairs = zip(vars(self).values(), vars(others).values(), strict=True)
         return _Objects(*(np.concatenate(pair) for pair in pairs))
@@ -111,6 +114,14 @@ class Identities:
         self._objects = _none()
         self._features: Float | None = None  # of the frame before
         self._looks: dict[int, Float] = {}  # of lost objects, by identity
+
+    def copy(self) -> Identities:
+        """One that goes on by itself, with the same source of names."""
+        other = Identities(self._names)
+        vars(other).update(vars(self))
+        # The others are replaced whole.
+        other._objects, other._looks = self._objects.copy(), dict(self._looks)
+        return other
 
     @property
     def names(self) -> set[int]:

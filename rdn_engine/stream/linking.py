@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -84,9 +85,17 @@ _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.fl
 class Numbers:
     """What users call identities: the next number when one is first given out, so that faint boxes use none up."""
 
-    def __init__(self) -> None:
-        self._next = itertools.count(1)
-        self._known: dict[int, int] = {}
+    def __init__(self, given: int = 0, known: Mapping[int, int] | None = None) -> None:
+        """
+        Args:
+            given: the last number that somebody has.
+            known: numbers by names.
+        """
+        self._given, self._known = given, dict(known or {})
+
+    def copy(self) -> Numbers:
+        """Others that go on by themselves."""
+        return Numbers(self._given, self._known)
 
     def of(self, names: Index) -> Index:
         """The number of each name, which is a new one where it is asked for the first time.
@@ -99,7 +108,8 @@ class Numbers:
         """
         for name in names.tolist():
             if name != NOBODY and name not in self._known:
-                self._known[name] = next(self._next)
+                self._given += 1
+                self._known[name] = self._given
         return np.array([self._known.get(name, NOBODY) for name in names.tolist()], np.int64)
 
     def keep(self, names: set[int]) -> None:
@@ -127,6 +137,7 @@ class BoxLinker:
         self._numbers = Numbers()
         self._over_gaps = False
         self._identities = Identities(self._names)
+        self._ready: list[Detections] = []  # given out by a call that failed then
 
     @property
     def nbytes(self) -> int:
@@ -154,7 +165,7 @@ class BoxLinker:
         """
         if dials.link == "off":
             return [*self.flush(dials), frame.found]
-        ready = self._begin(dials)
+        self._begin(dials)
         before, given = self._newest, self._given
         # Dials that were turned leave movements behind of boxes that this linker saw long ago, or never.
         places: list[tuple[Detections, float]] = []
@@ -164,9 +175,9 @@ class BoxLinker:
                 places = [(there, MOVED_MIN_IOU), (before.found, STAYED_MIN_IOU)]
             elif given is not None and moved.result is given.result:
                 places = [(moved_boxes(before.found, given.rows, moved.by), MOVED_MIN_IOU)]
-        with_links = linked(before, frame, dials.link, places)
-        self._newest = frame._replace(features=None)  # after what may fail, and is tried again
-        return ready + self._append(with_links, dials)
+        self._append(linked(before, frame, dials.link, places), dials)
+        self._newest = frame._replace(features=None)
+        return self._taken()
 
     def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
         """Take the next frame, whose links were made elsewhere: by `linked`, to the frame pushed before.
@@ -178,7 +189,9 @@ class BoxLinker:
         Returns:
             As `push`.
         """
-        return self._begin(dials) + self._append(frame, dials)
+        self._begin(dials)
+        self._append(frame, dials)
+        return self._taken()
 
     def pass_over(self, dials: Dials) -> list[Detections]:
         """A step has passed that is not linked, because it shows what the frame before it shows.
@@ -189,29 +202,41 @@ class BoxLinker:
         Returns:
             As `push`.
         """
+        self._give_out_late(self._step + 1, dials)
         self._step += 1
-        return self._give_out_late(dials)
+        return self._taken()
 
-    def _begin(self, dials: Dials) -> list[Detections]:
-        """What another setting than before lets out."""
+    def _begin(self, dials: Dials) -> None:
+        """Give out what another setting than before lets out."""
         assert dials.link != "off"
         setting = dials.link, dials.over_gaps
-        ready = self.flush(dials) if setting != (self._method, self._over_gaps) else []
+        if setting != (self._method, self._over_gaps):
+            self._end(dials)
         self._method, self._over_gaps = setting
-        return ready
 
-    def _append(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:
+    def _append(self, frame: LinkedFrame, dials: Dials) -> None:
+        """Take a frame, all or nothing: one that failed is pushed again."""
+        given = self._given
         self._given = None
         self._waiting.append(frame)
+        self._came.append(self._step + 1)
+        try:
+            self._give_out_late(self._step + 1, dials)
+        except BaseException:
+            self._waiting.pop()
+            self._came.pop()
+            self._given = given if not self._ready else None
+            raise
         self._step += 1
-        self._came.append(self._step)
-        return self._give_out_late(dials)
 
-    def _give_out_late(self, dials: Dials) -> list[Detections]:
-        """The frames that have waited for link_delay steps."""
-        ready: list[Detections] = []
-        while self._waiting and self._step - self._came[0] >= dials.link_delay:
-            ready += self._give_out(1, dials)
+    def _give_out_late(self, step: int, dials: Dials) -> None:
+        """Give out the frames that have waited for link_delay steps."""
+        while self._waiting and step - self._came[0] >= dials.link_delay:
+            self._give_out(1, dials)
+
+    def _taken(self) -> list[Detections]:
+        """What was given out, once."""
+        ready, self._ready = self._ready, []
         return ready
 
     def flush(self, dials: Dials) -> list[Detections]:
@@ -223,16 +248,19 @@ class BoxLinker:
         Returns:
             The frames that waited, rescored, without what has at most the threshold.
         """
-        ready = self._give_out(len(self._waiting), dials)
+        self._end(dials)
+        return self._taken()
+
+    def _end(self, dials: Dials) -> None:
+        self._give_out(len(self._waiting), dials)
         self._newest, self._given, self._tubes = None, None, _NO_TUBES
         self._identities = Identities(self._names)
         self._numbers.keep(set())
-        return ready
 
-    def _give_out(self, count: int, dials: Dials) -> list[Detections]:
-        """The first `count` frames that wait, by the paths through all of them."""
+    def _give_out(self, count: int, dials: Dials) -> None:
+        """The first `count` frames that wait, by the paths through all of them; all or none."""
         if not count:
-            return []
+            return
         heads = len(self._tubes.ids)
         starts = np.cumsum([heads, *(len(f.value) for f in self._waiting)])
         path, num_paths = _search(self._tubes, self._waiting)
@@ -242,22 +270,28 @@ class BoxLinker:
         head[head_path] = np.arange(heads)
         scores = np.concatenate([f.found.confidence for f in self._waiting])
         mean = self._path_means(path[heads:], scores, leaving, head)
+        identities, numbers = self._identities.copy(), self._numbers.copy()
         ready = []
-        for start, stop in zip(starts[:count] - heads, starts[1 : count + 1] - heads, strict=True):
-            frame, of = self._waiting.popleft(), leaving[start:stop]
-            self._came.popleft()
-            score = frame.found.confidence
+        for frame, start, stop in zip(
+            self._waiting, starts[:count] - heads, starts[1 : count + 1] - heads, strict=False
+        ):
+            of, score = leaving[start:stop], frame.found.confidence
             rescored = mean[of] if self._method == "seq_nms" else (score + mean[of]) / 2
             rescored, names = np.where(of >= 0, rescored, 0), ids[of]
             if self._over_gaps:
-                names = self._identities.step(frame.found, rescored, names, frame.features, dials.link_gap)
-            result, rows = _result(frame.found, rescored, names, dials.score_threshold, self._numbers)
+                names = identities.step(frame.found, rescored, names, frame.features, dials.link_gap)
+            result, rows = _result(frame.found, rescored, names, dials.score_threshold, numbers)
             ready.append(result)
             last = frame, of
+        tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
+        numbers.keep({*tubes.ids.tolist(), *identities.names})
+        # After what may fail, and is tried again.
+        for _ in ready:
+            self._waiting.popleft()
+            self._came.popleft()
         self._given = None if self._waiting else _Given(result, rows)
-        self._tubes = self._go_on(*last, ids, head) if count == 1 else _NO_TUBES
-        self._numbers.keep({*self._tubes.ids.tolist(), *self._identities.names})
-        return ready
+        self._tubes, self._identities, self._numbers = tubes, identities, numbers
+        self._ready += ready
 
     def _identify(self, head_path: Index, leaving: Index, num_paths: int) -> Index:
         """[paths + 1] the name of each path that leaves: its tube's, or a new one; -1 past the last path.
