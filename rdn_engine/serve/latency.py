@@ -96,11 +96,12 @@ class LatencyBudget:
         self.level = 0
         """Steps down from what was asked for"""
 
-    def see(self, age: float) -> None:
+    def see(self, age: float, inside: int = 0) -> None:
         """A result came to the sink; `level` may be another one now.
 
         Args:
             age: seconds since its frame arrived.
+            inside: how many frames were taken whose results are still to come.
         """
         if self._unsettled:
             self._unsettled -= 1
@@ -110,9 +111,9 @@ class LatencyBudget:
         late = sum(a > self._seconds for a in self._ages)
         if late >= SEEN // 2 and self.level < len(self.rungs) - 1:
             self._calm = min(2 * self._calm, MOST_CALM) if self._restored else self._calm
-            self._move(1)
+            self._move(1, inside)
         elif self._with_room >= self._calm and self.level:
-            self._move(-1)
+            self._move(-1, inside)
 
     def settle(self, results: int = 0) -> None:
         """Leave the next SETTLE results out, or more: their frames came before the settings did.
@@ -123,7 +124,7 @@ class LatencyBudget:
         self._unsettled, self._with_room = max(SETTLE, results), 0
         self._ages.clear()
 
-    def _move(self, steps: int) -> None:
+    def _move(self, steps: int, inside: int) -> None:
         self.level += steps
         self._restored = steps < 0
-        self.settle()
+        self.settle(inside)

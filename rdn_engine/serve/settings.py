@@ -71,7 +71,7 @@ class Settings:
             age: seconds since its frame arrived.
         """
         if self._budget is not None:
-            self._budget.see(age)
+            self._budget.see(age, self._runner.inside)
 
     def apply(self) -> None:
         """Put in effect what was asked for and what the budget wants; the worker's."""

@@ -117,6 +117,16 @@ def test_results_of_frames_before_other_settings_do_not_count() -> None:
     assert feed(budget, [9.0])[-1] == 1
 
 
+def test_results_of_frames_before_a_step_do_not_count() -> None:
+    """A lower look-ahead lets many of them out together where frames lie between steps."""
+    budget, waiting = LatencyBudget(1.0, PAPER, True), SETTLE + SEEN
+    for inside in range(SEEN // 2):
+        budget.see(9.0, waiting + inside)
+    assert budget.level == 1
+    assert feed(budget, [9.0] * (waiting + SEEN - 2))[-1] == 1
+    assert feed(budget, [9.0])[-1] == 2
+
+
 def test_the_last_step_is_the_last() -> None:
     budget = LatencyBudget(1.0, PAPER, True)
     feed(budget, [9.0] * 1000)
