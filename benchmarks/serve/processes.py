@@ -46,7 +46,7 @@ class RunProcess:
         path = folder / "streams.yaml"
         path.write_text(json.dumps(settings), encoding="utf-8")  # which is YAML too
         self._log = (folder / "log").open("w+b")
-        command = [sys.executable, "-m", "rdn_engine.cli.app", "run", str(path), "--log", "json"]
+        command = [sys.executable, "-m", "rdn_engine", "run", str(path), "--log", "json"]
         self._process = subprocess.Popen(command, cwd=ROOT, stderr=self._log)
         self.address = self._until(lambda: re.search(r"answers at (\S+?)\"", self.log()))[1]
 

@@ -87,9 +87,10 @@ class Settings:
                 # Whoever asked may no longer wait.
                 self._events.say("dials_refused", self._name, f"dials stay as they are: {error}", error)
                 continue
-            self._budget, self.lowered, self._stride = self._new_budget(dials), 0, 1
-            if self._budget is not None:
-                self._budget.settle(self._runner.inside)
+            budget = self._new_budget(dials)
+            if budget is not None:
+                budget.settle(self._runner.inside)  # before results come to it, from another thread
+            self._budget, self.lowered, self._stride = budget, 0, 1
             self._events.say("dials", self._name, f"dials are {dials}")
             asked.set_result(None)
         if self._budget is not None:

@@ -76,6 +76,14 @@ class _Going(NamedTuple):
         return Moved(self.result, self.boxes.likely(frame))
 
 
+class _Linked(NamedTuple):
+    """A step whose boxes were linked to be followed."""
+
+    frame: Passing
+    linker: BoxLinker
+    boxes: Detections
+
+
 class Between:
     """Gives the frames of one stream their results, in order: those of encoded frames as they come, the others' made
     of them. Memory is that of the results that wait, and of the pictures of the two steps before and of those that
@@ -92,6 +100,7 @@ class Between:
         self._count = 0
         self._last: _Step | None = None
         self._around: Pairs | None = None  # of the step before and the one behind
+        self._linked: _Linked | None = None
         self._going: _Going | None = None
         self._lost: Carried | None = None  # the boxes of the step before the last that it has lost
 
@@ -134,7 +143,7 @@ class Between:
             self._ready.append(result)
             self._frames.popleft()
         if ended:
-            self._last = self._going = self._lost = None
+            self._last = self._linked = self._going = self._lost = None
             self._count = 0
         ready, self._ready = self._ready, []
         return ready
@@ -200,9 +209,12 @@ class Between:
         going, boxes, found, linker = self._going, last.result, last.found, None
         moved = None if going is None else going.moved(last.frame)
         if boxes.tracker_id is None:
-            linker = BoxLinker() if going is None or going.linker is None else going.linker
-            linkable = Linkable(boxes, np.zeros(len(boxes), np.int64), None)
-            [boxes] = linker.push(linkable, BY_OVERLAP, moved)
+            if self._linked is None or self._linked.frame is not last.frame:  # once, though what follows may fail
+                linker = BoxLinker() if going is None or going.linker is None else going.linker
+                linkable = Linkable(boxes, np.zeros(len(boxes), np.int64), None)
+                [boxes] = linker.push(linkable, BY_OVERLAP, moved)
+                self._linked = _Linked(last.frame, linker, boxes)
+            _, linker, boxes = self._linked
             found = boxes
         speed = np.zeros((len(boxes), 2), np.float32)
         if going is None or moved is None:

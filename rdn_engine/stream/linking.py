@@ -175,8 +175,9 @@ class BoxLinker:
                 places = [(there, MOVED_MIN_IOU), (before.found, STAYED_MIN_IOU)]
             elif given is not None and moved.result is given.result:
                 places = [(moved_boxes(before.found, given.rows, moved.by), MOVED_MIN_IOU)]
+        newest = frame._replace(features=None)
         self._append(linked(before, frame, dials.link, places), dials)
-        self._newest = frame._replace(features=None)
+        self._newest = newest
         return self._taken()
 
     def push_linked(self, frame: LinkedFrame, dials: Dials) -> list[Detections]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rdn_engine.kernels import cpu
 from rdn_engine.kernels.cpu import Float, Index
@@ -143,13 +144,12 @@ def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
         [p, 2] x and y of the centre of each pair.
     """
     corners = last.xyxy[pairs.after] - earlier.xyxy[pairs.before]
-    # A box of hardly any width in the network input has less than none where the frame is larger.
-    sides = np.maximum(last.xyxy[pairs.after, 2:] - last.xyxy[pairs.after, :2] + 1, 1)
     moved = (corners[:, :2] + corners[:, 2:]) / 2
+    # A box of hardly any width in the network input has less than none where the frame is larger.
+    area = np.maximum(_sides(last)[pairs.after], 1).prod(1, keepdims=True)
     squared = (moved**2).sum(1, keepdims=True)
-    sure = squared / (squared + JITTER**2 * sides.prod(1, keepdims=True))
-    found: Float = sure * moved
-    return found
+    sure: Float = squared / (squared + JITTER**2 * area) * moved
+    return sure
 
 
 def steadied(earlier: Detections, last: Detections, pairs: Pairs) -> Detections:
@@ -161,12 +161,13 @@ def steadied(earlier: Detections, last: Detections, pairs: Pairs) -> Detections:
         pairs: of their boxes.
 
     Returns:
-        `last` with the boxes of pairs between what both say, by their confidences.
+        `last` with the boxes of pairs between what both say, by their confidences. Sides that the frame's edge cuts off
+        stay where they are.
     """
     before, after = EARLIER * earlier.confidence[pairs.before], last.confidence[pairs.after]
     weight = (before / np.maximum(before + after, np.finfo(np.float32).tiny))[:, None]
-    xyxy = last.xyxy.copy()
-    xyxy[pairs.after] += weight * (earlier.xyxy[pairs.before] - xyxy[pairs.after])
+    xyxy, cut_off = last.xyxy.copy(), np.concatenate(_cut_off(last), 1)[pairs.after]
+    xyxy[pairs.after] += np.where(cut_off, 0, weight * (earlier.xyxy[pairs.before] - xyxy[pairs.after]))
     return replace(last, xyxy=xyxy)
 
 
@@ -220,7 +221,7 @@ def rows_of(result: Detections, rows: Index) -> Detections:
 def on_frame(boxes: Detections, moved: Float) -> Float:
     """Boxes after they moved. What would lie outside the frame is cut off, as it is in what is found; and what was cut
     off comes in: a side that was at the frame's edge stays there while the other one leaves it behind, until the box is
-    as wide as it is tall, or as tall as it is wide.
+    as wide as it is tall, or as tall as it is wide. In a corner of the frame nobody knows how large it is.
 
     Args:
         boxes: of a frame, which knows its size.
@@ -229,12 +230,25 @@ def on_frame(boxes: Detections, moved: Float) -> Float:
     Returns:
         [n, 4] xyxy.
     """
-    edge = np.array([boxes.width - 1, boxes.height - 1], np.float32)
-    first, last = boxes.xyxy[:, :2], boxes.xyxy[:, 2:]
-    sides = last - first + 1
-    cut_first, cut_last = first <= AT_EDGE * sides, last >= edge - AT_EDGE * sides
-    hidden = np.maximum(sides[:, ::-1] - sides, 0)
-    first = first + moved - np.where(cut_first & ~cut_last, np.minimum(moved, hidden).clip(0), 0)
-    last = last + moved + np.where(cut_last & ~cut_first, np.minimum(-moved, hidden).clip(0), 0)
-    xyxy: Float = np.concatenate([first, last], 1).clip(0, np.tile(edge, 2))
+    cut_first, cut_second = _cut_off(boxes)
+    sides = _sides(boxes)
+    hidden = np.where((cut_first | cut_second)[:, ::-1], np.inf, np.maximum(sides[:, ::-1] - sides, 0))
+    hidden = np.where(cut_first == cut_second, 0, hidden)
+    first = boxes.xyxy[:, :2] + moved - np.where(cut_first, np.minimum(moved, hidden).clip(0), 0)
+    second = boxes.xyxy[:, 2:] + moved + np.where(cut_second, np.minimum(-moved, hidden).clip(0), 0)
+    edge = np.array([boxes.width - 1, boxes.height - 1] * 2, np.float32)
+    xyxy: Float = np.concatenate([first, second], 1).clip(0, edge).astype(np.float32)
     return xyxy
+
+
+def _sides(boxes: Detections) -> Float:
+    """[n, 2] width and height, pixels."""
+    sides: Float = boxes.xyxy[:, 2:] - boxes.xyxy[:, :2] + 1
+    return sides
+
+
+def _cut_off(boxes: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """[n, 2] whether the frame's edge cuts off the left and the upper side, and the same of the right and the lower."""
+    edge = np.array([boxes.width - 1, boxes.height - 1], np.float32)
+    near = AT_EDGE * _sides(boxes)
+    return boxes.xyxy[:, :2] <= near, boxes.xyxy[:, 2:] >= edge - near

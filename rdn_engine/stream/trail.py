@@ -65,8 +65,7 @@ class Trail:
         last = self._last
         while last is not None and self._frames:
             frame = self._frames[0]
-            if last.by is None or last.by.info is not frame.info:
-                last.follow(frame)
+            last.follow(frame)
             if frame.role == "encoded":
                 return
             self._frames.popleft()

@@ -25,7 +25,7 @@ FARTHER = 2
 MARGIN = 1.5
 """Percent: a setting of which so much less is told than of the best one is not scored; sums are off by as much"""
 MOST = 64
-"""Settings scored beyond those that losses are told from"""
+"""Settings scored beyond those that losses are told from, and PROMISING"""
 
 
 @dataclass(frozen=True)

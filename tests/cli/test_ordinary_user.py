@@ -74,7 +74,7 @@ def test_service_needs_no_home_and_writes_only_its_results(place: Path) -> None:
     )  # fmt: skip
     stop = (
         "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'rdn_engine.cli.app', 'run', sys.argv[1]], stderr=-1, text=True)\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'rdn_engine', 'run', sys.argv[1]], stderr=-1, text=True)\n"
         "for line in p.stderr:\n"
         "    sys.stderr.write(line)\n"
         "    if \"'door': ended\" in line: p.terminate()\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from rdn_engine.config import Dials
 from rdn_engine.results import Detections
+from rdn_engine.stream import between
 from rdn_engine.stream.between import FAINT, LOST, Between
 from rdn_engine.stream.following import SURE, UNLIKE, Picture, followed
 from rdn_engine.stream.order import FrameInfo, Role
@@ -199,21 +201,42 @@ def test_boxes_have_no_identity_of_before_links_were_turned_on() -> None:
     assert found[2].tracker_id.tolist() == [2]
 
 
-def test_a_step_whose_boxes_failed_to_go_on_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(*args: object) -> None:
-        raise MemoryError("no room")
+@pytest.mark.parametrize("name", ["Carried", "moved_on", "on_frame", "pair", "rows_of", "steadied", "surely_moved"])
+def test_what_fails_is_tried_again_and_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = getattr(between, name)
+    boxes = [result([spots(20 + 4 * t, 30), spots(90 - 3 * t, 60)], [0.9, 0.5 + 0.04 * t], index=t) for t in range(8)]
 
-    filler, found = Between(300), []
-    for t in range(2):
-        filler.append(info(t), "encoded", picture((20, 30)))
-    with monkeypatch.context() as patched:
-        patched.setattr("rdn_engine.stream.between.surely_moved", no_room)
-        with pytest.raises(MemoryError):
-            filler.take([result([spots(20, 30)], index=t) for t in range(2)], CAUSAL)
-    filler.append(info(2), "between", picture((26, 30)))
-    found = filler.take([], CAUSAL)
-    assert [one.frame_index for one in found] == [0, 1, 2]
-    np.testing.assert_allclose(found[2].xyxy, [spots(26, 30)], atol=1)
+    def results(fails_at: int) -> tuple[list[Detections], int]:
+        made = 0
+
+        def failing(*args: Any, **options: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == fails_at:
+                raise MemoryError("no room")
+            return stage(*args, **options)
+
+        monkeypatch.setattr(between, name, failing)
+        filler, found = Between(300), list[Detections]()
+        for t, one in enumerate(boxes):
+            role: Role = "between" if t % 3 else "encoded"
+            filler.append(info(t), role, picture((20 + 4 * t, 30), (90 - 3 * t, 60)))
+            ready = [] if t % 3 else [one]
+            try:
+                found += filler.take(ready, CAUSAL)
+            except MemoryError:
+                found += filler.take([], CAUSAL)
+        monkeypatch.setattr(between, name, stage)
+        return found, made
+
+    wanted, calls = results(0)
+    assert [one.frame_index for one in wanted] == list(range(8))
+    assert calls > 1
+    for fails_at in range(1, calls + 1):
+        for one, other in zip(results(fails_at)[0], wanted, strict=True):
+            assert one.frame_index == other.frame_index
+            np.testing.assert_array_equal(one.xyxy, other.xyxy)
+            np.testing.assert_array_equal(one.confidence, other.confidence)
 
 
 def test_what_is_hidden_or_has_left_is_doubted() -> None:

@@ -152,7 +152,8 @@ def test_boxes_that_go_on_stay_on_the_frame() -> None:
         ([300, 50, WIDTH - 1, 79], [-6, 3], [294, 53, WIDTH - 1, 82]),
         ([40, 0, 69, 19], [0, 6], [40, 0, 69, 25]),
         ([40, 180, 69, HEIGHT - 1], [0, -6], [40, 174, 69, HEIGHT - 1]),
-        ([0, 0, 29, 19], [3, 6], [3, 0, 32, 25]),
+        ([0, 0, 29, 19], [3, 6], [0, 0, 32, 25]),  # in a corner
+        ([290, 0, WIDTH - 1, 19], [-30, 40], [260, 0, WIDTH - 1, 59]),
         ([0, 0, 9, HEIGHT - 1], [3, 5], [0, 5, 12, HEIGHT - 1]),  # which of two sides is cut off nobody knows
     ],
 )
@@ -195,6 +196,16 @@ def test_what_goes_on_lies_between_what_two_steps_say() -> None:
     assert found.xyxy[2].tolist() == last.xyxy[2].tolist()
     assert found.confidence.tolist() == last.confidence.tolist()
     assert last.xyxy[0].tolist() == square(106), "the step stays as it is"
+
+
+def test_a_side_that_the_frame_cuts_off_stays_there() -> None:
+    """Where the step before had the box go it was cut off elsewhere, or not at all."""
+    earlier, last = result([[100, 150, 149, 185], [3, 20, 52, 69]]), result([[102, 160, 151, 199], [0, 22, 49, 71]])
+    found = steadied(earlier, last, BOTH)
+    assert found.xyxy[0, 3] == HEIGHT - 1
+    assert 150 < found.xyxy[0, 1] < 160
+    assert found.xyxy[1, 0] == 0
+    assert 49 < found.xyxy[1, 2] < 52
 
 
 def test_what_looks_otherwise_is_hardly_there() -> None:

@@ -119,7 +119,7 @@ def test_a_box_that_overlaps_itself_is_linked_whatever_was_said_of_it(link: Link
 
 
 def test_what_is_said_of_another_frame_is_not_used() -> None:
-    before, after, other = (result([[x, 0, x + 39, 39]], index=x) for x in (0, 100, 300))
+    before, after, other = (result([[x, 50, x + 39, 89]], index=x) for x in (30, 130, 230))
     for said, linked in ((before, True), (other, False)):
         one, two = names(before, after, Moved(said, np.array([[100, 0]], np.float32)))
         assert (one == two) == linked
