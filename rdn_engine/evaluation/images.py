@@ -30,7 +30,10 @@ def read_image(images: Path, frame: Frame) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise DatasetError(f"there is no file {path}, frame {frame.id} of the data set") from None
+        raise DatasetError(
+            f"there is no file {path}, frame {frame.id} of the data set, whose file names are taken to start in "
+            f"{images}: `images`, or --images, says where they do"
+        ) from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     if pixels.shape[:2] != (frame.height, frame.width):

@@ -270,6 +270,9 @@ def stream_settings(name: object, data: Any) -> StreamSettings:
     names[LiveOptions] -= {"source"}
     own = {f.name for f in dataclasses.fields(StreamSettings)} - {"live", "bounds"}
     known = own.union(*names.values())
+    above = sorted({f.name for f in dataclasses.fields(ServiceSettings)}.intersection(data) - known)
+    if above:
+        raise ConfigError(f"{path} has {above}, which stand once in the file, beside `streams`")
     check_names(path, data, known)
     if isinstance(data.get("source"), int) and not isinstance(data["source"], bool):
         data["source"] = str(data["source"])  # a camera's number, which YAML reads as one

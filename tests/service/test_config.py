@@ -101,6 +101,7 @@ def test_a_dials_file_stands_behind_what_the_settings_say(tmp_path: Path) -> Non
         ("streams: {}", "wanted engines, a directory"),
         ("engines: 1", "engines is 1; wanted a directory"),
         ("engines: e\nstream: {}", "unknown fields ['stream']"),
+        ("engines: e\nstreams: {a: {source: x, dials_file: d}}", "streams.a has ['dials_file'], which stand once"),
         ("engines: e\nstreams: []", "streams is []; wanted a mapping"),
         ("engines: e\nstreams: {1: {source: x}}", "a stream's name is 1; wanted 1 to 128 printable characters"),
         ("engines: e\nstreams: {a/b: {source: x}}", "a stream's name is 'a/b'"),
