@@ -100,7 +100,7 @@ class Between:
         self._count = 0
         self._last: _Step | None = None
         self._around: Pairs | None = None  # of the step before and the one behind
-        self._linked: _Linked | None = None
+        self._linked: _Linked | None = None  # the last one that was
         self._going: _Going | None = None
         self._lost: Carried | None = None  # the boxes of the step before the last that it has lost
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -85,17 +84,15 @@ _NO_TUBES = _Tubes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, PAST), np.fl
 class Numbers:
     """What users call identities: the next number when one is first given out, so that faint boxes use none up."""
 
-    def __init__(self, given: int = 0, known: Mapping[int, int] | None = None) -> None:
-        """
-        Args:
-            given: the last number that somebody has.
-            known: numbers by names.
-        """
-        self._given, self._known = given, dict(known or {})
+    def __init__(self) -> None:
+        self._given = 0  # the last that somebody has
+        self._known: dict[int, int] = {}
 
     def copy(self) -> Numbers:
         """Others that go on by themselves."""
-        return Numbers(self._given, self._known)
+        other = Numbers()
+        other._given, other._known = self._given, dict(self._known)
+        return other
 
     def of(self, names: Index) -> Index:
         """The number of each name, which is a new one where it is asked for the first time.

@@ -237,7 +237,7 @@ def on_frame(boxes: Detections, moved: Float) -> Float:
     first = boxes.xyxy[:, :2] + moved - np.where(cut_first, np.minimum(moved, hidden).clip(0), 0)
     second = boxes.xyxy[:, 2:] + moved + np.where(cut_second, np.minimum(-moved, hidden).clip(0), 0)
     edge = np.array([boxes.width - 1, boxes.height - 1] * 2, np.float32)
-    xyxy: Float = np.concatenate([first, second], 1).clip(0, edge).astype(np.float32)
+    xyxy: Float = np.concatenate([first, second], 1).clip(0, edge)
     return xyxy
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from rdn_engine.config import Dials
 from rdn_engine.serve.latency import CALM, MOST_CALM, ROOM, SEEN, SETTLE, LatencyBudget, Rung, ladder
 from rdn_engine.serve.options import StreamOptions
+from rdn_engine.serve.settings import Settings
 from rdn_engine.serve.source import OpenSource
 from tests.fakes import DIALS
 from tests.serve.doubles import WAIT, FakeSource, Log, Sink, balanced, frame, serving, watched_detector
@@ -125,6 +128,24 @@ def test_results_of_frames_before_a_step_do_not_count() -> None:
     assert budget.level == 1
     assert feed(budget, [9.0] * (waiting + SEEN - 2))[-1] == 1
     assert feed(budget, [9.0])[-1] == 2
+
+
+def test_what_is_inside_the_stream_at_a_step_does_not_count() -> None:
+    inside = SETTLE + SEEN
+    facts = SimpleNamespace(dials=PAPER)
+    runner = SimpleNamespace(facts=facts, fills_between=True, inside=inside, turn=lambda dials, admit: None)
+    events: Any = SimpleNamespace(say=lambda *event: None)
+    stream = Settings("door", cast("Any", runner), events, lambda stream, dials: None, 1.0)
+
+    def late(results: int) -> int:
+        for _ in range(results):
+            stream.aged(9.0)
+        stream.apply()
+        return stream.lowered
+
+    assert late(SEEN // 2) == 1
+    assert late(inside + SEEN // 2 - 1) == 1
+    assert late(1) == 2
 
 
 def test_the_last_step_is_the_last() -> None:

@@ -248,7 +248,7 @@ def damage(directory, how):
 
 
 @pytest.mark.parametrize(("how", "message"), [
-    ("missing", "there is no file .*test_0001/000002.png"),
+    ("missing", "there is no file .*test_0001/000002.png, .*taken to start in .*--images"),
     ("cut off", "test_0001/000002.png cannot be read: "),
     ("no image", "test_0001/000002.png cannot be read: "),
     ("smaller", "test_0001/000002.png is 32 x 24; the annotations say 96 x 64"),
