@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.quality.interval_accuracy import SEEDS, figures, push_all
+from benchmarks.quality.interval_accuracy import figures, push_all
 from rdn_engine import Detections, Detector
 from rdn_engine.evaluation.score import VID
 from rdn_engine.media.source import open_source
@@ -33,6 +33,7 @@ from training.evaluation.videos import from_synthetic
 from training.provenance import environment
 
 BURST, TIMES = 4, 10
+SEEDS = (0, 1, 2)
 NOISE = 4.0
 """Grey levels: standard deviation of the noise of each colour of each pixel"""
 THRESHOLDS = (0.0, 2.0, 4.0, 6.0, 8.0)

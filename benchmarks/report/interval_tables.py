@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.report import store
@@ -27,7 +29,7 @@ def interval() -> str:
                     continue
                 losses = [_less(of["rows"], name, reference) for of in result["seeds"].values()]
                 cells = [f"{result['rows'][name][key]:.1f}" for key in COLUMNS]
-                less = f"{sum(losses) / len(losses):+.2f} ({min(losses):+.2f} to {max(losses):+.2f})"
+                less = f"{_mean(losses)} ({min(losses):+.2f} to {max(losses):+.2f})"
                 times = result["times"].get(name)
                 cost = "" if times is None else f"{times:.2f}"
                 rows.append([f"{kind}, {LINKS[link]}", str(n), *cells, less if n > 1 else "", cost])
@@ -71,6 +73,12 @@ def still() -> str:
             f"`{result['clip_name']}`, {frames} frames of a real static camera, without annotations.",
         ]
     return "\n".join(parts)
+
+
+def _mean(losses: Sequence[float]) -> str:
+    """Mean and, of two seeds or more, its standard error."""
+    mean = f"{statistics.mean(losses):+.2f}"
+    return mean if len(losses) < 2 else f"{mean} ± {statistics.stdev(losses) / math.sqrt(len(losses)):.2f}"
 
 
 def _less(rows: Mapping[str, Any], name: str, reference: str) -> float:
