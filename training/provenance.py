@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rdn_engine.kernels import _C
+from rdn_engine.text import read_text
 
 HIDDEN = "RDN_HIDDEN"
 PACKAGES = (
@@ -33,12 +34,18 @@ def environment() -> dict[str, Any]:
     """Command, date, commit (with `+` where the tree had changes), versions and machine, as plain JSON values."""
     # scripts/without_avx512.py says what it keeps from the libraries.
     hidden = {"hidden": os.environ[HIDDEN]} if HIDDEN in os.environ else {}
+    machine = {
+        "system": platform.platform(),
+        "cpu": processor(read_text(Path("/proc/cpuinfo"))),
+        "cores": os.cpu_count(),
+        "kernels": _C.isa,
+    }
     return {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count(), "kernels": _C.isa} | hidden,
+        "machine": machine | hidden,
     }
 
 
@@ -74,6 +81,19 @@ def _commit() -> str | None:
     return f"{commit}{'+' if changed else ''}" if commit else None
 
 
-def _cpu() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].split(":")[1].strip() if names else platform.machine()
+def processor(cpuinfo: str) -> str:
+    """The first processor that `/proc/cpuinfo` lists.
+
+    Args:
+        cpuinfo: text of that file.
+
+    Returns:
+        Its name and, where it has them, family and model, because virtual machines call many processors by one name;
+        the architecture's where it has no name.
+    """
+    told: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        told.setdefault(key.strip(), value.strip())
+    name = told.get("model name", platform.machine())
+    return f"{name} (family {told['cpu family']}, model {told['model']})" if "cpu family" in told else name

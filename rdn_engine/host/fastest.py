@@ -107,9 +107,9 @@ def _key(bundle: Bundle, threads: int) -> str:
 
 
 def _processor() -> str:
-    """Model and instruction sets."""
+    """Name, family and model, because virtual machines call many processors by one name; and instruction sets."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        return "".join(sorted({line for line in file if line.startswith(("model name", "flags"))}))
+        return "".join(sorted({line for line in file if line.startswith(("cpu family", "model", "flags"))}))
     return ""
 
 
