@@ -13,7 +13,7 @@ PROBE = """
 import faulthandler, json, subprocess, sys
 faulthandler.enable()
 from numpy._core._multiarray_umath import __cpu_features__
-import openvino
+from rdn_engine.backends.openvino.backend import openvino
 from rdn_engine.kernels import _C
 from training.provenance import environment
 child = [sys.executable, "-c", "from rdn_engine.kernels import _C; print(_C.isa)"]

@@ -7,6 +7,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import rdn_engine.backends.openvino  # noqa: F401  first: it keeps OpenVINO from writing into the home folder
+
+# isort: split
 import numpy as np
 import onnx
 import openvino

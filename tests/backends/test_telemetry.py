@@ -1,5 +1,6 @@
 """ONNX Runtime 1.32.0's Linux wheels write into the home folder when they are imported, except where CI is set:
-findings/onnxruntime_telemetry_at_import.sh. Nothing of it through us, unless the user asked."""
+findings/onnxruntime_telemetry_at_import.sh. OpenVINO 2026.4.1 does, too, and has a child send a message:
+findings/openvino_telemetry_at_import.sh. Nothing of it through us, unless the user asked."""
 
 from __future__ import annotations
 
@@ -25,20 +26,27 @@ USES = {
     },
 }
 
-SWITCH = "rdn_engine.backends.onnxruntime"
-"""What is imported before ONNX Runtime wherever that is; tests/conftest.py does it for the tests."""
+SWITCHES = {"onnxruntime": "rdn_engine.backends.onnxruntime", "openvino": "rdn_engine.backends.openvino"}
+"""Library -> what is imported before it wherever it is"""
 
-PACKAGES = (ROOT / "rdn_engine" / "backends" / "onnxruntime", ROOT / "export")
-"""Their own `__init__` imports SWITCH."""
+SWITCHED_IN = {
+    "onnxruntime": [ROOT / "rdn_engine" / "backends" / "onnxruntime", ROOT / "export", ROOT / "tests"],
+    "openvino": [ROOT / "rdn_engine" / "backends" / "openvino"],
+}
+"""Folders whose own `__init__`, or conftest.py, does so"""
+
+SWITCHED = "; import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+"""Prints the variable that ONNX Runtime reads"""
+
+ON_CI = "CI", "TF_BUILD", "JENKINS_URL"
 
 
 def run(code: str, home: Path, **variables: str) -> str:
-    """Prints the variable that ONNX Runtime reads."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    """The last word that some code prints, away from CI."""
+    kept = {name: value for name, value in os.environ.items() if name not in (*ON_CI, "ORT_DISABLE_TELEMETRY")}
     environment = (
         kept | {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT)} | variables
     )
-    code += "; import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
@@ -46,18 +54,57 @@ def run(code: str, home: Path, **variables: str) -> str:
 
 @pytest.mark.parametrize("use", USES)
 def test_nothing_is_written_into_the_home_folder(use: str, tmp_path: Path) -> None:
-    assert run(USES[use], tmp_path) == "1"
+    assert run(USES[use] + SWITCHED, tmp_path) == "1"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_user_s_own_value_wins(tmp_path: Path) -> None:
-    assert run(USES["detector"], tmp_path, ORT_DISABLE_TELEMETRY="0") == "0"
+    assert run(USES["detector"] + SWITCHED, tmp_path, ORT_DISABLE_TELEMETRY="0") == "0"
 
 
 def test_a_home_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o500)
-    assert run(USES["detector"], home) == "1"
+    assert run(USES["detector"] + SWITCHED, home) == "1"
+
+
+@pytest.mark.parametrize("backend", ["openvino", "auto"])
+def test_openvino_has_nobody_to_send_for_it(backend: str, tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+forked = []
+os.register_at_fork(before=lambda: forked.append(True))
+import rdn_engine
+rdn_engine.Detector.from_pretrained({str(ENGINES)!r}, backend={backend!r})
+assert "openvino" in sys.modules
+assert "openvino_telemetry" not in sys.modules
+print(len(forked))
+"""
+    assert run(code, tmp_path) == "0"
+    ours = tmp_path / ".cache" / "rdn_engine"
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(ours)] == []
+
+
+def test_who_loaded_openvinos_telemetry_keeps_it(tmp_path: Path) -> None:
+    code = """
+import sys
+import openvino_telemetry
+import rdn_engine.backends.openvino
+print(sys.modules["openvino_telemetry"] is openvino_telemetry)
+"""
+    assert run(code, tmp_path) == "True"
+
+
+def test_without_openvino_nothing_is_hidden(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["openvino"] = None
+try:
+    import rdn_engine.backends.openvino
+except ImportError:
+    print("openvino_telemetry" in sys.modules)
+"""
+    assert run(code, tmp_path) == "False"
 
 
 def imported(path: Path) -> list[str]:
@@ -72,18 +119,22 @@ def imported(path: Path) -> list[str]:
 
 
 def test_every_file_switches_it_off_before_it_imports_it() -> None:
-    places = [ROOT / name for name in ("rdn_engine", "training", "export", "benchmarks", "scripts", "examples")]
-    files = [path for place in places for path in place.rglob("*.py")]
-    users, early = [], []
-    for path in files:
-        names = imported(path)
-        first = next((i for i, name in enumerate(names) if name.split(".")[0] == "onnxruntime"), None)
-        if first is None:
-            continue
-        users.append(path)
-        if not any(path.is_relative_to(package) for package in PACKAGES) and SWITCH not in names[:first]:
-            early.append(str(path))
-    assert len(users) > 5
+    places = [
+        ROOT / name for name in ("rdn_engine", "training", "export", "benchmarks", "scripts", "examples", "tests")
+    ]
+    users: dict[str, list[Path]] = {library: [] for library in SWITCHES}
+    early = []
+    for path in (path for place in places for path in place.rglob("*.py")):
+        modules = imported(path)
+        for library, switch in SWITCHES.items():
+            first = next((i for i, name in enumerate(modules) if name.split(".")[0] == library), None)
+            if first is None:
+                continue
+            users[library].append(path)
+            if not any(path.is_relative_to(done) for done in SWITCHED_IN[library]) and switch not in modules[:first]:
+                early.append((library, str(path)))
+    assert len(users["onnxruntime"]) > 5
+    assert len(users["openvino"]) > 1
     assert early == []
-    assert SWITCH in imported(ROOT / "export" / "__init__.py")
-    assert SWITCH in imported(ROOT / "tests" / "conftest.py")
+    assert SWITCHES["onnxruntime"] in imported(ROOT / "export" / "__init__.py")
+    assert SWITCHES["onnxruntime"] in imported(ROOT / "tests" / "conftest.py")
