@@ -91,9 +91,8 @@ def processor(cpuinfo: str) -> str:
         Its name and, where it has them, family and model, because virtual machines call many processors by one name;
         the architecture's where it has no name.
     """
-    told: dict[str, str] = {}
-    for line in cpuinfo.splitlines():
-        key, _, value = line.partition(":")
-        told.setdefault(key.strip(), value.strip())
-    name = told.get("model name", platform.machine())
-    return f"{name} (family {told['cpu family']}, model {told['model']})" if "cpu family" in told else name
+    lines = [line.partition(":") for line in cpuinfo.split("\n\n")[0].splitlines()]
+    told = {key.strip(): value.strip() for key, _, value in lines}
+    name = told.get("model name") or platform.machine()
+    both = "cpu family" in told and "model" in told
+    return f"{name} (family {told['cpu family']}, model {told['model']})" if both else name

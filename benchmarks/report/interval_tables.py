@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.report import store
-from benchmarks.report.store import load, table
+from benchmarks.report.store import Results, load, table
 
 COLUMNS = {"all": "AP50", "slow": "slow", "medium": "medium", "fast": "fast"}
 BOUNDS = "true motion", "true motion and no vanished boxes"
@@ -19,32 +19,45 @@ LINKS = {"off": "no links", "boxes": "linked by overlap", "relations": "linked w
 def interval() -> str:
     """AP50 by interval, with and without look-ahead and links."""
     result = load("interval_accuracy.json")
-    rows = []
-    for kind in ("look-ahead", "causal", *BOUNDS):
-        first = "causal" if kind in BOUNDS else kind
-        for link in result["links"]:
-            for n in result["intervals"]:
-                name, reference = f"{kind}, {link}, {n}", f"{first}, {link}, 1"
-                if name not in result["rows"]:
-                    continue
-                losses = [_less(of["rows"], name, reference) for of in result["seeds"].values()]
-                cells = [f"{result['rows'][name][key]:.1f}" for key in COLUMNS]
-                less = f"{_mean(losses)} ({min(losses):+.2f} to {max(losses):+.2f})"
-                times = result["times"].get(name)
-                cost = "" if times is None else f"{times:.2f}"
-                rows.append([f"{kind}, {LINKS[link]}", str(n), *cells, less if n > 1 else "", cost])
+    rows = [
+        [*cells, f"{result['times'][name]:.2f}"]
+        for kind in ("look-ahead", "causal")
+        for name, cells in _losses(result, kind, kind)
+    ]
     data = next(iter(result["seeds"].values()))
-    header = ["", "interval", *COLUMNS.values(), "AP50 less that of 1 (least to most)", "times as many frames"]
     videos, frames = result["timed"]
     return "\n".join(
         [
-            table(header, rows),
+            table([*_header(), "times as many frames"], rows),
             "",
             f"{result['protocol']}. Means of {store.count(len(result['seeds']), 'seed')} of {data['frames']} frames of "
             f"{data['data'].partition(',')[0]}; `{result['model']}`. Times as many: in processor time of streams, "
             f"one thread, median of {videos} videos of {frames} frames. {store.provenance(result, on=result)}",
         ]
     )
+
+
+def bounds() -> str:
+    """AP50 of boxes that move by the annotations, beside that of causal streams."""
+    result = load("interval_accuracy.json")
+    return table(_header(), [cells for kind in BOUNDS for _, cells in _losses(result, kind, "causal")])
+
+
+def _header() -> list[str]:
+    return ["", "interval", *COLUMNS.values(), "AP50 less that of 1 (smallest to largest)"]
+
+
+def _losses(result: Results, kind: str, first: str) -> Iterator[tuple[str, list[str]]]:
+    """Name and cells of the rows of one kind; their losses are from `first` at interval 1."""
+    for link in result["links"]:
+        for n in result["intervals"]:
+            name, reference = f"{kind}, {link}, {n}", f"{first}, {link}, 1"
+            if name not in result["rows"]:
+                continue
+            losses = [_less(of["rows"], name, reference) for of in result["seeds"].values()]
+            less = f"{_mean(losses)} ({min(losses):+.2f} to {max(losses):+.2f})" if n > 1 else ""
+            cells = [f"{result['rows'][name][key]:.1f}" for key in COLUMNS]
+            yield name, [f"{kind}, {LINKS[link]}", str(n), *cells, less]
 
 
 def still() -> str:

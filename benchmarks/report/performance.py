@@ -290,6 +290,7 @@ _BLOCKS: dict[str, Callable[[], str]] = {
     "perf-interval": lambda: throughput("interval"),
     "perf-still": lambda: throughput("still"),
     "interval-accuracy": interval_tables.interval,
+    "interval-bounds": interval_tables.bounds,
     "still-accuracy": interval_tables.still,
     "perf-kernels": kernels,
     "perf-stages-picture": lambda: picture("performance_stages.svg", "Stages of a steady frame"),

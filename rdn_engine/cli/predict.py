@@ -72,7 +72,9 @@ def predict(
         bool, typer.Option("--link", help="Link boxes along the video: identities, rescoring. Takes no value.")
     ] = False,
     link_by: Annotated[LinkMethod | None, typer.Option(help="What links them; relations by default.")] = None,
-    link_delay: Annotated[int | None, typer.Option(help="D: steps that linked results may wait.")] = None,
+    link_delay: Annotated[
+        int | None, typer.Option(help="With --link: D, the steps that results may wait; 0 for none.")
+    ] = None,
     link_gap: Annotated[
         int | None,
         typer.Option(

@@ -106,9 +106,9 @@ def _key(bundle: Bundle, threads: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _processor() -> str:
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Name, family and model, because virtual machines call many processors by one name; and instruction sets."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), cpuinfo.open(encoding="utf-8") as file:
         return "".join(sorted({line for line in file if line.startswith(("cpu family", "model", "flags"))}))
     return ""
 

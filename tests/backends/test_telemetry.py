@@ -85,26 +85,51 @@ print(len(forked))
     assert [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(ours)] == []
 
 
-def test_who_loaded_openvinos_telemetry_keeps_it(tmp_path: Path) -> None:
-    code = """
-import sys
-import openvino_telemetry
-import rdn_engine.backends.openvino
-print(sys.modules["openvino_telemetry"] is openvino_telemetry)
-"""
+USE_OPENVINO = "import rdn_engine.backends.openvino"
+
+
+@pytest.mark.parametrize(
+    ("before", "use", "after"),
+    [
+        ("import openvino_telemetry", USE_OPENVINO, "sys.modules['openvino_telemetry'] is openvino_telemetry"),
+        ("sys.modules['openvino_telemetry'] = None", USE_OPENVINO, "sys.modules['openvino_telemetry'] is None"),
+        ("", USE_OPENVINO, "importlib.import_module('openvino_telemetry').Telemetry is not None"),
+        (
+            "sys.modules['openvino'] = None",
+            f"try:\n    {USE_OPENVINO}\nexcept ImportError: pass",
+            "importlib.import_module('openvino_telemetry').Telemetry is not None",
+        ),
+    ],
+    ids=["theirs", "their own hiding", "afterwards", "without openvino"],
+)
+def test_a_program_s_own_use_of_openvinos_telemetry_is_its_own(
+    before: str, use: str, after: str, tmp_path: Path
+) -> None:
+    code = f"import importlib, sys\nfinders = list(sys.meta_path)\n{before}\n{use}\n"
+    code += f"assert sys.meta_path == finders\nprint({after})"
     assert run(code, tmp_path) == "True"
 
 
-def test_without_openvino_nothing_is_hidden(tmp_path: Path) -> None:
-    code = """
-import sys
-sys.modules["openvino"] = None
+def test_another_thread_finds_openvinos_telemetry_meanwhile(tmp_path: Path) -> None:
+    """`openvino` is a module here that has another thread import what is hidden from its own."""
+    (tmp_path / "openvino.py").write_text(
+        """
+import importlib, threading
+def use():
+    found.append(importlib.import_module("openvino_telemetry").Telemetry is not None)
+found = []
 try:
-    import rdn_engine.backends.openvino
+    import openvino_telemetry
 except ImportError:
-    print("openvino_telemetry" in sys.modules)
+    found.append("hidden")
+other = threading.Thread(target=use)
+other.start()
+other.join()
 """
-    assert run(code, tmp_path) == "False"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE_OPENVINO}\n"
+    code += "import openvino; print(openvino.found == ['hidden', True])"
+    assert run(code, tmp_path) == "True"
 
 
 def imported(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ def row(ap50: float) -> dict[str, float]:
 
 def results(*losses: float) -> dict[str, Any]:
     """Of seeds that lose so much at interval 2."""
-    rows = [{"causal, off, 1": row(80.0 + i), "causal, off, 2": row(80.0 + i - loss)} for i, loss in enumerate(losses)]
+    rows = [
+        {
+            "causal, off, 1": row(80.0 + i),
+            "causal, off, 2": row(80.0 + i - loss),
+            "true motion, off, 2": row(80.5 + i - loss),
+        }
+        for i, loss in enumerate(losses)
+    ]
     mean = {name: row(sum(one[name]["all"] for one in rows) / len(rows)) for name in rows[0]}
     return {
         "model": "a model",
@@ -54,3 +62,6 @@ def test_a_loss_is_the_mean_of_the_seeds_with_its_standard_error(
     first, second = interval_tables.interval().splitlines()[2:4]
     assert first.endswith("|  | 1.00 |")
     assert second.endswith(f"| {cell} | 1.90 |")
+    [moved] = interval_tables.bounds().splitlines()[2:]
+    assert moved.startswith("| true motion, no links | 2 |")
+    assert f"{0.5 - statistics.mean(losses):+.2f}" in moved

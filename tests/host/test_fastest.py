@@ -91,6 +91,20 @@ def test_it_is_measured_once_for_each_bundle_and_number_of_threads(
     assert fastest_backend(bundle, 1) == "onnxruntime"
 
 
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    def told(family: int, model: int, flags: str, pace: int) -> str:
+        lines = f"cpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\n"
+        (tmp_path / "cpuinfo").write_text(
+            "".join(f"processor\t: {i}\ncpu MHz\t: {pace + i}\n{lines}\n" for i in (0, 1))
+        )
+        return fastest._processor(tmp_path / "cpuinfo")
+
+    kinds = [(25, 17, "fma avx2"), (26, 17, "fma avx2"), (25, 1, "fma avx2"), (25, 1, "fma")]
+    assert len({told(*kind, pace=2400) for kind in kinds}) == len(kinds)
+    assert told(*kinds[0], pace=2400) == told(*kinds[0], pace=3700)
+    assert fastest._processor(tmp_path / "none") == ""
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"other": 1.0}', '{"openvino": "1"}'])
 def test_a_damaged_memory_is_measured_anew(machine: Machine, bundle: Bundle, tmp_path: Path, damage: str) -> None:
     fastest_backend(bundle, 1)

@@ -27,6 +27,8 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n"
     [
         (X86, "AMD EPYC (family 25, model 17)"),
         ("model name\t: Apple M2\n", "Apple M2"),
+        ("cpu family\t: 6\nmodel name\t: a name\n", "a name"),
+        ("processor\t: 0\nmodel name\t:\n\n" + X86, platform.machine()),
         (ARM, platform.machine()),
         ("", platform.machine()),
     ],
