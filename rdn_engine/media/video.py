@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import av
 from av.container import InputContainer
@@ -96,7 +96,7 @@ class Video(VideoSource):
         self._untimed = bool(self._container.format.flags & _NO_TIMES)
         # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
         guessed, average = self._stream.guessed_rate, self._stream.average_rate
-        self._rate = (guessed if self._untimed else average or guessed) or _ASSUMED_RATE
+        self._rate = _fraction((guessed if self._untimed else average or guessed) or _ASSUMED_RATE)
         # Its decoder works on several packets at once, and an error comes with a later one than it belongs to.
         self._late_errors = self._stream.codec.canonical_name == "av1"
         self._timeline: Timeline | None = None
@@ -246,18 +246,19 @@ class Video(VideoSource):
 
     def _clock(self, first: Packet[Stream]) -> Clock:
         """What the container says of time, by the first packet."""
-        assert self._stream.time_base is not None
         if self._untimed and self._network:
             return ArrivalClock()
         if self._untimed:
             if not self._stream.codec_context.framerate:
                 self._warn(f"it does not say its frame rate; {float(self._rate):g} frames per second are assumed")
             return CountedClock(float(1 / self._rate))
+        assert self._stream.time_base is not None
+        time_base = _fraction(self._stream.time_base)
         if first.pts is None and first.dts is not None:
-            return DecodingClock(self._stream.time_base, self._held)
+            return DecodingClock(time_base, self._held)
         self._container.flags |= _MAKE_UP_TIMES
         settles = self._container.format.name == "rtsp"
-        return PresentationClock(self._stream.time_base, float(1 / self._rate), settles=settles)
+        return PresentationClock(time_base, float(1 / self._rate), settles=settles)
 
     def _held(self) -> int:
         """Pictures that the decoder may hold back now."""
@@ -285,7 +286,7 @@ class Video(VideoSource):
     def _look_at(self, picture: VideoFrame, *, first: bool) -> None:
         """Note what a user should know of the pictures."""
         if first:
-            aspect = self._stream.sample_aspect_ratio or Fraction(1)
+            aspect = _fraction(self._stream.sample_aspect_ratio or Fraction(1))
             self.pixel_aspect = 1 / aspect if orientation(picture).transposed else aspect
         if picture.color_trc in HDR:
             self._warn(
@@ -323,9 +324,21 @@ def _frames(count: int) -> str:
     return "1 frame is" if count == 1 else f"{count} frames are"
 
 
+class _Ratio(Protocol):
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
+
+
+def _fraction(ratio: _Ratio) -> Fraction:
+    """What PyAV 18 gives; of PyAV 19's AVRational."""
+    return Fraction(ratio.numerator, ratio.denominator)
+
+
 def _count(container: InputContainer, stream: VideoStream, rate: Fraction) -> int | None:
     if stream.frames:
         return stream.frames
     if stream.duration and stream.time_base:
-        return round(stream.duration * stream.time_base * rate)
+        return round(stream.duration * _fraction(stream.time_base) * rate)
     return round(container.duration * rate / av.time_base) if container.duration else None

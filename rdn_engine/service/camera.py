@@ -304,8 +304,9 @@ _WINDOW = np.outer(_RAMP, _RAMP).astype(np.float32)
 
 def _framed(edges: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Without what most views have in common, upright and level edges, and without the border."""
-    weighted: NDArray[np.complex64] = (edges - (edges * _WINDOW).sum() / _WINDOW.sum()) * _WINDOW
-    return weighted
+    weighted = (edges - (edges * _WINDOW).sum() / _WINDOW.sum()) * _WINDOW
+    found: NDArray[np.complex64] = weighted.astype(np.complex64, copy=False)
+    return found
 
 
 def _energy(edges: NDArray[np.complex64]) -> float:

@@ -142,7 +142,7 @@ def advanced_rows(objectness: list[Tensor], dials: Dials) -> Tensor:
         pool = torch.cat(objectness)
         count = max(1, int(dials.advanced_ratio * len(pool)))
         return pool.sort(descending=True, stable=True).indices[:count].sort().values
-    starts = np.cumsum([0] + [len(o) for o in objectness[:-1]])
+    starts = np.cumsum([0] + [len(o) for o in objectness[:-1]]).tolist()
     rows = [torch.arange(min(len(o), dials.num_advanced)) + s for o, s in zip(objectness, starts, strict=True)]
     return torch.cat(rows)
 
