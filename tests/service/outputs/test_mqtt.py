@@ -103,9 +103,11 @@ def test_broker_that_is_frozen_acknowledges_nothing_and_gets_each_line(tmp_path:
         assert output.totals() == OutputCounts(put=30, written=1, waiting=29)
         broker.freeze(False)
         listener.wait("recovered")
+        # Before it is closed: amqtt 0.12.1 drops what it has acknowledged when its publisher goes, with Python 3.12
+        # (findings/amqtt_drops_acknowledged_messages.sh).
+        until(lambda: len(subscriber.messages) >= 30)
         assert output.close(drain=True, deadline_s=WAIT)
         assert output.totals() == OutputCounts(put=30, written=30)
-        until(lambda: len(subscriber.messages) >= 30)
         assert indices(subscriber) == list(range(30))
 
 
