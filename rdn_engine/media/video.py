@@ -332,7 +332,7 @@ class _Ratio(Protocol):
 
 
 def _fraction(ratio: _Ratio) -> Fraction:
-    """What PyAV 18 gives; of PyAV 19's AVRational."""
+    """PyAV 18 has fractions, and PyAV 19.0.2 a number of its own in their place, AVRational."""
     return Fraction(ratio.numerator, ratio.denominator)
 
 
