@@ -332,7 +332,7 @@ class _Ratio(Protocol):
 
 
 def _fraction(ratio: _Ratio) -> Fraction:
-    """PyAV 18 has fractions, and PyAV 19.0.2 a number of its own in their place, AVRational."""
+    """The same number: PyAV 19.0.2 has AVRational where PyAV 18 has Fraction."""
     return Fraction(ratio.numerator, ratio.denominator)
 
 

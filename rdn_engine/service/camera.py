@@ -305,6 +305,7 @@ _WINDOW = np.outer(_RAMP, _RAMP).astype(np.float32)
 def _framed(edges: NDArray[np.complex64]) -> NDArray[np.complex64]:
     """Without what most views have in common, upright and level edges, and without the border."""
     weighted = (edges - (edges * _WINDOW).sum() / _WINDOW.sum()) * _WINDOW
+    # It is complex64 already, which NumPy 2.5's types do not tell.
     found: NDArray[np.complex64] = weighted.astype(np.complex64, copy=False)
     return found
 

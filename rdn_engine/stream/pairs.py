@@ -148,6 +148,7 @@ def surely_moved(earlier: Detections, last: Detections, pairs: Pairs) -> Float:
     # A box of hardly any width in the network input has less than none where the frame is larger.
     area = np.maximum(_sides(last)[pairs.after], 1).prod(1, keepdims=True)
     squared = (moved**2).sum(1, keepdims=True)
+    # It is float32 already, which NumPy 2.5's types do not tell.
     sure: Float = (squared / (squared + JITTER**2 * area) * moved).astype(np.float32, copy=False)
     return sure
 
