@@ -13,16 +13,23 @@ namespace py = pybind11;
 constexpr py::ssize_t kAny = -1;
 constexpr int kMostThreads = 256;  // the pool's threads are never given back
 
+inline std::string describe(const py::dtype& dtype) {
+    return py::str(dtype).cast<std::string>();
+}
+
 inline std::string describe(const py::array& array) {
-    std::string text = py::str(array.dtype()).cast<std::string>() + " [";
+    std::string text = describe(array.dtype()) + " [";
     for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
         text += (axis ? ", " : "") + std::to_string(array.shape(axis));
     return text + "]";
 }
 
-inline void require(bool holds, const std::string& message) {
-    if (!holds) throw py::value_error(message);
-}
+// Raises ValueError where `holds` is false. A macro, because only then the message is made: that takes longer than many
+// a check, and to name a dtype longer than a small kernel.
+#define RDN_REQUIRE(holds, message)                        \
+    do {                                                   \
+        if (!(holds)) throw rdn::py::value_error(message); \
+    } while (false)
 
 // The data of a C-contiguous array of T and of this shape, kAny for an axis of any length.
 template <class T>
@@ -36,11 +43,7 @@ const T* checked(const py::array& array, std::initializer_list<py::ssize_t> shap
             ++axis;
         }
     }
-    // Outside `require`, because to name a dtype is slow and calls are many.
-    if (!fits) {
-        const std::string type = py::str(py::dtype::of<T>()).template cast<std::string>();
-        throw py::value_error("wanted contiguous " + type + " " + wanted + ", got " + describe(array));
-    }
+    RDN_REQUIRE(fits, "wanted contiguous " + describe(py::dtype::of<T>()) + " " + wanted + ", got " + describe(array));
     return static_cast<const T*>(array.data());
 }
 
@@ -48,22 +51,22 @@ const T* checked(const py::array& array, std::initializer_list<py::ssize_t> shap
 template <class T>
 T* written(py::array& array, std::initializer_list<py::ssize_t> shape, const std::string& wanted) {
     checked<T>(array, shape, wanted);
-    require(array.writeable(), "wanted a writable " + wanted);
+    RDN_REQUIRE(array.writeable(), "wanted a writable " + wanted);
     return static_cast<T*>(array.mutable_data());
 }
 
 inline int checked_threads(int threads) {
-    require(threads >= 1, "threads must be at least 1, got " + std::to_string(threads));
+    RDN_REQUIRE(threads >= 1, "threads must be at least 1, got " + std::to_string(threads));
     return threads < kMostThreads ? threads : kMostThreads;
 }
 
 template <class Number>
 void require_positive(Number value, const char* name) {
-    require(value > 0, std::string(name) + " must be positive, got " + std::to_string(value));
+    RDN_REQUIRE(value > 0, std::string(name) + " must be positive, got " + std::to_string(value));
 }
 
 inline void require_fraction(double value, const char* name) {
-    require(value >= 0.0 && value <= 1.0, std::string(name) + " must lie in 0..1, got " + std::to_string(value));
+    RDN_REQUIRE(value >= 0.0 && value <= 1.0, std::string(name) + " must lie in 0..1, got " + std::to_string(value));
 }
 
 // Every one of data[0..count) is as `wanted` says; `holds` tells which are.

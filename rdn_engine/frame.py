@@ -88,27 +88,29 @@ def check_image(image: object) -> NDArray[np.uint8]:
     """
     if not isinstance(image, np.ndarray):
         raise FrameError(f"got {type(image).__name__}; wanted a uint8 [H, W, 3] RGB array; use numpy.asarray(image)")
-    got = f"got {image.dtype} {list(image.shape)}; wanted uint8 [H, W, 3] RGB"
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise FrameError(f"{got}; {_hint(image)}")
-    check_size(image.shape[0], image.shape[1], got)
+    fits = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    wrong = wrong_size(image.shape[0], image.shape[1]) if fits else f"; {_hint(image)}"
+    # The message is made only where it is wanted: to name a dtype takes longer than all of the checks.
+    if wrong is not None:
+        raise FrameError(f"got {image.dtype} {list(image.shape)}; wanted uint8 [H, W, 3] RGB{wrong}")
     return image
 
 
-def check_size(height: int, width: int, got: str) -> None:
+def wrong_size(height: int, width: int) -> str | None:
     """The one check of a frame's size.
 
     Args:
         height, width: of the frame, pixels.
-        got: what the message begins with.
 
-    Raises:
-        FrameError: for a side below MIN_SIDE, or more than MAX_PIXELS.
+    Returns:
+        What was wanted, for the end of a message, of a side below MIN_SIDE or more than MAX_PIXELS; None where the size
+        is right.
     """
     if min(height, width) < MIN_SIDE:
-        raise FrameError(f"{got} with sides of at least {MIN_SIDE} pixels")
+        return f" with sides of at least {MIN_SIDE} pixels"
     if height * width > MAX_PIXELS:
-        raise FrameError(f"{got} with at most {MAX_PIXELS} pixels; scale it down first")
+        return f" with at most {MAX_PIXELS} pixels; scale it down first"
+    return None
 
 
 def _described(image: object) -> str:

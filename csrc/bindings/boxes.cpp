@@ -37,15 +37,15 @@ void call(void (*kernel)(const Args&), const Args& args) {
 }
 
 void require_length(const std::vector<float>& values, std::size_t length, const char* name) {
-    require(values.size() == length, std::string(name) + " must have " + std::to_string(length) + " values, got " +
-                                         std::to_string(values.size()));
+    RDN_REQUIRE(values.size() == length, std::string(name) + " must have " + std::to_string(length) + " values, got " +
+                                             std::to_string(values.size()));
 }
 
 void require_size(Size size, const char* name) {
     // float32 counts pixels exactly up to here
     const bool fits = size.first >= 1 && size.second >= 1 && size.first <= 1 << 24 && size.second <= 1 << 24;
-    require(fits, std::string(name) + " must lie in 1..2^24, got (" + std::to_string(size.first) + ", " +
-                      std::to_string(size.second) + ")");
+    RDN_REQUIRE(fits, std::string(name) + " must lie in 1..2^24, got (" + std::to_string(size.first) + ", " +
+                          std::to_string(size.second) + ")");
 }
 
 Floats resize_normalize(const py::array& image, Size size, const std::vector<float>& mean,
@@ -59,8 +59,8 @@ Floats resize_normalize(const py::array& image, Size size, const std::vector<flo
     require_length(mean, 3, "mean");
     require_length(std, 3, "std");
     for (int c = 0; c < 3; ++c) {
-        require(std::isfinite(mean[c]), "mean must be finite, got " + std::to_string(mean[c]));
-        require(std::isfinite(std[c]) && std[c] > 0, "std must be positive, got " + std::to_string(std[c]));
+        RDN_REQUIRE(std::isfinite(mean[c]), "mean must be finite, got " + std::to_string(mean[c]));
+        RDN_REQUIRE(std::isfinite(std[c]) && std[c] > 0, "std must be positive, got " + std::to_string(std[c]));
         args.mean[c] = mean[c], args.std[c] = std[c];
     }
     args.bgr = bgr;
@@ -78,11 +78,11 @@ Floats block_means(const py::array& image, Size side, int64_t most_rows) {
     require_size({args.height, args.width}, "sides of the image");
     args.tall = side.first, args.wide = side.second;
     const bool fits = args.tall >= 1 && args.tall <= args.height && args.wide >= 1 && args.wide <= args.width;
-    require(fits, "sides of a block must lie in 1..those of the image, (" + std::to_string(args.height) + ", " +
-                      std::to_string(args.width) + "), got (" + std::to_string(args.tall) + ", " +
-                      std::to_string(args.wide) + ")");
+    RDN_REQUIRE(fits, "sides of a block must lie in 1..those of the image, (" + std::to_string(args.height) + ", " +
+                          std::to_string(args.width) + "), got (" + std::to_string(args.tall) + ", " +
+                          std::to_string(args.wide) + ")");
     // So many bytes of 255 are the largest sum of 16 bits.
-    require(most_rows >= 1 && most_rows <= 257, "most_rows must lie in 1..257, got " + std::to_string(most_rows));
+    RDN_REQUIRE(most_rows >= 1 && most_rows <= 257, "most_rows must lie in 1..257, got " + std::to_string(most_rows));
     args.most_rows = most_rows;
     Floats out = empty<float>({(args.height + args.tall - 1) / args.tall, (args.width + args.wide - 1) / args.wide, 3});
     args.out = out.mutable_data();
@@ -104,7 +104,7 @@ py::tuple propose(const py::array& objectness, const py::array& deltas, Size gri
     args.anchors = cell_anchors.shape(0);
     args.grid_height = grid.first, args.grid_width = grid.second;
     const int64_t per_image = grid.first * grid.second * args.anchors;
-    require(per_image < int64_t{1} << 32, "at most 2^32 anchors an image, got " + std::to_string(per_image));
+    RDN_REQUIRE(per_image < int64_t{1} << 32, "at most 2^32 anchors an image, got " + std::to_string(per_image));
     args.objectness =
         checked<float>(objectness, {kAny, per_image}, "objectness [B, H*W*A = " + std::to_string(per_image) + "]");
     args.batch = objectness.shape(0);
@@ -137,11 +137,11 @@ Floats roi_pool(const py::array& feature_map, const py::array& boxes, const py::
     require_each(args.image_index, args.rois, ("image_index must lie in 0.." + std::to_string(batch - 1)).c_str(),
                  [&](int64_t index) { return index >= 0 && index < batch; });
     require_each(args.boxes, 4 * args.rois, "boxes must be finite", [](float value) { return std::isfinite(value); });
-    require(std::isfinite(scale) && scale > 0, "scale must be positive, got " + std::to_string(scale));
-    require(size >= 1 && size <= 1024, "size must lie in 1..1024, got " + std::to_string(size));
-    require(row >= size * size * args.channels,
-            "row must hold size * size * C = " + std::to_string(size * size * args.channels) + " floats, got " +
-                std::to_string(row));
+    RDN_REQUIRE(std::isfinite(scale) && scale > 0, "scale must be positive, got " + std::to_string(scale));
+    RDN_REQUIRE(size >= 1 && size <= 1024, "size must lie in 1..1024, got " + std::to_string(size));
+    RDN_REQUIRE(row >= size * size * args.channels,
+                "row must hold size * size * C = " + std::to_string(size * size * args.channels) + " floats, got " +
+                    std::to_string(row));
     args.scale = static_cast<float>(scale), args.size = size, args.max = max, args.row = row;
     args.threads = checked_threads(threads);
     // Never destroyed: arrays may outlive the module.
@@ -171,7 +171,7 @@ py::tuple sample_advanced(const py::array& objectness, const py::array& multipli
     require_each(args.multiplicity, args.supports, "multiplicity must be positive",
                  [](float count) { return std::isfinite(count) && count > 0; });
     require_fraction(ratio, "ratio");
-    require(num_support >= 0, "num_support must not be negative, got " + std::to_string(num_support));
+    RDN_REQUIRE(num_support >= 0, "num_support must not be negative, got " + std::to_string(num_support));
     args.ratio = ratio, args.num_support = num_support, args.global = global;
     std::vector<uint64_t> keys(args.supports);
     std::vector<int64_t> positions(args.supports);
@@ -187,8 +187,8 @@ py::tuple detect(const py::array& logits, const py::array& deltas, const py::arr
     Detect args{};
     args.logits = checked<float>(logits, {kAny, kAny}, "logits [n, C + 1]");
     args.rows = logits.shape(0), args.classes = logits.shape(1) - 1;
-    require(args.classes >= 1, "logits must have a background and a foreground class, got " + describe(logits));
-    require(args.rows * args.classes < int64_t{1} << 32, "at most 2^32 scores, got logits " + describe(logits));
+    RDN_REQUIRE(args.classes >= 1, "logits must have a background and a foreground class, got " + describe(logits));
+    RDN_REQUIRE(args.rows * args.classes < int64_t{1} << 32, "at most 2^32 scores, got logits " + describe(logits));
     const std::string rows = "n = " + std::to_string(args.rows);
     const int64_t width = 4 * (args.classes + 1);
     args.deltas =
@@ -198,8 +198,8 @@ py::tuple detect(const py::array& logits, const py::array& deltas, const py::arr
     args.image_height = static_cast<float>(image_size.first), args.image_width = static_cast<float>(image_size.second);
     require_length(box_weights, 4, "box_weights");
     for (int k = 0; k < 4; ++k) {
-        require(std::isfinite(box_weights[k]) && box_weights[k] > 0,
-                "box_weights must be positive, got " + std::to_string(box_weights[k]));
+        RDN_REQUIRE(std::isfinite(box_weights[k]) && box_weights[k] > 0,
+                    "box_weights must be positive, got " + std::to_string(box_weights[k]));
         args.box_weights[k] = box_weights[k];
     }
     require_fraction(score_threshold, "score_threshold");
@@ -223,11 +223,11 @@ Indices suppress(const py::array& boxes, const py::array& scores, const py::arra
     Suppress args{};
     args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
     args.rows = boxes.shape(0);
-    require(args.rows < int64_t{1} << 32, "at most 2^32 boxes, got " + std::to_string(args.rows));
+    RDN_REQUIRE(args.rows < int64_t{1} << 32, "at most 2^32 boxes, got " + std::to_string(args.rows));
     const std::string rows = "n = " + std::to_string(args.rows);
     args.scores = checked<float>(scores, {args.rows}, "scores [" + rows + "]");
     args.labels = checked<int64_t>(labels, {args.rows}, "labels [" + rows + "]");
-    require(classes >= 1 && classes <= 1 << 24, "classes must lie in 1..2^24, got " + std::to_string(classes));
+    RDN_REQUIRE(classes >= 1 && classes <= 1 << 24, "classes must lie in 1..2^24, got " + std::to_string(classes));
     args.classes = classes;
     require_each(args.labels, args.rows, ("labels must lie in 0.." + std::to_string(classes - 1)).c_str(),
                  [&](int64_t label) { return label >= 0 && label < classes; });

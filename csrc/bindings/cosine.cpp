@@ -174,17 +174,18 @@ py::tuple cosine_average(int64_t slot, int64_t rows, BankArrays bank, SumsArrays
     args.bank = check_bank(bank);
     args.sums = check_sums(sums, args.bank);
     check_slot(slot, args.bank);
-    require(rows >= 0 && rows <= args.bank.capacity,
-            "rows must lie in 0..C with C = " + std::to_string(args.bank.capacity) + ", got " + std::to_string(rows));
+    RDN_REQUIRE(
+        rows >= 0 && rows <= args.bank.capacity,
+        "rows must lie in 0..C with C = " + std::to_string(args.bank.capacity) + ", got " + std::to_string(rows));
     args.slot = slot, args.rows = rows;
     args.support = check_frames(slots, counts, args.bank, &args.supports);
     args.thresholds =
         checked<float>(thresholds, {args.bank.masks}, "thresholds [" + named("masks", args.bank.masks) + "]");
     args.threads = checked_threads(threads);
     std::tie(args.omega_begin, args.omega_end) = omega_range;
-    require(0 <= args.omega_begin && args.omega_begin <= args.omega_end && args.omega_end <= args.supports,
-            "omega_range (a, b) must satisfy 0 <= a <= b <= S = " + std::to_string(args.supports) + ", got (" +
-                std::to_string(args.omega_begin) + ", " + std::to_string(args.omega_end) + ")");
+    RDN_REQUIRE(0 <= args.omega_begin && args.omega_begin <= args.omega_end && args.omega_end <= args.supports,
+                "omega_range (a, b) must satisfy 0 <= a <= b <= S = " + std::to_string(args.supports) + ", got (" +
+                    std::to_string(args.omega_begin) + ", " + std::to_string(args.omega_end) + ")");
     py::array_t<float> out({rows, 4 * args.bank.width()}), omega({rows, args.omega_end - args.omega_begin});
     py::array_t<float> weights({rows, whole ? args.supports : int64_t{0}});
     args.out = out.mutable_data();
@@ -215,9 +216,9 @@ py::tuple local_average(const py::array& x, const py::array& boxes, const py::ar
     args.count = checked<int64_t>(counts, {args.frames}, "counts [" + named("F", args.frames) + "]");
     int64_t supports = 0;
     for (int64_t f = 0; f < args.frames; supports += args.count[f++])
-        require(args.count[f] >= 0 && args.count[f] <= args.capacity,
-                "counts must lie in 0..C with C = " + std::to_string(args.capacity) + ", got " +
-                    std::to_string(args.count[f]) + " at " + std::to_string(f));
+        RDN_REQUIRE(args.count[f] >= 0 && args.count[f] <= args.capacity,
+                    "counts must lie in 0..C with C = " + std::to_string(args.capacity) + ", got " +
+                        std::to_string(args.count[f]) + " at " + std::to_string(f));
     args.threads = checked_threads(threads);
     py::array_t<float> out({args.rows, args.width}), weights({args.rows, whole ? supports : int64_t{0}});
     args.out = out.mutable_data();

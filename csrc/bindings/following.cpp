@@ -21,7 +21,8 @@ py::tuple follow(const py::array& before, const py::array& after, const py::arra
     args.height = before.shape(0), args.width = before.shape(1);
     const std::string same = "[h = " + std::to_string(args.height) + ", w = " + std::to_string(args.width) + ", 3]";
     args.after = checked<uint8_t>(after, {args.height, args.width, kColours}, "after " + same);
-    require(args.height >= 1 && args.width >= 1, "sides of the pictures must be positive, got " + same);
+    RDN_REQUIRE(args.height >= 1 && args.width >= 1, "sides of the pictures must be positive, got " + same);
+    RDN_REQUIRE(args.height <= kMostPixels / args.width, "pictures must have at most 2^24 pixels, got " + same);
     args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
     args.rows = boxes.shape(0);
     args.guess = checked<float>(guess, {args.rows, 2}, "guess [n = " + std::to_string(args.rows) + ", 2]");
@@ -30,7 +31,7 @@ py::tuple follow(const py::array& before, const py::array& after, const py::arra
     require_each(args.guess, 2 * args.rows, "guess must be finite", finite);
     for (int64_t k = 0; k < args.rows; ++k) {
         const float* box = args.boxes + 4 * k;
-        require(box[2] > box[0] && box[3] > box[1], "box " + std::to_string(k) + " must have positive sides");
+        RDN_REQUIRE(box[2] > box[0] && box[3] > box[1], "box " + std::to_string(k) + " must have positive sides");
     }
     py::array_t<float> moved({args.rows, static_cast<int64_t>(2)}), likeness(args.rows);
     args.moved = moved.mutable_data(), args.likeness = likeness.mutable_data();

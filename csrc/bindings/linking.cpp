@@ -18,7 +18,7 @@ void require_starts(const int64_t* starts, int64_t boxes, int64_t length, const 
     bool fits = starts[0] == 0 && starts[boxes] == length;
     for (int64_t box = 0; box < boxes && fits; ++box)
         fits = starts[box] <= starts[box + 1];
-    require(fits, std::string(name) + " must ascend from 0 to " + std::to_string(length));
+    RDN_REQUIRE(fits, std::string(name) + " must ascend from 0 to " + std::to_string(length));
 }
 
 py::tuple link_paths(const py::array& value, const py::array& link_start, const py::array& source,
@@ -87,7 +87,7 @@ py::array_t<double> group_means(const py::array& group, const py::array& score, 
     args.group = checked<int64_t>(group, {kAny}, "group [n]");
     args.count = group.shape(0);
     args.score = checked<float>(score, {args.count}, "score [n = " + std::to_string(args.count) + "]");
-    require(groups >= 0, "groups must not be negative, got " + std::to_string(groups));
+    RDN_REQUIRE(groups >= 0, "groups must not be negative, got " + std::to_string(groups));
     require_each(args.group, args.count, ("group must lie in 0.." + std::to_string(groups - 1)).c_str(),
                  [&](int64_t number) { return number >= 0 && number < groups; });
     require_each(args.score, args.count, "score must be finite", [](float number) { return std::isfinite(number); });

@@ -70,9 +70,9 @@ const float* check_geometry(const py::array& geometry, int64_t heads, bool bfloa
 }
 
 int64_t check_head_dim(const py::array& array, int64_t heads, const char* name) {
-    require(array.ndim() == 2 && array.shape(1) > 0 && array.shape(1) % (16 * heads) == 0,
-            std::string(name) + ": D must be a multiple of 16 for each of the " + std::to_string(heads) +
-                " heads, got " + describe(array));
+    RDN_REQUIRE(array.ndim() == 2 && array.shape(1) > 0 && array.shape(1) % (16 * heads) == 0,
+                std::string(name) + ": D must be a multiple of 16 for each of the " + std::to_string(heads) +
+                    " heads, got " + describe(array));
     return array.shape(1) / heads;
 }
 
@@ -82,9 +82,9 @@ using Bank = std::tuple<py::array, py::array, py::array, py::array>;
 // Its keys say how many heads there are.
 int64_t check_heads(const Bank& arrays) {
     const py::array& keys = std::get<0>(arrays);
-    require(keys.ndim() == (is_bfloat16(keys) ? 6 : 5) && keys.shape(1) >= 1,
-            "wanted keys [slots, M >= 1, C / 16, d, 16], or of uint16 [slots, M >= 1, C / 16, d / 2, 16, 2], got " +
-                describe(keys));
+    RDN_REQUIRE(keys.ndim() == (is_bfloat16(keys) ? 6 : 5) && keys.shape(1) >= 1,
+                "wanted keys [slots, M >= 1, C / 16, d, 16], or of uint16 [slots, M >= 1, C / 16, d / 2, 16, 2], got " +
+                    describe(keys));
     return keys.shape(1);
 }
 
@@ -118,13 +118,12 @@ SupportFrames check_frames(const py::array& slots, const py::array& counts, cons
     frames.count = checked<int64_t>(counts, {frames.frames}, sized("counts [F = ", frames.frames));
     *total = 0;
     for (int64_t f = 0; f < frames.frames; ++f) {
-        const std::string at = std::to_string(f);
-        require(frames.slot[f] >= 0 && frames.slot[f] < bank.slots,
-                "slots must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " +
-                    std::to_string(frames.slot[f]) + " at " + at);
-        require(frames.count[f] >= 0 && frames.count[f] <= bank.capacity,
-                "counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
-                    std::to_string(frames.count[f]) + " at " + at);
+        RDN_REQUIRE(frames.slot[f] >= 0 && frames.slot[f] < bank.slots,
+                    "slots must lie in 0..slots-1 with slots = " + std::to_string(bank.slots) + ", got " +
+                        std::to_string(frames.slot[f]) + " at " + std::to_string(f));
+        RDN_REQUIRE(frames.count[f] >= 0 && frames.count[f] <= bank.capacity,
+                    "counts must lie in 0..C with C = " + std::to_string(bank.capacity) + ", got " +
+                        std::to_string(frames.count[f]) + " at " + std::to_string(f));
         *total += frames.count[f];
     }
     return frames;
@@ -150,13 +149,13 @@ py::tuple relation_attention(const py::array& query, const py::array& boxes, con
     args.support = check_frames(slots, counts, args.bank, &supports);
     args.multiplicity = checked<float>(multiplicity, {supports}, sized("multiplicity [S = ", supports));
     for (int64_t j = 0; j < supports; ++j)
-        require(std::isfinite(args.multiplicity[j]) && args.multiplicity[j] > 0,
-                "multiplicity must be finite and positive, got " + std::to_string(args.multiplicity[j]) + " at " +
-                    std::to_string(j));
+        RDN_REQUIRE(std::isfinite(args.multiplicity[j]) && args.multiplicity[j] > 0,
+                    "multiplicity must be finite and positive, got " + std::to_string(args.multiplicity[j]) + " at " +
+                        std::to_string(j));
     const auto [begin, end] = omega_range;
-    require(0 <= begin && begin <= end && end <= supports,
-            "omega_range must be (a, b) with 0 <= a <= b <= S = " + std::to_string(supports) + ", got (" +
-                std::to_string(begin) + ", " + std::to_string(end) + ")");
+    RDN_REQUIRE(0 <= begin && begin <= end && end <= supports,
+                "omega_range must be (a, b) with 0 <= a <= b <= S = " + std::to_string(supports) + ", got (" +
+                    std::to_string(begin) + ", " + std::to_string(end) + ")");
     args.omega_begin = begin, args.omega_end = end;
     args.threads = checked_threads(threads);
     Floats out({args.rows, dim}), omega({args.rows, end - begin});
@@ -193,9 +192,9 @@ py::tuple relation_refine(const py::array& query, const py::array& boxes, const 
     args.shift = written<float>(shift, {room, args.heads}, "shift " + p + m);
     args.place = checked<int64_t>(places, {args.rows}, "places " + a + "]");
     for (int64_t i = 0; i < args.rows; ++i)
-        require(args.place[i] >= 0 && args.place[i] < room && (i == 0 || args.place[i] != args.place[i - 1]),
-                "places must be distinct and lie in 0..P-1 with P = " + std::to_string(room) + ", got " +
-                    std::to_string(args.place[i]) + " at " + std::to_string(i));
+        RDN_REQUIRE(args.place[i] >= 0 && args.place[i] < room && (i == 0 || args.place[i] != args.place[i - 1]),
+                    "places must be distinct and lie in 0..P-1 with P = " + std::to_string(room) + ", got " +
+                        std::to_string(args.place[i]) + " at " + std::to_string(i));
     int64_t supports = 0;
     args.support = check_frames(slots, counts, args.bank, &supports);
     args.change =
@@ -217,7 +216,7 @@ void pack_supports(const py::array& keys, const py::array& values, py::array pac
     PackSupports args{};
     args.stored = stored_as(packed_keys);
     const int64_t pair = args.stored == Stored::kBfloat16 ? 2 : 1;
-    require(
+    RDN_REQUIRE(
         packed_keys.ndim() == (pair == 2 ? 5 : 4),
         "wanted packed_keys [M, C / 16, d, 16], or of uint16 [M, C / 16, d / 2, 16, 2], got " + describe(packed_keys));
     args.heads = packed_keys.shape(0), args.capacity = packed_keys.shape(1) * kPanel;
@@ -227,13 +226,13 @@ void pack_supports(const py::array& keys, const py::array& values, py::array pac
                  {args.heads, kAny, args.head_dim / 2, kPanel, 2}, "packed_keys [M, C / 16, d / 2, 16, 2]");
     check_stored(packed_values, args.stored, {args.heads, args.capacity, args.head_dim}, "packed_values [M, C, d]",
                  {args.heads, args.capacity / 2, args.head_dim, 2}, "packed_values [M, C / 2, d, 2]");
-    require(packed_keys.writeable() && packed_values.writeable(), "wanted writable packed_keys and packed_values");
+    RDN_REQUIRE(packed_keys.writeable() && packed_values.writeable(), "wanted writable packed_keys and packed_values");
     args.packed_keys = packed_keys.mutable_data(), args.packed_values = packed_values.mutable_data();
     args.key_length = written<float>(key_length, {args.heads}, "key_length [M]");
     args.keys = checked<float>(keys, {kAny, dim}, sized("keys [n, D = ", dim));
     args.rows = keys.shape(0);
-    require(args.rows <= args.capacity,
-            "keys [n, D]: n must be at most C = " + std::to_string(args.capacity) + ", got " + describe(keys));
+    RDN_REQUIRE(args.rows <= args.capacity,
+                "keys [n, D]: n must be at most C = " + std::to_string(args.capacity) + ", got " + describe(keys));
     args.values =
         checked<float>(values, {args.rows, dim}, sized("values [n = " + std::to_string(args.rows) + ", D = ", dim));
     py::gil_scoped_release release;
@@ -267,7 +266,7 @@ py::array prepare_geometry(const py::array& weight, const py::array& bias, bool 
     cpu::PrepareGeometry args{};
     args.weight = checked<float>(weight, {kAny, kGeometryChannels}, "weight [M, 64]");
     args.heads = weight.shape(0);
-    require(args.heads >= 1, "weight [M, 64] must have at least one head, got " + describe(weight));
+    RDN_REQUIRE(args.heads >= 1, "weight [M, 64] must have at least one head, got " + describe(weight));
     args.bias = checked<float>(bias, {args.heads}, sized("bias [M = ", args.heads));
     args.bfloat16 = bfloat16_geometry(bfloat16, args.heads);
     const int64_t rows = geometry_rows(args.bfloat16);
@@ -297,7 +296,7 @@ Floats linear(const py::array& x, const py::array& weight, const py::array& bias
     args.rows = x.shape(0);
     args.bias = checked<float>(bias, {kAny}, "bias [columns]");
     args.columns = bias.shape(0);
-    require(
+    RDN_REQUIRE(
         (args.columns + kPanel - 1) / kPanel == weight.shape(0) && args.depth > 0,
         "weight must have the panels that " + std::to_string(args.columns) + " columns fill, got " + describe(weight));
     args.relu = relu;

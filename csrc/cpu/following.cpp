@@ -36,17 +36,18 @@ class Sums {
     Sums(const uint8_t* picture, int64_t height, int64_t width)
         : height_(height), width_(width), sums_((height + 1) * (width + 1) * kColours) {
         const int64_t line = (width + 1) * kColours;
-        memset(sums_, 0, sizeof(double) * line);
+        memset(sums_, 0, sizeof(uint32_t) * line);
         for (int64_t y = 0; y < height; ++y) {
-            const double* above = sums_ + y * line;
-            double* here = sums_ + (y + 1) * line;
-            double row[kColours]{};
-            memset(here, 0, sizeof row);
-            for (int64_t x = 0; x < width; ++x)
-                for (int64_t c = 0; c < kColours; ++c) {
-                    row[c] += picture[(y * width + x) * kColours + c];
-                    here[(x + 1) * kColours + c] = above[(x + 1) * kColours + c] + row[c];
-                }
+            const uint8_t* row = picture + y * width * kColours;
+            const uint32_t* above = sums_ + y * line;
+            uint32_t* here = sums_ + (y + 1) * line;
+            uint32_t left[kColours]{};
+            memset(here, 0, sizeof left);
+            for (int64_t i = kColours; i < line; i += kColours)
+                for (int64_t c = 0; c < kColours; ++c)
+                    here[i + c] = left[c] += row[i + c - kColours];
+            for (int64_t i = kColours; i < line; ++i)
+                here[i] += above[i];
         }
     }
 
@@ -61,8 +62,8 @@ class Sums {
 
     // At a point of the picture, its edges included: exact, because a pixel's colour is the same all over it.
     void at(const Place& y, const Place& x, double* out) const {
-        const double* upper = sums_ + (y.pixel * (width_ + 1) + x.pixel) * kColours;
-        const double* lower = upper + (width_ + 1) * kColours;
+        const uint32_t* upper = sums_ + (y.pixel * (width_ + 1) + x.pixel) * kColours;
+        const uint32_t* lower = upper + (width_ + 1) * kColours;
         for (int64_t c = 0; c < kColours; ++c) {
             const double top = upper[c] + x.part * (upper[c + kColours] - upper[c]);
             const double bottom = lower[c] + x.part * (lower[c + kColours] - lower[c]);
@@ -78,7 +79,7 @@ class Sums {
     }
 
     int64_t height_, width_;
-    Array<double> sums_;
+    Array<uint32_t> sums_;
 };
 
 // Means over cells, of which those that lie on the picture with more than half of either side are looked at: a

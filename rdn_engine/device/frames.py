@@ -9,7 +9,7 @@ import numpy as np
 from rdn_engine.device.encoder import DeviceEncoder
 from rdn_engine.device.gpu import Gpu, Queue
 from rdn_engine.errors import FrameError
-from rdn_engine.frame import NV12, YUV_MATRICES, Image, YuvMatrix, check_image, check_size
+from rdn_engine.frame import NV12, YUV_MATRICES, Image, YuvMatrix, check_image, wrong_size
 from rdn_engine.kernels.cuda.view import View, rows_of_interface
 
 _ON_DEVICE = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
@@ -74,10 +74,10 @@ class FrameLoader:
             host = check_image(image)
             return DeviceImage(host, None, None, "bt709", False, 0, (), frozenset()), (host.shape[0], host.shape[1])
         view, step, owner, streams = self._view(image, stream)
-        got = f"got a device array {view}; wanted uint8 [H, W, 3] RGB"
-        if view.dtype != np.uint8 or len(view.shape) != 3 or view.shape[2] != 3:
-            raise FrameError(got)
-        check_size(view.shape[0], view.shape[1], got)
+        fits = view.dtype == np.uint8 and len(view.shape) == 3 and view.shape[2] == 3
+        wrong = wrong_size(view.shape[0], view.shape[1]) if fits else ""
+        if wrong is not None:
+            raise FrameError(f"got a device array {view}; wanted uint8 [H, W, 3] RGB{wrong}")
         return DeviceImage(None, view, None, "bt709", False, step, (owner,), streams), (view.shape[0], view.shape[1])
 
     def _check_nv12(self, image: NV12, stream: int) -> tuple[DeviceImage, tuple[int, int]]:
@@ -89,14 +89,14 @@ class FrameLoader:
             if not _on_device(plane):
                 raise FrameError(f"NV12 of {type(plane).__name__}; wanted two device arrays")
         (luma, *of_luma), (chroma, *of_chroma) = (self._view(plane, stream) for plane in planes)
-        got = f"got NV12 of {luma} and {chroma}; wanted uint8 [H, W] with an even W and uint8 [(H + 1) / 2, W]"
         if of_luma[0] != of_chroma[0]:
             raise FrameError(f"got NV12 with {of_luma[0]} and {of_chroma[0]} bytes from row to row; wanted the same")
-        if luma.dtype != np.uint8 or chroma.dtype != np.uint8 or len(luma.shape) != 2 or luma.shape[1] % 2:
-            raise FrameError(got)
-        if chroma.shape != ((luma.shape[0] + 1) // 2, luma.shape[1]):
-            raise FrameError(got)
-        check_size(luma.shape[0], luma.shape[1], got)
+        fits = luma.dtype == np.uint8 and chroma.dtype == np.uint8 and len(luma.shape) == 2 and luma.shape[1] % 2 == 0
+        fits = fits and chroma.shape == ((luma.shape[0] + 1) // 2, luma.shape[1])
+        wrong = wrong_size(luma.shape[0], luma.shape[1]) if fits else ""
+        if wrong is not None:
+            wanted = "uint8 [H, W] with an even W and uint8 [(H + 1) / 2, W]"
+            raise FrameError(f"got NV12 of {luma} and {chroma}; wanted {wanted}{wrong}")
         owners, streams = (of_luma[1], of_chroma[1]), of_luma[2] | of_chroma[2]
         size = luma.shape[0], luma.shape[1]
         return DeviceImage(None, luma, chroma, image.matrix, image.full_range, of_luma[0], owners, streams), size
