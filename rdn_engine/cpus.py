@@ -1,11 +1,17 @@
-"""How many CPUs this process may keep busy: those it may run on, and what a container's quota leaves of them."""
+"""How many CPUs this process may keep busy: those it may run on, and what a container's quota leaves of them. And what
+others take of those meanwhile."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+
+_BUSY = (0, 1, 2, 5, 6, 7)
+"""Columns of a CPU in /proc/stat: user, nice, system, irq, softirq and steal, which is what the hypervisor gave to
+other machines (proc_stat(5)). Guests are counted in the first two."""
 
 
 def available_cpus(root: Path = Path("/")) -> int:
@@ -22,6 +28,40 @@ def available_cpus(root: Path = Path("/")) -> int:
     """
     allowed = len(os.sched_getaffinity(0))
     return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+class Others:
+    """What runs beside this process on the CPUs that it may run on, from now on."""
+
+    def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            root: of the file system that has proc; another one for tests.
+            clock: seconds.
+        """
+        self._root, self._clock, self._cpus = root, clock, os.sched_getaffinity(0)
+        self._began, self._before = clock(), self._busy()
+
+    def cpus(self) -> float:
+        """How many CPUs others have kept busy since, on the mean: other processes, the kernel's interrupts, and other
+        machines of a hypervisor; 0 where the system does not tell.
+        """
+        seconds, busy = self._clock() - self._began, self._busy()
+        if seconds <= 0 or busy is None or self._before is None:
+            return 0.0
+        return max(0.0, (busy - self._before) / seconds)
+
+    def _busy(self) -> float | None:
+        """Seconds, of all but this process and the children that it has waited for."""
+        ticks = 0
+        try:
+            for line in _read(self._root / "proc/stat").splitlines():
+                name, *columns = line.split()
+                if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in self._cpus:
+                    ticks += sum(int(columns[i]) for i in _BUSY)
+        except (ValueError, IndexError):  # another format, which tells nothing
+            return None
+        return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4]) if ticks else None
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rdn_engine import Detector, cpus
-from rdn_engine.cpus import available_cpus
+from rdn_engine.cpus import Others, available_cpus
 
 ENGINES = Path(__file__).parents[1] / "models" / "rdn_tiny" / "engines"
 
@@ -69,3 +72,64 @@ def test_a_detector_takes_no_more_threads_than_that(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("rdn_engine.detector.available_cpus", lambda: cpus.available_cpus(root))
     assert Detector.from_pretrained(ENGINES).threads == 3
     assert Detector.from_pretrained(ENGINES, threads=5).threads == 5
+
+
+def stat(*busy: int) -> dict[str, str]:
+    """/proc/stat of CPUs that were busy for so many ticks, of each kind of work as many; idle, waiting and guests
+    do not count.
+    """
+    lines = ["cpu  9 9 9 9 9 9 9 9 9 9"]
+    lines += [f"cpu{i} {n} {n} {n} 777 777 {n} {n} {n} {n} {n}" for i, n in enumerate(busy)]
+    return {"proc/stat": "\n".join([*lines, "intr 1 2", "ctxt 5", "cpufreq 1"])}
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of this process: user, system, and of its children."""
+    times = [0.0] * 4
+    monkeypatch.setattr(os, "times", lambda: (*times, 12345.0))
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
+    return times
+
+
+def test_others_are_counted_on_the_cpus_that_are_ours(
+    tmp_path: Path, own: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
+    now = [50.0]
+    others = Others(write(tmp_path, stat(1000, 1000, 1000)), lambda: now[0])
+    assert others.cpus() == 0, "no time has passed"
+    now[0] += 10
+    write(tmp_path, stat(1100, 5000, 1150))  # 6 + 9 s of six kinds of work
+    own[:] = [5.0, 1.0, 2.0, 0.5]
+    assert others.cpus() == pytest.approx((15 - 8.5) / 10)
+    own[0] = 30.0
+    assert others.cpus() == 0, "ticks are coarse"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cpu 1 2 3 4 5 6 7 8 9 10", "cpu0 0 0 0 0 0 0 0 0 0 0", "cpu0 1 2 3 4", "cpu0 1 2 3 4 5 6 7 viel"]
+)
+def test_a_system_that_does_not_tell_has_no_others(text: str, tmp_path: Path, own: list[float]) -> None:
+    now = [0.0]
+    others = Others(write(tmp_path, {"proc/stat": text}), lambda: now[0])
+    now[0] += 1
+    assert own == [0.0] * 4
+    assert others.cpus() == 0
+    assert Others(tmp_path / "nowhere", lambda: now[0]).cpus() == 0
+
+
+def test_another_process_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    now = [0.0]
+    others = Others(clock=lambda: now[0])
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            while (
+                sum(map(int, Path(f"/proc/{busy.pid}/stat").read_text().split()[13:15])) < 50
+            ):  # ticks of user, system
+                time.sleep(0.02)
+            now[0] = 1.0
+            assert others.cpus() * os.sysconf("SC_CLK_TCK") > 40
+        finally:
+            busy.kill()

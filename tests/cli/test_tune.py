@@ -103,6 +103,19 @@ def test_settings_above_the_budget_are_marked(tmp_path: Path, monkeypatch: pytes
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(("others", "said"), [(0.04, False), (0.1, True), (1.26, True)])
+def test_what_others_took_of_the_machine_is_said(
+    others: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command.Others, "cpus", lambda _: others)
+    out = tmp_path / "dials.json"
+    result = run("tune", ENGINES, "--budget", "60s", "--video", write_video(tmp_path / "a.mp4"), "--output", out)
+    assert result.exit_code == 0, result.output
+    assert (f"others kept {others:.1f} CPUs busy" in result.stdout) == said
+    assert read_dials_file(out).measured["cpus_of_others"] == others
+
+
 def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     for arguments, code, message in (
         ([ENGINES, "--budget", "100"], 2, "--budget is '100'; wanted 100ms"),
