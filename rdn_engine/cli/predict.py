@@ -181,8 +181,7 @@ def predict(
             raise ConfigError(
                 f"--format is {result_format}; of one video the results are JSON lines, unless with --ray"
             )
-        video = open_source(named, reading)
-        stack.callback(lambda: None if interrupts.reading else video.close())
+        video = stack.enter_context(open_source(named, reading))
         _keep_source([path for path in (output, save_video, trace) if path is not None], named, video)
         detector = options.open(engines)
         dials = detector.config.dials.turned(filed.dials)

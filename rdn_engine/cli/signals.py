@@ -40,7 +40,7 @@ class Interrupts:
         self.patient = False
         """Whether there is something to finish"""
         self.reading = False
-        """Whether a source is still being read, by a thread that cannot be stopped; such a source must not be closed"""
+        """Whether a source is still being read, by a thread that cannot be stopped"""
         self._waiting = False
         self._before: dict[signal.Signals, Any] = {}
         self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
@@ -101,7 +101,6 @@ class Interrupts:
         finally:
             self._calls.put(None)
             if not self.reading:
-                # It may hold the last reference, and would close the source while its owner does.
                 reader.join()
 
     @contextlib.contextmanager

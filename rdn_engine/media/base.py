@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Literal, Self
 
@@ -87,6 +88,9 @@ class VideoSource(ABC):
         """Once the source has ended: what it promised and did not give; None where nothing is missing"""
         self._delivered = 0
         self._started = False
+        self._closed = False
+        self._reading = False
+        self._lock = Lock()  # of the two above
 
     def __iter__(self) -> Iterator[Frame]:
         if self._started:
@@ -95,14 +99,29 @@ class VideoSource(ABC):
         return self._read()
 
     def _read(self) -> Iterator[Frame]:
+        frames = self._frames()
         try:
-            for frame in self._frames():
+            while (frame := self._next(frames)) is not None:
                 self._delivered += 1
                 yield frame
         finally:
             self.close()
         if self._delivered == 0:
             raise VideoError(f"{self.source_id}: no frame could be decoded ({self.skipped} damaged)")
+
+    def _next(self, frames: Iterator[Frame]) -> Frame | None:
+        with self._lock:
+            if self._closed:
+                raise VideoError(f"{self.source_id} was closed after {self._delivered} frames; wanted an open source")
+            self._reading = True
+        try:
+            return next(frames, None)
+        finally:
+            with self._lock:
+                self._reading = False
+                closed = self._closed
+            if closed:
+                self._release()
 
     def _warn(self, message: str) -> None:
         """Say something about this source, once."""
@@ -114,8 +133,20 @@ class VideoSource(ABC):
     def _frames(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:
-        """Release the source; calling it again does nothing."""
+        """Release the source; calling it again does nothing. Where another thread is reading a frame, that thread
+        releases it once it has the frame: a decoder that loses its file meanwhile would end the process.
+        """
         self._started = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._reading:
+                return
+        self._release()
+
+    def _release(self) -> None:  # noqa: B027  some have nothing open
+        """Close what was opened; called once, and while nothing is read."""
 
     def __enter__(self) -> Self:
         return self

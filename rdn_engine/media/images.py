@@ -81,8 +81,7 @@ class ImagePackets(VideoSource):
         super().__init__(source_id, None, None)
         self._container = container
 
-    def close(self) -> None:
-        super().close()
+    def _release(self) -> None:
         self._container.close()
 
     def _frames(self) -> Iterator[Frame]:

@@ -91,7 +91,7 @@ class Video(VideoSource):
             self._stream = choose_stream(self._container, source_id, options.video_stream)
             open_decoder(self._stream, source_id)
         except VideoError:
-            self._close()
+            self._release()
             raise
         self._untimed = bool(self._container.format.flags & _NO_TIMES)
         # Of a raw stream `average_rate` is what FFmpeg assumes, `guessed_rate` has read the stream's own headers.
@@ -111,11 +111,7 @@ class Video(VideoSource):
             number = streams.index(self._stream)
             self._warn(f"it has {len(streams)} video streams: {describe(streams)}; {number} is read")
 
-    def close(self) -> None:
-        super().close()
-        self._close()
-
-    def _close(self) -> None:
+    def _release(self) -> None:
         self._container.close()
         # It asks this object, which would otherwise keep its decoder and its threads until a collection of cycles.
         self._timeline = None

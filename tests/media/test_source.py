@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from rdn_engine.errors import VideoError
-from rdn_engine.media.base import SourceOptions
+from rdn_engine.frame import Frame
+from rdn_engine.media.base import SourceOptions, VideoSource
 from rdn_engine.media.source import open_source
 from tests.media.clips import encode, read, save_images
+
+PATIENCE = 30.0
+"""Seconds"""
 
 
 def _audio(path: Path) -> Path:
@@ -168,3 +172,64 @@ def test_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert [os.fsencode(f.source_id) for f in frames] == [os.fsencode(path)] * 2
     with pytest.raises(VideoError, match="does not exist"):
         read(tmp_path / os.fsdecode(b"\xfe.mp4"))
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_a_source_that_was_closed_gives_no_more(tmp_path: Path, kind: str) -> None:
+    """A decoder that lost its file would end the process."""
+    if kind == "video":
+        source = open_source(encode(tmp_path / "a.mp4"))
+    else:
+        save_images(tmp_path, ["a.png", "b.png"])
+        source = open_source(tmp_path)
+    frames = iter(source)
+    next(frames)
+    source.close()
+    with pytest.raises(VideoError, match=r"was closed after 1 frames; wanted an open source"):
+        next(frames)
+    assert next(frames, None) is None
+    with pytest.raises(VideoError, match="was read or closed already"):
+        iter(source)
+
+
+class Slow(VideoSource):
+    """Frames that wait to be let through."""
+
+    def __init__(self) -> None:
+        super().__init__("slow", None, None)
+        self.asked, self.go_on, self.released = threading.Semaphore(0), threading.Semaphore(0), 0
+
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            self.asked.release()
+            assert self.go_on.acquire(timeout=PATIENCE)
+            assert not self.released
+            yield Frame(np.zeros((16, 16, 3), np.uint8), 0, None, "slow")
+
+    def _release(self) -> None:
+        self.released += 1
+
+
+def test_a_source_that_is_closed_while_another_thread_reads_is_released_behind_that() -> None:
+    source, found = Slow(), list[Frame | VideoError]()
+
+    def read_on() -> None:
+        try:
+            found.extend(source)
+        except VideoError as error:
+            found.append(error)
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    source.go_on.release()
+    for _ in range(2):
+        assert source.asked.acquire(timeout=PATIENCE)
+    source.close()  # at once, though no frame comes
+    source.close()
+    assert source.released == 0
+    source.go_on.release()
+    reader.join(PATIENCE)
+    assert source.released == 1
+    assert [type(one) for one in found] == [Frame, Frame, VideoError]
+    source.close()
+    assert source.released == 1

@@ -22,6 +22,4 @@ struct Follow {
 constexpr int64_t kCells = 12, kReach = 8;
 constexpr float kAround = 1.2f;
 
-constexpr int64_t kMostPixels = int64_t{1} << 24;  // of a picture: sums of so many 255 have 32 bits
-
 }  // namespace rdn

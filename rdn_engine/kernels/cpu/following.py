@@ -18,7 +18,7 @@ def follow(before: NDArray[np.uint8], after: NDArray[np.uint8], *, boxes: Float,
     What lies outside the pictures is not compared. No box changes its size.
 
     Args:
-        before: [h, w, 3] colours, 0..255, of the picture that the boxes lie on; at most 2^24 pixels.
+        before: [h, w, 3] colours, 0..255, of the picture that the boxes lie on.
         after: [h, w, 3] those of the one in which they are looked for.
         boxes: [n, 4] x1, y1, x2, y2: edges (not last pixels) in pixels of the pictures, finite, sides above 0.
         guess: [n, 2] x and y that each is likely to have moved, in pixels, finite.

@@ -118,11 +118,9 @@ def test_nothing_is_followed_to_nowhere() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     before, box, guess = picture(0), np.array([[0, 0, 5, 5]], np.float32), np.zeros((1, 2), np.float32)
-    huge = np.zeros((2**12 + 1, 2**12, 3), np.uint8)
     for arguments, message in (
         ((before, before[1:], box, guess), r"after \[h = 60, w = 90, 3\], got uint8 \[59, 90, 3\]"),
         ((before[:0], before[:0], box, guess), "sides of the pictures must be positive"),
-        ((huge, huge, box, guess), r"at most 2\^24 pixels, got \[h = 4097, w = 4096, 3\]"),
         ((before, before, box[:, :3], guess), r"boxes \[n, 4\]"),
         ((before, before, box, guess[:0]), r"guess \[n = 1, 2\]"),
         ((before.astype(np.float32), before, box, guess), r"before \[h, w, 3\]"),
@@ -133,14 +131,3 @@ def test_what_does_not_fit_is_refused() -> None:
         first, second, boxes, start = arguments
         with pytest.raises(ValueError, match=message):
             cpu.follow(first, second, boxes=boxes, guess=start)
-
-
-def test_sums_of_the_largest_picture_have_room() -> None:
-    """Of 2^24 pixels of 255, 32 bits: a box in the last corner is found as one in the first is."""
-    side, (height, width) = 2**12, SIZE
-    before = np.full((side, side, 3), 255, np.uint8)
-    before[:height, :width] = before[-height:, -width:] = picture(0)
-    boxes = [[30, 20, 60, 40], [side - 60, side - 40, side - 30, side - 20]]
-    moved, likeness = moves(before, shifted(before, 3, 0), boxes)
-    np.testing.assert_allclose(moved, [[3, 0], [3, 0]], atol=0.05)
-    assert (likeness > 0.99).all()
