@@ -22,7 +22,6 @@ py::tuple follow(const py::array& before, const py::array& after, const py::arra
     const std::string same = "[h = " + std::to_string(args.height) + ", w = " + std::to_string(args.width) + ", 3]";
     args.after = checked<uint8_t>(after, {args.height, args.width, kColours}, "after " + same);
     RDN_REQUIRE(args.height >= 1 && args.width >= 1, "sides of the pictures must be positive, got " + same);
-    RDN_REQUIRE(args.height <= kMostPixels / args.width, "pictures must have at most 2^24 pixels, got " + same);
     args.boxes = checked<float>(boxes, {kAny, 4}, "boxes [n, 4]");
     args.rows = boxes.shape(0);
     args.guess = checked<float>(guess, {args.rows, 2}, "guess [n = " + std::to_string(args.rows) + ", 2]");

@@ -36,12 +36,12 @@ class Sums {
     Sums(const uint8_t* picture, int64_t height, int64_t width)
         : height_(height), width_(width), sums_((height + 1) * (width + 1) * kColours) {
         const int64_t line = (width + 1) * kColours;
-        memset(sums_, 0, sizeof(uint32_t) * line);
+        memset(sums_, 0, sizeof(int64_t) * line);
         for (int64_t y = 0; y < height; ++y) {
             const uint8_t* row = picture + y * width * kColours;
-            const uint32_t* above = sums_ + y * line;
-            uint32_t* here = sums_ + (y + 1) * line;
-            uint32_t left[kColours]{};
+            const int64_t* above = sums_ + y * line;
+            int64_t* here = sums_ + (y + 1) * line;
+            int64_t left[kColours]{};
             memset(here, 0, sizeof left);
             for (int64_t i = kColours; i < line; i += kColours)
                 for (int64_t c = 0; c < kColours; ++c)
@@ -62,8 +62,8 @@ class Sums {
 
     // At a point of the picture, its edges included: exact, because a pixel's colour is the same all over it.
     void at(const Place& y, const Place& x, double* out) const {
-        const uint32_t* upper = sums_ + (y.pixel * (width_ + 1) + x.pixel) * kColours;
-        const uint32_t* lower = upper + (width_ + 1) * kColours;
+        const int64_t* upper = sums_ + (y.pixel * (width_ + 1) + x.pixel) * kColours;
+        const int64_t* lower = upper + (width_ + 1) * kColours;
         for (int64_t c = 0; c < kColours; ++c) {
             const double top = upper[c] + x.part * (upper[c + kColours] - upper[c]);
             const double bottom = lower[c] + x.part * (lower[c + kColours] - lower[c]);
@@ -79,7 +79,7 @@ class Sums {
     }
 
     int64_t height_, width_;
-    Array<uint32_t> sums_;
+    Array<int64_t> sums_;
 };
 
 // Means over cells, of which those that lie on the picture with more than half of either side are looked at: a
