@@ -42,9 +42,14 @@ class Others:
         self._root, self._clock, self._cpus = root, clock, os.sched_getaffinity(0)
         self._began, self._before = clock(), self._busy()
 
-    def cpus(self) -> float:
-        """How many CPUs others have kept busy since, on the mean: other processes, the kernel's interrupts, and other
-        machines of a hypervisor; 0 where the system does not tell.
+    @property
+    def of(self) -> int:
+        """How many CPUs that are. A quota lets this process use fewer of them at a time."""
+        return len(self._cpus)
+
+    def busy(self) -> float:
+        """How many of them others have kept busy since, on the mean: other processes, the kernel's interrupts, and
+        other machines of a hypervisor; 0 where the system does not tell.
         """
         seconds, busy = self._clock() - self._began, self._busy()
         if seconds <= 0 or busy is None or self._before is None:

@@ -42,8 +42,8 @@ CAMERA = (720, 1280)
 """Height and width of the noise that times are measured with where no picture is given"""
 LONGEST_BUDGET = 3600.0
 """Seconds"""
-BUSY = 0.1
-"""CPUs: less than others keep busy is not worth a word"""
+BUSY = 0.05
+"""Of the CPUs: where others keep fewer busy that is not worth a word"""
 
 
 def tune(
@@ -97,8 +97,11 @@ def tune(
             return accuracy(options.bundle, machine.model(options), settings, report)
 
         others = Others()
-        proposal = find(machine, _ways(len(engines)), space, budget_ms, score if accuracy else None, report)
-        busy = others.cpus()
+        try:
+            proposal = find(machine, _ways(len(engines)), space, budget_ms, score if accuracy else None, report)
+        except ConfigError as error:
+            raise ConfigError(f"{error}{_disturbed('; ', others)}") from None
+        disturbed = _disturbed("", others)
         precisions = [Manifest.read(one).precision for one in engines]
         chosen = proposal.chosen
         assert chosen.measured is not None
@@ -107,7 +110,7 @@ def tune(
             "budget_ms": budget_ms,
             "streams": streams,
             "cpus": available_cpus(),
-            "cpus_of_others": round(busy, 2),
+            "others": {"busy_cpus": round(others.busy(), 2), "of": others.of},
             "p50_ms": chosen.measured.p50,
             "p99_ms": chosen.measured.p99,
             "rounds": len(chosen.measured.ms),
@@ -120,8 +123,19 @@ def tune(
     emit(f"* meets {budget_ms:g} ms with {streams} stream{'s' * (streams > 1)}, and is in {output}\n")
     if any(row.p99 > budget_ms for row in proposal.rows):
         emit(f"! takes longer than {budget_ms:g} ms\n")
-    if busy >= BUSY:
-        emit(f"meanwhile others kept {busy:.1f} CPUs busy: without them, more may meet the budget\n")
+    if disturbed:
+        emit(f"{disturbed}\n")
+
+
+def _disturbed(before: str, others: Others) -> str:
+    """What others took of the machine, behind `before`; nothing where that was little."""
+    busy = others.busy()
+    if busy < BUSY * others.of:
+        return ""
+    return (
+        f"{before}meanwhile others kept {busy:.1f} of {others.of} CPUs busy: times may be too long, and without them "
+        "more may meet the budget"
+    )
 
 
 def milliseconds(budget: str) -> float:

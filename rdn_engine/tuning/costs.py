@@ -120,7 +120,8 @@ def measure_costs(
     """
     own: dict[Options, Measured] = {}
     for options in every:
-        report(f"costs: {options.backend}, {options.threads} threads, relations in {options.relation_precision}")
+        threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
+        report(f"costs: {options.backend}, {threads}, relations in {options.relation_precision}")
         try:
             own[options] = machine.measure(options, space.own, SCAN)
         except BackendUnavailable:
@@ -132,7 +133,7 @@ def measure_costs(
     ratios: dict[tuple[str, Any], dict[str, float]] = {}
     for axis, value, dials in space.single():
         if axis != "interval":
-            report(f"costs: {axis} {value}")
+            report(f"costs: {'window, look_ahead' if axis == 'window' else axis} {value}")
             ratios[axis, value] = _over(machine.measure(fastest, dials, SCAN), base)
     between = {}
     for waits, dials in space.bases().items():

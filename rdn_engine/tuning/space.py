@@ -75,7 +75,8 @@ class Space:
         return cls(own, axes, longest_wait)
 
     def with_value(self, axis: str, value: Any, dials: Dials | None = None) -> Dials:
-        """Dials with one axis turned.
+        """Dials with one axis turned. With fewer support proposals r goes up where it would leave none of them, whether
+        the model has a use for it or not.
 
         Args:
             axis, value: as in `axes`.
@@ -87,6 +88,8 @@ class Space:
         dials = self.own if dials is None else dials
         if axis == "window":
             return replace(dials, window=value[0], look_ahead=value[1])
+        if axis == "num_support" and int(value * dials.advanced_ratio) < 1:
+            dials = replace(dials, advanced_ratio=_leaves_one(value))
         return replace(dials, **{axis: value})
 
     def value(self, axis: str, dials: Dials) -> Any:
@@ -146,6 +149,12 @@ def wait(dials: Dials) -> int:
 def thread_counts(cpus: int) -> tuple[int, ...]:
     """CPU threads of one call that are tried: powers of two, and all CPUs."""
     return _distinct(*(2**power for power in range(cpus.bit_length()) if 2**power <= cpus), cpus)
+
+
+def _leaves_one(support: int) -> float:
+    """The least r that leaves one of so many support proposals."""
+    ratio = 1 / support
+    return ratio if int(support * ratio) >= 1 else math.nextafter(ratio, 1.0)
 
 
 def _windows(windows: Sequence[int], most_ahead: int) -> Iterator[tuple[int, int]]:

@@ -103,17 +103,55 @@ def test_settings_above_the_budget_are_marked(tmp_path: Path, monkeypatch: pytes
     ]  # fmt: skip
 
 
+class Busy:
+    """Stands in for `Others` on a machine of 16 CPUs: knows nothing of what was before it."""
+
+    of = 16
+
+    def __init__(self) -> None:
+        self.found = len(done)
+
+    def busy(self) -> float:
+        return taken[0] if len(done) > self.found else 0.0
+
+
+done: list[str] = []
+taken = [0.0]
+
+
 @pytest.mark.usefixtures("short")
-@pytest.mark.parametrize(("others", "said"), [(0.04, False), (0.1, True), (1.26, True)])
+@pytest.mark.parametrize(("busy", "said"), [(0.79, False), (0.8, True), (1.264, True)])
 def test_what_others_took_of_the_machine_is_said(
-    others: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    busy: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command.Others, "cpus", lambda _: others)
+    own = tune.Row(Options(0, "onnxruntime", 1), Dials(), 9.0, None, costs.Measured((9.0,), {}))
+
+    def find(*_: object) -> tune.Proposal:
+        done.append("measured")
+        if given[0] == "1ms":
+            raise ConfigError("the budget is 1 ms")
+        return tune.Proposal([own], own)
+
+    monkeypatch.setattr(command, "Others", Busy)
+    monkeypatch.setattr(tune, "tune", find)
+    taken[0] = busy
     out = tmp_path / "dials.json"
-    result = run("tune", ENGINES, "--budget", "60s", "--video", write_video(tmp_path / "a.mp4"), "--output", out)
+    for budget, code in (("40ms", 0), ("1ms", 2)):
+        given = [budget, "--video", write_video(tmp_path / "a.mp4"), "--output", out]
+        result = run("tune", ENGINES, "--budget", *given)
+        assert result.exit_code == code, result.output
+        assert (f"meanwhile others kept {busy:.1f} of 16 CPUs busy" in result.output) == said
+    assert read_dials_file(out).measured["others"] == {"busy_cpus": round(busy, 2), "of": 16}
+
+
+@pytest.mark.usefixtures("short")
+def test_a_model_of_few_support_proposals_without_an_advanced_stage(tmp_path: Path) -> None:
+    """A quarter of rdn_mini's 12 is 3, of which its r would leave none; it has no use for r."""
+    out = tmp_path / "dials.json"
+    mini, clip = ROOT / "models" / "rdn_mini" / "engines", write_video(tmp_path / "a.mp4")
+    result = run("tune", mini, "--budget", "60s", "--video", clip, "--output", out)
     assert result.exit_code == 0, result.output
-    assert (f"others kept {others:.1f} CPUs busy" in result.stdout) == said
-    assert read_dials_file(out).measured["cpus_of_others"] == others
+    assert read_dials_file(out).dials["num_support"] == 12
 
 
 def test_what_is_wrong_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

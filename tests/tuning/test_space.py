@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from rdn_engine.config import Dials, RelationConfig
 from rdn_engine.errors import ConfigError
@@ -55,6 +57,21 @@ def test_a_model_without_relations_has_no_dials_of_them() -> None:
     assert set(space.axes) == {"num_reference", "interval"}
     basic = Space.of(tiny_config(RelationConfig(dim=32, heads=2, advanced=False), DIALS), math.inf)
     assert set(basic.axes) == {"window", "num_support", "num_reference", "interval"}
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.floats(0.001, 1), st.booleans())
+def test_every_value_of_every_dial_can_be_turned_by_itself(support: int, ratio: float, advanced: bool) -> None:
+    """A quarter of few support proposals, of which r would leave none: r goes up, as rdn_mini wants it."""
+    assume(int(support * ratio) >= 1)
+    dials = Dials(window=4, num_support=support, num_reference=300, advanced_ratio=ratio)
+    space = Space.of(tiny_config(RelationConfig(dim=32, heads=2, advanced=advanced), dials), math.inf)
+    for axis, value, found in space.single():
+        assert space.value(axis, found) == value
+        assert int(found.num_support * found.advanced_ratio) >= 1
+        assert axis != "num_support" or found.advanced_ratio == ratio or int(value * ratio) < 1
+    counts = {dials.num_support for dials in space.every()}
+    assert counts == {value for value in space.axes["num_support"] if not advanced or int(value * ratio) >= 1}
 
 
 def test_turned_down_counts_halvings() -> None:
