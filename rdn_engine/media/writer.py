@@ -65,7 +65,7 @@ class VideoWriter:
             raise self._refusal(f"fps is {shown(fps):.80}; wanted a finite number above 0")
         rate = Fraction(min(max(fps, _TICKS / _LONGEST_GAP), _TICKS / _LEAST_GAP)).limit_denominator(3600)
         self._clock = _Clock(round(_TICKS / rate))
-        self._encoding = self._failed = False
+        self._encoding = self._failed = self._closed = False
         self._size = (0, 0)
         self._matrix = _BT601
         self._scaler = VideoReformatter()
@@ -95,10 +95,12 @@ class VideoWriter:
 
         Raises:
             VideoWriteError: for what is no such frame, which leaves the video as it was; for a frame that cannot be
-                written, and then for every later one.
+                written, and then for every later one; behind `close`.
         """
         if self._failed:
             raise self._refusal("an earlier frame was not")
+        if self._closed:
+            raise self._refusal("it was closed; wanted an open one for another frame")
         self._check_frame(image, pts, pixel_aspect)
         if not self._encoding:
             self._start(image.shape[0], image.shape[1], pixel_aspect)
@@ -121,7 +123,7 @@ class VideoWriter:
         Raises:
             VideoWriteError: where the last frames or the index cannot be written, unless `write` said so before.
         """
-        failed, encoding, self._encoding = self._failed, self._encoding, False
+        failed, encoding, self._encoding, self._closed = self._failed, self._encoding, False, True
         try:
             with self._writing():
                 if encoding and not failed:

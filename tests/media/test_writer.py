@@ -36,6 +36,20 @@ def test_writer_round_trip(tmp_path: Path, size: tuple[int, int]) -> None:
         assert np.abs(frame.image[: size[0], : size[1]].astype(int) - picture(t, *size)).mean() < LOSSY
 
 
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_video_that_was_closed_takes_no_more_frames(tmp_path: Path, frames: int) -> None:
+    """PyAV 18.1.0 takes the first frame of a video that was closed without one, and writes it nowhere."""
+    writer = VideoWriter(tmp_path / "a.mp4")
+    for t in range(frames):
+        writer.write(picture(t))
+    writer.close()
+    with pytest.raises(VideoWriteError, match=r"a\.mp4 cannot be written: it was closed; wanted an open one"):
+        writer.write(picture(frames))
+    writer.close()
+    if frames:
+        assert len(read(tmp_path / "a.mp4")[0]) == frames
+
+
 def test_writer_without_times_and_with_repeated_times(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", fps=10.0) as writer:
         for t in range(3):
