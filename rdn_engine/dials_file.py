@@ -24,7 +24,7 @@ class DialsFile:
     """How a model is to run. What is None, or not among the dials, is as it would be without the file."""
 
     dials: dict[str, Any] = field(default_factory=dict)
-    """Those that differ from the model's own"""
+    """Those that are set; the others stay as the model has them"""
     precision: str | None = None
     """Of the bundle that these hold for; None for any"""
     backend: BackendChoice | None = None

@@ -100,8 +100,9 @@ def tune(
         try:
             proposal = find(machine, _ways(len(engines)), space, budget_ms, score if accuracy else None, report)
         except ConfigError as error:
-            raise ConfigError(f"{error}{_disturbed('; ', others)}") from None
-        disturbed = _disturbed("", others)
+            disturbed = _disturbed(others.busy(), others.of)
+            raise ConfigError(f"{error}; {disturbed}" if disturbed else str(error)) from None
+        busy = others.busy()
         precisions = [Manifest.read(one).precision for one in engines]
         chosen = proposal.chosen
         assert chosen.measured is not None
@@ -110,7 +111,7 @@ def tune(
             "budget_ms": budget_ms,
             "streams": streams,
             "cpus": available_cpus(),
-            "others": {"busy_cpus": round(others.busy(), 2), "of": others.of},
+            "others": {"busy_cpus": round(busy, 2), "of": others.of},
             "p50_ms": chosen.measured.p50,
             "p99_ms": chosen.measured.p99,
             "rounds": len(chosen.measured.ms),
@@ -123,19 +124,14 @@ def tune(
     emit(f"* meets {budget_ms:g} ms with {streams} stream{'s' * (streams > 1)}, and is in {output}\n")
     if any(row.p99 > budget_ms for row in proposal.rows):
         emit(f"! takes longer than {budget_ms:g} ms\n")
-    if disturbed:
+    if disturbed := _disturbed(busy, others.of):
         emit(f"{disturbed}\n")
 
 
-def _disturbed(before: str, others: Others) -> str:
-    """What others took of the machine, behind `before`; nothing where that was little."""
-    busy = others.busy()
-    if busy < BUSY * others.of:
-        return ""
-    return (
-        f"{before}meanwhile others kept {busy:.1f} of {others.of} CPUs busy: times may be too long, and without them "
-        "more may meet the budget"
-    )
+def _disturbed(busy: float, cpus: int) -> str:
+    """What others took of the machine; nothing where that was little."""
+    said = f"meanwhile others kept {busy:.1f} of {cpus} CPUs busy, so times may be too long"
+    return said if busy >= BUSY * cpus else ""
 
 
 def milliseconds(budget: str) -> float:

@@ -111,9 +111,10 @@ class VideoSource(ABC):
 
     def _next(self, frames: Iterator[Frame]) -> Frame | None:
         with self._lock:
-            if self._closed:
-                raise VideoError(f"{self.source_id} was closed after {self._delivered} frames; wanted an open source")
-            self._reading = True
+            closed = self._closed
+            self._reading = not closed
+        if closed:
+            raise VideoError(f"{self.source_id} was closed after {self._delivered} frames; wanted an open source")
         try:
             return next(frames, None)
         finally:

@@ -67,7 +67,11 @@ class Space:
         if relation.num_modules or config.cosine_score:
             windows = _distinct(own.window, own.window // 2, own.window // 4, 0)
             axes["window"] = _distinct((own.window, own.frames_ahead), *_windows(windows, own.frames_ahead))
-            axes["num_support"] = _distinct(support, *(max(1, support // part) for part in (2, 4)))
+            fewer = [max(1, support // part) for part in (2, 4)]
+            # Of an advanced stage r is to leave one of them; elsewhere it says nothing.
+            axes["num_support"] = _distinct(
+                support, *(k for k in fewer if not relation.advanced or int(k * ratio) >= 1)
+            )
         if relation.advanced:
             axes["advanced_ratio"] = _distinct(ratio, *(half for half in [ratio / 2] if int(support * half) >= 1))
         axes["num_reference"] = _distinct(reference, *(max(support, reference // part) for part in (2, 4)))
@@ -75,8 +79,8 @@ class Space:
         return cls(own, axes, longest_wait)
 
     def with_value(self, axis: str, value: Any, dials: Dials | None = None) -> Dials:
-        """Dials with one axis turned. With fewer support proposals r goes up where it would leave none of them, whether
-        the model has a use for it or not.
+        """Dials with one axis turned. Where the model has no use for r, that goes up with fewer support proposals of
+        which it would leave none.
 
         Args:
             axis, value: as in `axes`.
@@ -129,14 +133,15 @@ class Space:
 
     def turned_down(self, dials: Dials) -> float:
         """How far dials are below the model's own: the halvings of T, L, K, N and r, and those of frames encoded."""
-        pairs = [
+        pairs: list[tuple[float, float]] = [
             (self.own.window + 1, dials.window + 1),
             (self.own.frames_ahead + 1, dials.frames_ahead + 1),
             (self.own.num_support, dials.num_support),
             (self.own.num_reference, dials.num_reference),
-            (self.own.advanced_ratio, dials.advanced_ratio),
             (dials.interval, self.own.interval),
         ]
+        if "advanced_ratio" in self.axes:
+            pairs.append((self.own.advanced_ratio, dials.advanced_ratio))
         return sum(math.log2(before / after) for before, after in pairs)
 
 

@@ -210,6 +210,18 @@ class Slow(VideoSource):
         self.released += 1
 
 
+def test_a_source_that_is_closed_between_two_frames_is_released_at_once() -> None:
+    source = Slow()
+    source.go_on.release()
+    frames = iter(source)
+    next(frames)
+    source.close()
+    assert source.released == 1
+    with pytest.raises(VideoError, match="slow was closed after 1 frames"):
+        next(frames)
+    assert source.released == 1
+
+
 def test_a_source_that_is_closed_while_another_thread_reads_is_released_behind_that() -> None:
     source, found = Slow(), list[Frame | VideoError]()
 
