@@ -103,43 +103,39 @@ def test_settings_above_the_budget_are_marked(tmp_path: Path, monkeypatch: pytes
     ]  # fmt: skip
 
 
-class Busy:
-    """Stands in for `Others` on a machine of 16 CPUs: knows nothing of what was before it."""
-
-    of = 16
-
-    def __init__(self) -> None:
-        self.found = len(done)
-
-    def busy(self) -> float:
-        return taken[0] if len(done) > self.found else 0.0
-
-
-done: list[str] = []
-taken = [0.0]
-
-
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(("busy", "said"), [(0.79, False), (0.8, True), (1.264, True)])
 def test_what_others_took_of_the_machine_is_said(
     busy: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of the time in which it was measured, whether a setting meets the budget or none does."""
     own = tune.Row(Options(0, "onnxruntime", 1), Dials(), 9.0, None, costs.Measured((9.0,), {}))
+    measured: list[float] = []
 
-    def find(*_: object) -> tune.Proposal:
-        done.append("measured")
-        if given[0] == "1ms":
-            raise ConfigError("the budget is 1 ms")
+    class Busy:
+        of = 16
+
+        def __init__(self) -> None:
+            self.before = len(measured)
+
+        def busy(self) -> float:
+            return busy * (len(measured) - self.before)
+
+    def find(*arguments: object) -> tune.Proposal:
+        budget_ms = arguments[3]
+        assert isinstance(budget_ms, float)
+        measured.append(budget_ms)
+        if budget_ms < 9:
+            raise ConfigError("none meets the budget")
         return tune.Proposal([own], own)
 
     monkeypatch.setattr(command, "Others", Busy)
     monkeypatch.setattr(tune, "tune", find)
-    taken[0] = busy
-    out = tmp_path / "dials.json"
+    clip, out = write_video(tmp_path / "a.mp4"), tmp_path / "dials.json"
     for budget, code in (("40ms", 0), ("1ms", 2)):
-        given = [budget, "--video", write_video(tmp_path / "a.mp4"), "--output", out]
-        result = run("tune", ENGINES, "--budget", *given)
+        result = run("tune", ENGINES, "--budget", budget, "--video", clip, "--output", out)
         assert result.exit_code == code, result.output
+        assert ("none meets the budget" in result.stderr) == (code == 2)
         assert (f"meanwhile others kept {busy:.1f} of 16 CPUs busy" in result.output) == said
     assert read_dials_file(out).measured["others"] == {"busy_cpus": round(busy, 2), "of": 16}
 
